@@ -1,0 +1,221 @@
+"""The options of a run: one frozen value, its defaults, its bounds, and its TOML file.
+
+Every option is declared once, here; the command line and the configuration file take its name
+(with dashes on the command line), default and help from :class:`Config`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from verger.errors import ConfigError
+
+#: Suffixes of photos that the default glob lets through, in any case.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+    ".heic", ".heif", ".avif",
+)  # fmt: skip
+
+#: Width of every feature vector of the built-in models.
+N_FEATURES = 1280
+
+#: Most pixels (width x height) that a photo may have before it is decoded at all.
+MAX_PIXELS = 200_000_000
+
+READERS = ("arrow", "spark")
+
+
+def verger_home() -> Path:
+    """Return the folder of Verger's cache: ``VERGER_HOME``, else the user's cache folder."""
+    home = os.environ.get("VERGER_HOME")
+    if home:
+        return Path(home).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "verger"
+
+
+def _option(default: Any, text: str) -> Any:
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: MappingProxyType(dict(default)), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All options of ``verger run``; each stage is handed only those that are its own.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of its bounds; the text names the option, the value and the bound.
+    """
+
+    glob: tuple[str, ...] = _option((), "Names to take, e.g. '*.jpg'; several allowed. Default: every image suffix.")
+    recursive: bool = _option(True, "Look into subfolders.")
+    label_from: str = _option("parent", "parent, none, or a regular expression on the path whose first group is the label.")
+    reader: Literal["arrow", "spark"] = _option("arrow", "arrow lists and reads by itself (local, s3://); spark is Spark's binaryFile (anything Hadoop reads).")
+    model: str = _option("mobilenet_v2", "mobilenet_v2, efficientnet_lite0, or an ONNX file with a TOML card beside it.")
+    weights: str | None = _option(None, "File of the model's weights, instead of the published ones.")
+    weights_sha256: str | None = _option(None, "Refuse weights whose sha256 is another.")
+    micro_batch: int = _option(8, "Photos per call of the model.")
+    max_error_rate: float = _option(0.05, "Largest share of rejected photos that is still a success, 0 to 1.")
+    partitions: int | None = _option(None, "Spark partitions of the photos. Default: by count and bytes.")
+    components: int | float = _option(0.90, "Principal components kept: a number, or a share of the variance such as 0.90.")
+    standardize: bool = _option(False, "Divide every feature by its standard deviation before the PCA.")
+    center: bool = _option(False, "Subtract the mean from the scores, as scikit-learn does (Spark does not).")
+    legacy_parquet: bool = _option(False, "Write Parquet for old readers (spark.sql.parquet.writeLegacyFormat).")
+    overwrite: bool = _option(False, "Replace an earlier result once the new one is whole.")
+    master: str | None = _option(None, "Spark master. Default: the active or configured one, else local[*].")
+    conf: Mapping[str, str] = _option({}, "KEY=VALUE for Spark; several allowed.")
+    app_name: str = _option("verger", "Name of the Spark application.")
+    ui: bool = _option(False, "Keep Spark's own web page up and print its address.")
+
+    def __post_init__(self) -> None:
+        _check_choice("reader", self.reader, READERS)
+        _check_at_least("micro_batch", self.micro_batch, 1)
+        if self.partitions is not None:
+            _check_at_least("partitions", self.partitions, 1)
+        if not 0 <= self.max_error_rate <= 1:
+            raise ConfigError(f"max_error_rate={self.max_error_rate} must be between 0 and 1")
+        check_components(self.components, n_features=N_FEATURES if self.built_in_model else None)
+        check_label_rule(self.label_from)
+
+    @property
+    def built_in_model(self) -> bool:
+        """Whether ``model`` is a name, not a file."""
+        return not self.model.lower().endswith(".onnx")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options as plain values, ready for JSON or TOML."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return plain | {"glob": list(self.glob), "conf": dict(self.conf)}
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} must be one of {', '.join(allowed)}")
+
+
+def _check_at_least(name: str, value: int, bound: int) -> None:
+    if value < bound:
+        raise ConfigError(f"{name}={value} must be at least {bound}")
+
+
+def check_components(value: int | float, *, n_features: int | None = None) -> None:
+    """Refuse a number of components, or a share of variance, that can never be.
+
+    Parameters
+    ----------
+    value : int or float
+        A whole number counts components; a float strictly between 0 and 1 is a share of the
+        variance (1.0 is the whole of it).
+    n_features : int, optional
+        Upper bound of the number, where it is known already.
+
+    Raises
+    ------
+    ConfigError
+        If the value is out of bounds.
+    """
+    if isinstance(value, float):
+        if not 0 < value <= 1:
+            raise ConfigError(f"components={value} must be a share between 0 and 1, or a whole number")
+        return
+    bound = f"n_features={n_features}" if n_features else "n_features"
+    if value < 1 or (n_features is not None and value > n_features):
+        raise ConfigError(f"components={value} must be between 1 and {bound}")
+
+
+def check_label_rule(rule: str) -> None:
+    """Refuse a rule for labels that is neither ``parent``, ``none`` nor a usable expression.
+
+    Raises
+    ------
+    ConfigError
+        If the regular expression does not compile or has no group.
+    """
+    if rule in ("parent", "none"):
+        return
+    try:
+        groups = re.compile(rule).groups
+    except re.error as err:
+        raise ConfigError(f"label_from={rule!r} is no regular expression: {err}") from err
+    if groups < 1:
+        raise ConfigError(
+            f"label_from={rule!r} needs a group (...) that holds the label; "
+            "or use 'parent' for the folder's name, 'none' for no labels"
+        )
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read options from a TOML file.
+
+    Keys are the names of :class:`Config`'s fields, with dashes or underscores; ``conf`` is a
+    table of Spark's settings.
+
+    Returns
+    -------
+    dict
+        Field name to value, only for the keys that the file has.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not TOML, has an unknown key or a value of the wrong type.
+    """
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except OSError as err:
+        raise ConfigError(f"--config {path}: cannot be read: {err.strerror}") from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ConfigError(f"--config {path}: is not TOML: {err}") from err
+    return {_known_key(key, path): _typed(key, value, path) for key, value in raw.items()}
+
+
+def _known_key(key: str, path: Path) -> str:
+    from difflib import get_close_matches
+
+    name = key.replace("-", "_")
+    names = [f.name for f in fields(Config)]
+    if name in names:
+        return name
+    close = get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(names)}"
+    raise ConfigError(f"--config {path}: unknown key {key!r}; {hint}")
+
+
+_ACCEPTED: dict[str, tuple[type, ...]] = {
+    "glob": (str, list), "recursive": (bool,), "label_from": (str,), "reader": (str,),
+    "model": (str,), "weights": (str,), "weights_sha256": (str,), "micro_batch": (int,), "max_error_rate": (float, int),
+    "partitions": (int,), "components": (int, float), "standardize": (bool,), "center": (bool,),
+    "legacy_parquet": (bool,), "overwrite": (bool,), "master": (str,), "conf": (dict,),
+    "app_name": (str,), "ui": (bool,),
+}  # fmt: skip
+
+
+def _typed(key: str, value: Any, path: Path) -> Any:
+    accepted = _ACCEPTED[key.replace("-", "_")]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+        wanted = " or ".join(t.__name__ for t in accepted)
+        raise ConfigError(f"--config {path}: {key} = {value!r} must be {wanted}")
+    if isinstance(value, list):
+        return tuple(str(item) for item in value)
+    if isinstance(value, dict):
+        return {str(k): str(v).lower() if isinstance(v, bool) else str(v) for k, v in _flat(value)}
+    return (value,) if "glob" in key else value
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Undo TOML's nesting of dotted keys: ``spark.ui.port`` arrives as three tables."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        pairs += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+    return pairs

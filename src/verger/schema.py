@@ -1,0 +1,109 @@
+"""Columns, types and closed lists of the tables that the stages meet in.
+
+This module knows neither Spark nor Arrow at import time, so that everything may import it;
+:func:`arrow_schema` and :func:`spark_schema` build the two engines' forms on demand.
+
+The column names of a photo are those of Spark's ``binaryFile``, in snake case.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql.types import StructType
+
+IMAGES = ("path", "modification_time", "length", "label")
+FEATURES = ("path", "label", "features", "width", "height", "length", "modification_time")
+REJECTED = ("path", "label", "length", "modification_time", "reason", "detail")
+#: What the one Arrow function returns: both tables in one, told apart by ``reason``.
+OUTCOMES = (*FEATURES, "reason", "detail")
+PCA = ("path", "label", "features_pca")
+
+#: Key of the feature contract's hash in the metadata of the vector column, and so in the
+#: footer of every Parquet file.
+CONTRACT_KEY = "verger.contract"
+
+# Arrow's names of the types. Times are UTC and kept to the millisecond, the finest that
+# Hadoop and S3 both give, so that both readers write the same table.
+_TYPES = {
+    "path": "string",
+    "label": "string",
+    "length": "int64",
+    "modification_time": "timestamp",
+    "content": "binary",
+    "features": "vector",
+    "features_pca": "vector",
+    "width": "int32",
+    "height": "int32",
+    "reason": "string",
+    "detail": "string",
+}
+
+
+class Reason(StrEnum):
+    """Why a photo has no features: the closed list of ``rejected.reason``."""
+
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    NOT_AN_IMAGE = "not an image"
+    UNSUPPORTED_FORMAT = "unsupported format"
+    TOO_MANY_PIXELS = "too many pixels"
+    VANISHED = "vanished before reading"
+    PERMISSION = "permission denied"
+    READ_ERROR = "read error"
+    MODEL_OUTPUT = "not a finite vector from the model"
+
+
+def arrow_schema(columns: tuple[str, ...]) -> pa.Schema:
+    """Build the Arrow schema of a table.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        Names out of this module's tables, for instance :data:`FEATURES`.
+
+    Returns
+    -------
+    pyarrow.Schema
+        Vectors are ``list<float>``, times ``timestamp[us, UTC]``.
+    """
+    import pyarrow as pa
+
+    types = {
+        "string": pa.string(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "binary": pa.binary(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+        "vector": pa.list_(pa.float32()),
+    }
+    return pa.schema([(name, types[_TYPES[name]]) for name in columns])
+
+
+def spark_schema(columns: tuple[str, ...]) -> StructType:
+    """Build the Spark schema of a table; the same types as :func:`arrow_schema`.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        Names out of this module's tables.
+
+    Returns
+    -------
+    pyspark.sql.types.StructType
+        Every field is nullable, as Parquet gives them back.
+    """
+    from pyspark.sql import types as t
+
+    types = {
+        "string": t.StringType(),
+        "int32": t.IntegerType(),
+        "int64": t.LongType(),
+        "binary": t.BinaryType(),
+        "timestamp": t.TimestampType(),
+        "vector": t.ArrayType(t.FloatType()),
+    }
+    return t.StructType([t.StructField(name, types[_TYPES[name]]) for name in columns])

@@ -1,0 +1,171 @@
+"""The only place that makes a SparkSession."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verger.config import Config
+from verger.errors import EnvironmentNotReadyError
+from verger.java import Java, find_java
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+#: One thread a Python worker: Spark runs one worker a core, and two threads on a core only wait
+#: for each other.
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def get_session(config: Config | None = None) -> SparkSession:
+    """Return the active SparkSession, or start one.
+
+    Parameters
+    ----------
+    config : Config, optional
+        ``master``, ``conf``, ``app_name`` and ``ui`` are used. An active session is taken as it
+        is, with the settings of ``conf`` that can still be changed.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If there is no Java that fits, or Spark does not start.
+    """
+    config = config or Config()
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return _with_conf(active, config)
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit: its JVM runs already
+    if not submitted:
+        os.environ["JAVA_HOME"] = str(find_java().home)
+    master = config.master or (None if submitted else _configured_master())
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    settings = session_settings(config, local=bool(master and master.startswith("local")))
+    if master:
+        settings |= {"spark.master": master}
+    settings |= {"spark.app.name": config.app_name}
+    try:
+        if not submitted and "VERGER_SPARK_LOG" not in os.environ:
+            _launch_quietly(settings)
+        return SparkSession.builder.config(map=settings).getOrCreate()
+    except EnvironmentNotReadyError:
+        raise
+    except Exception as err:  # noqa: BLE001 - a JVM that fails to start raises anything
+        raise EnvironmentNotReadyError(
+            f"Spark does not start (master {master}): {_first_line(err)}; try verger doctor"
+        ) from err
+
+
+def _launch_quietly(settings: dict[str, str]) -> None:
+    """Start the JVM with its standard error in a file that goes with it.
+
+    Java and Spark's launcher say things there before any setting of the log is read; of a
+    failure to start, the last line is told.
+    """
+    from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.java_gateway import launch_gateway
+
+    if SparkContext._gateway is not None:  # a stopped session has left its JVM
+        return
+    conf = SparkConf(loadDefaults=False)
+    for key, value in settings.items():
+        conf.set(key, value)
+    with tempfile.TemporaryFile() as log:
+        try:
+            gateway = launch_gateway(conf, {"stderr": log})
+        except PySparkRuntimeError as err:
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines()
+            raise EnvironmentNotReadyError(
+                f"the Java of {os.environ['JAVA_HOME']} does not start Spark"
+                f"{': ' + said[-1] if said else ''}; try verger doctor"
+            ) from err
+    SparkContext._ensure_initialized(gateway=gateway)
+
+
+def _with_conf(session: SparkSession, config: Config) -> SparkSession:
+    for key, value in config.conf.items():
+        session.conf.set(key, value)
+    return session
+
+
+def _configured_master() -> str:
+    """Return the master of ``spark-defaults.conf`` where there is one, else ``local[*]``."""
+    home = os.environ.get("SPARK_HOME")
+    folder = os.environ.get("SPARK_CONF_DIR") or (home and os.path.join(home, "conf"))
+    if folder:
+        try:
+            lines = Path(folder, "spark-defaults.conf").read_text("utf-8").splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            key, _, value = line.strip().replace("=", " ", 1).partition(" ")
+            if key == "spark.master":
+                return value.strip()
+    return "local[*]"
+
+
+def session_settings(config: Config, *, local: bool) -> dict[str, str]:
+    """Return the settings that a new session gets; ``conf`` wins over all of them."""
+    settings = {
+        "spark.ui.enabled": str(config.ui).lower(),
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        **{f"spark.executorEnv.{name}": "1" for name in _ONE_THREAD},
+    }
+    if local:
+        # A laptop's session is nobody else's: it listens on loopback only.
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        settings |= {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.memory": _driver_memory(),
+            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={_log4j()}",
+        }
+    return settings | dict(config.conf)
+
+
+def _driver_memory() -> str:
+    """Return a quarter of this machine's memory, from 1 to 4 GiB.
+
+    The JVM holds listings and a cache of finished rows that may spill; photos and the model
+    are in the Python workers.
+    """
+    megabytes = machine_memory_bytes() // 4 // 2**20
+    return f"{min(max(megabytes, 1024), 4096)}m"
+
+
+def machine_memory_bytes() -> int:
+    """Return the physical memory of this machine, or 4 GiB where it does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 4 * 2**30
+
+
+def _log4j() -> str:
+    """Return the address of our settings of Spark's log: quiet, unless VERGER_SPARK_LOG is set."""
+    return Path(str(resources.files("verger") / "log4j2.properties")).as_uri()
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]
+
+
+def java_of(session: SparkSession) -> str:
+    """Return the version of the Java that a session runs on."""
+    context = session.sparkContext
+    return str(context._jvm.java.lang.System.getProperty("java.version"))  # type: ignore[union-attr]
+
+
+def describe_java() -> Java:
+    """Return the Java that a new session would get; for ``verger doctor``."""
+    return find_java()

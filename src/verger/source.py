@@ -1,0 +1,327 @@
+"""Where photos come from: list them on the driver, and cut the list into partitions.
+
+Two readers give the same table. ``arrow`` lists and reads by itself (local folders and ``s3://``,
+through pyarrow's filesystems) and can plan before a byte is read. ``spark`` is Spark's own
+``binaryFile``, for anything that only Hadoop reaches.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import fs
+
+from verger.config import IMAGE_SUFFIXES, check_label_rule
+from verger.errors import EmptySourceError, SourceError, SourceNotFoundError
+from verger.schema import IMAGES, arrow_schema
+from verger.storage import filesystem_of, normalize_source
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+# What a photo costs beside its bytes, in bytes: the model takes about as long as decoding
+# 400 kB of JPEG, so that partitions cut by this cost end together.
+_COST_PER_PHOTO_BYTES = 400_000
+_PHOTOS_PER_PARTITION = (32, 256)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The photos of a source, as they were when it was listed.
+
+    Attributes
+    ----------
+    source : str
+        As every path in the table begins: an absolute folder, or ``s3://bucket/prefix``.
+    photos : pyarrow.Table
+        Columns ``path``, ``modification_time``, ``length``, ``label``; sorted by path.
+    ignored : dict of str to int
+        Suffix to number of files that the glob left out.
+    """
+
+    source: str
+    photos: pa.Table
+    ignored: dict[str, int]
+
+    @property
+    def n_bytes(self) -> int:
+        """Sum of the photos' sizes."""
+        return int(pa.compute.sum(self.photos["length"]).as_py() or 0)
+
+
+def list_photos(
+    source: str,
+    *,
+    glob: Sequence[str] = (),
+    recursive: bool = True,
+    label_from: str = "parent",
+) -> Listing:
+    """List the photos of a folder or a bucket.
+
+    Parameters
+    ----------
+    source : str
+        A folder, ``file://`` or ``s3://bucket/prefix``.
+    glob : sequence of str
+        Patterns of file names, case as written; without any, every common suffix of an image,
+        in any case.
+    recursive : bool
+        Look into subfolders.
+    label_from : str
+        ``parent`` (the folder's name), ``none``, or a regular expression that is searched in
+        the path and whose first group is the label.
+
+    Returns
+    -------
+    Listing
+
+    Raises
+    ------
+    SourceNotFoundError, EmptySourceError, SourceError
+        If there is no such source, not one photo in it, or it cannot be listed.
+    ConfigError
+        If ``label_from`` is no usable rule.
+    """
+    check_label_rule(label_from)
+    root = normalize_source(source)
+    infos = _list_files(root, recursive)
+    wanted, ignored = _by_glob(infos, tuple(glob))
+    if not wanted:
+        what = f"no file matches {', '.join(glob)}" if glob else "no photo"
+        raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
+    prefix = "s3://" if root.startswith("s3://") else ""
+    paths = [prefix + info.path for info in wanted]
+    columns = {
+        "path": paths,
+        "modification_time": pa.array(
+            [(info.mtime_ns or 0) // 1_000_000 * 1_000 for info in wanted], pa.int64()
+        ).cast(pa.timestamp("us", tz="UTC")),
+        "length": [info.size or 0 for info in wanted],
+        "label": labels_of(paths, label_from),
+    }
+    table = pa.table(columns, schema=arrow_schema(IMAGES)).sort_by("path")
+    return Listing(root, table, ignored)
+
+
+def _list_files(root: str, recursive: bool) -> list[fs.FileInfo]:
+    filesystem, inner = filesystem_of(root)
+    try:
+        found = filesystem.get_file_info(inner)
+        if found.type == fs.FileType.NotFound:
+            raise SourceNotFoundError(f"source {root}: does not exist")
+        if found.type == fs.FileType.File:
+            raise SourceNotFoundError(f"source {root}: is a file; give the folder of the photos")
+        selector = fs.FileSelector(inner, recursive=recursive)
+        return list(filesystem.get_file_info(selector))
+    except (SourceNotFoundError, SourceError):
+        raise
+    except OSError as err:
+        raise SourceError(f"source {root}: cannot be listed: {err}") from err
+
+
+def _by_glob(
+    infos: list[fs.FileInfo], glob: tuple[str, ...]
+) -> tuple[list[fs.FileInfo], dict[str, int]]:
+    wanted: list[fs.FileInfo] = []
+    ignored: Counter[str] = Counter()
+    for info in infos:
+        if info.type != fs.FileType.File:
+            continue
+        if not info.base_name.startswith(".") and matches(info.base_name, glob):
+            wanted.append(info)
+        else:
+            hidden = info.base_name.startswith(".")
+            suffix = PurePosixPath(info.base_name).suffix.lower()
+            ignored["hidden" if hidden else suffix or "no suffix"] += 1
+    return wanted, dict(ignored.most_common())
+
+
+def matches(name: str, glob: tuple[str, ...]) -> bool:
+    """Whether a file name is a photo's: by the patterns, or by its suffix where there are none."""
+    if not glob:
+        return name.lower().endswith(IMAGE_SUFFIXES)
+    return any(fnmatchcase(name, pattern) for pattern in glob)
+
+
+def _ignored_text(ignored: dict[str, int]) -> str:
+    if not ignored:
+        return " (it is empty)"
+    counts = ", ".join(f"{n} {suffix}" for suffix, n in list(ignored.items())[:5])
+    return f" (left out: {counts}); see --glob"
+
+
+def labels_of(paths: Sequence[str], rule: str) -> list[str | None]:
+    """Return the label of every path by the rule of ``label_from``."""
+    if rule == "none":
+        return [None] * len(paths)
+    if rule == "parent":
+        return [path.rsplit("/", 2)[-2] or None for path in paths]
+    found = (re.search(rule, path) for path in paths)
+    return [match.group(1) if match else None for match in found]
+
+
+# The plan, and its DataFrame
+
+
+def count_partitions(n_photos: int, parallelism: int) -> int:
+    """Return how many tasks to cut the photos into.
+
+    Enough that the cores end together and progress is seen, few enough that a task is worth
+    its start: 16 a core, of 32 to 256 photos.
+    """
+    low, high = _PHOTOS_PER_PARTITION
+    per_partition = min(max(n_photos // (16 * parallelism), low), high)
+    n = -(-n_photos // per_partition)
+    return max(1, min(n_photos, -(-n // parallelism) * parallelism))
+
+
+def cut_partitions(lengths: npt.NDArray[np.int64], n_partitions: int) -> npt.NDArray[np.int64]:
+    """Cut a listing into runs of about equal cost, by count and bytes.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n_photos,), int64
+        Sizes in bytes.
+
+    Returns
+    -------
+    ndarray of shape (n_photos,), int64
+        Partition of each photo, rising from 0.
+    """
+    cost = np.cumsum(lengths + _COST_PER_PHOTO_BYTES, dtype=np.float64)
+    middle = cost - (lengths + _COST_PER_PHOTO_BYTES) / 2
+    return np.minimum(middle / cost[-1] * n_partitions, n_partitions - 1).astype(np.int64)
+
+
+def read_images(
+    spark: SparkSession,
+    source: str | Listing,
+    *,
+    glob: Sequence[str] = (),
+    recursive: bool = True,
+    label_from: str = "parent",
+    reader: str = "arrow",
+    partitions: int | None = None,
+) -> DataFrame:
+    """Make the DataFrame of images.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    source : str or Listing
+        What to list, or what was listed already.
+    glob, recursive, label_from
+        As in :func:`list_photos`.
+    reader : {"arrow", "spark"}
+        With ``arrow`` the DataFrame holds no content: :func:`verger.featurize` reads the files
+        where they are used. With ``spark`` it has ``content``, read by ``binaryFile``.
+    partitions : int, optional
+        Number of partitions; by default by count and bytes. The ``spark`` reader repartitions
+        nothing unless asked: it would move the photos' bytes.
+
+    Returns
+    -------
+    DataFrame
+        ``path``, ``modification_time``, ``length``, ``label`` [, ``content``].
+    """
+    if reader == "spark":
+        if isinstance(source, Listing):
+            source = source.source
+        return _read_binary_files(spark, source, glob, recursive, label_from, partitions)
+    if not isinstance(source, Listing):
+        source = list_photos(source, glob=glob, recursive=recursive, label_from=label_from)
+    photos = source.photos
+    n = partitions or count_partitions(len(photos), spark.sparkContext.defaultParallelism)
+    return plan_images(spark, photos, n)
+
+
+def plan_images(spark: SparkSession, photos: pa.Table, n_partitions: int) -> DataFrame:
+    """Turn a listing into a DataFrame of exactly ``n_partitions`` partitions, without a shuffle.
+
+    The partitions come from ``range``; a broadcast join brings every partition its rows.
+    """
+    from pyspark.sql import functions as F
+
+    partition = cut_partitions(photos["length"].to_numpy(), n_partitions)
+    # Milliseconds, not timestamps: no time zone of any session can touch them on the way.
+    millis = photos["modification_time"].cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64())
+    frame = (
+        photos.set_column(1, "modification_time", millis)
+        .append_column("partition", pa.array(partition))
+        .to_pandas()
+    )
+    schema = "path string, modification_time long, length long, label string, partition long"
+    listing = spark.createDataFrame(frame, schema)
+    slots = spark.range(0, n_partitions, 1, n_partitions).withColumnRenamed("id", "partition")
+    rows = slots.join(F.broadcast(listing), "partition")
+    time_column = F.timestamp_millis("modification_time").alias("modification_time")
+    return rows.select("path", time_column, "length", "label")
+
+
+def _read_binary_files(
+    spark: SparkSession, source: str, glob: Sequence[str], recursive: bool,
+    label_from: str, partitions: int | None,
+) -> DataFrame:  # fmt: skip
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
+
+    root = normalize_source(source)
+    if root.startswith("/") and not os.path.isdir(root):
+        raise SourceNotFoundError(f"source {root}: does not exist, or is no folder")
+    loader = (
+        spark.read.format("binaryFile")
+        .option("pathGlobFilter", hadoop_glob(tuple(glob)))
+        .option("recursiveFileLookup", str(recursive).lower())
+    )
+    try:
+        files = loader.load(hadoop_path(root))
+    except AnalysisException as err:
+        raise SourceNotFoundError(f"source {root}: {str(err).splitlines()[0]}") from err
+    if partitions is not None:
+        files = files.repartition(partitions)
+    path = F.regexp_replace(F.regexp_replace("path", "^file:/+", "/"), "^s3[an]://", "s3://")
+    # Spark keeps microseconds of a local file where the listing keeps milliseconds.
+    millis = F.timestamp_millis(F.unix_millis("modificationTime"))
+    return files.select(
+        path.alias("path"), millis.alias("modification_time"), "length",
+        _label_column(path, label_from).alias("label"), "content",
+    )  # fmt: skip
+
+
+def _label_column(path: Column, rule: str) -> Column:
+    from pyspark.sql import functions as F
+
+    if rule == "none":
+        return F.lit(None).cast("string")
+    if rule == "parent":
+        return F.element_at(F.split(path, "/"), -2)
+    label = F.regexp_extract(path, rule, 1)
+    return F.when(label != "", label)
+
+
+def hadoop_glob(glob: tuple[str, ...]) -> str:
+    """Return the patterns as one of Hadoop's; it has no switch for the case."""
+    if glob:
+        return glob[0] if len(glob) == 1 else "{" + ",".join(glob) + "}"
+    any_case = [
+        "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix.lstrip("."))
+        for suffix in IMAGE_SUFFIXES
+    ]
+    return "*.{" + ",".join(any_case) + "}"
+
+
+def hadoop_path(path: str) -> str:
+    """Return a stored path as Spark must be told it: Hadoop reads globs in paths."""
+    escaped = re.sub(r"([\\{}\[\]*?,])", r"\\\1", path)
+    return "file://" + escaped if path.startswith("/") else escaped
+
