@@ -43,7 +43,9 @@ def verger_home() -> Path:
 
 def _option(default: Any, text: str) -> Any:
     if isinstance(default, Mapping):
-        return field(default_factory=lambda: MappingProxyType(dict(default)), metadata={"help": text})
+        return field(
+            default_factory=lambda: MappingProxyType(dict(default)), metadata={"help": text}
+        )
     return field(default=default, metadata={"help": text})
 
 
@@ -57,22 +59,49 @@ class Config:
         If a value is out of its bounds; the text names the option, the value and the bound.
     """
 
-    glob: tuple[str, ...] = _option((), "Names to take, e.g. '*.jpg'; several allowed. Default: every image suffix.")
+    glob: tuple[str, ...] = _option(
+        (), "Names to take, e.g. '*.jpg'; several allowed. Default: every image suffix."
+    )
     recursive: bool = _option(True, "Look into subfolders.")
-    label_from: str = _option("parent", "parent, none, or a regular expression on the path whose first group is the label.")
-    reader: Literal["arrow", "spark"] = _option("arrow", "arrow lists and reads by itself (local, s3://); spark is Spark's binaryFile (anything Hadoop reads).")
-    model: str = _option("mobilenet_v2", "mobilenet_v2, efficientnet_lite0, or an ONNX file with a TOML card beside it.")
-    weights: str | None = _option(None, "File of the model's weights, instead of the published ones.")
+    label_from: str = _option(
+        "parent",
+        "parent, none, or a regular expression on the path whose first group is the label.",
+    )
+    reader: Literal["arrow", "spark"] = _option(
+        "arrow",
+        "arrow lists and reads by itself (folders, s3://); spark is Spark's binaryFile.",
+    )
+    model: str = _option(
+        "mobilenet_v2",
+        "mobilenet_v2, efficientnet_lite0, or an ONNX file with a TOML card beside it.",
+    )
+    weights: str | None = _option(
+        None, "File of the model's weights, instead of the published ones."
+    )
     weights_sha256: str | None = _option(None, "Refuse weights whose sha256 is another.")
     micro_batch: int = _option(8, "Photos per call of the model.")
-    max_error_rate: float = _option(0.05, "Largest share of rejected photos that is still a success, 0 to 1.")
-    partitions: int | None = _option(None, "Spark partitions of the photos. Default: by count and bytes.")
-    components: int | float = _option(0.90, "Principal components kept: a number, or a share of the variance such as 0.90.")
-    standardize: bool = _option(False, "Divide every feature by its standard deviation before the PCA.")
-    center: bool = _option(False, "Subtract the mean from the scores, as scikit-learn does (Spark does not).")
-    legacy_parquet: bool = _option(False, "Write Parquet for old readers (spark.sql.parquet.writeLegacyFormat).")
+    max_error_rate: float = _option(
+        0.05, "Largest share of rejected photos that is still a success, 0 to 1."
+    )
+    partitions: int | None = _option(
+        None, "Spark partitions of the photos. Default: by count and bytes."
+    )
+    components: int | float = _option(
+        0.90, "Principal components kept: a number, or a share of the variance such as 0.90."
+    )
+    standardize: bool = _option(
+        False, "Divide every feature by its standard deviation before the PCA."
+    )
+    center: bool = _option(
+        False, "Subtract the mean from the scores, as scikit-learn does (Spark does not)."
+    )
+    legacy_parquet: bool = _option(
+        False, "Write Parquet for old readers (spark.sql.parquet.writeLegacyFormat)."
+    )
     overwrite: bool = _option(False, "Replace an earlier result once the new one is whole.")
-    master: str | None = _option(None, "Spark master. Default: the active or configured one, else local[*].")
+    master: str | None = _option(
+        None, "Spark master. Default: the active or configured one, else local[*]."
+    )
     conf: Mapping[str, str] = _option({}, "KEY=VALUE for Spark; several allowed.")
     app_name: str = _option("verger", "Name of the Spark application.")
     ui: bool = _option(False, "Keep Spark's own web page up and print its address.")
@@ -126,7 +155,9 @@ def check_components(value: int | float, *, n_features: int | None = None) -> No
     """
     if isinstance(value, float):
         if not 0 < value <= 1:
-            raise ConfigError(f"components={value} must be a share between 0 and 1, or a whole number")
+            raise ConfigError(
+                f"components={value} must be a share between 0 and 1, or a whole number"
+            )
         return
     bound = f"n_features={n_features}" if n_features else "n_features"
     if value < 1 or (n_features is not None and value > n_features):
@@ -193,7 +224,8 @@ def _known_key(key: str, path: Path) -> str:
 
 _ACCEPTED: dict[str, tuple[type, ...]] = {
     "glob": (str, list), "recursive": (bool,), "label_from": (str,), "reader": (str,),
-    "model": (str,), "weights": (str,), "weights_sha256": (str,), "micro_batch": (int,), "max_error_rate": (float, int),
+    "model": (str,), "weights": (str,), "weights_sha256": (str,), "micro_batch": (int,),
+    "max_error_rate": (float, int),
     "partitions": (int,), "components": (int, float), "standardize": (bool,), "center": (bool,),
     "legacy_parquet": (bool,), "overwrite": (bool,), "master": (str,), "conf": (dict,),
     "app_name": (str,), "ui": (bool,),

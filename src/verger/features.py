@@ -125,7 +125,9 @@ def _read_rows(
     for batch in batches:
         rows = batch.select(IMAGES).to_pylist()
         if "content" in batch.schema.names:
-            contents = iter(value.as_py() or b"" for value in batch.column("content"))
+            contents: Iterator[bytes | Unread] = (
+                value.as_py() or b"" for value in batch.column("content")
+            )
         else:
             contents = read_ahead(row["path"] for row in rows)
         yield from zip(rows, contents, strict=True)
@@ -165,8 +167,8 @@ def _outcomes(
     photos = [photo for _, photo in rows if isinstance(photo, Photo)]
     size = predictor.contract.input_size
     pixels = np.empty((len(photos), size, size, 3), np.uint8)
-    for target, photo in zip(pixels, photos, strict=True):
-        target[:] = photo.pixels
+    for target, decoded in zip(pixels, photos, strict=True):
+        target[:] = decoded.pixels
     features = iter(predictor.predict(pixels))
     for row, photo in rows:
         if isinstance(photo, Unread):
@@ -196,8 +198,8 @@ def outcomes_of_contents(
     dict
         ``features``, ``width`` and ``height``, or ``reason`` and ``detail``.
     """
-    rows = (({}, content or b"") for content in contents)
-    decoded = _decode_rows(iter(rows), predictor.contract.input_size, max_pixels)
+    rows: Iterator[tuple[Outcome, bytes | Unread]] = (({}, c or b"") for c in contents)
+    decoded = _decode_rows(rows, predictor.contract.input_size, max_pixels)
     yield from _infer_rows(decoded, predictor, micro_batch)
 
 

@@ -231,8 +231,9 @@ def _launcher_home(home: Path, full: str, cache: Path | None) -> Path:
         launcher.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=launcher.parent, delete=False) as file:
             file.write(script)
-        os.chmod(file.name, 0o755)
-        os.replace(file.name, launcher)
+        part = Path(file.name)
+        part.chmod(0o755)
+        part.replace(launcher)
     except OSError as error:
         message = f"cannot write the script that starts Java under {cache}: {error}"
         raise EnvironmentNotReadyError(message) from error

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from pyspark import keyword_only
 from pyspark.ml import Estimator, Transformer
 from pyspark.ml.feature import PCAModel
 from pyspark.ml.functions import array_to_vector, vector_to_array
@@ -18,6 +17,7 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, BinaryType, FloatType, StringType, StructField, StructType
 
 from verger.errors import ConfigError, SchemaError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 HANDLE_INVALID = ("error", "skip", "keep")
 
 
-class ImageFeaturizer(  # type: ignore[misc]
+class ImageFeaturizer(
     Transformer, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultParamsWritable
 ):
     """Turn a column of photos' bytes into a column of feature vectors.
@@ -56,24 +56,29 @@ class ImageFeaturizer(  # type: ignore[misc]
         Where not empty, a string column that says why a kept photo has no features.
     """
 
-    modelName: Param[str] = Param(Params._dummy(), "modelName", "name of the model", TypeConverters.toString)
-    weights: Param[str] = Param(Params._dummy(), "weights", "file of weights, or empty", TypeConverters.toString)
-    microBatch: Param[int] = Param(Params._dummy(), "microBatch", "photos per call of the model", TypeConverters.toInt)
-    handleInvalid: Param[str] = Param(Params._dummy(), "handleInvalid", "error, skip or keep", TypeConverters.toString)
-    reasonCol: Param[str] = Param(Params._dummy(), "reasonCol", "column of reasons, or empty", TypeConverters.toString)
+    modelName: Param[str] = Param(
+        Params._dummy(), "modelName", "name of the model", TypeConverters.toString
+    )
+    weights: Param[str] = Param(
+        Params._dummy(), "weights", "file of weights, or empty", TypeConverters.toString
+    )
+    microBatch: Param[int] = Param(
+        Params._dummy(), "microBatch", "photos per call of the model", TypeConverters.toInt
+    )
+    handleInvalid: Param[str] = Param(
+        Params._dummy(), "handleInvalid", "error, skip or keep", TypeConverters.toString
+    )
+    reasonCol: Param[str] = Param(
+        Params._dummy(), "reasonCol", "column of reasons, or empty", TypeConverters.toString
+    )
 
-    @keyword_only
-    def __init__(
-        self, *, inputCol: str = "content", outputCol: str = "features",
-        modelName: str = "mobilenet_v2", weights: str = "", microBatch: int = 8,
-        handleInvalid: str = "error", reasonCol: str = "",
-    ) -> None:  # fmt: skip
+    def __init__(self, **params: Any) -> None:
         super().__init__()
         self._setDefault(
             inputCol="content", outputCol="features", modelName="mobilenet_v2", weights="",
             microBatch=8, handleInvalid="error", reasonCol="",
         )  # fmt: skip
-        self._set(**self._input_kwargs)
+        self._set(**params)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         how = self.getOrDefault(self.handleInvalid)
@@ -90,7 +95,7 @@ class ImageFeaturizer(  # type: ignore[misc]
         if how == "skip":
             found = found.where(F.col(f"{column}.reason").isNull())
         vector = F.when(
-            F.col(f"{column}.features").isNotNull(), array_to_vector(f"{column}.features")
+            F.col(f"{column}.features").isNotNull(), array_to_vector(F.col(f"{column}.features"))
         )
         found = found.withColumn(self.getOutputCol(), vector)
         reason = self.getOrDefault(self.reasonCol)
@@ -129,7 +134,7 @@ def _outcome_udf(shared: Broadcast[Model], micro_batch: int, how: str) -> Any:
     featurize_contents.__annotations__ = {
         "series": Iterator[pd.Series], "return": Iterator[pd.DataFrame],
     }  # fmt: skip
-    return F.pandas_udf(featurize_contents, _OUTCOME).asNondeterministic()
+    return pandas_udf(featurize_contents, _OUTCOME).asNondeterministic()
 
 
 def _reason_text(outcome: Outcome) -> str | None:
@@ -146,9 +151,7 @@ def _raise_first(outcomes: list[Outcome]) -> None:
             )
 
 
-class PCA(  # type: ignore[misc]
-    Estimator, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultParamsWritable
-):
+class PCA(Estimator, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultParamsWritable):
     """Fit a PCA exactly and in one pass; gives Spark's own ``pyspark.ml.feature.PCAModel``.
 
     Parameters
@@ -164,23 +167,21 @@ class PCA(  # type: ignore[misc]
     """
 
     k: Param[int] = Param(Params._dummy(), "k", "number of components", TypeConverters.toInt)
-    share: Param[float] = Param(Params._dummy(), "share", "share of variance, or 0", TypeConverters.toFloat)
+    share: Param[float] = Param(
+        Params._dummy(), "share", "share of variance, or 0", TypeConverters.toFloat
+    )
 
-    @keyword_only
-    def __init__(
-        self, *, k: int = 50, share: float = 0.0, inputCol: str = "features",
-        outputCol: str = "features_pca",
-    ) -> None:  # fmt: skip
+    def __init__(self, **params: Any) -> None:
         super().__init__()
         self._setDefault(k=50, share=0.0, inputCol="features", outputCol="features_pca")
-        self._set(**self._input_kwargs)
+        self._set(**params)
 
     def _fit(self, dataset: DataFrame) -> PCAModel:
         name = self.getInputCol()
         if name not in dataset.columns:
             raise SchemaError(f"inputCol={name!r} is missing; the table has {dataset.columns}")
         is_vector = isinstance(dataset.schema[name].dataType, VectorUDT)
-        column = vector_to_array(name) if is_vector else F.col(name)
+        column = vector_to_array(F.col(name)) if is_vector else F.col(name)
         moments = sum_moments(dataset.select(column.alias("features")))
         share = self.getOrDefault(self.share)
         pca = fit_pca(moments, float(share) if share > 0 else int(self.getOrDefault(self.k)))

@@ -133,7 +133,9 @@ class Output:
         while not existing.exists():
             existing = existing.parent
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise OutputError(f"OUT={self.root}: {existing} cannot be written; choose another folder")
+            raise OutputError(
+                f"OUT={self.root}: {existing} cannot be written; choose another folder"
+            )
 
     # Reading and writing
 

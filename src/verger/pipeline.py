@@ -35,7 +35,7 @@ from verger.reduce import (
     transform_features,
 )
 from verger.session import get_session, java_of
-from verger.source import Listing, count_partitions, list_photos, read_images
+from verger.source import Listing, list_photos, read_images
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -50,7 +50,7 @@ ROWS_PER_FILE = 6_000
 FIRST_REASONS = 3
 
 
-def _no_watch(name: str, total: int | None, spark: SparkSession | None) -> AbstractContextManager[Any]:
+def _no_watch(*_: Any) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
@@ -70,6 +70,7 @@ class Run:
     output: Output
     config: Config
     watch: Watch = _no_watch
+    notices: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -86,7 +87,10 @@ class Run:
 # Whole commands
 
 
-def run(source: str, out: str | Path, config: Config, *, watch: Watch = _no_watch) -> dict[str, Any]:
+def run(
+    source: str, out: str | Path, config: Config, *, watch: Watch = _no_watch,
+    notices: tuple[str, ...] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Featurize, validate, reduce and report.
 
     Parameters
@@ -98,6 +102,8 @@ def run(source: str, out: str | Path, config: Config, *, watch: Watch = _no_watc
     config : Config
     watch : Watch, optional
         Shows progress.
+    notices : tuple of str
+        What the report should tell its reader beside the numbers.
 
     Returns
     -------
@@ -109,7 +115,7 @@ def run(source: str, out: str | Path, config: Config, *, watch: Watch = _no_watc
     VergerError
         See :mod:`verger.errors`; what was done before stays in OUT.
     """
-    run = Run(Output.at(out), config, watch)
+    run = Run(Output.at(out), config, watch, notices)
     _featurize(run, source)
     _validate(run)
     _reduce(run)
@@ -182,8 +188,9 @@ class Plan:
 
 
 def plan(run: Run, source: str) -> Plan:
-    """Check the output, list the source and load the model; every mistake that can be found
-    before Spark starts is found here, and nothing is written.
+    """Check the output, list the source and load the model; write nothing.
+
+    Every mistake that can be found before Spark starts is found here.
     """
     config = run.config
     run.output.prepare(source=source, overwrite=config.overwrite)
@@ -198,6 +205,31 @@ def plan(run: Run, source: str) -> Plan:
             config.model, weights=config.weights, weights_sha256=config.weights_sha256
         )
     return Plan(listing, model)
+
+
+def describe_plan(source: str, out: str | Path, config: Config) -> dict[str, Any]:
+    """Return the resolved configuration and what a run would do, without starting Spark."""
+    run = Run(Output.at(out), config)
+    planned = plan(run, source)
+    contract = planned.model.contract
+    if planned.listing:
+        photos = planned.listing.photos
+        n_labels = len(photos["label"].unique())
+        listed = (f"read {len(photos):,} photos ({planned.listing.n_bytes / 1e6:,.1f} MB, "
+                  f"{n_labels:,} labels) of {planned.listing.source}")  # fmt: skip
+    else:
+        listed = f"let Spark list and read {source}"
+    replaced = run.output.run.exists()
+    return {
+        "config": config.as_dict(),
+        "steps": [
+            listed,
+            f"compute {contract.n_features} features of each by {contract.model}, "
+            f"contract {contract.short_hash}",
+            f"{'replace the result in' if replaced else 'write to'} {run.output.root}",
+            f"keep components = {config.components} of a PCA",
+        ],
+    }
 
 
 def _session(run: Run) -> SparkSession:
@@ -223,9 +255,7 @@ def _featurize(run: Run, source: str) -> None:
             _write_outcomes(outcomes, staging, counts, run.config)
             stale = tuple(name for name in _DERIVED if (run.output.root / name).exists())
             run.output.publish(("features", "rejected"), stale=stale)
-            run.output.write_run(
-                describe_run(run, source, planned, counts, started, spark)
-            )
+            run.output.write_run(describe_run(run, source, planned, counts, started, spark))
     finally:
         outcomes.unpersist()
     _check_error_rate(run, counts)
@@ -233,7 +263,8 @@ def _featurize(run: Run, source: str) -> None:
 
 #: What is derived from the features, and goes when they are replaced.
 _DERIVED = (
-    "pca", "models", "explained_variance.csv", "scree.png", "report.html", "report.json", "run.json",
+    "pca", "models", "explained_variance.csv", "scree.png", "report.html", "report.json",
+    "run.json",
 )  # fmt: skip
 
 
@@ -385,6 +416,8 @@ def describe_run(
         "source": planned.listing.source if planned.listing else source,
         "output": str(run.output.root),
         "started": started.isoformat(timespec="seconds"),
+        "command": command_line(source, run.output, run.config),
+        "notices": list(run.notices),
         "config": run.config.as_dict(),
         "contract": model.contract.as_dict(),
         "contract_hash": model.contract.hash,
@@ -403,6 +436,27 @@ def describe_run(
         "machine": {"platform": platform.platform(), "master": spark.sparkContext.master,
                     "parallelism": spark.sparkContext.defaultParallelism},
     }  # fmt: skip
+
+
+def command_line(source: str, output: Output, config: Config) -> str:
+    """Return a command that does the same run: every option that is not at its default."""
+    import shlex
+
+    words = ["verger", "run", source, str(output.root)]
+    defaults = Config().as_dict()
+    for name, value in config.as_dict().items():
+        flag = f"--{name.replace('_', '-')}"
+        if value == defaults[name]:
+            continue
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, list):
+            words += [word for item in value for word in (flag, item)]
+        elif isinstance(value, dict):
+            words += [word for item in value.items() for word in (flag, "=".join(item))]
+        else:
+            words += [flag, str(value)]
+    return shlex.join(words)
 
 
 def versions(spark: SparkSession) -> dict[str, str]:
@@ -424,6 +478,7 @@ def describe_pca(pca: FittedPCA, config: Config) -> dict[str, Any]:
         "kept": round(float(pca.cumulative_ratio[pca.n_components - 1]), 6),
         "standardize": config.standardize,
         "center": config.center,
+        "first_ratios": [round(float(r), 6) for r in pca.explained_variance_ratio[:2]],
         "k": {str(share): pca.k_for(share) for share in SHARES},
     }
 

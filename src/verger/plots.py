@@ -31,7 +31,9 @@ def scree_plot(pca: FittedPCA, path: Path) -> None:
     bars.bar(component, pca.explained_variance_ratio[:n], color="#7fb08a", label="each component")
     bars.set(xlabel="principal component", ylabel="share of the variance", xlim=(0, n + 1))
     total = bars.twinx()
-    total.plot(component, pca.cumulative_ratio[:n], color="#1d5c3a", linewidth=2, label="running sum")
+    total.plot(
+        component, pca.cumulative_ratio[:n], color="#1d5c3a", linewidth=2, label="running sum"
+    )
     for share, style in ((0.80, "--"), (0.90, ":")):
         k = pca.k_for(share)
         total.axhline(share, color="#b4552d", linestyle=style, linewidth=1.2,

@@ -89,7 +89,7 @@ def decode_photo(content: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> 
         resized = resize_image(rgb, size)
     except MemoryError as err:
         raise DecodeError(Reason.TOO_MANY_PIXELS, "out of memory while decoding") from err
-    except Exception as err:  # noqa: BLE001 - Pillow's plug-ins raise anything on hostile bytes
+    except Exception as err:
         raise DecodeError(_decode_reason(err), _one_line(err)) from err
     return Photo(np.asarray(resized), rgb.width, rgb.height)
 
@@ -101,7 +101,7 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError as err:
         raise DecodeError(_unidentified_reason(content), "no decoder knows these bytes") from err
-    except Exception as err:  # noqa: BLE001 - Pillow's plug-ins raise anything on hostile bytes
+    except Exception as err:
         raise DecodeError(_decode_reason(err), _one_line(err)) from err
     if image.width * image.height > max_pixels:
         detail = f"{image.width}x{image.height} is more than max_pixels={max_pixels}"

@@ -244,9 +244,7 @@ def sum_moments(features: DataFrame) -> Moments:
     spark = features.sparkSession
     parallelism = spark.sparkContext.defaultParallelism
     # A partial sum is 13 MB whatever its rows are: one a core, not one a partition.
-    partial = (
-        features.select("features").coalesce(parallelism).mapInArrow(_sum_batches, _MOMENTS)
-    )
+    partial = features.select("features").coalesce(parallelism).mapInArrow(_sum_batches, _MOMENTS)
     if parallelism > 16:  # the driver should not receive hundreds of them
         partial = partial.repartition(round(parallelism**0.5)).mapInArrow(_join_sums, _MOMENTS)
     rows = partial.collect()
@@ -282,11 +280,8 @@ def _join_sums(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _pack(moments: Moments) -> pa.RecordBatch:
-    columns = [[moments.n], [moments.mean.tobytes()], [moments.scatter.tobytes()]]
-    return pa.RecordBatch.from_arrays(
-        [pa.array(c, t) for c, t in zip(columns, (pa.int64(), pa.binary(), pa.binary()))],
-        ["n", "mean", "scatter"],
-    )
+    sums = {"n": moments.n, "mean": moments.mean.tobytes(), "scatter": moments.scatter.tobytes()}
+    return pa.RecordBatch.from_pylist([sums])
 
 
 def _unpack(n: int, mean: bytes, scatter: bytes) -> Moments:
@@ -348,12 +343,14 @@ def to_spark_model(pca: FittedPCA) -> SparkPCAModel:
     if session is None or not hasattr(session, "_jvm"):
         raise EnvironmentNotReadyError("Spark's PCAModel needs an active session of classic Spark")
     projection = pca.projection
-    matrix = DenseMatrix(*projection.shape, projection.ravel(order="F").tolist())
+    n_features, k = projection.shape
+    matrix = DenseMatrix(n_features, k, projection.ravel(order="F").tolist())
     ratio = DenseVector(pca.explained_variance_ratio[: pca.n_components])
     context = session.sparkContext
     # The constructor is private to Scala's package and public in the class file.
     uid = f"PCA_{Identifiable().uid.rsplit('_', 1)[-1]}"
-    java_model = context._jvm.org.apache.spark.ml.feature.PCAModel(
+    jvm: Any = context._jvm
+    java_model = jvm.org.apache.spark.ml.feature.PCAModel(
         uid, _py2java(context, matrix), _py2java(context, ratio)
     )
     model = PCAModel(java_model)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from verger.config import Config
 from verger.errors import EnvironmentNotReadyError
@@ -56,13 +56,13 @@ def get_session(config: Config | None = None) -> SparkSession:
         return SparkSession.builder.config(map=settings).getOrCreate()
     except EnvironmentNotReadyError:
         raise
-    except Exception as err:  # noqa: BLE001 - a JVM that fails to start raises anything
+    except Exception as err:
         raise EnvironmentNotReadyError(
             f"Spark does not start (master {master}): {_first_line(err)}; try verger doctor"
         ) from err
 
 
-def _launch_quietly(settings: dict[str, str]) -> None:
+def _launch_quietly(settings: dict[str, Any]) -> None:
     """Start the JVM with its standard error in a file that goes with it.
 
     Java and Spark's launcher say things there before any setting of the log is read; of a
@@ -79,7 +79,7 @@ def _launch_quietly(settings: dict[str, str]) -> None:
         conf.set(key, value)
     with tempfile.TemporaryFile() as log:
         try:
-            gateway = launch_gateway(conf, {"stderr": log})
+            gateway = launch_gateway(conf, {"stderr": log})  # type: ignore[no-untyped-call]
         except PySparkRuntimeError as err:
             log.seek(0)
             said = log.read().decode(errors="replace").strip().splitlines()
@@ -99,7 +99,7 @@ def _with_conf(session: SparkSession, config: Config) -> SparkSession:
 def _configured_master() -> str:
     """Return the master of ``spark-defaults.conf`` where there is one, else ``local[*]``."""
     home = os.environ.get("SPARK_HOME")
-    folder = os.environ.get("SPARK_CONF_DIR") or (home and os.path.join(home, "conf"))
+    folder = os.environ.get("SPARK_CONF_DIR") or (home and str(Path(home, "conf")))
     if folder:
         try:
             lines = Path(folder, "spark-defaults.conf").read_text("utf-8").splitlines()
@@ -112,7 +112,7 @@ def _configured_master() -> str:
     return "local[*]"
 
 
-def session_settings(config: Config, *, local: bool) -> dict[str, str]:
+def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
     """Return the settings that a new session gets; ``conf`` wins over all of them."""
     settings = {
         "spark.ui.enabled": str(config.ui).lower(),

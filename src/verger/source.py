@@ -7,13 +7,12 @@ through pyarrow's filesystems) and can plan before a byte is read. ``spark`` is 
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -200,7 +199,8 @@ def cut_partitions(lengths: npt.NDArray[np.int64], n_partitions: int) -> npt.NDA
     """
     cost = np.cumsum(lengths + _COST_PER_PHOTO_BYTES, dtype=np.float64)
     middle = cost - (lengths + _COST_PER_PHOTO_BYTES) / 2
-    return np.minimum(middle / cost[-1] * n_partitions, n_partitions - 1).astype(np.int64)
+    partition: npt.NDArray[np.int64] = (middle / cost[-1] * n_partitions).astype(np.int64)
+    return np.minimum(partition, n_partitions - 1)
 
 
 def read_images(
@@ -276,7 +276,7 @@ def _read_binary_files(
     from pyspark.sql import functions as F
 
     root = normalize_source(source)
-    if root.startswith("/") and not os.path.isdir(root):
+    if root.startswith("/") and not Path(root).is_dir():
         raise SourceNotFoundError(f"source {root}: does not exist, or is no folder")
     loader = (
         spark.read.format("binaryFile")
@@ -324,4 +324,3 @@ def hadoop_path(path: str) -> str:
     """Return a stored path as Spark must be told it: Hadoop reads globs in paths."""
     escaped = re.sub(r"([\\{}\[\]*?,])", r"\\\1", path)
     return "file://" + escaped if path.startswith("/") else escaped
-

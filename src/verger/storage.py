@@ -49,7 +49,9 @@ def _s3(bucket: str) -> fs.FileSystem:
         try:
             region = fs.resolve_s3_region(bucket)
         except OSError as err:
-            raise SourceError(f"source s3://{bucket}: no such bucket, or no way to it: {err}") from err
+            raise SourceError(
+                f"source s3://{bucket}: no such bucket, or no way to it: {err}"
+            ) from err
     return fs.S3FileSystem(endpoint_override=endpoint, region=region)
 
 

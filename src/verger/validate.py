@@ -165,11 +165,11 @@ def _count_vectors(table: DataFrame, column: str, dimension: int) -> dict[str, i
 
 
 def _vector_checks(name: str, found: dict[str, int], dimension: int) -> list[Check]:
-    n = found["n"]
+    n, misfits = found["n"], found["nulls"] + found["wrong"]
     return [
-        Check(f"every vector of {name} has {dimension} numbers", not found["nulls"] + found["wrong"],
+        Check(f"every vector of {name} has {dimension} numbers", misfits == 0,
               f"{n} rows, {found['nulls']} null, {found['wrong']} of another length"),
-        Check(f"no vector of {name} holds null, NaN or infinity", not found["not_finite"],
+        Check(f"no vector of {name} holds null, NaN or infinity", found["not_finite"] == 0,
               f"{found['not_finite']} such values in {n} rows"),
     ]  # fmt: skip
 

@@ -151,14 +151,15 @@ class Model:
             If a path does not exist.
         """
         if isinstance(photos, str | Path | bytes):
-            return self.predict([photos])[0]
+            one: Vector = self.predict([photos])[0]
+            return one
         size = self.contract.input_size
         contents = (p if isinstance(p, bytes) else Path(p).read_bytes() for p in photos)
         rows = [
             self._predictor.predict(decode_photo(content, size=size).pixels[None])[0]
             for content in contents
         ]
-        return np.stack(rows) if rows else np.empty((0, self.contract.n_features), np.float32)
+        return np.array(rows, np.float32).reshape(len(rows), self.contract.n_features)
 
 
 class Predictor:
@@ -173,7 +174,7 @@ class Predictor:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(graph, options, ["CPUExecutionProvider"])
-        except Exception as err:  # noqa: BLE001 - onnxruntime's errors share no public base
+        except Exception as err:
             raise WeightsError(f"model {contract.model}: onnxruntime refuses it: {err}") from err
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
@@ -330,7 +331,8 @@ def _load_custom(path: Path, weights_sha256: str | None) -> Model:
 
 
 def _golden(contract: FeatureContract, graph: bytes) -> Vector:
-    golden = Predictor(contract, graph).predict(golden_pixels(contract.input_size)[None])[0]
+    pixels = golden_pixels(contract.input_size)[None]
+    golden: Vector = Predictor(contract, graph).predict(pixels)[0]
     if golden.shape != (contract.n_features,) or not np.isfinite(golden).all():
         raise WeightsError(
             f"model {contract.model}: the golden photo gives shape {golden.shape} with "
@@ -347,7 +349,8 @@ def published_golden(name: str) -> Vector | None:
     file = resources.files("verger.model") / "golden.npz"
     with file.open("rb") as stream:
         vectors = np.load(stream)
-        return vectors[name] if name in vectors else None
+        vector: Vector | None = vectors.get(name)
+        return vector
 
 
 def _is_published(name: str, golden: Vector) -> bool | None:

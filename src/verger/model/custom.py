@@ -105,7 +105,7 @@ def _load(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except OSError as err:
         raise WeightsError(f"{path}: cannot be read: {err.strerror or err}") from err
-    except Exception as err:  # noqa: BLE001 - protobuf's DecodeError has no public home
+    except Exception as err:
         raise WeightsError(f"{path}: not an ONNX file: {_first_line(err)}") from err
 
 
@@ -150,11 +150,11 @@ def _vector_output(path: Path, model: onnx.ModelProto, declared: str | None) -> 
         raise ConfigError(
             f"{path.with_suffix('.toml')}: output = {declared!r} must be one of {list(outputs)}"
         )
-    dims = outputs[name]
+    dims = outputs[str(name)]
     width = next((d for d in dims[1:] if d != 1), 1) if len(dims) > 1 else None
     if not width or any(d != 1 for d in dims[1:] if d != width):
         raise WeightsError(f"{path}: output {name!r} of shape {dims} is not one vector a photo")
-    return name, int(width)
+    return str(name), int(width)
 
 
 def _normalise_ends(model: onnx.ModelProto, size: int, output: str, channels_last: bool) -> None:

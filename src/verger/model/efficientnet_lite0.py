@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -55,13 +55,21 @@ def write_graph(weights: Path, *, size: int, with_top: bool = False) -> GraphWri
     for repeats, kernel, first_stride, expansion, out_channels in STAGES:
         for repeat in range(repeats):
             stride = first_stride if repeat == 0 else 1
-            x = _block(graph, tensors, x, f"_blocks.{block}", (channels, out_channels), expansion, (kernel, stride))
+            x = _block(
+                graph,
+                tensors,
+                x,
+                f"_blocks.{block}",
+                (channels, out_channels),
+                expansion,
+                (kernel, stride),
+            )
             channels, block = out_channels, block + 1
     x = _conv(graph, tensors, x, ("_conv_head", "_bn1"), (1280, channels, 1, 1))
     graph.average_pool(graph.relu6(x, "_head_relu"), "_avg_pooling")
     if with_top:
-        kernel, bias = tensors.take("_fc.weight", (1000, 1280)), tensors.take("_fc.bias", (1000,))
-        graph.dense("_fc", kernel.T, bias, "logits")
+        top = tensors.take("_fc.weight", (1000, 1280))
+        graph.dense("_fc", top.T, tensors.take("_fc.bias", (1000,)), "logits")
     return graph
 
 
@@ -72,12 +80,16 @@ def _block(
     """Add one inverted residual: expand 1x1, depthwise, project 1x1, and the shortcut."""
     (kernel, stride), inner, shortcut = kernel_stride, channels[0] * expansion, x
     if expansion > 1:
-        x = _conv(graph, tensors, x, (f"{name}._expand_conv", f"{name}._bn0"), (inner, channels[0], 1, 1))
+        x = _conv(
+            graph, tensors, x, (f"{name}._expand_conv", f"{name}._bn0"), (inner, channels[0], 1, 1)
+        )
         x = graph.relu6(x, f"{name}._expand_relu")
     depthwise = (f"{name}._depthwise_conv", f"{name}._bn1")
     x = _conv(graph, tensors, x, depthwise, (inner, 1, kernel, kernel), stride=stride)
     x = graph.relu6(x, f"{name}._depthwise_relu")
-    x = _conv(graph, tensors, x, (f"{name}._project_conv", f"{name}._bn2"), (channels[1], inner, 1, 1))
+    x = _conv(
+        graph, tensors, x, (f"{name}._project_conv", f"{name}._bn2"), (channels[1], inner, 1, 1)
+    )
     if stride == 1 and channels[0] == channels[1]:
         x = graph.add(shortcut, x, f"{name}._add")
     return x
@@ -125,7 +137,10 @@ class _Tensors:
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER
 _PROTOCOL = 1001  # torch.serialization.PROTOCOL_VERSION
-_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "FloatStorage": np.dtype("<f4"),
+    "LongStorage": np.dtype("<i8"),
+}
 
 
 def read_legacy_torch(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
@@ -203,7 +218,7 @@ def _rebuild_tensor(
 class _Unpickler(pickle.Unpickler):
     """Loads an ordered dict of tensors and nothing else."""
 
-    _KNOWN: dict[tuple[str, str], Callable[..., Any] | str] = {
+    _KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
         ("torch", "FloatStorage"): "FloatStorage",
@@ -216,7 +231,7 @@ class _Unpickler(pickle.Unpickler):
         return self._KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage_type, key, *_ = pid
+        kind, storage_type, key = pid[:3]
         if kind != "storage":
             raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
         return _Storage(str(key), _DTYPES[storage_type])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +83,8 @@ class GraphWriter:
         """Start from the image, channels last."""
         self.layers.append(Layer(name, "InputLayer", (self.size, self.size, 3)))
         self._node("Transpose", ["image"], "image_nchw", perm=[0, 3, 1, 2])
-        self.weights.append(numpy_helper.from_array(np.float32(0), "zero"))
-        self.weights.append(numpy_helper.from_array(np.float32(6), "six"))
+        self.weights.append(numpy_helper.from_array(np.array(0, np.float32), "zero"))
+        self.weights.append(numpy_helper.from_array(np.array(6, np.float32), "six"))
         return "image_nchw"
 
     def conv_bn(
@@ -164,7 +165,7 @@ class GraphWriter:
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString())
 
-    def _node(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 

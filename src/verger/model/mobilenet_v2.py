@@ -65,7 +65,9 @@ def _block(
     name = f"block_{block}" if block else "expanded_conv"
     inner, shortcut = channels[0] * expansion, x
     if block:
-        x = _conv(graph, tensors, x, f"{name}_expand", f"{name}_expand_BN", (inner, channels[0], 1, 1))
+        x = _conv(
+            graph, tensors, x, f"{name}_expand", f"{name}_expand_BN", (inner, channels[0], 1, 1)
+        )
         x = graph.relu6(x, f"{name}_expand_relu")
     depthwise = f"{name}_depthwise"
     x = _conv(graph, tensors, x, depthwise, f"{depthwise}_BN", (inner, 1, 3, 3), stride=stride)
@@ -89,9 +91,10 @@ def _conv(
     kind = "depthwise_conv2d" if depthwise else "conv2d"
     (kernel,) = tensors.take(kind, name, (keras_shape,))
     order = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
-    batch_norm = BatchNorm(
-        *tensors.take("batch_normalization", bn_name, ((out_channels,),) * 4), epsilon=EPSILON
+    gamma, beta, mean, variance = tensors.take(
+        "batch_normalization", bn_name, ((out_channels,),) * 4
     )
+    batch_norm = BatchNorm(gamma, beta, mean, variance, EPSILON)
     return graph.conv_bn(
         x, name, kernel.transpose(order), batch_norm, bn_name=bn_name, stride=stride,
         pads=same_pads(k, stride, graph.layers[-1].shape[0]), depthwise=depthwise,
@@ -113,7 +116,9 @@ class _TensorReader:
             self.file = h5py.File(path, "r")
             self.queues = self._queues()
         except (OSError, KeyError) as err:
-            raise WeightsError(f"weights {path}: not a readable file of Keras weights: {err}") from err
+            raise WeightsError(
+                f"weights {path}: not a readable file of Keras weights: {err}"
+            ) from err
 
     def close(self) -> None:
         """Close the file; refuse it if layers are left that the network does not have."""
@@ -141,7 +146,7 @@ class _TensorReader:
         return tensors
 
     def _queues(self) -> dict[str, list[tuple[str, list[Any]]]]:
-        root = self.file["model_weights"] if "model_weights" in self.file else self.file
+        root = self.file.get("model_weights", self.file)
         if "layer_names" in root.attrs:
             names = [_text(name) for name in root.attrs["layer_names"]]
             tensors = ((name, _legacy_tensors(root[name])) for name in names)
@@ -158,7 +163,7 @@ def _legacy_tensors(group: Any) -> list[Any]:
 
 
 # conv2d -> conv2d, 0; conv2d_12 -> conv2d, 12
-_KERAS3_NAME = re.compile(r"(.+?)(?:_(\d+))?")
+_KERAS3_NAME = r"^(.+?)(?:_(\d+))?$"
 
 
 def _keras3_queues(layers: Any) -> dict[str, list[tuple[str, list[Any]]]]:
@@ -166,10 +171,12 @@ def _keras3_queues(layers: Any) -> dict[str, list[tuple[str, list[Any]]]]:
     for name, group in layers.items():
         variables = group["vars"]
         if len(variables):
-            kind, number = _KERAS3_NAME.fullmatch(name).groups()
+            kind, number = re.findall(_KERAS3_NAME, name)[0]
             tensors = [variables[str(i)] for i in range(len(variables))]
             queues.setdefault(kind, []).append((int(number or 0), name, tensors))
-    return {kind: [(n, t) for _, n, t in sorted(q, key=lambda e: e[0])] for kind, q in queues.items()}
+    return {
+        kind: [(n, t) for _, n, t in sorted(q, key=lambda e: e[0])] for kind, q in queues.items()
+    }
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,557 @@
+"""The command line: options to keyword arguments, results to the terminal, errors to exit codes.
+
+Exit codes: 0 done, 1 failed, 2 used wrongly. Results go to stdout, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from verger.config import READERS, Config, load_config
+from verger.errors import ConfigError, UsageError, VergerError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from verger.pipeline import Watch
+
+_FIELDS = {f.name: f for f in fields(Config)}
+
+_PHOTOS = ("glob", "recursive", "label_from", "reader")
+_MODEL = ("model", "weights", "weights_sha256", "micro_batch")
+_FEATURES = ("max_error_rate", "legacy_parquet")
+_REDUCE = ("components", "standardize", "center")
+_SPARK = ("master", "conf", "app_name", "ui")
+
+
+class _Components(click.ParamType[int | float]):
+    """A whole number, or a share such as 0.90."""
+
+    name = "number|share"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | float:  # noqa: ARG002
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        try:
+            return int(value)
+        except ValueError:
+            pass
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number such as 50 nor a share such as 0.90")
+
+
+def _option(name: str) -> Callable[..., Any]:
+    """Make the option of one of Config's fields."""
+    field, flag = _FIELDS[name], "--" + name.replace("_", "-")
+    text = field.metadata["help"]
+    if isinstance(field.default, bool):
+        declaration = f"{flag}/--no-{flag[2:]}" if field.default else flag
+        return click.option(declaration, name, default=None, is_flag=True, help=text)
+    special: dict[str, dict[str, Any]] = {
+        "glob": {"multiple": True, "metavar": "PATTERN"},
+        "conf": {"multiple": True, "metavar": "KEY=VALUE"},
+        "reader": {"type": click.Choice(READERS)},
+        "components": {"type": _Components()},
+        "weights": {"metavar": "PATH"},
+        "partitions": {"type": int},
+    }
+    kind = type(field.default) if isinstance(field.default, int | float) else str
+    shown = "" if field.default in (None, ()) or name == "conf" else f"  [default: {field.default}]"
+    arguments = {"type": kind} | special.get(name, {})
+    return click.option(flag, name, default=None, help=text + shown, **arguments)
+
+
+def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of these fields, and those that every such command has."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        extra = [
+            click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False),
+                         help="TOML file of options; flags win."),
+            click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        ]  # fmt: skip
+        for option in reversed([*(_option(name) for name in names), *extra]):
+            function = option(function)
+        return function
+
+    return add
+
+
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="Print the configuration and what would be done; do nothing."
+)
+
+
+def _config() -> Config:
+    """Resolve the options: defaults, then the file, then the flags that were given."""
+    ctx = click.get_current_context()
+    file = ctx.params.get("config_file")
+    values = load_config(file) if file else {}
+    for name, value in ctx.params.items():
+        given = ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+        if name in _FIELDS and given and value is not None:
+            values[name] = _pairs(value) if name == "conf" else value
+    return Config(**values)
+
+
+def _pairs(values: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--conf {text!r}: must be KEY=VALUE, e.g. spark.executor.memory=4g")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _watch() -> Watch:
+    from verger.progress import terminal_watch
+
+    return terminal_watch(_console(stderr=True))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="verger")
+def app() -> None:
+    """Turn folders and buckets of photos into feature tables that people can trust."""
+
+
+@app.command()
+@click.argument(
+    "directory", metavar="[DIR]", default="verger-demo", type=click.Path(path_type=Path)
+)
+@click.option("--classes", default=30, show_default=True, help="Classes to render.")
+@click.option("--per-class", default=10, show_default=True, help="Photos of each class.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the renderer.")
+@_options(*_MODEL, *_REDUCE, *_SPARK, "overwrite")
+def demo(
+    directory: Path, classes: int, per_class: int, seed: int, as_json: bool,
+    **_: Any,
+) -> None:  # fmt: skip
+    """Render photos and run everything on them."""
+    from verger.demo import run_demo
+
+    config = _config()
+    with _spark_page(config):
+        summary = run_demo(
+            directory, config, classes=classes, per_class=per_class, seed=seed, watch=_watch()
+        )
+        _print_summary(summary, as_json)
+
+
+@app.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@click.option("--classes", default=30, show_default=True, help="Classes to draw.")
+@click.option("--per-class", default=10, show_default=True, help="Photos of each class.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the draw.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was copied as JSON.")
+def sample(
+    source: str, target: str, classes: int, per_class: int, seed: int, as_json: bool
+) -> None:
+    """Copy a class-balanced sample of a class-per-folder data set."""
+    from verger.sample import sample_dataset
+
+    found = sample_dataset(source, target, classes=classes, per_class=per_class, seed=seed)
+    if as_json:
+        _print_json({"folder": str(found.folder), "classes": found.classes})
+        return
+    n_photos = sum(found.classes.values())
+    click.echo(f"{n_photos} photos of {len(found.classes)} classes copied to {found.folder}")
+
+
+@app.command()
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="OUT")
+@_options(*_PHOTOS, *_MODEL, *_FEATURES, *_REDUCE, "partitions", "overwrite", *_SPARK)
+@_dry_run
+def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
+    """Featurize, validate, reduce and report: the whole job."""
+    from verger import pipeline
+
+    config = _config()
+    if dry_run:
+        _print_plan(source, out, config, as_json)
+        return
+    with _spark_page(config):
+        _print_summary(pipeline.run(source, out, config, watch=_watch()), as_json)
+
+
+@app.command()
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="OUT")
+@_options(*_PHOTOS, *_MODEL, *_FEATURES, "partitions", "overwrite", *_SPARK)
+@_dry_run
+def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
+    """Write features/ and rejected/."""
+    from verger import pipeline
+
+    config = _config()
+    if dry_run:
+        _print_plan(source, out, config, as_json)
+        return
+    with _spark_page(config):
+        _print_summary(pipeline.run_featurize(source, out, config, watch=_watch()), as_json)
+
+
+@app.command()
+@click.argument("out", metavar="OUT")
+@_options(*_REDUCE, "overwrite", *_SPARK)
+def reduce(out: str, as_json: bool, **_: Any) -> None:
+    """Write pca/, models/pca/, explained_variance.csv and scree.png."""
+    from verger import pipeline
+
+    config = _config()
+    with _spark_page(config):
+        _print_summary(pipeline.run_reduce(out, config, watch=_watch()), as_json)
+
+
+@app.command()
+@click.argument("out", metavar="OUT")
+@_options(*_SPARK)
+def validate(out: str, as_json: bool, **_: Any) -> None:
+    """Re-derive every count of a result; exit 1 and a reason when something does not hold."""
+    from verger import pipeline
+
+    config = _config()
+    with _spark_page(config):
+        found = pipeline.run_validate(out, config, watch=_watch())
+    if as_json:
+        labels = {"null" if k is None else k: n for k, n in found.labels.items()}
+        checks = [check.as_dict() for check in found.checks]
+        _print_json({"holds": found.holds, "checks": checks, "labels": labels})
+    else:
+        for check in found.checks:
+            click.echo(f"{'ok    ' if check.holds else 'FAILED'}  {check.name}: {check.detail}")
+        _print_labels(found.labels)
+    found.raise_if_broken()
+
+
+@app.command()
+@click.argument("out", metavar="OUT")
+@_options(*_SPARK)
+def report(out: str, as_json: bool, **_: Any) -> None:
+    """Write report.html and report.json."""
+    from verger import pipeline
+
+    config = _config()
+    with _spark_page(config):
+        _print_summary(pipeline.run_report(out, config, watch=_watch()), as_json)
+
+
+@app.command()
+@click.argument("out", metavar="OUT")
+@click.option("--table", type=click.Choice(["features", "pca", "rejected"]), default="features",
+              show_default=True)  # fmt: skip
+@click.option("--rows", type=click.IntRange(min=0), default=5, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def show(out: str, table: str, rows: int, as_json: bool) -> None:
+    """Show a table's schema, counts, first rows and the dimension of its vectors."""
+    from verger.output import Output
+    from verger.show import view_table
+
+    view = view_table(Output.at(out), table, n_rows=rows)
+    if as_json:
+        _print_json({
+            "table": view.name, "columns": view.columns, "n_rows": view.n_rows,
+            "n_files": view.n_files, "dimensions": view.dimensions,
+            "labels": {"null" if k is None else k: n for k, n in view.labels.items()},
+            "rows": view.rows,
+        })  # fmt: skip
+        return
+    files = "1 file" if view.n_files == 1 else f"{view.n_files} files"
+    click.echo(f"{view.name}: {view.n_rows:,} rows in {files}")
+    for name, kind in view.columns.items():
+        click.echo(f"  {name}: {kind}")
+    if view.dimensions:
+        click.echo(f"dimension of the vectors: {', '.join(map(str, view.dimensions))}")
+    _print_labels(view.labels)
+    for row in view.rows:
+        click.echo("\n" + "\n".join(f"  {key}: {_short(value)}" for key, value in row.items()))
+
+
+@app.group()
+def models() -> None:
+    """Show what models there are, where their weights are, and fetch them."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def models_list(as_json: bool) -> None:
+    """List the built-in models and where their weights are."""
+    rows = [_model_row(name) for name in _cards()]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['name']}\n  {row['title']}; {row['license']}; {row['origin']}")
+        click.echo(
+            f"  {row['input_size']}x{row['input_size']} photos to {row['n_features']} features"
+        )
+        where = row["weights"] or f"not on this machine; verger models fetch {row['name']}"
+        click.echo(f"  weights: {where}")
+        click.echo(f"  sha256:  {row['sha256'] or 'known once fetched'}\n")
+    click.echo(
+        "FILE.onnx\n  any ONNX model with one image input and one vector output, and FILE.toml"
+    )
+
+
+@models.command("fetch")
+@click.argument("name")
+def models_fetch(name: str) -> None:
+    """Fetch the weights of a model into Verger's cache."""
+    from verger.model import find_card
+    from verger.model.weights import sha256_of
+
+    source = find_card(name).weights
+    with _download_bar() as on_progress:
+        path = source.fetch(on_progress)
+    click.echo(f"{path}\nsha256 {sha256_of(path)}")
+
+
+@models.command("show")
+@click.argument("name")
+@click.option("--weights", metavar="PATH", help=_FIELDS["weights"].metadata["help"])
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def models_show(name: str, weights: str | None, as_json: bool) -> None:
+    """Show a model's layers and parameters, its weights and its contract."""
+    from verger.model import load_model
+
+    with _download_bar() as on_progress:
+        model = load_model(name, weights=weights, on_progress=on_progress)
+    total = sum(layer.n_params for layer in model.layers)
+    if as_json:
+        layers = [vars(layer) for layer in model.layers]
+        _print_json({
+            "contract": model.contract.as_dict(), "contract_hash": model.contract.hash,
+            "weights": model.weights_path, "published": model.published, "license": model.license,
+            "layers": layers, "n_params": total,
+        })  # fmt: skip
+        return
+    _print_layers(model.layers)
+    click.echo(f"Total parameters: {total:,}, none of them trained by Verger")
+    click.echo(f"Weights:  {model.weights_path}\nsha256:   {model.contract.weights_sha256}")
+    verdict = {True: "compute what the published ImageNet weights compute",
+               False: "are NOT the published ImageNet weights", None: "of your own"}  # fmt: skip
+    click.echo(f"          {verdict[model.published]}")
+    click.echo(f"Contract: {model.contract.hash}\nLicence:  {model.license}")
+
+
+@app.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def doctor(as_json: bool) -> None:
+    """Look at Python, Java, Spark, memory and weights: what works, and what to do if not."""
+    from verger.doctor import examine
+
+    with _watch()("doctor", None, None):
+        findings = examine()
+    if as_json:
+        _print_json([finding.as_dict() for finding in findings])
+    for finding in findings if not as_json else ():
+        mark = "ok    " if finding.works else "note  " if finding.optional else "FAILED"
+        click.echo(f"{mark}  {finding.name}: {finding.detail}")
+        if finding.advice:
+            click.echo(f"        -> {finding.advice}")
+    click.get_current_context().exit(0 if all(f.works or f.optional for f in findings) else 1)
+
+
+# Printing
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _print_summary(record: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(record)
+        return
+    counts, model = record["counts"], record["model"]
+    lines = [("photos", _ledger(counts))]
+    for reason, n in counts["reasons"].items():
+        lines.append(("", f"{n:,} rejected: {reason}"))
+    if counts["ignored"]:
+        left_out = ", ".join(f"{n:,} {suffix}" for suffix, n in counts["ignored"].items())
+        lines.append(("", f"left out by the glob: {left_out}"))
+    contract = record["contract_hash"][:12]
+    shape = f"{counts['featurized']:,} x {model['n_features']}"
+    lines.append(("features", f"{shape} float32 by {model['name']}, contract {contract}"))
+    if record.get("pca"):
+        lines.append(("pca", _pca_line(record["pca"])))
+    lines.append(("time", _time_line(record)))
+    if record.get("checks"):
+        held = sum(check["holds"] for check in record["checks"])
+        lines.append(("checks", f"{held} of {len(record['checks'])} hold"))
+    report_page = Path(record["output"]) / "report.html"
+    where = ("report", str(report_page)) if report_page.exists() else ("result", record["output"])
+    for name, text in [*lines, where]:
+        click.echo(f"{name:<9} {text}")
+    for notice in _warnings(record):
+        click.echo(f"note: {notice}", err=True)
+
+
+def _ledger(counts: Mapping[str, Any]) -> str:
+    return (
+        f"{counts['listed']:,} listed = {counts['featurized']:,} with features "
+        f"+ {counts['rejected']:,} rejected"
+    )
+
+
+def _pca_line(pca: Mapping[str, Any]) -> str:
+    at = ", ".join(f"{float(share):.0%} at {k}" for share, k in pca["k"].items())
+    return f"k = {pca['n_components']} keeps {pca['kept']:.1%} of the variance ({at})"
+
+
+def _time_line(record: Mapping[str, Any]) -> str:
+    seconds = record["seconds"]
+    text = f"{sum(seconds.values()):.1f} s in all"
+    if seconds.get("featurize"):
+        speed = record["counts"]["listed"] / seconds["featurize"]
+        text += f"; featurize {seconds['featurize']:.1f} s, {speed:.0f} images/s"
+    return text
+
+
+def _warnings(record: Mapping[str, Any]) -> list[str]:
+    notices = list(record.get("notices", ()))
+    if record["model"]["published"] is False:
+        notices.append("these weights do not compute what the published ImageNet weights compute")
+    return notices
+
+
+def _print_labels(labels: Mapping[str | None, int], most: int = 10) -> None:
+    if not labels:
+        return
+    shown = sorted(labels.items(), key=lambda item: (-item[1], str(item[0])))
+    text = ", ".join(f"{label} {n:,}" for label, n in shown[:most])
+    more = f", and {len(shown) - most} more" if len(shown) > most else ""
+    click.echo(f"labels: {len(shown)} ({text}{more})")
+
+
+def _print_layers(layers: tuple[Any, ...]) -> None:
+    click.echo(f"{'layer':<34} {'type':<24} {'output':<18} {'parameters':>12}")
+    for layer in layers:
+        shape = "x".join(map(str, layer.shape))
+        click.echo(f"{layer.name[:34]:<34} {layer.kind:<24} {shape:<18} {layer.n_params:>12,}")
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    head = ", ".join(f"{number:.4f}" for number in value[:6])
+    return f"[{head}{', ...' if len(value) > 6 else ''}]"
+
+
+def _cards() -> Mapping[str, Any]:
+    from verger.model import CARDS
+
+    return CARDS
+
+
+def _model_row(name: str) -> dict[str, Any]:
+    from verger.model.weights import sha256_of
+
+    card = _cards()[name]
+    path = card.weights.find()
+    return {
+        "name": name, "title": card.title, "license": card.license, "origin": card.origin,
+        "input_size": card.input_size, "n_features": card.n_features,
+        "weights": str(path) if path else None,
+        "sha256": sha256_of(path) if path else card.weights.sha256,
+        "url": card.weights.address(),
+    }  # fmt: skip
+
+
+def _print_plan(source: str, out: str, config: Config, as_json: bool) -> None:
+    from verger.pipeline import describe_plan
+
+    plan = describe_plan(source, out, config)
+    if as_json:
+        _print_json(plan)
+        return
+    click.echo("Configuration:")
+    for name, value in plan["config"].items():
+        click.echo(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+    click.echo("Would:")
+    for step in plan["steps"]:
+        click.echo(f"  {step}")
+
+
+@contextmanager
+def _download_bar() -> Iterator[Callable[[int, int], None]]:
+    from verger.progress import download_bar
+
+    with download_bar(_console(stderr=True)) as on_progress:
+        yield on_progress
+
+
+@contextmanager
+def _spark_page(config: Config) -> Iterator[None]:
+    """With ``--ui``, print the address of Spark's page, and keep it up until Ctrl-C."""
+    if not config.ui:
+        yield
+        return
+    from verger.session import get_session
+
+    address = get_session(config).sparkContext.uiWebUrl
+    click.echo(f"Spark's page: {address}", err=True)
+    yield
+    click.echo(f"Spark's page stays up at {address}; Ctrl-C ends it", err=True)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+# Errors
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``verger``."""
+    try:
+        app(standalone_mode=True)
+    except UsageError as err:
+        _fail(str(err), 2)
+    except VergerError as err:
+        _fail(str(err), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as err:
+        if not type(err).__module__.startswith(("pyspark", "py4j")):
+            raise
+        _fail(_spark_message(err), 1)
+
+
+def _spark_message(err: Exception) -> str:
+    """Return what a failed Spark job is about: our own error's text where one is inside."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("verger.errors.")]
+    if ours:
+        return ours[-1].split(": ", 1)[-1]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    first = causes[-1] if causes else lines[0] if lines else type(err).__name__
+    return f"Spark failed: {first}; VERGER_SPARK_LOG=warn shows its log"
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"verger: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Render a small data set of our own and run everything on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verger import pipeline
+from verger.config import Config
+from verger.errors import OutputExistsError, WeightsNotFoundError
+from verger.model import load_model
+from verger.render import render_dataset
+
+if TYPE_CHECKING:
+    from verger.pipeline import Watch
+
+FALLBACK = "efficientnet_lite0"
+
+
+def run_demo(
+    folder: Path, config: Config, *, classes: int, per_class: int, seed: int, watch: Watch
+) -> dict[str, Any]:
+    """Render photos into ``folder/photos`` and write the result of a run to ``folder/result``.
+
+    MobileNetV2 is used where its weights are at hand or can be fetched; where they cannot,
+    the demo, and only the demo, takes EfficientNet-Lite0 and says so.
+
+    Raises
+    ------
+    OutputExistsError
+        If the folder holds an earlier demo and ``overwrite`` is off.
+    """
+    photos = folder / "photos"
+    if photos.exists() and not config.overwrite:
+        raise OutputExistsError(f"DIR={folder}: holds a demo already; --overwrite renders it anew")
+    config, notices = choose_model(config, watch)
+    with watch("render", None, None):
+        render_dataset(photos, n_classes=classes, per_class=per_class, seed=seed)
+    return pipeline.run(str(photos), folder / "result", config, watch=watch, notices=notices)
+
+
+def choose_model(config: Config, watch: Watch) -> tuple[Config, tuple[str, ...]]:
+    """Return the configuration with a model whose weights can be had, and what to say of it."""
+    if config.model != "mobilenet_v2" or config.weights:
+        return config, ()
+    try:
+        with watch("fetch weights", None, None):
+            load_model(config.model)
+    except WeightsNotFoundError as err:
+        notice = (
+            f"MobileNetV2's published weights cannot be had here ({_cause(err)}), so this demo "
+            f"used {FALLBACK}, real ImageNet weights from a Python package. Its features are not "
+            "MobileNetV2's."
+        )
+        return replace(config, model=FALLBACK), (notice,)
+    return config, ()
+
+
+def _cause(err: WeightsNotFoundError) -> str:
+    cause = err.__cause__
+    return str(getattr(cause, "reason", None) or cause or err)

@@ -1,0 +1,223 @@
+"""One offline page about a result, and the same as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from verger.output import Output, write_text
+from verger.preprocess import DecodeError, decode_photo
+from verger.storage import Unread, filesystem_of, read_ahead
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+#: Points of the map: more cannot be told apart, and each costs the page 100 bytes.
+MAP_POINTS = 3000
+#: Thumbnails by class, in the class list; the map's points have one as long as TILES lasts.
+CLASS_TILES = 8
+TILES = 2400
+TILE_PIXELS = 48
+TILE_COLUMNS = 40
+#: Rejected photos that the page lists; the table has all.
+REJECTED_ROWS = 200
+
+
+def write_report(spark: SparkSession, output: Output, record: dict[str, Any]) -> dict[str, Any]:
+    """Write ``report.html`` and ``report.json``.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    output : Output
+    record : dict
+        What ``run.json`` holds.
+
+    Returns
+    -------
+    dict
+        What ``report.json`` holds.
+    """
+    from verger.report.page import render_page
+
+    report, sprite = gather_report(spark, output, record)
+    scree = output.scree.read_bytes() if output.scree.is_file() else None
+    page = render_page(report, scree_png=scree, sprite_jpeg=sprite)
+    write_text(output.root / "report.html", page)
+    write_text(output.root / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return report
+
+
+def gather_report(
+    spark: SparkSession, output: Output, record: dict[str, Any]
+) -> tuple[dict[str, Any], bytes | None]:
+    """Collect everything that the page shows, out of the tables and ``run.json``."""
+    features = spark.read.parquet(output.table("features").as_uri())
+    rejected = spark.read.parquet(output.table("rejected").as_uri())
+    points = _sample_points(spark, output, record)
+    classes, class_paths = _classes(features, rejected)
+    wanted = list(dict.fromkeys([*class_paths, *(points["path"] if points else ())]))[:TILES]
+    tiles, sprite = _sprite(wanted)
+    for entry in classes:
+        entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
+    return {
+        **{key: record.get(key) for key in _COPIED},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "reasons": record["counts"]["reasons"],
+        "rejected": _rejected_rows(rejected),
+        "classes": classes,
+        "map": _map(points, tiles, record),
+        "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "count": len(tiles)}
+        if sprite else None,
+        "stages": _stages(record),
+        "notices": _notices(record, has_thumbnails=bool(tiles)),
+    }, sprite  # fmt: skip
+
+
+_COPIED = (
+    "verger", "source", "output", "command", "counts", "model", "contract", "contract_hash",
+    "pca", "versions", "machine", "config", "checks",
+)  # fmt: skip
+
+
+def _classes(features: DataFrame, rejected: DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return every class with its counts and its first few photos."""
+    from pyspark.sql import functions as F
+
+    lost = {row["label"]: row["count"] for row in rejected.groupBy("label").count().collect()}
+    first = F.slice(F.array_sort(F.collect_list("path")), 1, CLASS_TILES)
+    rows = features.groupBy("label").agg(F.count("*").alias("n"), first.alias("paths")).collect()
+    found = {row["label"]: row for row in rows}
+    labels = sorted({*found, *lost}, key=lambda label: (label is None, label or ""))
+    classes = [
+        {
+            "label": label,
+            "featurized": found[label]["n"] if label in found else 0,
+            "rejected": lost.get(label, 0),
+            "paths": list(found[label]["paths"]) if label in found else [],
+        }
+        for label in labels
+    ]
+    # The first photo of every class before the second of any: all classes get a picture.
+    by_rank = [
+        p for rank in range(CLASS_TILES) for c in classes for p in c["paths"][rank : rank + 1]
+    ]
+    return classes, by_rank
+
+
+def _sample_points(
+    spark: SparkSession, output: Output, record: dict[str, Any]
+) -> dict[str, list[Any]] | None:
+    """Return up to MAP_POINTS photos' first two scores; the same ones at every call."""
+    from pyspark.sql import functions as F
+
+    if not record.get("pca") or not output.table("pca").is_dir():
+        return None
+    scores = spark.read.parquet(output.table("pca").as_uri())
+    second = F.element_at("features_pca", 2) if record["pca"]["n_components"] > 1 else F.lit(0.0)
+    rows = (
+        scores.orderBy(F.xxhash64("path"))
+        .limit(MAP_POINTS)
+        .select("path", "label", F.element_at("features_pca", 1).alias("x"), second.alias("y"))
+        .collect()
+    )
+    return {key: [row[key] for row in rows] for key in ("path", "label", "x", "y")}
+
+
+def _map(
+    points: dict[str, list[Any]] | None, tiles: dict[str, int], record: dict[str, Any]
+) -> dict[str, Any] | None:
+    if points is None:
+        return None
+    labels = sorted({label or "" for label in points["label"]})
+    index = {label: i for i, label in enumerate(labels)}
+    xy = np.round(np.array([points["x"], points["y"]], dtype=float), 4)
+    return {
+        "labels": labels,
+        "x": xy[0].tolist(),
+        "y": xy[1].tolist(),
+        "label": [index[label or ""] for label in points["label"]],
+        "name": ["/".join(path.rsplit("/", 2)[-2:]) for path in points["path"]],
+        "thumbnail": [tiles.get(path, -1) for path in points["path"]],
+        "share": record["pca"]["first_ratios"],
+        "n_total": record["pca"]["n_samples"],
+    }
+
+
+def _sprite(paths: Sequence[str]) -> tuple[dict[str, int], bytes | None]:
+    """Lay thumbnails of the photos on one JPEG; a photo that is gone has none.
+
+    Returns
+    -------
+    tiles : dict of path to tile number
+    sprite : bytes or None
+    """
+    images: dict[str, Image.Image] = {}
+    for path, content in zip(paths, _read_reachable(paths), strict=False):
+        if isinstance(content, Unread):
+            continue
+        try:
+            pixels = decode_photo(content, size=TILE_PIXELS).pixels
+        except DecodeError:
+            continue
+        images[path] = Image.fromarray(pixels)
+    if not images:
+        return {}, None
+    n_rows = -(-len(images) // TILE_COLUMNS)
+    sheet = Image.new("RGB", (TILE_COLUMNS * TILE_PIXELS, n_rows * TILE_PIXELS), "white")
+    for i, image in enumerate(images.values()):
+        row, column = divmod(i, TILE_COLUMNS)
+        sheet.paste(image, (column * TILE_PIXELS, row * TILE_PIXELS))
+    stream = io.BytesIO()
+    sheet.save(stream, "JPEG", quality=80, optimize=True)
+    return {path: i for i, path in enumerate(images)}, stream.getvalue()
+
+
+def _read_reachable(paths: Sequence[str]) -> Sequence[bytes | Unread]:
+    """Read the photos on the driver; with a source that only Hadoop reaches there are none."""
+    from verger.errors import SourceError
+
+    if not paths:
+        return []
+    try:
+        filesystem_of(paths[0])
+    except SourceError:
+        return []
+    return list(read_ahead(iter(paths)))
+
+
+def _rejected_rows(rejected: DataFrame) -> list[dict[str, Any]]:
+    columns = ("path", "label", "length", "reason", "detail")
+    rows = rejected.orderBy("path").limit(REJECTED_ROWS).select(*columns).collect()
+    return [row.asDict() for row in rows]
+
+
+def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:
+    n, per_photo = record["counts"]["listed"], ("list", "featurize", "write", "validate", "reduce")
+    return [
+        {
+            "name": name,
+            "seconds": seconds,
+            "images_per_s": round(n / seconds, 1) if name in per_photo and seconds > 0 else None,
+        }
+        for name, seconds in record["seconds"].items()
+    ]
+
+
+def _notices(record: dict[str, Any], *, has_thumbnails: bool) -> list[str]:
+    model = record["model"]
+    notices = [f"Model {model['name']}: licence {model['license']}."]
+    if model["published"] is False:
+        notices.append(
+            "These weights do not compute what the published ImageNet weights compute: "
+            "the features are those of other weights, or of random ones."
+        )
+    if not has_thumbnails:
+        notices.append("The photos could not be read again, so the page shows no thumbnails.")
+    return [*notices, *record.get("notices", ())]

@@ -1,0 +1,82 @@
+"""A class-balanced copy of a class-per-folder data set."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from verger.config import IMAGE_SUFFIXES
+from verger.errors import ConfigError, OutputError, OutputExistsError, SourceNotFoundError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was copied.
+
+    Attributes
+    ----------
+    folder : Path
+    classes : dict of str to int
+        Name to number of photos.
+    """
+
+    folder: Path
+    classes: dict[str, int]
+
+
+def sample_dataset(
+    source: str | Path, target: str | Path, *, classes: int = 30, per_class: int = 10, seed: int = 0
+) -> Sample:
+    """Copy ``per_class`` photos of each of ``classes`` classes, drawn at random.
+
+    Parameters
+    ----------
+    source : path
+        A folder with one subfolder a class.
+    target : path
+        A folder that does not exist, or is empty.
+    classes, per_class : int
+        How many to draw; the same for the same seed and the same names.
+
+    Raises
+    ------
+    SourceNotFoundError, ConfigError, OutputExistsError, OutputError
+        If there is no such source, it has too few classes or a class too few photos, or the
+        target is not empty or cannot be written. Nothing is copied then.
+    """
+    source, target = Path(source), Path(target)
+    chosen = _draw(source, classes, per_class, random.Random(seed))  # noqa: S311 - no secret
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputExistsError(f"DST={target}: is not empty; choose another folder")
+    try:
+        for photos in chosen.values():
+            for photo in photos:
+                copy = target / photo.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(photo, copy)
+    except OSError as err:
+        raise OutputError(f"DST={target}: cannot be written: {err}") from err
+    return Sample(target, {name: len(photos) for name, photos in chosen.items()})
+
+
+def _draw(source: Path, classes: int, per_class: int, rng: random.Random) -> dict[str, list[Path]]:
+    for name, value in (("classes", classes), ("per_class", per_class)):
+        if value < 1:
+            raise ConfigError(f"{name}={value} must be at least 1")
+    if not source.is_dir():
+        raise SourceNotFoundError(f"SRC={source}: does not exist, or is no folder")
+    photos = {
+        folder.name: sorted(p for p in folder.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES))
+        for folder in sorted(source.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
+    large = [name for name, found in photos.items() if len(found) >= per_class]
+    if len(large) < classes:
+        raise ConfigError(
+            f"classes={classes}: SRC={source} has {len(large)} of {len(photos)} subfolders with "
+            f"at least per_class={per_class} photos"
+        )
+    names = sorted(rng.sample(large, classes))
+    return {name: sorted(rng.sample(photos[name], per_class)) for name in names}
