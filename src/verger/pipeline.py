@@ -280,11 +280,14 @@ def _images(run: Run, spark: SparkSession, source: str, listing: Listing | None)
 
 def _count_outcomes(run: Run, outcomes: DataFrame, listing: Listing | None) -> dict[str, Any]:
     """Run the one job that reads photos, and reconcile its rows with the listing."""
+    from pyspark.sql import functions as F
+
     total = len(listing.photos) if listing else None
+    grouped = outcomes.groupBy("reason")
     with run.stage("featurize", total, outcomes.sparkSession):
-        rows = outcomes.groupBy("reason").count().collect()
-    reasons = {row["reason"]: row["count"] for row in rows if row["reason"] is not None}
-    featurized = sum(row["count"] for row in rows if row["reason"] is None)
+        rows = grouped.agg(F.count("*").alias("n"), F.sum("length").alias("n_bytes")).collect()
+    reasons = {row["reason"]: row["n"] for row in rows if row["reason"] is not None}
+    featurized = sum(row["n"] for row in rows if row["reason"] is None)
     rejected = sum(reasons.values())
     listed = total if total is not None else featurized + rejected
     if listed != featurized + rejected:
@@ -299,7 +302,7 @@ def _count_outcomes(run: Run, outcomes: DataFrame, listing: Listing | None) -> d
     return {
         "listed": listed, "featurized": featurized, "rejected": rejected, "reasons": reasons,
         "ignored": listing.ignored if listing else None,
-        "bytes": listing.n_bytes if listing else None,
+        "bytes": sum(row["n_bytes"] or 0 for row in rows),
     }  # fmt: skip
 
 
@@ -434,7 +437,7 @@ def describe_run(
         "seconds": run.seconds,
         "versions": versions(spark),
         "machine": {"platform": platform.platform(), "master": spark.sparkContext.master,
-                    "parallelism": spark.sparkContext.defaultParallelism},
+                    "cpu_count": spark.sparkContext.defaultParallelism},
     }  # fmt: skip
 
 

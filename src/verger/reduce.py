@@ -354,4 +354,4 @@ def to_spark_model(pca: FittedPCA) -> SparkPCAModel:
         uid, _py2java(context, matrix), _py2java(context, ratio)
     )
     model = PCAModel(java_model)
-    return model.setInputCol("features_vec").setOutputCol("features_pca")
+    return model._set(k=k, inputCol="features_vec", outputCol="features_pca")

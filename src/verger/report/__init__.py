@@ -211,9 +211,8 @@ def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _notices(record: dict[str, Any], *, has_thumbnails: bool) -> list[str]:
-    model = record["model"]
-    notices = [f"Model {model['name']}: licence {model['license']}."]
-    if model["published"] is False:
+    notices = []
+    if record["model"]["published"] is False:
         notices.append(
             "These weights do not compute what the published ImageNet weights compute: "
             "the features are those of other weights, or of random ones."

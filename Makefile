@@ -1,0 +1,49 @@
+# `make` lists what there is to make.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+SHARED ?= ../shared
+
+.PHONY: help setup demo test check test-real test-matrix test-keras bench golden clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Verger needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+setup: $(VENV)/.ready ## Make the project's virtual environment
+
+demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the report's path
+	$(BIN)/verger demo demo --overwrite
+
+test: $(VENV)/.ready ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready ## Lint, types, import rules
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-real: $(VENV)/.ready ## Run the tests on real photos and weights (SHARED=folder that holds them)
+	VERGER_SHARED=$(SHARED) $(BIN)/python -m pytest tests/real -m real
+
+test-matrix: ## Run the tests with pyspark 3.5, 4.1 and 4.3
+	for spark in 3.5 4.1 4.3; do bash tests/matrix.sh $(PYTHON) $$spark || exit 1; done
+
+test-keras: ## Compare with Keras itself, live (installs TensorFlow in an environment of its own)
+	bash tests/keras.sh $(PYTHON) $(SHARED)
+
+bench: $(VENV)/.ready ## Measure PCA against Spark's own; writes benchmarks/PCA.md
+	$(BIN)/python benchmarks/pca.py
+
+golden: ## Make the golden files anew (needs the real weights, photos and TensorFlow)
+	@echo "see tests/data/make_golden.py"
+
+clean: ## Remove the virtual environment, the demo and caches
+	rm -rf $(VENV) demo build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

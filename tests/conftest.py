@@ -1,0 +1,31 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# A cache of the tests' own, so that no test depends on what a developer has fetched.
+os.environ["VERGER_HOME"] = os.environ.get("VERGER_TEST_HOME") or tempfile.mkdtemp("-verger")
+os.environ["KERAS_HOME"] = str(Path(os.environ["VERGER_HOME"], "no-keras-here"))
+
+from verger.model import Model, load_model
+from verger.render import render_dataset
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 6 rendered classes of 5 photos; do not write to it."""
+    folder = tmp_path_factory.mktemp("rendered") / "photos"
+    render_dataset(folder, n_classes=6, per_class=5, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[Model]:
+    """Return real weights that every machine has: EfficientNet-Lite0."""
+    yield load_model("efficientnet_lite0")

@@ -1,0 +1,213 @@
+"""The whole job: what lies in OUT afterwards, and what a failure leaves."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pyspark.ml.feature import PCAModel
+from pyspark.ml.functions import array_to_vector
+from pyspark.sql import SparkSession
+
+from spark.conftest import CONFIG
+from verger import pipeline
+from verger.errors import EmptySourceError, ErrorRateError, OutputExistsError, ReduceError
+
+
+def read(folder: Path) -> dict[str, dict[str, object]]:
+    """Read a table as any other program does, by path."""
+    return {row["path"]: row for row in pq.read_table(folder).to_pylist()}
+
+
+def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
+    """Tables, models, spectrum, pictures, report and record are all there, and nothing else."""
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        "features", "rejected", "pca", "models", "explained_variance.csv", "scree.png",
+        "report.html", "report.json", "run.json",
+    }  # fmt: skip
+    assert (finished / "models" / "pca.npz").is_file()
+    assert (finished / "scree.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_record_reconciles_with_the_tables(finished: Path) -> None:
+    """run.json's counts, contract and checks are those of the files."""
+    record = json.loads((finished / "run.json").read_text())
+    features = read(finished / "features")
+    assert record["counts"]["listed"] == 30
+    assert record["counts"]["featurized"] == len(features) == 30
+    assert record["counts"]["rejected"] == len(read(finished / "rejected")) == 0
+    assert all(check["holds"] for check in record["checks"])
+    assert {len(row["features"]) for row in features.values()} == {1280}
+    assert {row["label"] for row in features.values()} == {
+        Path(path).parent.name for path in features
+    }
+    assert record["model"]["published"] is True
+    stages = [
+        "list",
+        "load model",
+        "start Spark",
+        "featurize",
+        "write",
+        "validate",
+        "reduce",
+        "report",
+    ]
+    assert list(record["seconds"]) == stages
+
+
+def test_features_pca_is_what_sparks_stored_model_gives(
+    spark: SparkSession, finished: Path
+) -> None:
+    """The table pca, Spark's PCAModel and pca.npz are the same projection."""
+    scores = {path: row["features_pca"] for path, row in read(finished / "pca").items()}
+    model = PCAModel.load((finished / "models" / "pca").as_uri())
+    features = spark.read.parquet((finished / "features").as_uri())
+    vec = features.select("path", array_to_vector("features").alias(model.getInputCol()))
+    for row in model.transform(vec).collect():
+        np.testing.assert_allclose(row.features_pca.toArray(), scores[row.path], rtol=0, atol=1e-4)
+    saved = np.load(finished / "models" / "pca.npz", allow_pickle=False)
+    assert (
+        str(saved["contract"]) == json.loads((finished / "run.json").read_text())["contract_hash"]
+    )
+    for path, row in read(finished / "features").items():
+        by_hand = np.array(row["features"]) @ saved["components"].T
+        np.testing.assert_allclose(by_hand, scores[path], rtol=0, atol=1e-4)
+
+
+def test_the_spectrum_is_written_whole(finished: Path) -> None:
+    """explained_variance.csv has every component; ratios fall and sum to 1."""
+    with (finished / "explained_variance.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    assert [row["component"] for row in rows] == list(range(1, 1281))
+    ratios = [row["ratio"] for row in rows]
+    assert ratios == sorted(ratios, reverse=True)
+    assert sum(ratios) == pytest.approx(1)
+    assert rows[-1]["cumulative"] == pytest.approx(1)
+
+
+def test_other_components_replace_only_the_pca(result: Path) -> None:
+    """verger reduce needs --overwrite for a second PCA, and leaves the features alone."""
+    with pytest.raises(OutputExistsError, match="has a PCA already; --overwrite replaces it"):
+        pipeline.run_reduce(result, CONFIG)
+    before = sorted(path.name for path in (result / "features").iterdir())
+    config = dataclasses.replace(CONFIG, components=0.5, center=True, overwrite=True)
+    record = pipeline.run_reduce(result, config)
+    assert record["pca"]["kept"] >= 0.5
+    scores = np.array([row["features_pca"] for row in read(result / "pca").values()])
+    assert scores.shape == (30, record["pca"]["n_components"])
+    np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-4)
+    assert sorted(path.name for path in (result / "features").iterdir()) == before
+
+
+def test_too_many_components_name_the_bound(result: Path) -> None:
+    """30 photos vary in at most 29 directions, and the old PCA stays."""
+    config = dataclasses.replace(CONFIG, components=30, overwrite=True)
+    with pytest.raises(ReduceError, match="components=30 must be between 1 and 29, .*n_samples=30"):
+        pipeline.run_reduce(result, config)
+    assert (result / "pca").is_dir()
+
+
+def test_too_many_rejected_photos_fail_the_run_and_keep_what_was_done(
+    spark: SparkSession, photos: Path, tmp_path: Path
+) -> None:
+    """Above max_error_rate the run ends in an error that counts the reasons; the tables stay."""
+    source, out = tmp_path / "photos", tmp_path / "out"
+    source.mkdir()
+    shutil.copy(min(photos.rglob("*.jpg")), source / "good.jpg")
+    (source / "bad.jpg").write_text("no photo")
+    with pytest.raises(ErrorRateError, match=r"1 of 2 photos were rejected \(1 not an image\)"):
+        pipeline.run(str(source), out, CONFIG)
+    assert len(read(out / "features")) == len(read(out / "rejected")) == 1
+    with pytest.raises(ReduceError, match="n_samples=1 must be at least 2"):
+        config = dataclasses.replace(CONFIG, max_error_rate=1.0, overwrite=True)
+        pipeline.run(str(source), out, config)
+
+
+def test_all_rejected_is_still_a_ledger(spark: SparkSession, tmp_path: Path) -> None:
+    """A source of bad photos alone gives an empty features table and all rows in rejected."""
+    source, out = tmp_path / "photos", tmp_path / "out"
+    source.mkdir()
+    (source / "bad.jpg").write_text("no photo")
+    with pytest.raises(ErrorRateError):
+        pipeline.run(str(source), out, CONFIG)
+    assert read(out / "features") == {}
+    (row,) = read(out / "rejected").values()
+    assert (row["reason"], row["length"]) == ("not an image", 8)
+
+
+def test_overwrite_keeps_the_old_result_until_the_new_one_is_whole(
+    result: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that fails while it writes leaves the result before it as it was."""
+    before = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pipeline, "_write_outcomes", fail)
+    config = dataclasses.replace(CONFIG, overwrite=True)
+    with pytest.raises(OSError, match="no space left"):
+        pipeline.run(str(photos), result, config)
+    after = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_overwrite_replaces_the_result_and_all_that_came_of_it(
+    result: Path, tmp_path: Path
+) -> None:
+    """Features of other photos never lie beside the PCA of the old ones."""
+    source = tmp_path / "fewer"
+    first = sorted(json.loads((result / "report.json").read_text())["classes"][:2], key=str)
+    photos = Path(json.loads((result / "run.json").read_text())["source"])
+    for entry in first:
+        shutil.copytree(photos / entry["label"], source / entry["label"])
+    (result / "mine.txt").write_text("not Verger's")
+    config = dataclasses.replace(CONFIG, overwrite=True)
+    pipeline.run_featurize(str(source), result, config)
+    assert len(read(result / "features")) == 10
+    assert {p.name for p in result.iterdir()} == {"features", "rejected", "run.json", "mine.txt"}
+
+
+def test_sparks_reader_gives_the_same_result(finished: Path, photos: Path, tmp_path: Path) -> None:
+    """--reader spark ends in the same tables, row for row."""
+    config = dataclasses.replace(CONFIG, reader="spark")
+    record = pipeline.run(photos.as_uri(), tmp_path / "out", config)
+    assert record["counts"]["listed"] == 30
+    for name in ("features", "pca"):
+        found, expected = read(tmp_path / "out" / name), read(finished / name)
+        assert found.keys() == expected.keys()
+        for path, row in found.items():
+            vector = "features" if name == "features" else "features_pca"
+            np.testing.assert_allclose(row.pop(vector), expected[path].pop(vector), atol=1e-4)
+            assert row == expected[path]
+
+
+def test_sparks_reader_finds_no_photo(spark: SparkSession, tmp_path: Path) -> None:
+    """An empty folder is an error with Spark's reader too, and nothing is written."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EmptySourceError, match="no file matches"):
+        config = dataclasses.replace(CONFIG, reader="spark")
+        pipeline.run(str(tmp_path / "empty"), tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_legacy_parquet_is_what_old_readers_expect(photos: Path, tmp_path: Path) -> None:
+    """With --legacy-parquet a list is written as Spark 1.4 and Hive wrote it, and read by all."""
+    config = dataclasses.replace(CONFIG, legacy_parquet=True)
+    pipeline.run_featurize(str(photos), tmp_path / "out", config)
+    (file,) = (tmp_path / "out" / "features").glob("*.parquet")
+    assert "bag" in str(pq.ParquetFile(file).schema)
+    assert len(read(tmp_path / "out" / "features")) == 30
+
+
+def test_tables_are_read_by_others_with_times_in_utc(finished: Path) -> None:
+    """pyarrow sees an instant in UTC, not Spark's old INT96."""
+    kind = pq.read_table(finished / "features").schema.field("modification_time").type
+    assert str(kind) == "timestamp[us, tz=UTC]"

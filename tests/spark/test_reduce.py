@@ -1,0 +1,132 @@
+"""PCA on Spark, against Spark's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.ml.feature import PCA as SparkPCA
+from pyspark.ml.feature import PCAModel
+from pyspark.ml.functions import array_to_vector
+from pyspark.ml.linalg import DenseVector
+from pyspark.sql import DataFrame, SparkSession
+
+import verger
+from verger.errors import ReduceError
+from verger.reduce import Moments, _join_sums, _pack, fit_pca, sum_moments, to_spark_model
+
+N, D, K = 400, 40, 7
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    """Return correlated float32 vectors with an offset, as features are."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((N, D)) @ rng.standard_normal((D, D)) + 5
+    return values.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def table(spark: SparkSession, vectors: np.ndarray) -> DataFrame:
+    rows = [(str(i), "a", row.tolist()) for i, row in enumerate(vectors)]
+    frame = spark.createDataFrame(rows, "path string, label string, features array<float>")
+    return frame.repartition(5).cache()
+
+
+@pytest.fixture(scope="module")
+def spark_model(table: DataFrame) -> PCAModel:
+    vec = table.select("path", array_to_vector("features").alias("features_vec"))
+    return SparkPCA(k=K, inputCol="features_vec", outputCol="features_pca").fit(vec)
+
+
+def same_up_to_sign(found: np.ndarray, expected: np.ndarray, atol: float) -> None:
+    signs = np.sign((found * expected).sum(axis=0))
+    np.testing.assert_allclose(found * signs, expected, rtol=0, atol=atol)
+
+
+def test_sums_of_all_partitions_are_the_sums_of_the_table(
+    table: DataFrame, vectors: np.ndarray
+) -> None:
+    """Spark's partial sums add up to numpy's."""
+    found, expected = sum_moments(table), Moments.of(vectors)
+    assert found.n == N
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-9, atol=1e-8)
+
+
+def test_partial_sums_are_joined_before_the_driver_on_large_clusters(vectors: np.ndarray) -> None:
+    """The second level of the sum adds what the first one gave."""
+    parts = [_pack(Moments.of(part)) for part in np.array_split(vectors, 4)]
+    (joined,) = _join_sums(iter(parts))
+    assert joined.column("n").to_pylist() == [N]
+    mean = np.frombuffer(joined.column("mean")[0].as_py())
+    np.testing.assert_allclose(mean, vectors.astype(float).mean(axis=0), rtol=1e-12)
+
+
+def test_ratios_and_scores_equal_those_of_sparks_own_pca(
+    table: DataFrame, vectors: np.ndarray, spark_model: PCAModel
+) -> None:
+    """Ratios agree to 1e-9, features_pca to 1e-4 up to the sign, as the notebook computes them."""
+    pca = fit_pca(sum_moments(table), K)
+    ratios = spark_model.explainedVariance.toArray()
+    np.testing.assert_allclose(pca.explained_variance_ratio[:K], ratios, rtol=0, atol=1e-9)
+    vec = table.orderBy(table.path.cast("int")).select(
+        array_to_vector("features").alias("features_vec")
+    )
+    expected = np.array(
+        [row.features_pca.toArray() for row in spark_model.transform(vec).collect()]
+    )
+    same_up_to_sign(pca.transform(vectors), expected, 1e-4)
+
+
+def test_the_model_in_sparks_format_is_loaded_by_spark_and_gives_the_same_scores(
+    table: DataFrame, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    """PCAModel.load takes the folder, and its transform equals the table pca."""
+    for standardize in (False, True):
+        pca = fit_pca(sum_moments(table), K, standardize=standardize)
+        path = (tmp_path / f"pca-{standardize}").as_uri()
+        to_spark_model(pca).save(path)
+        loaded = PCAModel.load(path)
+        assert loaded.getK() == K
+        np.testing.assert_allclose(
+            loaded.explainedVariance.toArray(), pca.explained_variance_ratio[:K]
+        )
+        vec = table.select("path", array_to_vector("features").alias("features_vec"))
+        rows = {row.path: row.features_pca for row in loaded.transform(vec).collect()}
+        found = np.array([rows[str(i)].toArray() for i in range(N)])
+        np.testing.assert_allclose(found, pca.transform(vectors), rtol=1e-5, atol=1e-4)
+
+
+def test_the_estimator_gives_sparks_model_in_a_pipeline(
+    table: DataFrame, spark_model: PCAModel, tmp_path: Path
+) -> None:
+    """verger.PCA stands where Spark's PCA stands, on vectors and on arrays, and is saved."""
+    from pyspark.ml import Pipeline, PipelineModel
+    from pyspark.ml.feature import StandardScaler
+
+    vec = table.select(array_to_vector("features").alias("v"))
+    estimator = verger.PCA(k=K, inputCol="v", outputCol="scores")
+    scaler = StandardScaler(inputCol="scores", outputCol="scaled")
+    fitted = Pipeline(stages=[estimator, scaler]).fit(vec)
+    fitted.save((tmp_path / "pipeline").as_uri())
+    loaded = PipelineModel.load((tmp_path / "pipeline").as_uri())
+    assert isinstance(loaded.stages[0], PCAModel)
+    row = loaded.transform(vec).first()
+    assert isinstance(row.scaled, DenseVector)
+    assert len(row.scaled) == K
+    np.testing.assert_allclose(
+        fitted.stages[0].explainedVariance.toArray(), spark_model.explainedVariance.toArray(),
+        rtol=0, atol=1e-9,
+    )  # fmt: skip
+    by_share = verger.PCA(share=0.9, inputCol="features").fit(table)
+    assert by_share.explainedVariance.toArray().sum() >= 0.9
+    estimator.save((tmp_path / "estimator").as_uri())
+    assert verger.PCA.load((tmp_path / "estimator").as_uri()).getOrDefault("k") == K
+
+
+def test_an_empty_table_is_refused(table: DataFrame) -> None:
+    """No photo with features is an error in words, not an exception of numpy."""
+    with pytest.raises(ReduceError, match="no photo has features"):
+        sum_moments(table.where("path = 'none'"))

@@ -1,0 +1,139 @@
+"""verger validate finds each kind of damage; one test each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from verger.output import Output
+from verger.validate import validate_output
+
+
+def part(result: Path, table: str = "features") -> Path:
+    return next((result / table).glob("*.parquet"))
+
+
+def rewrite(result: Path, change: Callable[[pa.Table], pa.Table], table: str = "features") -> None:
+    file = part(result, table)
+    changed = change(pq.read_table(file))
+    pq.write_table(changed, file)
+    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
+
+
+def with_vector(table: pa.Table, vector: list[float] | None) -> pa.Table:
+    """Replace the first vector."""
+    rows = table.column("features").to_pylist()
+    index = table.schema.get_field_index("features")
+    changed = pa.array([vector, *rows[1:]], table.schema.field("features").type)
+    return table.set_column(index, table.schema.field("features"), changed)
+
+
+def broken(spark: SparkSession, result: Path) -> list[str]:
+    report = validate_output(spark, Output(result))
+    return [f"{check.name}: {check.detail}" for check in report.checks if not check.holds]
+
+
+def test_an_undamaged_result_holds(spark: SparkSession, finished: Path) -> None:
+    """Nothing is reported where nothing is wrong, and labels are counted."""
+    report = validate_output(spark, Output(finished))
+    assert report.holds
+    assert sorted(report.labels.values()) == [5] * 6
+
+
+def test_a_row_removed(spark: SparkSession, result: Path) -> None:
+    rewrite(result, lambda table: table.slice(1))
+    assert any("29 featurized" in line for line in broken(spark, result))
+
+
+def test_a_row_doubled(spark: SparkSession, result: Path) -> None:
+    rewrite(result, lambda table: pa.concat_tables([table, table.slice(0, 1)]))
+    assert any("1 path(s) more than once" in line for line in broken(spark, result))
+
+
+def test_a_row_swapped_for_another(spark: SparkSession, result: Path) -> None:
+    """A doubled row that hides a lost one is found, though the counts are right."""
+    rewrite(result, lambda table: pa.concat_tables([table.slice(1), table.slice(1, 1)]))
+    assert any("1 path(s) more than once" in line for line in broken(spark, result))
+
+
+@pytest.mark.parametrize(
+    ("vector", "said"),
+    [
+        ([float("nan")] + [0.0] * 1279, "1 such values"),
+        ([float("inf")] * 1280, "1280 such values"),
+        ([None] + [0.0] * 1279, "1 such values"),
+        ([0.0] * 1279, "1 of another length"),
+        ([], "1 of another length"),
+        (None, "1 null"),
+    ],
+)
+def test_a_vector_that_is_none(
+    spark: SparkSession, result: Path, vector: list[float] | None, said: str
+) -> None:
+    """NaN, infinity, null inside, a wrong length and no vector at all are found."""
+    rewrite(result, lambda table: with_vector(table, vector))
+    assert any(said in line for line in broken(spark, result))
+
+
+def test_a_part_file_deleted(spark: SparkSession, result: Path) -> None:
+    part(result).unlink()
+    assert any("no Parquet file" in line for line in broken(spark, result))
+
+
+def test_a_file_cut_short(spark: SparkSession, result: Path) -> None:
+    file = part(result)
+    file.write_bytes(file.read_bytes()[:-100])
+    assert any("cannot be read" in line for line in broken(spark, result))
+
+
+def test_a_column_missing(spark: SparkSession, result: Path) -> None:
+    rewrite(result, lambda table: table.drop_columns(["width"]))
+    assert any("has its columns and types" in line for line in broken(spark, result))
+
+
+def test_a_column_of_another_type(spark: SparkSession, result: Path) -> None:
+    def as_text(table: pa.Table) -> pa.Table:
+        return table.set_column(3, "width", table.column("width").cast(pa.string()))
+
+    rewrite(result, as_text)
+    assert any("('width', 'string')" in line for line in broken(spark, result))
+
+
+def test_a_file_of_another_contract(spark: SparkSession, result: Path) -> None:
+    """Features of another model in the same folder are found by the footer of their file."""
+    file = part(result)
+    table = pq.read_table(file)
+    metadata = {k: v.replace(_contract(result).encode(), b"f" * 64)
+                for k, v in table.schema.metadata.items()}  # fmt: skip
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
+    assert any("every file of features/ names this contract" in x for x in broken(spark, result))
+
+
+def test_a_record_whose_contract_was_edited(spark: SparkSession, result: Path) -> None:
+    record = json.loads((result / "run.json").read_text())
+    record["contract"]["input_size"] = 96
+    (result / "run.json").write_text(json.dumps(record))
+    assert any("run.json's contract has the hash it names" in x for x in broken(spark, result))
+
+
+def test_a_record_with_another_count(spark: SparkSession, result: Path) -> None:
+    record = json.loads((result / "run.json").read_text())
+    record["counts"]["listed"] = 31
+    (result / "run.json").write_text(json.dumps(record))
+    assert any("31 listed, 30 featurized" in line for line in broken(spark, result))
+
+
+def test_a_pca_of_other_photos(spark: SparkSession, result: Path) -> None:
+    rewrite(result, lambda table: table.slice(2), "pca")
+    assert any("28 rows for 30, 2 path(s) missing" in line for line in broken(spark, result))
+
+
+def _contract(result: Path) -> str:
+    return str(json.loads((result / "run.json").read_text())["contract_hash"])

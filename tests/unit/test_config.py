@@ -1,0 +1,235 @@
+"""Which options are accepted, what a refusal says, and what a TOML file turns into."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verger.config import Config, check_components, load_config, verger_home
+from verger.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+# Values
+
+
+def test_defaults_are_valid_and_plain() -> None:
+    """The defaults are a valid configuration that JSON can hold and a Config can be made of."""
+    plain = Config().as_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert Config(**plain | {"glob": tuple(plain["glob"])}) == Config()
+    assert (plain["model"], plain["components"], plain["micro_batch"]) == ("mobilenet_v2", 0.9, 8)
+
+
+def test_a_config_does_not_change() -> None:
+    """An option cannot be set anew, past its check."""
+    config = Config()
+    with pytest.raises(FrozenInstanceError):
+        config.micro_batch = 0  # type: ignore[misc]
+
+
+def test_every_option_has_a_help_text() -> None:
+    """Every field carries the sentence that the command line shows."""
+    assert [f.name for f in fields(Config) if not f.metadata["help"].endswith((".", "]", ")"))] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"micro_batch": 0}, r"micro_batch=0 must be at least 1"),
+        ({"micro_batch": -3}, r"micro_batch=-3 must be at least 1"),
+        ({"partitions": 0}, r"partitions=0 must be at least 1"),
+        ({"max_error_rate": 1.5}, r"max_error_rate=1\.5 must be between 0 and 1"),
+        ({"max_error_rate": -0.1}, r"max_error_rate=-0\.1 must be between 0 and 1"),
+        ({"max_error_rate": float("nan")}, r"max_error_rate=nan must be between 0 and 1"),
+        ({"components": 0}, r"components=0 must be between 1 and n_features=1280"),
+        ({"components": -1}, r"components=-1 must be between 1 and n_features=1280"),
+        ({"components": 2000}, r"components=2000 must be between 1 and n_features=1280"),
+        ({"components": 0.0}, r"components=0\.0 must be a share between 0 and 1, or a whole"),
+        ({"components": 1.5}, r"components=1\.5 must be a share between 0 and 1, or a whole"),
+        ({"components": float("nan")}, r"components=nan must be a share"),
+        ({"label_from": "("}, r"label_from='\(' is no regular expression: missing \)"),
+        ({"label_from": "photos/.*"}, r"label_from='photos/\.\*' needs a group \(\.\.\.\)"),
+        ({"label_from": ""}, r"label_from='' needs a group.*'parent'.*'none'"),
+        ({"reader": "hadoop"}, r"reader='hadoop' must be one of arrow, spark"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused(values: dict[str, Any], says: str) -> None:
+    """A value out of its bounds is refused with its name, itself and the bound."""
+    with pytest.raises(ConfigError, match=says):
+        Config(**values)
+    with pytest.raises(ConfigError, match=says):
+        replace(Config(), **values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"micro_batch": 1},
+        {"partitions": 1},
+        {"max_error_rate": 0.0},
+        {"max_error_rate": 1},
+        {"components": 1},
+        {"components": 1280},
+        {"components": 1.0},
+        {"components": 1e-9},
+        {"label_from": "none"},
+        {"label_from": r"photos/([^/]+)/"},
+        {"reader": "spark"},
+    ],
+)
+def test_a_value_on_its_bound_is_accepted(values: dict[str, Any]) -> None:
+    """The bounds themselves are allowed."""
+    assert values.items() <= Config(**values).as_dict().items()
+
+
+def test_the_bound_of_components_is_the_models() -> None:
+    """A model of one's own may have more features than the built-in ones, which are checked."""
+    assert Config(model="my/model.ONNX", components=2000).components == 2000
+    with pytest.raises(ConfigError, match=r"components=0 must be between 1 and n_features$"):
+        Config(model="model.onnx", components=0)
+    with pytest.raises(ConfigError, match="components=11 must be between 1 and n_features=10"):
+        check_components(11, n_features=10)
+
+
+# The TOML file
+
+
+@pytest.mark.parametrize("key", ["micro-batch", "micro_batch"])
+def test_keys_have_dashes_or_underscores(tmp_path: Path, key: str) -> None:
+    """A key may be written as on the command line or as in Python."""
+    assert load_config(write(tmp_path, f"{key} = 4")) == {"micro_batch": 4}
+
+
+def test_a_file_with_every_key(tmp_path: Path) -> None:
+    """Every option but those whose default is nothing can be read back from a TOML file."""
+    plain = {k: v for k, v in Config().as_dict().items() if v is not None and k != "conf"}
+    text = "".join(f"{k.replace('_', '-')} = {json.dumps(v)}\n" for k, v in plain.items())
+    assert Config(**load_config(write(tmp_path, text))) == Config()
+
+
+def test_only_what_the_file_says_is_returned(tmp_path: Path) -> None:
+    """An empty file changes no option."""
+    assert load_config(write(tmp_path, "# nothing yet\n")) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "glob"),
+    [('glob = "*.jpg"', ("*.jpg",)), ('glob = ["*.jpg", "*.png"]', ("*.jpg", "*.png"))],
+)
+def test_glob_is_one_pattern_or_a_list(tmp_path: Path, text: str, glob: tuple[str, ...]) -> None:
+    """One pattern needs no list."""
+    assert load_config(write(tmp_path, text)) == {"glob": glob}
+
+
+@pytest.mark.parametrize(
+    ("text", "conf"),
+    [
+        ('[conf]\n"spark.executor.memory" = "4g"', {"spark.executor.memory": "4g"}),
+        ("[conf]\nspark.ui.port = 4041", {"spark.ui.port": "4041"}),
+        ("[conf.spark.sql]\nadaptive.enabled = false", {"spark.sql.adaptive.enabled": "false"}),
+        ("conf.spark.a = true\nconf.spark.b.c = 0.5", {"spark.a": "true", "spark.b.c": "0.5"}),
+    ],
+)
+def test_sparks_settings_however_toml_nests_them(
+    tmp_path: Path, text: str, conf: dict[str, str]
+) -> None:
+    """Dotted keys come back as Spark writes them, and booleans as Spark spells them."""
+    assert load_config(write(tmp_path, text)) == {"conf": conf}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("componets", "components"), ("max-eror-rate", "max_error_rate"), ("modle", "model")],
+)
+def test_a_typo_names_the_key_that_was_meant(tmp_path: Path, key: str, meant: str) -> None:
+    """An unknown key is refused and the nearest known one is named."""
+    with pytest.raises(ConfigError, match=rf"unknown key '{key}'; did you mean '{meant}'\?"):
+        load_config(write(tmp_path, f"{key} = 1"))
+
+
+def test_a_key_near_to_none_lists_all(tmp_path: Path) -> None:
+    """A key that resembles none is answered with all that there are."""
+    with pytest.raises(ConfigError, match=r"unknown key 'xyzzy'; known keys: glob, .*, ui"):
+        load_config(write(tmp_path, "xyzzy = 1"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'micro_batch = "8"',
+        "micro_batch = true",
+        "micro_batch = 8.0",
+        "partitions = false",
+        "components = true",
+        "max_error_rate = true",
+        'recursive = "yes"',
+        "recursive = 1",
+        "label_from = 3",
+        "glob = 3",
+        'conf = "spark.ui.port=1"',
+        "weights = ['a']",
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(tmp_path: Path, text: str) -> None:
+    """A value of another type is refused with its key, and a boolean is no number."""
+    key = text.split()[0]
+    with pytest.raises(ConfigError, match=rf"run\.toml: {key} = .* must be "):
+        load_config(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["micro_batch: 8", "micro_batch = ", "a = 1\na = 2"])
+def test_what_is_not_toml_is_refused(tmp_path: Path, text: str) -> None:
+    """A file that is not TOML is refused with its name and the place."""
+    with pytest.raises(ConfigError, match=r"run\.toml: is not TOML: .*(line \d|end of document)"):
+        load_config(write(tmp_path, text))
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    """A binary file is refused as not TOML."""
+    path = tmp_path / "run.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"run\.toml: is not TOML"):
+        load_config(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """A file that is not there, or is a folder, is refused with the system's reason."""
+    with pytest.raises(ConfigError, match=r"nope\.toml: cannot be read: No such file"):
+        load_config(tmp_path / "nope.toml")
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory"):
+        load_config(tmp_path)
+
+
+# The cache
+
+
+@pytest.mark.parametrize(
+    ("environ", "home"),
+    [
+        ({"VERGER_HOME": "/data/verger", "XDG_CACHE_HOME": "/cache"}, "/data/verger"),
+        ({"VERGER_HOME": "~/verger"}, "{home}/verger"),
+        ({"XDG_CACHE_HOME": "/cache"}, "/cache/verger"),
+        ({}, "{home}/.cache/verger"),
+        ({"VERGER_HOME": "", "XDG_CACHE_HOME": ""}, "{home}/.cache/verger"),
+    ],
+)
+def test_the_cache_is_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], home: str
+) -> None:
+    """VERGER_HOME comes before XDG_CACHE_HOME, which comes before the home folder's cache."""
+    for name in ("VERGER_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert verger_home() == Path(home.format(home=tmp_path))

@@ -1,0 +1,430 @@
+"""Every photo of a folder is listed once, as it is, and lands in exactly one partition."""
+
+from __future__ import annotations
+
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from verger import source
+from verger.config import IMAGE_SUFFIXES
+from verger.errors import (
+    ConfigError,
+    EmptySourceError,
+    SourceError,
+    SourceNotFoundError,
+    VergerError,
+)
+from verger.schema import IMAGES, arrow_schema
+from verger.source import (
+    count_partitions,
+    cut_partitions,
+    hadoop_glob,
+    hadoop_path,
+    labels_of,
+    list_photos,
+    matches,
+)
+
+ODD_NAMES = [
+    "a b", "  two  spaces", "été", "50%", "%20", "a#b", "a+b", "a,b", "it's \"x\"", "🍎🍏", "تفاح",
+    "new\nline", "back\\slash", "a&b=c?d", "{a,b}[c]*", "日本", "e\u0301",
+]  # fmt: skip
+COST_PER_PHOTO_BYTES = 400_000
+
+
+def fill(folder: Path, *names: str, content: bytes = b"x") -> Path:
+    """Make files below a folder; what is in them does not matter to a listing."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def listed(folder: Path, **options: Any) -> list[str]:
+    """Return the paths of a listing, below the folder."""
+    photos = list_photos(str(folder), **options).photos
+    return [os.path.relpath(path, folder) for path in photos["path"].to_pylist()]
+
+
+# What is listed
+
+
+def test_the_table_is_the_one_of_the_schema(tmp_path: Path) -> None:
+    """A listing has the columns and types of the table images, and the folder's absolute path."""
+    listing = list_photos(str(fill(tmp_path / "in", "apple/1.jpg", content=b"four")))
+    assert listing.photos.schema == arrow_schema(IMAGES)
+    assert listing.source == str(tmp_path / "in")
+    (row,) = listing.photos.to_pylist()
+    assert row["path"] == str(tmp_path / "in" / "apple" / "1.jpg")
+    assert (row["length"], row["label"], listing.n_bytes) == (4, "apple", 4)
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_suffix_in_any_case(tmp_path: Path, suffix: str) -> None:
+    """A photo is known by its suffix whatever its case."""
+    names = [f"{i}{s}" for i, s in enumerate((suffix, suffix.upper(), suffix.title()))]
+    assert listed(fill(tmp_path, *names, "no" + suffix[1:])) == names
+
+
+def test_photos_are_sorted_by_path(tmp_path: Path) -> None:
+    """The order is that of the paths' characters, whatever the file system's."""
+    names = ["b/1.jpg", "a/10.jpg", "a/2.jpg", "B/1.jpg", "é/1.jpg", "a.jpg", "🍎.jpg"]
+    assert listed(fill(tmp_path, *names)) == sorted(names)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_of_any_characters(tmp_path: Path, name: str) -> None:
+    """Folders and files keep their names to the character, in the path and in the label."""
+    fill(tmp_path / name, f"{name}/{name}.jpg")
+    listing = list_photos(str(tmp_path / name))
+    assert listing.photos["path"].to_pylist() == [str(tmp_path / name / name / f"{name}.jpg")]
+    assert listing.photos["label"].to_pylist() == [name]
+
+
+def test_a_name_that_is_no_utf8_is_no_crash(tmp_path: Path) -> None:
+    """A file name in an old encoding is refused in words, or the other photos are listed."""
+    fill(tmp_path, "good.jpg")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9.jpg")).write_bytes(b"x")
+    try:
+        paths = list_photos(str(tmp_path)).photos["path"].to_pylist()
+    except VergerError as err:
+        assert str(tmp_path) in str(err)
+    else:
+        assert str(tmp_path / "good.jpg") in paths
+
+
+@pytest.mark.parametrize(
+    ("glob", "names"),
+    [
+        (("*.jpg",), ["1.jpg", "sub/2.jpg"]),
+        (("*.JPG",), ["3.JPG"]),
+        (("*.jpg", "*.JPG", "*.txt"), ["1.jpg", "3.JPG", "notes.txt", "sub/2.jpg"]),
+        (("?.jpg", "1*"), ["1.jpg", "sub/2.jpg"]),
+        (("[!1]*.jpg",), ["sub/2.jpg"]),
+        (("*",), ["1.jpg", "3.JPG", "notes.txt", "plain", "sub/2.jpg"]),
+        ((), ["1.jpg", "3.JPG", "sub/2.jpg"]),
+    ],
+)
+def test_the_glob_takes_names_case_as_written(
+    tmp_path: Path, glob: tuple[str, ...], names: list[str]
+) -> None:
+    """A file is taken when its name fits one of the patterns, never when it is hidden."""
+    fill(tmp_path, "1.jpg", "sub/2.jpg", "3.JPG", "notes.txt", "plain", ".4.jpg")
+    assert listed(tmp_path, glob=glob) == names
+
+
+def test_a_glob_that_is_one_string_is_one_pattern(tmp_path: Path) -> None:
+    """A pattern given alone is that pattern, not a list of its characters."""
+    fill(tmp_path, "1.jpg", "notes.txt")
+    assert listed(tmp_path, glob="*.jpg") == ["1.jpg"]
+
+
+def test_without_recursion_only_the_folder_itself(tmp_path: Path) -> None:
+    """With recursive off, subfolders are neither listed nor counted."""
+    fill(tmp_path, "1.jpg", "sub/2.jpg", "sub/notes.txt")
+    listing = list_photos(str(tmp_path), recursive=False)
+    assert listing.photos["path"].to_pylist() == [str(tmp_path / "1.jpg")]
+    assert listing.ignored == {}
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    """Files that the glob leaves out are counted by suffix in small letters, the most first."""
+    fill(
+        tmp_path, "1.jpg", "a.txt", "b.TXT", "sub/c.txt", "d.csv", "e.csv", "README",
+        ".DS_Store", "._1.jpg", ".x.jpg", "archive.tar.gz", "dots.", "x.mp4",
+    )  # fmt: skip
+    ignored = list_photos(str(tmp_path)).ignored
+    assert ignored == {
+        ".txt": 3, "hidden": 3, ".csv": 2, "no suffix": 2, ".gz": 1, ".mp4": 1,
+    }  # fmt: skip
+    assert list(ignored.values()) == sorted(ignored.values(), reverse=True)
+
+
+def test_an_empty_file_is_listed(tmp_path: Path) -> None:
+    """A photo without bytes is listed with length 0, so that it can be rejected and counted."""
+    listing = list_photos(str(fill(tmp_path, "1.jpg", content=b"")))
+    assert listing.photos["length"].to_pylist() == [0]
+
+
+def test_what_is_no_file_is_no_photo(tmp_path: Path) -> None:
+    """Folders, pipes and dangling links with a photo's name are passed over."""
+    fill(tmp_path, "1.jpg", "folder.jpg/2.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
+    assert listed(tmp_path) == ["1.jpg", "folder.jpg/2.jpg"]
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    """Linked files and folders are listed under the names that the source gives them."""
+    fill(tmp_path / "real", "1.jpg", "more/2.jpg")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "one.jpg").symlink_to(tmp_path / "real" / "1.jpg")
+    (tmp_path / "in" / "pears").symlink_to(tmp_path / "real" / "more")
+    assert listed(tmp_path / "in") == ["one.jpg", "pears/2.jpg"]
+
+
+def test_a_link_to_a_folder_above_adds_no_photo(tmp_path: Path) -> None:
+    """A circle of links is refused in words, or every photo is listed once."""
+    fill(tmp_path, "1.jpg")
+    (tmp_path / "circle").symlink_to(".")
+    try:
+        paths = list_photos(str(tmp_path)).photos["path"].to_pylist()
+    except VergerError:
+        return
+    assert len(paths) == len({os.path.realpath(path) for path in paths})
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("rule", "labels"),
+    [
+        ("parent", ["apple", "red pear"]),
+        ("none", [None, None]),
+        (r"/(\w+)_\d+\.jpg$", ["Golden", None]),
+        (r"in/(?P<kind>[a-z]+)", ["apple", "red"]),
+        (r"(?:in/)(.)", ["a", "r"]),
+        (r"(kiwi)?\.jpg$", [None, None]),
+    ],
+)
+def test_labels_follow_the_rule(tmp_path: Path, rule: str, labels: list[str | None]) -> None:
+    """A label is the folder's name, nothing, or the first group, and null where none matches."""
+    fill(tmp_path / "in", "apple/Golden_1.jpg", "red pear/x.jpg")
+    photos = list_photos(str(tmp_path / "in"), label_from=rule).photos
+    assert photos["label"].to_pylist() == labels
+
+
+def test_the_label_of_a_photo_beside_its_source(tmp_path: Path) -> None:
+    """A photo in the source itself has the source's name, and one at the root has none."""
+    photos = list_photos(str(fill(tmp_path / "orchard", "1.jpg"))).photos
+    assert photos["label"].to_pylist() == ["orchard"]
+    assert labels_of(["/1.jpg", "s3://bucket/1.jpg"], "parent") == [None, "bucket"]
+
+
+def test_a_bad_rule_is_refused_before_the_listing() -> None:
+    """A rule for labels that cannot be used is told even when the source is missing too."""
+    with pytest.raises(ConfigError, match="label_from='x' needs a group"):
+        list_photos("/no/such/folder", label_from="x")
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "kept"),
+    [
+        (1_700_000_000_123_456_789, datetime(2023, 11, 14, 22, 13, 20, 123_000, UTC)),
+        (1_700_000_000_999_999_999, datetime(2023, 11, 14, 22, 13, 20, 999_000, UTC)),
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (-1_500_000_000, datetime(1969, 12, 31, 23, 59, 58, 500_000, UTC)),
+    ],
+)
+@pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles"])
+def test_times_are_utc_to_the_millisecond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nanoseconds: int, kept: datetime, zone: str
+) -> None:
+    """A time is cut to the millisecond and is UTC, whatever this machine's time zone."""
+    monkeypatch.setenv("TZ", zone)
+    os.utime(fill(tmp_path, "1.jpg") / "1.jpg", ns=(0, nanoseconds))
+    (row,) = list_photos(str(tmp_path)).photos.to_pylist()
+    assert row["modification_time"] == kept
+    assert row["modification_time"].utcoffset() is not None
+    assert not row["modification_time"].utcoffset()
+
+
+# Sources that are none
+
+
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
+    """A folder that is not there is the caller's mistake, told with its absolute path."""
+    with pytest.raises(SourceNotFoundError, match=f"source {tmp_path}/nope: does not exist"):
+        list_photos(str(tmp_path / "nope"))
+    with pytest.raises(SourceNotFoundError, match="file/below: does not exist"):
+        list_photos(str(fill(tmp_path, "file") / "file" / "below"))
+
+
+def test_a_file_is_no_source(tmp_path: Path) -> None:
+    """A photo instead of its folder is refused with what is wanted."""
+    with pytest.raises(SourceNotFoundError, match=r"1\.jpg: is a file; give the folder of the"):
+        list_photos(str(fill(tmp_path, "1.jpg") / "1.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "says"),
+    [
+        ([], {}, r"no photo in it \(it is empty\)"),
+        (["a.txt", "b.txt", "c.csv"], {}, r"no photo in it \(left out: 2 \.txt, 1 \.csv\); see --"),
+        (["a.png"], {"glob": ("*.jpg", "*.gif")}, r"no file matches \*\.jpg, \*\.gif in it \(left"),
+        (["sub/a.jpg"], {"recursive": False}, r"no photo in it"),
+        ([".a.jpg"], {}, r"left out: 1 hidden"),
+    ],
+)
+def test_a_source_without_photos_is_refused(
+    tmp_path: Path, names: list[str], options: dict[str, Any], says: str
+) -> None:
+    """A folder without one photo is refused, and the refusal names what was left out."""
+    with pytest.raises(EmptySourceError, match=says):
+        list_photos(str(fill(tmp_path, *names)), **options)
+
+
+@pytest.mark.parametrize("address", ["hdfs://node/photos", "gs://bucket/photos", "abfss://c@a/p"])
+def test_a_scheme_that_only_hadoop_knows(address: str) -> None:
+    """A scheme that the arrow reader does not know says which reader does."""
+    with pytest.raises(SourceError, match=r"knows folders and s3://, not \w+://; use --reader spa"):
+        list_photos(address)
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the file system while listing is told with the source and the reason."""
+
+    class Broken:
+        def get_file_info(self, _: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(source, "filesystem_of", lambda path: (Broken(), path))
+    with pytest.raises(SourceError, match=r"cannot be listed: \[Errno 13\] Permission denied"):
+        list_photos(str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_closed_subfolder_is_an_error(tmp_path: Path) -> None:
+    """A subfolder that is closed to this user is an error, not silently fewer photos."""
+    fill(tmp_path, "1.jpg", "closed/2.jpg")
+    (tmp_path / "closed").chmod(0)
+    with pytest.raises(SourceError, match="cannot be listed"):
+        list_photos(str(tmp_path))
+    (tmp_path / "closed").chmod(0o700)
+
+
+# Partitions
+
+sizes = st.lists(st.integers(0, 40_000_000), min_size=1, max_size=300)
+
+
+def lengths(values: list[int]) -> npt.NDArray[np.int64]:
+    return np.array(values, np.int64)
+
+
+@settings(deadline=None)
+@given(values=sizes, n=st.integers(1, 64))
+def test_every_photo_is_in_one_partition(values: list[int], n: int) -> None:
+    """Partitions are runs of the listing, numbered from 0 to n - 1, whatever the sizes."""
+    partition = cut_partitions(lengths(values), n)
+    assert partition.shape == (len(values),) and partition.dtype == np.int64
+    assert (np.diff(partition) >= 0).all()
+    assert partition.min() >= 0 and partition.max() < n
+
+
+@settings(deadline=None)
+@given(values=sizes, n=st.integers(1, 30))
+def test_partitions_cost_the_same(values: list[int], n: int) -> None:
+    """Where no photo costs more than a tenth of a partition, each is within 10 % of the mean."""
+    cost = lengths(values) + COST_PER_PHOTO_BYTES
+    # As many partitions as leave each at least ten times the dearest photo.
+    n = min(n, int(cost.sum() // (10 * cost.max()))) or 1
+    mean = cost.sum() / n
+    found = np.bincount(cut_partitions(lengths(values), n), weights=cost, minlength=n)
+    if cost.max() <= mean / 10 or n == 1:
+        assert np.abs(found - mean).max() <= 0.1 * mean + 1
+
+
+def test_a_photo_costs_more_than_its_bytes() -> None:
+    """Many small photos and few large ones of the same bytes are cut by both count and bytes."""
+    values = lengths([1_000] * 400 + [400_000] * 200)
+    found = np.bincount(cut_partitions(values, 4), minlength=4)
+    assert found.tolist() == [200, 200, 100, 100]
+
+
+@pytest.mark.parametrize("n_photos", [1, 2, 500])
+def test_one_partition_takes_all(n_photos: int) -> None:
+    """With one partition every photo is in it."""
+    assert cut_partitions(lengths([7] * n_photos), 1).tolist() == [0] * n_photos
+
+
+def test_more_partitions_than_photos() -> None:
+    """With more partitions than photos each photo is alone."""
+    found = cut_partitions(lengths([10, 10, 10]), 8)
+    assert len(set(found.tolist())) == 3
+
+
+@settings(deadline=None)
+@given(n_photos=st.integers(1, 3_000_000), parallelism=st.integers(1, 2_000))
+def test_the_number_of_partitions_has_bounds(n_photos: int, parallelism: int) -> None:
+    """There are never more partitions than photos, nor more than 256 photos in one, and whole
+    rounds of all cores wherever there are photos enough.
+    """
+    n = count_partitions(n_photos, parallelism)
+    assert 1 <= n <= n_photos
+    assert math.ceil(n_photos / n) <= 256
+    assert n % parallelism == 0 or n == n_photos
+    # Rounding up to whole rounds is all that may make a partition small.
+    assert n <= math.ceil(n_photos / 32) + parallelism
+
+
+@pytest.mark.parametrize(
+    ("n_photos", "parallelism", "n"),
+    [(1, 4, 1), (3, 4, 3), (100, 4, 4), (22_819, 2, 90), (22_819, 8, 136), (1_000_000, 100, 4000)],
+)
+def test_known_numbers_of_partitions(n_photos: int, parallelism: int, n: int) -> None:
+    """The number of partitions is the one that was chosen for these sizes."""
+    assert count_partitions(n_photos, parallelism) == n
+
+
+# What Hadoop is told
+
+
+def test_hadoop_takes_every_suffix_in_any_case() -> None:
+    """The default pattern spells out both cases of every letter, for every suffix."""
+    pattern = hadoop_glob(())
+    assert pattern.startswith("*.{") and pattern.endswith("}")
+    alternatives = pattern[3:-1].split(",")
+    assert len(alternatives) == len(IMAGE_SUFFIXES)
+    assert "[jJ][pP][gG]" in alternatives and "[tT][iI][fF][fF]" in alternatives
+
+
+def test_hadoop_takes_several_patterns_as_one() -> None:
+    """One pattern stays as it is, and several become one set of alternatives."""
+    assert hadoop_glob(("*.jpg",)) == "*.jpg"
+    assert hadoop_glob(("*.jpg", "IMG_*")) == "{*.jpg,IMG_*}"
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ("/data/photos", "file:///data/photos"),
+        ("/data/a b/50%/#+", "file:///data/a b/50%/#+"),
+        ("/data/{a,b}[c]*?", r"file:///data/\{a\,b\}\[c\]\*\?"),
+        ("/data/back\\slash", "file:///data/back\\\\slash"),
+        ("s3://bucket/a*", r"s3://bucket/a\*"),
+        ("hdfs://node/photos/", "hdfs://node/photos/"),
+    ],
+)
+def test_hadoop_reads_no_glob_in_a_path(stored: str, told: str) -> None:
+    """What Hadoop would read as a pattern is escaped, and a folder becomes an address."""
+    assert hadoop_path(stored) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "glob", "fits"),
+    [
+        ("x.jpg", (), True),
+        ("x.JPeG", (), True),
+        ("jpg", (), False),
+        ("x.jpg.txt", (), False),
+        ("x.JPG", ("*.jpg",), False),
+        ("x.txt", ("*.jpg", "*.t?t"), True),
+    ],
+)
+def test_what_a_name_must_be(name: str, glob: tuple[str, ...], fits: bool) -> None:
+    """A name fits by its suffix where there is no pattern, else by one of them."""
+    assert matches(name, glob) is fits

@@ -1,0 +1,440 @@
+"""One form for every path, every failed read told apart, and reads in order however many fly.
+
+S3 is moto's server in this process, on loopback.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyarrow import fs
+
+from verger import storage
+from verger.errors import EmptySourceError, SourceError, SourceNotFoundError, VergerError
+from verger.schema import Reason
+from verger.source import list_photos
+from verger.storage import Unread, filesystem_of, normalize_source, read_ahead, read_photo
+
+NAMES = [
+    "a b.jpg", "été.jpg", "50%.jpg", "a%20b.jpg", "a#b.jpg", "a+b.jpg", "a,b.jpg", "it's \"x\".jpg",
+    "🍎.jpg", "تفاح.jpg", "a&b=c?d.jpg",
+]  # fmt: skip
+
+
+# The one form of a path
+
+
+@pytest.mark.parametrize(
+    ("source", "stored"),
+    [
+        ("photos", "{cwd}/photos"),
+        ("./photos/../photos/", "{cwd}/photos"),
+        ("/data//photos/", "/data/photos"),
+        ("~/photos", "{home}/photos"),
+        ("file:///data/my%20photos/", "/data/my photos"),
+        ("file:///data/50%25/%C3%A9t%C3%A9", "/data/50%/été"),
+        ("FILE:///data", "/data"),
+        ("file://localhost/data", "/data"),
+        ("/data/my%20photos", "/data/my%20photos"),
+        ("s3://bucket/some/prefix", "s3://bucket/some/prefix"),
+        ("s3://bucket/some/prefix///", "s3://bucket/some/prefix"),
+        ("s3a://bucket/a%20b+c", "s3://bucket/a%20b+c"),
+        ("s3n://bucket/", "s3://bucket"),
+        ("S3A://bucket/Prefix", "s3://bucket/Prefix"),
+        ("hdfs://node:8020/photos/", "hdfs://node:8020/photos/"),
+        ("gs://bucket/a b", "gs://bucket/a b"),
+    ],
+)
+def test_every_source_has_one_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, stored: str
+) -> None:
+    """Folders are stored absolute, S3 as s3:// without a slash behind, the rest as given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/user")
+    assert normalize_source(source) == stored.format(cwd=tmp_path, home="/home/user")
+
+
+@pytest.mark.parametrize("source", ["/data/photos", "s3://bucket/p", "hdfs://n/p", "/a b/50%/#/+"])
+def test_the_form_is_final(source: str) -> None:
+    """A stored path that is normalised again stays what it is."""
+    assert normalize_source(normalize_source(source)) == normalize_source(source)
+
+
+@pytest.mark.parametrize("source", ["file://photos", "file://photos/2024", ""])
+def test_a_source_without_a_path_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """An empty source, or file:// and a relative path, is refused or stays apart."""
+    monkeypatch.chdir(tmp_path)
+    try:
+        stored = normalize_source(source)
+    except VergerError:
+        return
+    assert stored not in (str(tmp_path), "/", "/2024")
+
+
+def test_the_filesystem_of_a_path() -> None:
+    """A folder is on the local file system, and an unknown scheme says which reader knows it."""
+    filesystem, inner = filesystem_of("/data/50%")
+    assert isinstance(filesystem, fs.LocalFileSystem) and inner == "/data/50%"
+    with pytest.raises(SourceError, match=r"hdfs://n/p: .* not hdfs://; use --reader spark"):
+        filesystem_of("hdfs://n/p")
+
+
+# Reading one photo
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Every pause that a read asked for, none of them slept."""
+    asked: list[float] = []
+    monkeypatch.setattr(storage, "time", SimpleNamespace(sleep=asked.append))
+    return asked
+
+
+class Failing:
+    """An ``open`` that raises the given errors, one a call, and then opens."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return open(*args, **kwargs)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(b"bytes")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "new\nline.jpg"])
+def test_a_photo_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
+    """The bytes of a file come back whatever characters its name has."""
+    (tmp_path / name).write_bytes(name.encode())
+    assert read_photo(str(tmp_path / name)) == name.encode()
+
+
+def test_an_empty_file_is_read(tmp_path: Path) -> None:
+    """A file without bytes is no failed read: what it lacks is for the decoder to say."""
+    (tmp_path / "x.jpg").touch()
+    assert read_photo(str(tmp_path / "x.jpg")) == b""
+
+
+def test_a_photo_that_is_gone_has_vanished(tmp_path: Path, pauses: list[float]) -> None:
+    """A file that is no longer there is told as vanished, without a second try."""
+    assert read_photo(str(tmp_path / "x.jpg")) == Unread(
+        Reason.VANISHED, "it was there when the source was listed"
+    )
+    assert pauses == []
+
+
+def test_a_photo_that_may_not_be_read(
+    monkeypatch: pytest.MonkeyPatch, photo: str, pauses: list[float]
+) -> None:
+    """A refusal by the system is told as such, without a second try."""
+    denied = Failing(PermissionError(errno.EACCES, "Permission denied", photo))
+    monkeypatch.setattr(storage, "open", denied, raising=False)
+    assert read_photo(photo) == Unread(Reason.PERMISSION, "Permission denied")
+    assert (denied.calls, pauses) == (1, [])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_read_permission(photo: str) -> None:
+    """A file that is really closed to this user is told as such."""
+    os.chmod(photo, 0)
+    assert read_photo(photo) == Unread(Reason.PERMISSION, "Permission denied")
+
+
+def test_a_read_that_fails_once_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, photo: str, pauses: list[float]
+) -> None:
+    """A read error that passes leaves no trace but a pause."""
+    flaky = Failing(OSError(errno.EIO, "Input/output error"))
+    monkeypatch.setattr(storage, "open", flaky, raising=False)
+    assert read_photo(photo) == b"bytes"
+    assert (flaky.calls, pauses) == (2, [0.2])
+
+
+def test_a_read_that_always_fails_is_a_read_error(
+    monkeypatch: pytest.MonkeyPatch, photo: str, pauses: list[float]
+) -> None:
+    """A read error that stays is a reason that names the tries and the last error."""
+    broken = Failing(*(OSError(errno.EIO, f"Input/output error {i}") for i in range(9)))
+    monkeypatch.setattr(storage, "open", broken, raising=False)
+    found = read_photo(photo)
+    assert isinstance(found, Unread) and found.reason == Reason.READ_ERROR
+    assert found.detail == "3 times: [Errno 5] Input/output error 2"
+    assert broken.calls == 3
+
+
+def test_there_is_no_pause_after_the_last_try(
+    monkeypatch: pytest.MonkeyPatch, photo: str, pauses: list[float]
+) -> None:
+    """Pauses lie between tries only: nobody waits for a read that is not tried again."""
+    monkeypatch.setattr(storage, "open", Failing(*[OSError(errno.EIO, "x")] * 3), raising=False)
+    read_photo(photo)
+    assert pauses == [0.2, 0.4]
+
+
+def test_a_folder_in_the_place_of_a_photo(tmp_path: Path, pauses: list[float]) -> None:
+    """A folder that took a photo's name is a reason, not an exception."""
+    found = read_photo(str(tmp_path))
+    assert isinstance(found, Unread) and found.reason == Reason.READ_ERROR
+
+
+# Reading ahead
+
+
+class Reads:
+    """A ``read_photo`` that counts what was begun, and what runs at the same time."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.running = self.most_running = 0
+        self._lock = threading.Lock()
+        self._other = threading.Event()
+
+    def __call__(self, path: str) -> bytes:
+        with self._lock:
+            self.begun.append(path)
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        # The first photo waits for another, so that reads end out of order.
+        if path == "0":
+            self._other.wait(0.05)
+        else:
+            self._other.set()
+        with self._lock:
+            self.running -= 1
+        return path.encode()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    fake = Reads()
+    monkeypatch.setattr(storage, "read_photo", fake)
+    return fake
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 8])
+@pytest.mark.parametrize("n", [0, 1, 7, 40])
+def test_reads_ahead_keep_the_order(reads: Reads, n: int, in_flight: int) -> None:
+    """Contents come in the order of the paths, every path once, for any number of them."""
+    paths = [str(i) for i in range(n)]
+    assert list(read_ahead(iter(paths), in_flight=in_flight)) == [p.encode() for p in paths]
+    assert sorted(reads.begun, key=int) == paths
+    assert reads.most_running <= in_flight
+
+
+def test_reads_ahead_are_bounded(reads: Reads) -> None:
+    """No more than in_flight photos are asked for beyond the one in the caller's hands."""
+    asked: list[str] = []
+
+    def paths() -> Iterator[str]:
+        for i in range(50):
+            asked.append(str(i))
+            yield str(i)
+
+    for taken, _ in enumerate(read_ahead(paths(), in_flight=4), start=1):
+        assert len(asked) - taken <= 4
+    assert len(asked) == 50
+
+
+def test_nothing_is_read_before_it_is_wanted(reads: Reads) -> None:
+    """Without a first next() no path is taken."""
+    read_ahead(iter(["0"]))
+    assert reads.begun == []
+
+
+def test_a_failed_read_keeps_its_place(tmp_path: Path) -> None:
+    """A photo that vanished is told in its place, and the ones behind it are still read."""
+    for name in ("a", "c"):
+        (tmp_path / name).write_text(name)
+    found = list(read_ahead(str(tmp_path / name) for name in "abc"))
+    assert [f if isinstance(f, bytes) else f.reason for f in found] == [b"a", Reason.VANISHED, b"c"]
+
+
+# S3
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    """An S3 that holds the buckets of these tests, at this address."""
+    from moto.s3.models import s3_backends
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    # Straight into moto's memory: a thousand uploads over HTTP would take half a minute.
+    backend = s3_backends["123456789012"]["aws"]
+    backend.create_bucket("orchard", "eu-west-3")
+    for i in range(1005):
+        backend.put_object("orchard", f"many/{i % 7}/{i:04}.jpg", b"%d" % i)
+    for name in NAMES:
+        backend.put_object("orchard", f"odd names/50% + #1/{name}", name.encode())
+    backend.put_object("orchard", "only text/readme.txt", b"x")
+    backend.put_object("orchard", "marked/", b"")
+    backend.put_object("orchard", "marked/x.jpg", b"x")
+    backend.put_object("orchard", "double//x.jpg", b"x")
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def _use_s3(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+    storage._s3.cache_clear()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> Iterator[None]:
+    _use_s3(monkeypatch, s3_server)
+    yield
+    storage._s3.cache_clear()
+
+
+@pytest.mark.usefixtures("s3")
+@pytest.mark.parametrize("scheme", ["s3", "s3a", "s3n"])
+def test_more_keys_than_one_answer_holds(scheme: str) -> None:
+    """A prefix of more than 1,000 keys is listed whole, with sizes, times and labels."""
+    listing = list_photos(f"{scheme}://orchard/many/")
+    rows = listing.photos.to_pylist()
+    assert listing.source == "s3://orchard/many"
+    assert [row["path"] for row in rows] == sorted(
+        f"s3://orchard/many/{i % 7}/{i:04}.jpg" for i in range(1005)
+    )
+    assert all(row["label"] == row["path"].split("/")[-2] for row in rows)
+    assert listing.n_bytes == sum(len(str(i)) for i in range(1005))
+    assert all(row["modification_time"].year >= 2024 for row in rows)
+
+
+@pytest.mark.usefixtures("s3")
+def test_keys_of_any_characters_are_listed_and_read() -> None:
+    """The keys that a listing gives are the ones whose bytes are read."""
+    paths = list_photos("s3://orchard/odd names/50% + #1").photos["path"].to_pylist()
+    assert sorted(path.rsplit("/", 1)[-1] for path in paths) == sorted(NAMES)
+    contents = list(read_ahead(iter(paths)))
+    assert contents == [path.rsplit("/", 1)[-1].encode() for path in paths]
+
+
+@pytest.mark.usefixtures("s3")
+def test_the_marker_of_a_folder_is_no_photo() -> None:
+    """An empty object that stands for a folder is not listed, nor counted as left out."""
+    listing = list_photos("s3://orchard/marked")
+    assert (listing.photos["path"].to_pylist(), listing.ignored) == (
+        ["s3://orchard/marked/x.jpg"], {},
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("s3")
+@pytest.mark.parametrize("source", ["s3://no-such-bucket", "s3://no-such-bucket/x", "s3://orchard/x"])
+def test_a_bucket_or_prefix_that_is_not_there(source: str) -> None:
+    """A missing bucket and a missing prefix are the caller's mistake, told with their name."""
+    with pytest.raises(SourceNotFoundError, match=f"source {source}: does not exist"):
+        list_photos(source)
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_prefix_without_photos() -> None:
+    """A prefix without one photo is told, with what was left out."""
+    with pytest.raises(EmptySourceError, match=r"only text: no photo in it \(left out: 1 \.txt\)"):
+        list_photos("s3://orchard/only text")
+
+
+@pytest.mark.usefixtures("s3")
+def test_an_object_is_no_folder() -> None:
+    """The address of one object is refused with what is wanted instead."""
+    with pytest.raises(SourceNotFoundError, match="is a file; give the folder"):
+        list_photos("s3://orchard/marked/x.jpg")
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_key_that_is_gone_has_vanished(pauses: list[float]) -> None:
+    """A key that was deleted after the listing is told as vanished."""
+    found = read_photo("s3://orchard/many/gone.jpg")
+    assert isinstance(found, Unread) and found.reason == Reason.VANISHED
+    assert pauses == []
+
+
+@pytest.mark.usefixtures("s3", "pauses")
+def test_a_key_that_arrow_cannot_read_stops_no_run() -> None:
+    """A key with an empty folder name, which is listed, is read or told, but raises nothing."""
+    (path,) = list_photos("s3://orchard/double").photos["path"].to_pylist()
+    found = read_photo(path)
+    assert found == b"x" or isinstance(found, Unread)
+
+
+@pytest.mark.usefixtures("s3")
+@pytest.mark.parametrize("source", ["s3://", "s3:///photos"])
+def test_an_address_without_a_bucket_is_refused(source: str) -> None:
+    """An s3:// address that names no bucket is refused as any other mistake of the caller's."""
+    with pytest.raises(VergerError, match="bucket"):
+        list_photos(source)
+
+
+class _Forbidden(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def forbidden_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An S3 that answers 403 to everything."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Forbidden)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    _use_s3(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+    yield
+    storage._s3.cache_clear()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.usefixtures("forbidden_s3")
+def test_a_bucket_that_is_closed_to_us() -> None:
+    """A listing that S3 forbids is an error that says so, not a missing source."""
+    with pytest.raises(SourceError, match=r"s3://orchard/x: cannot be listed: .*ACCESS_DENIED"):
+        list_photos("s3://orchard/x")
+
+
+@pytest.mark.usefixtures("forbidden_s3")
+def test_a_key_that_is_closed_to_us(pauses: list[float]) -> None:
+    """A read that S3 forbids has the reason of a local file's, and is not tried again."""
+    found = read_photo("s3://orchard/x.jpg")
+    assert isinstance(found, Unread) and found.reason == Reason.PERMISSION
+    assert pauses == []
