@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup demo test check test-real test-matrix test-keras bench golden clean
+.PHONY: help setup demo test check test-real test-matrix test-keras bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,9 +41,6 @@ test-keras: ## Compare with Keras itself, live (installs TensorFlow in an enviro
 
 bench: $(VENV)/.ready ## Measure PCA against Spark's own; writes benchmarks/PCA.md
 	$(BIN)/python benchmarks/pca.py
-
-golden: ## Make the golden files anew (needs the real weights, photos and TensorFlow)
-	@echo "see tests/data/make_golden.py"
 
 clean: ## Remove the virtual environment, the demo and caches
 	rm -rf $(VENV) demo build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 used wrongly. Results go to stdout, all else to 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -405,7 +406,11 @@ def _print_summary(record: Mapping[str, Any], as_json: bool) -> None:
     for name, text in [*lines, where]:
         click.echo(f"{name:<9} {text}")
     for notice in _warnings(record):
-        click.echo(f"note: {notice}", err=True)
+        click.echo(click.wrap_text(f"note: {notice}", _width(), "", "      "), err=True)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 100)
 
 
 def _ledger(counts: Mapping[str, Any]) -> str:

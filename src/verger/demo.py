@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from verger import pipeline
 from verger.config import Config
 from verger.errors import OutputExistsError, WeightsNotFoundError
-from verger.model import load_model
+from verger.model import find_card
 from verger.render import render_dataset
 
 if TYPE_CHECKING:
@@ -44,12 +44,11 @@ def choose_model(config: Config, watch: Watch) -> tuple[Config, tuple[str, ...]]
     """Return the configuration with a model whose weights can be had, and what to say of it."""
     if config.model != "mobilenet_v2" or config.weights:
         return config, ()
-    try:
-        with watch("fetch weights", None, None):
-            load_model(config.model)
-    except WeightsNotFoundError as err:
+    with watch("fetch weights", None, None):
+        missing = _try_weights(config.model)
+    if missing is not None:
         notice = (
-            f"MobileNetV2's published weights cannot be had here ({_cause(err)}), so this demo "
+            f"MobileNetV2's published weights cannot be had here ({missing}), so this demo "
             f"used {FALLBACK}, real ImageNet weights from a Python package. Its features are not "
             "MobileNetV2's."
         )
@@ -57,6 +56,11 @@ def choose_model(config: Config, watch: Watch) -> tuple[Config, tuple[str, ...]]
     return config, ()
 
 
-def _cause(err: WeightsNotFoundError) -> str:
-    cause = err.__cause__
-    return str(getattr(cause, "reason", None) or cause or err)
+def _try_weights(name: str) -> str | None:
+    """Find or fetch the weights of a model; return why they cannot be had, or None."""
+    try:
+        find_card(name).weights.fetch()
+    except WeightsNotFoundError as err:
+        cause = err.__cause__
+        return str(getattr(cause, "reason", None) or cause or err)
+    return None

@@ -233,6 +233,10 @@ def describe_plan(source: str, out: str | Path, config: Config) -> dict[str, Any
 
 
 def _session(run: Run) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    if SparkSession.getActiveSession() is not None:
+        return get_session(run.config)
     with run.stage("start Spark"):
         return get_session(run.config)
 

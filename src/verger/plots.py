@@ -26,7 +26,7 @@ def scree_plot(pca: FittedPCA, path: Path) -> None:
 
     n = min(SHOWN, len(pca.mean), max(pca.n_samples - 1, 1))
     component = range(1, n + 1)
-    figure = Figure(figsize=(10, 5), dpi=144, layout="constrained")
+    figure = Figure(figsize=(8, 4.4), dpi=180, layout="constrained")
     bars = figure.subplots()
     bars.bar(component, pca.explained_variance_ratio[:n], color="#7fb08a", label="each component")
     bars.set(xlabel="principal component", ylabel="share of the variance", xlim=(0, n + 1))

@@ -87,18 +87,14 @@ def _draw(
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(_TITLES.get(name, name), total=total or 1)
         done = threading.Event()
-        poller = threading.Thread(
-            target=_poll, args=(progress, task, total, spark, done), daemon=True
-        )
         if total is not None and spark is not None:
-            poller.start()
+            arguments = (progress, task, total, spark, done)
+            threading.Thread(target=_poll, args=arguments, daemon=True).start()
         try:
             yield
-        except BaseException:
+            progress.update(task, completed=total or 1)
+        finally:
             done.set()
-            raise
-        done.set()
-        progress.update(task, completed=total or 1)
 
 
 def _poll(

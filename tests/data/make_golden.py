@@ -1,6 +1,6 @@
 """Make the golden numbers that the tests hold Verger to, by Keras itself.
 
-    python tests/data/make_golden.py WEIGHTS.h5 PHOTOS
+    python tests/data/make_golden.py [--check] WEIGHTS.h5 PHOTOS
 
 with ``pip install -e '.[reference]'``, the real MobileNetV2 weights without top and the folder
 ``Test`` of Fruits-360. It writes
@@ -11,8 +11,11 @@ with ``pip install -e '.[reference]'``, the real MobileNetV2 weights without top
 - ``tests/data/golden_photos.npz``: Keras' features of 24 real photos, with the real weights;
 - ``tests/data/golden_random.npz``: Keras' features of the golden photo, with the random weights
   that ``tests/weights.py`` writes, so that a machine without the real weights proves as much.
+
+With ``--check`` nothing is written: Keras' numbers are compared with the files and with Verger's.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -34,23 +37,49 @@ N_PHOTOS = 24
 
 
 def main() -> None:
-    real, photos = Path(sys.argv[1]), Path(sys.argv[2])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("photos", type=Path)
+    arguments = parser.parse_args()
+    for path, arrays in by_keras(arguments.weights, arguments.photos).items():
+        if arguments.check:
+            compare(path, arrays)
+        else:
+            np.savez_compressed(path, **arrays)
+
+
+def by_keras(real: Path, photos: Path) -> dict[Path, dict[str, np.ndarray]]:
+    """Return the arrays of each golden file."""
     golden = golden_pixels(224)[None]
-    np.savez_compressed(
-        HERE.parents[1] / "src/verger/model/golden.npz",
-        mobilenet_v2=keras_features(real, golden)[0],
-        efficientnet_lite0=load_model("efficientnet_lite0").golden,
-    )
     names = chosen(photos)
     pixels = np.stack([notebook_pixels(photos / name) for name in names])
-    np.savez_compressed(
-        HERE / "golden_photos.npz", names=names, features=keras_features(real, pixels)
-    )
     with tempfile.TemporaryDirectory() as folder:
         random = Path(folder) / "random.h5"
         write_random_weights(random, seed=0)
-        features = keras_features(random, golden)[0]
-    np.savez_compressed(HERE / "golden_random.npz", features=features)
+        of_random = keras_features(random, golden)[0]
+    return {
+        HERE.parents[1] / "src/verger/model/golden.npz": {
+            "mobilenet_v2": keras_features(real, golden)[0],
+            "efficientnet_lite0": load_model("efficientnet_lite0").golden,
+        },
+        HERE / "golden_photos.npz": {
+            "names": np.array(names), "features": keras_features(real, pixels),
+        },
+        HERE / "golden_random.npz": {"features": of_random},
+    }  # fmt: skip
+
+
+def compare(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Hold Keras' numbers of today to those of the file."""
+    stored = np.load(path)
+    for name, array in arrays.items():
+        if array.dtype.kind == "U":
+            assert (stored[name] == array).all(), f"{path.name}: other photos"
+            continue
+        difference = np.abs(stored[name] - array).max()
+        print(f"{path.name} {name}: differs by {difference:.1e} from Keras today")
+        assert difference <= 1e-4
 
 
 def chosen(photos: Path) -> list[str]:

@@ -39,7 +39,9 @@ def test_a_config_does_not_change() -> None:
 
 def test_every_option_has_a_help_text() -> None:
     """Every field carries the sentence that the command line shows."""
-    assert [f.name for f in fields(Config) if not f.metadata["help"].endswith((".", "]", ")"))] == []
+    assert [
+        f.name for f in fields(Config) if not f.metadata["help"].endswith((".", "]", ")"))
+    ] == []
 
 
 @pytest.mark.parametrize(

