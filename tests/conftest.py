@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model() -> Iterator[Model]:
+def model() -> Model:
     """Return real weights that every machine has: EfficientNet-Lite0."""
-    yield load_model("efficientnet_lite0")
+    return load_model("efficientnet_lite0")

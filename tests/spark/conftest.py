@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from verger import Config, get_session
 from verger import run as run_verger
@@ -19,7 +21,24 @@ CONFIG = Config(model="efficientnet_lite0", components=5)
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
+def s3() -> Iterator[str]:
+    """Start a local S3 and return its address.
+
+    The workers of Spark inherit the environment of the JVM, so it has to be set before.
+    """
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    os.environ |= {
+        "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "eu-west-3",
+    }  # fmt: skip
+    yield address
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def spark(s3: str) -> Iterator[SparkSession]:
     """Start Spark on two cores."""
     conf = {"spark.sql.shuffle.partitions": "2", "spark.driver.memory": "2g"}
     session = get_session(Config(master="local[2]", conf=conf, app_name="verger-tests"))

@@ -66,7 +66,7 @@ def test_a_photo_without_features_is_an_error_unless_told_otherwise(
 ) -> None:
     """The default stops and says why; nothing is dropped silently."""
     featurizer = ImageFeaturizer(modelName=NAME)
-    with pytest.raises(Exception, match="not an image.*handleInvalid='skip' or 'keep' goes on"):
+    with pytest.raises(Exception, match=r"not an image.*handleInvalid='skip' or 'keep' goes on"):
         featurizer.transform(with_a_bad_one.where("path != 'none'")).collect()
 
 

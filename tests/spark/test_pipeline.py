@@ -109,7 +109,9 @@ def test_other_components_replace_only_the_pca(result: Path) -> None:
 def test_too_many_components_name_the_bound(result: Path) -> None:
     """30 photos vary in at most 29 directions, and the old PCA stays."""
     config = dataclasses.replace(CONFIG, components=30, overwrite=True)
-    with pytest.raises(ReduceError, match="components=30 must be between 1 and 29, .*n_samples=30"):
+    with pytest.raises(
+        ReduceError, match=r"components=30 must be between 1 and 29, .*n_samples=30"
+    ):
         pipeline.run_reduce(result, config)
     assert (result / "pca").is_dir()
 
@@ -125,8 +127,8 @@ def test_too_many_rejected_photos_fail_the_run_and_keep_what_was_done(
     with pytest.raises(ErrorRateError, match=r"1 of 2 photos were rejected \(1 not an image\)"):
         pipeline.run(str(source), out, CONFIG)
     assert len(read(out / "features")) == len(read(out / "rejected")) == 1
+    config = dataclasses.replace(CONFIG, max_error_rate=1.0, overwrite=True)
     with pytest.raises(ReduceError, match="n_samples=1 must be at least 2"):
-        config = dataclasses.replace(CONFIG, max_error_rate=1.0, overwrite=True)
         pipeline.run(str(source), out, config)
 
 
@@ -192,8 +194,8 @@ def test_sparks_reader_gives_the_same_result(finished: Path, photos: Path, tmp_p
 def test_sparks_reader_finds_no_photo(spark: SparkSession, tmp_path: Path) -> None:
     """An empty folder is an error with Spark's reader too, and nothing is written."""
     (tmp_path / "empty").mkdir()
+    config = dataclasses.replace(CONFIG, reader="spark")
     with pytest.raises(EmptySourceError, match="no file matches"):
-        config = dataclasses.replace(CONFIG, reader="spark")
         pipeline.run(str(tmp_path / "empty"), tmp_path / "out", config)
     assert not (tmp_path / "out").exists()
 

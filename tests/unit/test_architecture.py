@@ -136,7 +136,8 @@ def test_everything_public_has_a_docstring(path: Path) -> None:
 def test_every_public_name_resolves(name: str) -> None:
     """A name of ``verger.__all__`` is there, is what its module defines, and says what it is."""
     value = getattr(verger, name)
-    assert value.__name__ == name and value.__doc__
+    assert value.__name__ == name
+    assert value.__doc__
     assert value.__module__.split(".")[0] == "verger"
 
 

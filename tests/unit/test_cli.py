@@ -127,20 +127,20 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, says: str
     ("arguments", "code", "says"),
     [
         (["photo", "out"], 2, r"source .*/work/photo: does not exist"),
-        (["nothing", "out"], 2, r"source nothing: no photo in it \(left out: 1 \.txt\); see --glob"),
+        (["nothing", "out"], 2, r"source nothing: no photo in it \(left out: 1 \.txt\); see"),
         (["photos", "out", "--weights", "w.txt"], 1, r"weights w\.txt: not a PyTorch file"),
         (["photos", "out", "--weights", "nope.pth"], 1, r"weights nope\.pth: no such file"),
-        (["photos", "out", "--weights-sha256", "f00d"], 1, r"sha256 5793\w+ is not the expected f00d"),
-        (["photos", "out", "--model", "mobilenet"], 2, r"'mobilenet' must be one of mobilenet_v2, e"),
-        (["photos", "out", "--components", "0"], 2, r"components=0 must be between 1 and n_feat.*1280"),
-        (["photos", "out", "--components", "2000"], 2, r"components=2000 must be between 1 and .*1280"),
+        (["photos", "out", "--weights-sha256", "f00d"], 1, r"sha256 5793\w+ is not the .* f00d"),
+        (["photos", "out", "--model", "mobilenet"], 2, r"'mobilenet' must be one of mobilenet_v2"),
+        (["photos", "out", "--components", "0"], 2, r"components=0 must be between 1 and .*1280"),
+        (["photos", "out", "--components", "2000"], 2, r"components=2000 must be between .*1280"),
         (["photos", "w.txt/out"], 1, r"OUT=.*/w\.txt/out: .*(cannot be written|Not a directory)"),
         (["photos", "full"], 2, r"OUT=.*/full: is not empty; .* --overwrite"),
         (["photos", "photos/out"], 2, r"OUT=.*/photos/out: must lie outside SRC"),
         (["photos", "s3://bucket/out"], 2, r"OUT=s3://bucket/out: must be a folder"),
-        (["photos", "out", "--config", "typo.toml"], 2, r"unknown key 'componets'; did you mean 'comp"),
-        (["photos", "out", "--conf", "spark.ui.port"], 2, r"--conf 'spark\.ui\.port': must be KEY=VA"),
-        (["hdfs://node/photos", "out"], 1, r"knows folders and s3://, not hdfs://; use --reader spa"),
+        (["photos", "out", "--config", "typo.toml"], 2, r"key 'componets'; did you mean 'comp"),
+        (["photos", "out", "--conf", "spark.ui.port"], 2, r"'spark\.ui\.port': must be KEY=VALUE"),
+        (["hdfs://node/photos", "out"], 1, r"not hdfs://; use --reader spark"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -202,8 +202,8 @@ def dry_run(
     fill(place.folder, "run.toml", text=toml)
     before = tree(place.folder)
     done = place.start(
-        "run", "photos", "out", "--config", "run.toml", "--components", "3", "--recursive", "--dry-run",
-        "--json",
+        "run", "photos", "out", "--config", "run.toml", "--components", "3", "--recursive",
+        "--dry-run", "--json",
     )  # fmt: skip
     return place, done, before
 
@@ -214,7 +214,8 @@ def test_a_dry_run_is_json(dry_run: Any) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads(done.stdout)
     assert set(plan) == {"config", "steps"}
-    assert "read 4 photos" in plan["steps"][0] and "2 labels" in plan["steps"][0]
+    assert "read 4 photos" in plan["steps"][0]
+    assert "2 labels" in plan["steps"][0]
     assert any(step.endswith("/work/out") for step in plan["steps"])
 
 
@@ -247,7 +248,8 @@ def test_a_dry_run_prints_the_configuration(place: Place) -> None:
     for line in ('  model = "efficientnet_lite0"', '  glob = ["*.jpg"]', "  micro_batch = 8"):
         assert line in done.stdout.splitlines()
     assert "Would:\n  read 4 photos" in done.stdout
-    assert not place.java_was_asked and not (place.folder / "out").exists()
+    assert not place.java_was_asked
+    assert not (place.folder / "out").exists()
 
 
 def test_a_model_is_shown(place: Place) -> None:
@@ -265,7 +267,8 @@ def test_a_model_is_shown_as_json(place: Place) -> None:
     """The same summary for machines: the layers' parameters are those of the whole."""
     shown = json.loads(place.start("models", "show", "efficientnet_lite0", "--json").stdout)
     assert shown["n_params"] == sum(layer["n_params"] for layer in shown["layers"]) == 3_413_024
-    assert shown["contract"]["n_features"] == 1280 and shown["published"] is True
+    assert shown["contract"]["n_features"] == 1280
+    assert shown["published"] is True
     assert re.fullmatch(r"[0-9a-f]{64}", shown["contract_hash"])
 
 
@@ -336,7 +339,8 @@ def test_without_options_the_defaults_hold(resolved: Callable[..., Config]) -> N
         (["--label-from", "none"], {"label_from": "none"}),
         (["--reader", "spark"], {"reader": "spark"}),
         (["--model", "m.onnx"], {"model": "m.onnx"}),
-        (["--weights", "w.h5", "--weights-sha256", "a"], {"weights": "w.h5", "weights_sha256": "a"}),
+        (["--weights", "w.h5"], {"weights": "w.h5"}),
+        (["--weights-sha256", "f00d"], {"weights_sha256": "f00d"}),
         (["--micro-batch", "2"], {"micro_batch": 2}),
         (["--max-error-rate", "1"], {"max_error_rate": 1.0}),
         (["--partitions", "9"], {"partitions": 9}),
@@ -364,7 +368,8 @@ def test_the_file_comes_first_and_flags_win(
     """An option is the flag's where there is one, else the file's, else the default."""
     fill(
         tmp_path, "run.toml",
-        text="micro-batch = 4\ncenter = true\nrecursive = false\nglob = '*.gif'\ncomponents = 0.5\n",
+        text="micro-batch = 4\ncenter = true\nrecursive = false\nglob = '*.gif'\n"
+        "components = 0.5\n",
     )  # fmt: skip
     file = ("--config", "run.toml")
     from_file = Config(micro_batch=4, center=True, recursive=False, glob=("*.gif",), components=0.5)
@@ -378,7 +383,7 @@ def test_the_file_comes_first_and_flags_win(
     [
         (["run", "a", "b", "--micro-batch", "0"], "micro_batch=0 must be at least 1"),
         (["run", "a", "b", "--partitions", "0"], "partitions=0 must be at least 1"),
-        (["run", "a", "b", "--max-error-rate", "1.5"], r"max_error_rate=1\.5 must be between 0 and"),
+        (["run", "a", "b", "--max-error-rate", "1.5"], r"max_error_rate=1\.5 must be between 0"),
         (["run", "a", "b", "--components", "1.5"], r"components=1\.5 must be a share"),
         (["reduce", "b", "--components", "0"], r"components=0 must be between 1 and"),
         (["run", "a", "b", "--label-from", "("], "is no regular expression"),
@@ -412,7 +417,8 @@ def test_a_result_that_is_not_there_exits_1(main: Main, tmp_path: Path, command:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run"], ["run", "a"], ["run", "a", "b", "c"], ["nope"], ["models", "nope"], ["demo", "--nope"],
+        ["run"], ["run", "a"], ["run", "a", "b", "c"], ["nope"], ["models", "nope"],
+        ["demo", "--nope"],
         ["run", "a", "b", "--components", "many"], ["run", "a", "b", "--reader", "hadoop"],
         ["run", "a", "b", "--micro-batch", "x"], ["show", "a", "--rows", "-1"],
         ["show", "a", "--table", "nope"],
@@ -423,7 +429,9 @@ def test_words_that_cannot_be_parsed_exit_2(main: Main, arguments: list[str]) ->
     """Missing or unknown words and options show the usage on stderr and exit 2."""
     code, out, err = main(*arguments)
     assert (code, out) == (2, "")
-    assert err.startswith("Usage: ") and "\nError: " in err and "Traceback" not in err
+    assert err.startswith("Usage: ")
+    assert "\nError: " in err
+    assert "Traceback" not in err
 
 
 def test_a_damaged_run_json_is_one_line(main: Main, tmp_path: Path) -> None:
@@ -438,7 +446,8 @@ def test_an_error_names_the_path_as_it_is(main: Main, tmp_path: Path) -> None:
     """A path can be copied from an error to the character, two spaces in its name included."""
     (tmp_path / "two  spaces").mkdir()
     code, _, err = main("run", "two  spaces", "out")
-    assert code == 2 and err.count("\n") == 1
+    assert code == 2
+    assert err.count("\n") == 1
     assert "two  spaces" in err
 
 
@@ -459,15 +468,15 @@ class _JobFailed(Exception):
         ),
         (
             _JobFailed(
-                "An error occurred\n  File x\nverger.errors.ContractError: contract f00: differs by 1"
+                "An error occurred\n  File x\nverger.errors.ContractError: contract f00: by 1"
             ),
             1,
-            "verger: contract f00: differs by 1",
+            "verger: contract f00: by 1",
         ),
         (
             _JobFailed("Job aborted\n\tat x\nCaused by: java.io.IOException: No space left"),
             1,
-            "verger: Spark failed: Caused by: java.io.IOException: No space left; VERGER_SPARK_LOG=",
+            "verger: Spark failed: Caused by: java.io.IOException: No space left; VERGER_",
         ),
         (_JobFailed(""), 1, "verger: Spark failed: _JobFailed; VERGER_SPARK_LOG=warn"),
         (KeyboardInterrupt(), 130, "verger: interrupted"),
@@ -485,7 +494,8 @@ def test_every_end_has_its_exit_code(
     monkeypatch.setattr(pipeline, "run", end)
     found, out, err = main("run", "a", "b")
     assert (found, out) == (code, "")
-    assert err.strip().startswith(says) and err.strip().count("\n") == 0
+    assert err.strip().startswith(says)
+    assert err.strip().count("\n") == 0
 
 
 def test_a_bug_keeps_its_traceback(main: Main, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,7 +194,8 @@ def test_ratios_fall_and_sum_to_one(vectors: Matrix, standardize: bool) -> None:
     pca = fit(vectors, 1, standardize=standardize)
     ratio = pca.explained_variance_ratio
     assert ratio.shape == (vectors.shape[1],)
-    assert (np.diff(ratio) <= 0).all() and ratio.min() >= 0
+    assert (np.diff(ratio) <= 0).all()
+    assert ratio.min() >= 0
     assert ratio.sum() == pytest.approx(1, abs=1e-12)
     assert pca.cumulative_ratio[-1] <= 1 + 1e-12
     assert (np.diff(pca.cumulative_ratio) >= 0).all()
@@ -269,7 +270,9 @@ def test_a_larger_share_needs_no_fewer_components(shares: list[float], seed: int
     """k rises with the share, reaches it, and one component less would not."""
     pca = fit(make(60, 12, seed=seed), 1)
     ks = [pca.k_for(share) for share in sorted(shares)]
-    assert ks == sorted(ks) and 1 <= ks[0] and ks[-1] <= 12
+    assert ks == sorted(ks)
+    assert ks[0] >= 1
+    assert ks[-1] <= 12
     for share, k in zip(sorted(shares), ks, strict=True):
         assert pca.cumulative_ratio[k - 1] >= share - 1e-11
         assert k == 1 or pca.cumulative_ratio[k - 2] < share
@@ -371,7 +374,8 @@ def test_a_constant_feature_contributes_nothing(standardize: bool, value: float)
         pca.explained_variance_ratio, [*plain.explained_variance_ratio, 0], atol=1e-9
     )
     scores = pca.transform(with_constant)
-    assert np.isfinite(scores).all() and np.isfinite(pca.projection).all()
+    assert np.isfinite(scores).all()
+    assert np.isfinite(pca.projection).all()
     same_up_to_sign(scores, plain.transform(x.astype(np.float32)), atol=1e-4)
     with pytest.raises(ReduceError, match="components=9 must be between 1 and 8"):
         fit(with_constant, 9, standardize=standardize)

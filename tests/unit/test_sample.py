@@ -52,7 +52,8 @@ def test_every_class_has_as_many_photos(orchard: Path, tmp_path: Path) -> None:
     """A sample has as many classes as asked for, and as many photos in each."""
     found = sample_dataset(orchard, tmp_path / "out", classes=5, per_class=4)
     counts = Counter(name.split("/")[0] for name in copied(tmp_path / "out"))
-    assert set(counts.values()) == {4} and len(counts) == 5
+    assert set(counts.values()) == {4}
+    assert len(counts) == 5
     assert (found.folder, found.classes) == (tmp_path / "out", dict(counts))
 
 
@@ -169,7 +170,7 @@ def test_nothing_is_left_of_a_copy_that_fails(
         target.write_bytes(source.read_bytes())
 
     monkeypatch.setattr(module.shutil, "copy2", copy)
-    with pytest.raises(OutputError, match="DST=.*No space left"):
+    with pytest.raises(OutputError, match=r"DST=.*No space left"):
         sample_dataset(orchard, tmp_path / "out", classes=2, per_class=4)
     assert copied(tmp_path / "out") == []
 

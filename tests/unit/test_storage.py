@@ -85,7 +85,8 @@ def test_a_source_without_a_path_is_not_the_current_folder(
 def test_the_filesystem_of_a_path() -> None:
     """A folder is on the local file system, and an unknown scheme says which reader knows it."""
     filesystem, inner = filesystem_of("/data/50%")
-    assert isinstance(filesystem, fs.LocalFileSystem) and inner == "/data/50%"
+    assert isinstance(filesystem, fs.LocalFileSystem)
+    assert inner == "/data/50%"
     with pytest.raises(SourceError, match=r"hdfs://n/p: .* not hdfs://; use --reader spark"):
         filesystem_of("hdfs://n/p")
 
@@ -156,7 +157,7 @@ def test_a_photo_that_may_not_be_read(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_without_read_permission(photo: str) -> None:
     """A file that is really closed to this user is told as such."""
-    os.chmod(photo, 0)
+    Path(photo).chmod(0)
     assert read_photo(photo) == Unread(Reason.PERMISSION, "Permission denied")
 
 
@@ -177,7 +178,8 @@ def test_a_read_that_always_fails_is_a_read_error(
     broken = Failing(*(OSError(errno.EIO, f"Input/output error {i}") for i in range(9)))
     monkeypatch.setattr(storage, "open", broken, raising=False)
     found = read_photo(photo)
-    assert isinstance(found, Unread) and found.reason == Reason.READ_ERROR
+    assert isinstance(found, Unread)
+    assert found.reason == Reason.READ_ERROR
     assert found.detail == "3 times: [Errno 5] Input/output error 2"
     assert broken.calls == 3
 
@@ -194,7 +196,8 @@ def test_there_is_no_pause_after_the_last_try(
 def test_a_folder_in_the_place_of_a_photo(tmp_path: Path, pauses: list[float]) -> None:
     """A folder that took a photo's name is a reason, not an exception."""
     found = read_photo(str(tmp_path))
-    assert isinstance(found, Unread) and found.reason == Reason.READ_ERROR
+    assert isinstance(found, Unread)
+    assert found.reason == Reason.READ_ERROR
 
 
 # Reading ahead
@@ -377,7 +380,8 @@ def test_an_object_is_no_folder() -> None:
 def test_a_key_that_is_gone_has_vanished(pauses: list[float]) -> None:
     """A key that was deleted after the listing is told as vanished."""
     found = read_photo("s3://orchard/many/gone.jpg")
-    assert isinstance(found, Unread) and found.reason == Reason.VANISHED
+    assert isinstance(found, Unread)
+    assert found.reason == Reason.VANISHED
     assert pauses == []
 
 
@@ -438,5 +442,6 @@ def test_a_bucket_that_is_closed_to_us() -> None:
 def test_a_key_that_is_closed_to_us(pauses: list[float]) -> None:
     """A read that S3 forbids has the reason of a local file's, and is not tried again."""
     found = read_photo("s3://orchard/x.jpg")
-    assert isinstance(found, Unread) and found.reason == Reason.PERMISSION
+    assert isinstance(found, Unread)
+    assert found.reason == Reason.PERMISSION
     assert pauses == []
