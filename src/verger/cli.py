@@ -123,10 +123,22 @@ def _console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-def _watch() -> Watch:
+def _watch(config: Config | None = None) -> Watch:
+    """Return what shows progress and, with ``--ui``, tells the address once Spark has started."""
     from verger.progress import terminal_watch
 
-    return terminal_watch(_console(stderr=True))
+    draw = terminal_watch(_console(stderr=True))
+    if config is None or not config.ui:
+        return draw
+
+    @contextmanager
+    def watch(name: str, total: int | None, spark: Any) -> Iterator[None]:
+        with draw(name, total, spark):
+            yield
+        if name == "start Spark":
+            click.echo(f"Spark's page: {_spark_page()}", err=True)
+
+    return watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -151,11 +163,11 @@ def demo(
     from verger.demo import run_demo
 
     config = _config()
-    with _spark_page(config):
-        summary = run_demo(
-            directory, config, classes=classes, per_class=per_class, seed=seed, watch=_watch()
-        )
-        _print_summary(summary, as_json)
+    summary = run_demo(
+        directory, config, classes=classes, per_class=per_class, seed=seed, watch=_watch(config)
+    )
+    _print_summary(summary, as_json)
+    _keep_page_up(config)
 
 
 @app.command()
@@ -192,8 +204,8 @@ def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     if dry_run:
         _print_plan(source, out, config, as_json)
         return
-    with _spark_page(config):
-        _print_summary(pipeline.run(source, out, config, watch=_watch()), as_json)
+    _print_summary(pipeline.run(source, out, config, watch=_watch(config)), as_json)
+    _keep_page_up(config)
 
 
 @app.command()
@@ -209,8 +221,8 @@ def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> 
     if dry_run:
         _print_plan(source, out, config, as_json)
         return
-    with _spark_page(config):
-        _print_summary(pipeline.run_featurize(source, out, config, watch=_watch()), as_json)
+    _print_summary(pipeline.run_featurize(source, out, config, watch=_watch(config)), as_json)
+    _keep_page_up(config)
 
 
 @app.command()
@@ -221,8 +233,8 @@ def reduce(out: str, as_json: bool, **_: Any) -> None:
     from verger import pipeline
 
     config = _config()
-    with _spark_page(config):
-        _print_summary(pipeline.run_reduce(out, config, watch=_watch()), as_json)
+    _print_summary(pipeline.run_reduce(out, config, watch=_watch(config)), as_json)
+    _keep_page_up(config)
 
 
 @app.command()
@@ -233,8 +245,7 @@ def validate(out: str, as_json: bool, **_: Any) -> None:
     from verger import pipeline
 
     config = _config()
-    with _spark_page(config):
-        found = pipeline.run_validate(out, config, watch=_watch())
+    found = pipeline.run_validate(out, config, watch=_watch(config))
     if as_json:
         labels = {"null" if k is None else k: n for k, n in found.labels.items()}
         checks = [check.as_dict() for check in found.checks]
@@ -243,6 +254,7 @@ def validate(out: str, as_json: bool, **_: Any) -> None:
         for check in found.checks:
             click.echo(f"{'ok    ' if check.holds else 'FAILED'}  {check.name}: {check.detail}")
         _print_labels(found.labels)
+    _keep_page_up(config)
     found.raise_if_broken()
 
 
@@ -254,15 +266,16 @@ def report(out: str, as_json: bool, **_: Any) -> None:
     from verger import pipeline
 
     config = _config()
-    with _spark_page(config):
-        _print_summary(pipeline.run_report(out, config, watch=_watch()), as_json)
+    _print_summary(pipeline.run_report(out, config, watch=_watch(config)), as_json)
+    _keep_page_up(config)
 
 
 @app.command()
 @click.argument("out", metavar="OUT")
 @click.option("--table", type=click.Choice(["features", "pca", "rejected"]), default="features",
-              show_default=True)  # fmt: skip
-@click.option("--rows", type=click.IntRange(min=0), default=5, show_default=True)
+              show_default=True, help="Which table.")  # fmt: skip
+@click.option("--rows", type=click.IntRange(min=0), default=5, show_default=True,
+              help="How many rows to print.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def show(out: str, table: str, rows: int, as_json: bool) -> None:
     """Show a table's schema, counts, first rows and the dimension of its vectors."""
@@ -507,20 +520,19 @@ def _download_bar() -> Iterator[Callable[[int, int], None]]:
         yield on_progress
 
 
-@contextmanager
-def _spark_page(config: Config) -> Iterator[None]:
-    """With ``--ui``, print the address of Spark's page, and keep it up until Ctrl-C."""
-    if not config.ui:
-        yield
-        return
-    from verger.session import get_session
+def _spark_page() -> str:
+    from pyspark.sql import SparkSession
 
-    address = get_session(config).sparkContext.uiWebUrl
-    click.echo(f"Spark's page: {address}", err=True)
-    yield
-    click.echo(f"Spark's page stays up at {address}; Ctrl-C ends it", err=True)
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+    session = SparkSession.getActiveSession()
+    return str(session.sparkContext.uiWebUrl) if session else "none"
+
+
+def _keep_page_up(config: Config) -> None:
+    """With ``--ui``, keep Spark's page up until Ctrl-C."""
+    if config.ui:
+        click.echo(f"Spark's page stays up at {_spark_page()}; Ctrl-C ends it", err=True)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 # Errors
@@ -529,13 +541,17 @@ def _spark_page(config: Config) -> Iterator[None]:
 def main() -> None:
     """Run the command line; the entry point of ``verger``."""
     try:
-        app(standalone_mode=True)
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as err:
+        err.show()
+        sys.exit(err.exit_code)
+    except click.Abort:
+        _fail("interrupted", 130)
     except UsageError as err:
         _fail(str(err), 2)
     except VergerError as err:
         _fail(str(err), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
     except Exception as err:
         if not type(err).__module__.startswith(("pyspark", "py4j")):
             raise
@@ -554,7 +570,7 @@ def _spark_message(err: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"verger: {' '.join(message.split())}", err=True)
+    click.echo(f"verger: {' '.join(line.strip() for line in message.splitlines())}", err=True)
     sys.exit(code)
 
 

@@ -11,6 +11,7 @@ from verger.config import Config
 from verger.errors import OutputExistsError, WeightsNotFoundError
 from verger.model import find_card
 from verger.render import render_dataset
+from verger.session import check_environment
 
 if TYPE_CHECKING:
     from verger.pipeline import Watch
@@ -34,6 +35,7 @@ def run_demo(
     photos = folder / "photos"
     if photos.exists() and not config.overwrite:
         raise OutputExistsError(f"DIR={folder}: holds a demo already; --overwrite renders it anew")
+    check_environment()  # before a photo is rendered for nothing
     config, notices = choose_model(config, watch)
     with watch("render", None, None):
         render_dataset(photos, n_classes=classes, per_class=per_class, seed=seed)

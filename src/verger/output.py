@@ -20,6 +20,9 @@ OWN_NAMES = (
 )  # fmt: skip
 
 
+_RUN_KEYS = ("contract", "contract_hash", "counts", "model", "seconds", "source", "output")
+
+
 @dataclass(frozen=True)
 class Output:
     """The folder OUT.
@@ -102,9 +105,15 @@ class Output:
         OutputError
             If it cannot be written.
         """
-        self._check_apart(normalize_source(source))
-        if self.root.exists() and not self.root.is_dir():
-            raise OutputError(f"OUT={self.root}: is a file, not a folder")
+        try:
+            self._check_apart(normalize_source(source))
+            is_folder = self.root.is_dir()
+            taken = self.root.is_symlink() or self.root.exists()
+        except (OSError, RuntimeError) as err:  # too long a name, a circle of links
+            raise OutputError(f"OUT={self.root}: cannot be a folder: {err}") from err
+        if taken and not is_folder:
+            what = "a link to nowhere" if self.root.is_symlink() else "a file"
+            raise OutputError(f"OUT={self.root}: is {what}, not a folder; choose another name")
         if not overwrite and self._holds_anything():
             raise OutputExistsError(
                 f"OUT={self.root}: is not empty; choose another folder, "
@@ -164,15 +173,16 @@ class Output:
             If it is not Verger's.
         """
         try:
-            values = json.loads(self.run.read_text("utf-8"))
+            values: dict[str, Any] = json.loads(self.run.read_text("utf-8"))
         except FileNotFoundError as err:
             raise OutputError(
                 f"OUT={self.root}: has no run.json; is this the folder of a finished verger run?"
             ) from err
         except (OSError, ValueError) as err:
             raise SchemaError(f"{self.run}: cannot be read: {err}") from err
-        if not isinstance(values, dict) or "contract" not in values:
-            raise SchemaError(f"{self.run}: is not Verger's")
+        missing = [key for key in _RUN_KEYS if not isinstance(values, dict) or key not in values]
+        if missing:
+            raise SchemaError(f"{self.run}: is not Verger's: {missing[0]!r} is missing")
         return values
 
     def write_run(self, values: dict[str, Any]) -> None:
@@ -198,24 +208,33 @@ class Output:
         stale : tuple of str
             Paths below OUT that were derived from what is replaced.
         """
-        for name in (*stale, *names):
-            _remove(self.root / name)
-        for name in names:
-            target = self.root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (self.staging / name).replace(target)
+        aside = self.staging / "old"
+        moved: list[tuple[Path, Path]] = []
+        try:
+            for name in (*stale, *names):
+                if (self.root / name).exists():
+                    _move(self.root / name, aside / name, moved)
+            for name in names:
+                _move(self.staging / name, self.root / name, moved)
+        except OSError as err:
+            for origin, target in reversed(moved):
+                target.replace(origin)
+            raise OutputError(f"OUT={self.root}: cannot be replaced: {err}") from err
         shutil.rmtree(self.staging)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _move(origin: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    origin.replace(target)
+    moved.append((origin, target))
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    except OSError as err:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {err.strerror or err}") from err

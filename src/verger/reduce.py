@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from verger.config import check_components
 from verger.errors import ReduceError
 from verger.schema import CONTRACT_KEY, PCA, arrow_schema, spark_schema
 
@@ -178,12 +179,19 @@ def fit_pca(
 
     Raises
     ------
+    ConfigError
+        If ``components`` is out of bounds for any table.
     ReduceError
-        With fewer than two photos, features that do not vary, or more components than the
-        features have independent directions.
+        With fewer than two photos, features that are no finite numbers or do not vary, or more
+        components than the features have independent directions.
     """
+    check_components(components)
     if moments.n < 2:
         raise ReduceError(f"n_samples={moments.n} must be at least 2 for a PCA")
+    if not np.isfinite(moments.scatter).all():
+        raise ReduceError(
+            "features: hold values that are not finite; verger validate OUT says how many"
+        )
     covariance = moments.scatter / (moments.n - 1)
     deviation = np.sqrt(np.diag(covariance))
     # Relative to the mean: the variance of equal float32 values is rounding, not zero.

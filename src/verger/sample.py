@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verger.config import IMAGE_SUFFIXES
-from verger.errors import ConfigError, OutputError, OutputExistsError, SourceNotFoundError
+from verger.errors import (
+    ConfigError,
+    OutputError,
+    OutputExistsError,
+    SourceError,
+    SourceNotFoundError,
+)
 
 
 @dataclass(frozen=True)
@@ -50,15 +56,29 @@ def sample_dataset(
     chosen = _draw(source, classes, per_class, random.Random(seed))  # noqa: S311 - no secret
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputExistsError(f"DST={target}: is not empty; choose another folder")
+    _check_apart(source, target)
+    part = target.with_name(f".{target.name}.part")
     try:
-        for photos in chosen.values():
-            for photo in photos:
-                copy = target / photo.relative_to(source)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(photo, copy)
+        for photo in (photo for photos in chosen.values() for photo in photos):
+            copy = part / photo.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(photo, copy)
+        part.replace(target)
     except OSError as err:
+        shutil.rmtree(part, ignore_errors=True)
         raise OutputError(f"DST={target}: cannot be written: {err}") from err
     return Sample(target, {name: len(photos) for name, photos in chosen.items()})
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    ours, photos = target.resolve(), source.resolve()
+    if ours == photos or photos in ours.parents:
+        raise ConfigError(f"DST={target}: must lie outside SRC={source}")
+
+
+def _is_photo(path: Path) -> bool:
+    name = path.name.lower()
+    return name.endswith(IMAGE_SUFFIXES) and not name.startswith(".") and path.is_file()
 
 
 def _draw(source: Path, classes: int, per_class: int, rng: random.Random) -> dict[str, list[Path]]:
@@ -67,11 +87,14 @@ def _draw(source: Path, classes: int, per_class: int, rng: random.Random) -> dic
             raise ConfigError(f"{name}={value} must be at least 1")
     if not source.is_dir():
         raise SourceNotFoundError(f"SRC={source}: does not exist, or is no folder")
-    photos = {
-        folder.name: sorted(p for p in folder.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES))
-        for folder in sorted(source.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
+    try:
+        photos = {
+            folder.name: sorted(path for path in folder.iterdir() if _is_photo(path))
+            for folder in sorted(source.iterdir())
+            if folder.is_dir() and not folder.name.startswith(".")
+        }
+    except OSError as err:
+        raise SourceError(f"SRC={source}: cannot be read: {err}") from err
     large = [name for name, found in photos.items() if len(found) >= per_class]
     if len(large) < classes:
         raise ConfigError(

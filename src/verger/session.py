@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from verger.config import Config
 from verger.errors import EnvironmentNotReadyError
-from verger.java import Java, find_java
+from verger.java import find_java
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -166,6 +166,15 @@ def java_of(session: SparkSession) -> str:
     return str(context._jvm.java.lang.System.getProperty("java.version"))  # type: ignore[union-attr]
 
 
-def describe_java() -> Java:
-    """Return the Java that a new session would get; for ``verger doctor``."""
-    return find_java()
+def check_environment() -> None:
+    """Find out whether a session could be started, without starting one.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If there is no Java that fits.
+    """
+    from pyspark.sql import SparkSession
+
+    if SparkSession.getActiveSession() is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
+        find_java()

@@ -7,13 +7,14 @@ through pyarrow's filesystems) and can plan before a byte is read. ``spark`` is 
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,8 +73,8 @@ def list_photos(
     source : str
         A folder, ``file://`` or ``s3://bucket/prefix``.
     glob : sequence of str
-        Patterns of file names, case as written; without any, every common suffix of an image,
-        in any case.
+        Patterns of file names, case as written; one may be a plain string. Without any, every
+        common suffix of an image, in any case.
     recursive : bool
         Look into subfolders.
     label_from : str
@@ -92,27 +93,67 @@ def list_photos(
         If ``label_from`` is no usable rule.
     """
     check_label_rule(label_from)
+    patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     root = normalize_source(source)
-    infos = _list_files(root, recursive)
-    wanted, ignored = _by_glob(infos, tuple(glob))
+    files = _list_local(root, recursive) if root.startswith("/") else _list_s3(root, recursive)
+    wanted, ignored = _by_glob(files, patterns)
     if not wanted:
-        what = f"no file matches {', '.join(glob)}" if glob else "no photo"
+        what = f"no file matches {', '.join(patterns)}" if patterns else "no photo"
         raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
-    prefix = "s3://" if root.startswith("s3://") else ""
-    paths = [prefix + info.path for info in wanted]
+    paths = [file.path for file in wanted]
+    # Milliseconds are the finest that both readers give.
+    times = pa.array([file.modified_ns // 1_000_000 * 1_000 for file in wanted], pa.int64())
     columns = {
         "path": paths,
-        "modification_time": pa.array(
-            [(info.mtime_ns or 0) // 1_000_000 * 1_000 for info in wanted], pa.int64()
-        ).cast(pa.timestamp("us", tz="UTC")),
-        "length": [info.size or 0 for info in wanted],
+        "modification_time": times.cast(pa.timestamp("us", tz="UTC")),
+        "length": [file.length for file in wanted],
         "label": labels_of(paths, label_from),
     }
     table = pa.table(columns, schema=arrow_schema(IMAGES)).sort_by("path")
     return Listing(root, table, ignored)
 
 
-def _list_files(root: str, recursive: bool) -> list[fs.FileInfo]:
+class _File(NamedTuple):
+    path: str
+    length: int
+    modified_ns: int
+
+
+def _list_local(root: str, recursive: bool) -> Iterator[_File]:
+    """Walk a folder, through links to folders too, but into each real folder only once."""
+    folder = Path(root)
+    if not folder.exists():
+        raise SourceNotFoundError(f"source {root}: does not exist")
+    if not folder.is_dir():
+        raise SourceNotFoundError(f"source {root}: is a file; give the folder of the photos")
+    seen: set[tuple[int, int]] = set()
+    waiting = [root]
+    while waiting:
+        place = waiting.pop()
+        try:
+            identity = Path(place).stat()
+            if (identity.st_dev, identity.st_ino) in seen:
+                continue
+            seen.add((identity.st_dev, identity.st_ino))
+            for entry in os.scandir(place):
+                if entry.is_dir():
+                    if recursive:
+                        waiting.append(entry.path)
+                elif entry.is_file() or entry.is_symlink():
+                    yield _stat(entry)
+        except OSError as err:
+            raise SourceError(f"source {place}: cannot be listed: {err.strerror}") from err
+
+
+def _stat(entry: os.DirEntry[str]) -> _File:
+    try:
+        found = entry.stat()
+    except OSError:  # a link to nowhere is listed, and then rejected: nothing is lost silently
+        return _File(entry.path, 0, entry.stat(follow_symlinks=False).st_mtime_ns)
+    return _File(entry.path, found.st_size, found.st_mtime_ns)
+
+
+def _list_s3(root: str, recursive: bool) -> Iterator[_File]:
     filesystem, inner = filesystem_of(root)
     try:
         found = filesystem.get_file_info(inner)
@@ -120,29 +161,45 @@ def _list_files(root: str, recursive: bool) -> list[fs.FileInfo]:
             raise SourceNotFoundError(f"source {root}: does not exist")
         if found.type == fs.FileType.File:
             raise SourceNotFoundError(f"source {root}: is a file; give the folder of the photos")
-        selector = fs.FileSelector(inner, recursive=recursive)
-        return list(filesystem.get_file_info(selector))
+        infos = filesystem.get_file_info(fs.FileSelector(inner, recursive=recursive))
     except (SourceNotFoundError, SourceError):
         raise
-    except OSError as err:
+    except (OSError, pa.ArrowInvalid) as err:
         raise SourceError(f"source {root}: cannot be listed: {err}") from err
-
-
-def _by_glob(
-    infos: list[fs.FileInfo], glob: tuple[str, ...]
-) -> tuple[list[fs.FileInfo], dict[str, int]]:
-    wanted: list[fs.FileInfo] = []
-    ignored: Counter[str] = Counter()
     for info in infos:
-        if info.type != fs.FileType.File:
-            continue
-        if not info.base_name.startswith(".") and matches(info.base_name, glob):
-            wanted.append(info)
+        if info.type == fs.FileType.File:
+            yield _File(f"s3://{info.path}", info.size or 0, info.mtime_ns or 0)
+
+
+def _by_glob(files: Iterable[_File], glob: tuple[str, ...]) -> tuple[list[_File], dict[str, int]]:
+    wanted: list[_File] = []
+    ignored: Counter[str] = Counter()
+    for file in files:
+        why = _left_out(file.path, glob)
+        if why is None:
+            wanted.append(file)
         else:
-            hidden = info.base_name.startswith(".")
-            suffix = PurePosixPath(info.base_name).suffix.lower()
-            ignored["hidden" if hidden else suffix or "no suffix"] += 1
+            ignored[why] += 1
     return wanted, dict(ignored.most_common())
+
+
+def _left_out(path: str, glob: tuple[str, ...]) -> str | None:
+    """Return what a file that is no photo is counted under, or None for a photo."""
+    name = path.rsplit("/", 1)[-1]
+    if name.startswith("."):
+        return "hidden"
+    if not matches(name, glob):
+        return PurePosixPath(name).suffix.lower() or "no suffix"
+    # A name of bytes that are no UTF-8 can stand in no table.
+    return None if _is_utf8(path) else "with a name that is not UTF-8"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def matches(name: str, glob: tuple[str, ...]) -> bool:

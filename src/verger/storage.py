@@ -14,9 +14,10 @@ from functools import lru_cache
 from itertools import islice
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
 from pyarrow import fs
 
-from verger.errors import SourceError
+from verger.errors import ConfigError, SourceError
 from verger.schema import Reason
 
 #: Reads that one task keeps in flight: on object storage each waits 20 to 50 ms.
@@ -31,12 +32,25 @@ def normalize_source(source: str) -> str:
 
     ``s3a://`` and ``s3n://`` become ``s3://``; ``file://`` and relative folders become absolute
     paths; any other scheme (only ``reader="spark"`` can read it) stays.
+
+    Raises
+    ------
+    ConfigError
+        If the address has no folder, or no bucket.
     """
-    scheme = source.split("://", 1)[0].lower() if "://" in source else ""
+    scheme, address, rest = source.partition("://")
+    scheme = scheme.lower() if address else ""
     if scheme in ("s3", "s3a", "s3n"):
-        return "s3://" + source.split("://", 1)[1].rstrip("/")
+        if not rest.strip("/") or rest.startswith("/"):
+            raise ConfigError(f"source {source!r}: must be s3://bucket or s3://bucket/prefix")
+        return "s3://" + rest.rstrip("/")
     if scheme == "file":
-        return os.path.abspath(unquote(urlsplit(source).path))
+        parts = urlsplit(source)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise ConfigError(f"source {source!r}: must be file:///folder, with three slashes")
+        return os.path.abspath(unquote(parts.path))
+    if not source.strip():
+        raise ConfigError("source '': must be a folder, or s3://bucket/prefix")
     return source if scheme else os.path.abspath(os.path.expanduser(source))
 
 
@@ -85,17 +99,18 @@ class Unread:
 
 def read_photo(path: str) -> bytes | Unread:
     """Read one file, trying again where that may help."""
-    for attempt in range(READ_ATTEMPTS):
+    for attempt in range(1, READ_ATTEMPTS + 1):
         try:
             return _read_bytes(path)
         except FileNotFoundError:
             return Unread(Reason.VANISHED, "it was there when the source was listed")
-        except PermissionError as err:
-            return Unread(Reason.PERMISSION, err.strerror or str(err))
-        except OSError as err:
-            last = err
-            time.sleep(READ_PAUSE_S * 2**attempt)
-    return Unread(Reason.READ_ERROR, f"{READ_ATTEMPTS} times: {last}")
+        except (OSError, pa.ArrowInvalid) as err:  # ArrowInvalid: a key that S3 has but Arrow not
+            if isinstance(err, PermissionError) or "ACCESS_DENIED" in str(err):
+                return Unread(Reason.PERMISSION, getattr(err, "strerror", None) or str(err))
+            last = f"{READ_ATTEMPTS} times: {err}"
+        if attempt < READ_ATTEMPTS:
+            time.sleep(READ_PAUSE_S * 2 ** (attempt - 1))
+    return Unread(Reason.READ_ERROR, last)
 
 
 def _read_bytes(path: str) -> bytes:

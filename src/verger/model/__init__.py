@@ -6,6 +6,7 @@ broadcasts. ``Model.open`` runs where the photos are, once a process.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -166,6 +167,9 @@ class Predictor:
     """An inference session of one process: one thread, for Spark runs one process a core."""
 
     def __init__(self, contract: FeatureContract, graph: bytes) -> None:
+        # Its Linux wheels write an identifier to the home folder and report to their publisher
+        # (microsoft/onnxruntime#27379) unless they are told not to, before the import.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime as ort
 
         options = ort.SessionOptions()
