@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from verger.config import READERS, Config, load_config
-from verger.errors import ConfigError, UsageError, VergerError
+from verger.errors import ConfigError, UsageError, VergerError, WeightsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,8 +58,9 @@ def _option(name: str) -> Callable[..., Any]:
     field, flag = _FIELDS[name], "--" + name.replace("_", "-")
     text = field.metadata["help"]
     if isinstance(field.default, bool):
-        declaration = f"{flag}/--no-{flag[2:]}" if field.default else flag
-        return click.option(declaration, name, default=None, is_flag=True, help=text)
+        both = f"{flag}/--no-{flag[2:]}"
+        shown = f"{text}  [default: {'yes' if field.default else 'no'}]"
+        return click.option(both, name, default=None, is_flag=True, help=shown)
     special: dict[str, dict[str, Any]] = {
         "glob": {"multiple": True, "metavar": "PATTERN"},
         "conf": {"multiple": True, "metavar": "KEY=VALUE"},
@@ -103,7 +104,8 @@ def _config() -> Config:
     for name, value in ctx.params.items():
         given = ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
         if name in _FIELDS and given and value is not None:
-            values[name] = _pairs(value) if name == "conf" else value
+            # One setting of Spark typed does not drop those of the file.
+            values[name] = values.get("conf", {}) | _pairs(value) if name == "conf" else value
     return Config(**values)
 
 
@@ -202,7 +204,7 @@ def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
 
     config = _config()
     if dry_run:
-        _print_plan(source, out, config, as_json)
+        _print_plan(pipeline.describe_plan(source, out, config), as_json)
         return
     _print_summary(pipeline.run(source, out, config, watch=_watch(config)), as_json)
     _keep_page_up(config)
@@ -219,7 +221,7 @@ def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> 
 
     config = _config()
     if dry_run:
-        _print_plan(source, out, config, as_json)
+        _print_plan(pipeline.describe_plan(source, out, config, reduce=False), as_json)
         return
     _print_summary(pipeline.run_featurize(source, out, config, watch=_watch(config)), as_json)
     _keep_page_up(config)
@@ -320,7 +322,8 @@ def models_list(as_json: bool) -> None:
         click.echo(
             f"  {row['input_size']}x{row['input_size']} photos to {row['n_features']} features"
         )
-        where = row["weights"] or f"not on this machine; verger models fetch {row['name']}"
+        missing = row["problem"] or f"not on this machine; verger models fetch {row['name']}"
+        where = row["weights"] or missing
         click.echo(f"  weights: {where}")
         click.echo(f"  sha256:  {row['sha256'] or 'known once fetched'}\n")
     click.echo(
@@ -487,20 +490,21 @@ def _model_row(name: str) -> dict[str, Any]:
     from verger.model.weights import sha256_of
 
     card = _cards()[name]
-    path = card.weights.find()
+    problem = None
+    try:
+        path = card.weights.find()
+    except WeightsError as err:
+        path, problem = None, str(err)
     return {
         "name": name, "title": card.title, "license": card.license, "origin": card.origin,
         "input_size": card.input_size, "n_features": card.n_features,
         "weights": str(path) if path else None,
         "sha256": sha256_of(path) if path else card.weights.sha256,
-        "url": card.weights.address(),
+        "url": card.weights.address(), "problem": problem,
     }  # fmt: skip
 
 
-def _print_plan(source: str, out: str, config: Config, as_json: bool) -> None:
-    from verger.pipeline import describe_plan
-
-    plan = describe_plan(source, out, config)
+def _print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         _print_json(plan)
         return

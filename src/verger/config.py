@@ -6,13 +6,13 @@ Every option is declared once, here; the command line and the configuration file
 
 from __future__ import annotations
 
+import numbers
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from verger.errors import ConfigError
@@ -42,10 +42,8 @@ def verger_home() -> Path:
 
 
 def _option(default: Any, text: str) -> Any:
-    if isinstance(default, Mapping):
-        return field(
-            default_factory=lambda: MappingProxyType(dict(default)), metadata={"help": text}
-        )
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
@@ -107,6 +105,9 @@ class Config:
     ui: bool = _option(False, "Keep Spark's own web page up and print its address.")
 
     def __post_init__(self) -> None:
+        patterns = (self.glob,) if isinstance(self.glob, str) else tuple(self.glob)
+        object.__setattr__(self, "glob", patterns)
+        object.__setattr__(self, "conf", dict(self.conf))
         _check_choice("reader", self.reader, READERS)
         _check_at_least("micro_batch", self.micro_batch, 1)
         if self.partitions is not None:
@@ -153,7 +154,7 @@ def check_components(value: int | float, *, n_features: int | None = None) -> No
     ConfigError
         If the value is out of bounds.
     """
-    if isinstance(value, float):
+    if not isinstance(value, numbers.Integral):
         if not 0 < value <= 1:
             raise ConfigError(
                 f"components={value} must be a share between 0 and 1, or a whole number"
@@ -202,12 +203,18 @@ def load_config(path: Path) -> dict[str, Any]:
         If the file is missing, is not TOML, has an unknown key or a value of the wrong type.
     """
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        raw = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as err:
         raise ConfigError(f"--config {path}: cannot be read: {err.strerror}") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ConfigError(f"--config {path}: is not TOML: {err}") from err
-    return {_known_key(key, path): _typed(key, value, path) for key, value in raw.items()}
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = _known_key(key, path)
+        if name in values:
+            raise ConfigError(f"--config {path}: {key!r} is there twice, with dash and underscore")
+        values[name] = _typed(key, value, path)
+    return values
 
 
 def _known_key(key: str, path: Path) -> str:

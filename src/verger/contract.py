@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from verger.errors import ContractError
@@ -25,25 +25,26 @@ class FeatureContract:
         Name of the architecture, or the file name of a model of one's own.
     weights_sha256 : str
         Of the file of weights as it was read.
+    graph : str
+        What is computed with the weights: the version of the code that writes the graph of a
+        built-in model, or the output that was chosen of a model of one's own.
     input_size : int
         Height and width of the model's input in pixels.
     n_features : int
         Length of the vector.
     mean, std : tuple of float
         Normalisation ``(pixel - mean) / std`` in units of a pixel, 0 to 255.
-    graph_version : int
-        Version of the code that turns weights into an ONNX graph.
     preprocess_version : int
         Version of :mod:`verger.preprocess`.
     """
 
     model: str
     weights_sha256: str
+    graph: str
     input_size: int
     n_features: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    graph_version: int = 1
     preprocess_version: int = PREPROCESS_VERSION
     decoder: str = "pillow, whole image, first frame"
     exif: str = "turned upright"
@@ -76,6 +77,9 @@ class FeatureContract:
         ContractError
             If keys are missing or unknown: written by another version of Verger.
         """
+        missing = {f.name for f in fields(cls)} - set(values)
+        if missing:
+            raise ContractError(f"not a whole feature contract: {sorted(missing)[0]!r} is missing")
         try:
             return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
         except (KeyError, TypeError) as err:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +33,17 @@ def run_demo(
     OutputExistsError
         If the folder holds an earlier demo and ``overwrite`` is off.
     """
-    photos = folder / "photos"
+    photos, mark = folder / "photos", folder / ".verger-demo"
+    if photos.exists() and not mark.exists():
+        raise OutputExistsError(f"DIR={folder}: holds photos of your own; choose another folder")
     if photos.exists() and not config.overwrite:
         raise OutputExistsError(f"DIR={folder}: holds a demo already; --overwrite renders it anew")
     check_environment()  # before a photo is rendered for nothing
     config, notices = choose_model(config, watch)
     with watch("render", None, None):
+        shutil.rmtree(photos, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
         render_dataset(photos, n_classes=classes, per_class=per_class, seed=seed)
     return pipeline.run(str(photos), folder / "result", config, watch=watch, notices=notices)
 

@@ -93,12 +93,13 @@ class Output:
     # Before a run
 
     def prepare(self, *, source: str, overwrite: bool) -> None:
-        """Check that OUT may be written, and make it; changes nothing else.
+        """Check that OUT may be written; changes nothing.
 
         Raises
         ------
         OutputExistsError
-            If it holds anything and ``overwrite`` is off.
+            If it holds anything and ``overwrite`` is off, or if what it holds is no result of
+            Verger's: nothing else is ever replaced.
         ConfigError
             If it lies inside the source, or the source inside it: the report's pictures would
             be listed as photos, or the photos be replaced.
@@ -114,12 +115,21 @@ class Output:
         if taken and not is_folder:
             what = "a link to nowhere" if self.root.is_symlink() else "a file"
             raise OutputError(f"OUT={self.root}: is {what}, not a folder; choose another name")
-        if not overwrite and self._holds_anything():
+        if self._holds_anything():
+            self._check_replaceable(overwrite)
+        self._check_writable()
+
+    def _check_replaceable(self, overwrite: bool) -> None:
+        if not self.run.is_file():
+            raise OutputExistsError(
+                f"OUT={self.root}: is not empty, and holds no result of Verger's; "
+                "choose another folder"
+            )
+        if not overwrite:
             raise OutputExistsError(
                 f"OUT={self.root}: is not empty; choose another folder, "
                 "or --overwrite to replace its result"
             )
-        self._check_writable()
 
     def _check_apart(self, source: str) -> None:
         if "://" in source:

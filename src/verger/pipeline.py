@@ -21,9 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from verger import plots, validate
 from verger.config import Config
-from verger.errors import ErrorRateError, ReduceError, ValidationError
+from verger.errors import (
+    ConfigError,
+    EmptySourceError,
+    ErrorRateError,
+    OutputExistsError,
+    ReduceError,
+    ValidationError,
+)
 from verger.features import featurize, split_outcomes
-from verger.model import Model, load_model
+from verger.model import Model, find_card, load_model
 from verger.output import Output, write_text
 from verger.reduce import (
     SHARES,
@@ -34,7 +41,7 @@ from verger.reduce import (
     to_spark_model,
     transform_features,
 )
-from verger.session import get_session, java_of
+from verger.session import check_environment, get_session, java_of
 from verger.source import Listing, list_photos, read_images
 
 if TYPE_CHECKING:
@@ -116,7 +123,7 @@ def run(
         See :mod:`verger.errors`; what was done before stays in OUT.
     """
     run = Run(Output.at(out), config, watch, notices)
-    _featurize(run, source)
+    _featurize(run, source, reduce=True)
     _validate(run)
     _reduce(run)
     return _report(run)
@@ -127,7 +134,7 @@ def run_featurize(
 ) -> dict[str, Any]:
     """Write ``features/`` and ``rejected/`` alone; see :func:`run`."""
     run = Run(Output.at(out), config, watch)
-    _featurize(run, source)
+    _featurize(run, source, reduce=False)
     return run.output.read_run()
 
 
@@ -139,8 +146,6 @@ def run_reduce(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> 
     OutputExistsError
         If there is a PCA already and ``overwrite`` is off.
     """
-    from verger.errors import OutputExistsError
-
     run = Run(Output.at(out), config, watch)
     run.output.check_table("features")
     if run.output.table("pca").exists() and not config.overwrite:
@@ -187,49 +192,75 @@ class Plan:
     model: Model
 
 
-def plan(run: Run, source: str) -> Plan:
-    """Check the output, list the source and load the model; write nothing.
+def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
+    """Check the output, list the source, and check what can be checked of the PCA.
 
-    Every mistake that can be found before Spark starts is found here.
+    Returns
+    -------
+    Listing or None
+        None with ``reader="spark"``: only Spark can list the source.
     """
     config = run.config
     run.output.prepare(source=source, overwrite=config.overwrite)
-    listing = None
-    if config.reader == "arrow":
-        with run.stage("list"):
-            listing = list_photos(
-                source, glob=config.glob, recursive=config.recursive, label_from=config.label_from
-            )
-    with run.stage("load model"):
-        model = load_model(
-            config.model, weights=config.weights, weights_sha256=config.weights_sha256
+    if config.reader != "arrow":
+        return None
+    with run.stage("list"):
+        listing = list_photos(
+            source, glob=config.glob, recursive=config.recursive, label_from=config.label_from
         )
+    n, k = len(listing.photos), config.components
+    if reduce and isinstance(k, int) and k > n - 1:
+        raise ConfigError(
+            f"components={k} must be between 1 and {n - 1}: the source has {n} photo(s), and n "
+            "photos vary in n - 1 directions"
+        )
+    return listing
+
+
+def plan(run: Run, source: str, *, reduce: bool) -> Plan:
+    """Find every mistake that can be found before Spark starts; write nothing."""
+    listing = check_and_list(run, source, reduce=reduce)
+    with run.stage("load model"):
+        model = _load_model(run.config)
+    check_environment()
     return Plan(listing, model)
 
 
-def describe_plan(source: str, out: str | Path, config: Config) -> dict[str, Any]:
-    """Return the resolved configuration and what a run would do, without starting Spark."""
+def _load_model(config: Config) -> Model:
+    return load_model(config.model, weights=config.weights, weights_sha256=config.weights_sha256)
+
+
+def describe_plan(
+    source: str, out: str | Path, config: Config, *, reduce: bool = True
+) -> dict[str, Any]:
+    """Return the resolved configuration and what a run would do.
+
+    Starts no Spark, writes nothing and downloads nothing.
+    """
     run = Run(Output.at(out), config)
-    planned = plan(run, source)
-    contract = planned.model.contract
-    if planned.listing:
-        photos = planned.listing.photos
-        n_labels = len(photos["label"].unique())
-        listed = (f"read {len(photos):,} photos ({planned.listing.n_bytes / 1e6:,.1f} MB, "
-                  f"{n_labels:,} labels) of {planned.listing.source}")  # fmt: skip
+    listing = check_and_list(run, source, reduce=reduce)
+    if listing:
+        n_labels = len(listing.photos["label"].unique())
+        listed = (
+            f"read {len(listing.photos):,} photos ({listing.n_bytes / 1e6:,.1f} MB, "
+            f"{n_labels:,} labels) of {listing.source}"
+        )
     else:
         listed = f"let Spark list and read {source}"
-    replaced = run.output.run.exists()
-    return {
-        "config": config.as_dict(),
-        "steps": [
-            listed,
-            f"compute {contract.n_features} features of each by {contract.model}, "
-            f"contract {contract.short_hash}",
-            f"{'replace the result in' if replaced else 'write to'} {run.output.root}",
-            f"keep components = {config.components} of a PCA",
-        ],
-    }
+    verb = "replace the result in" if run.output.run.exists() else "write to"
+    steps = [*_model_steps(config), listed, f"{verb} {run.output.root}"]
+    if reduce:
+        steps.append(f"fit a PCA and keep components = {config.components}")
+    return {"config": config.as_dict(), "steps": steps}
+
+
+def _model_steps(config: Config) -> list[str]:
+    if config.built_in_model and config.weights is None:
+        weights = find_card(config.model).weights
+        if weights.find() is None:
+            return [f"fetch the weights of {config.model} from {weights.address()}"]
+    contract = _load_model(config).contract
+    return [f"use {contract.model}, contract {contract.short_hash}: {contract.n_features} features"]
 
 
 def _session(run: Run) -> SparkSession:
@@ -244,10 +275,10 @@ def _session(run: Run) -> SparkSession:
 # The stages
 
 
-def _featurize(run: Run, source: str) -> None:
+def _featurize(run: Run, source: str, *, reduce: bool) -> None:
     """Write ``features/``, ``rejected/`` and ``run.json``."""
     started = datetime.now(UTC)
-    planned = plan(run, source)
+    planned = plan(run, source, reduce=reduce)
     spark = _session(run)
     images = _images(run, spark, source, planned.listing)
     outcomes = featurize(images, model=planned.model, micro_batch=run.config.micro_batch)
@@ -300,8 +331,6 @@ def _count_outcomes(run: Run, outcomes: DataFrame, listing: Listing | None) -> d
             "rows were lost; nothing was written"
         )
     if listed == 0:
-        from verger.errors import EmptySourceError
-
         raise EmptySourceError("source: no file matches; see --glob")
     return {
         "listed": listed, "featurized": featurized, "rejected": rejected, "reasons": reasons,

@@ -8,17 +8,26 @@ part of it is named in the feature contract, and :data:`PREPROCESS_VERSION` coun
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from verger.config import MAX_PIXELS
 from verger.schema import Reason
 
 #: Raised by one whenever the same bytes would give other pixels; part of the contract.
 PREPROCESS_VERSION = 1
+
+#: Formats that photos come in. Pillow knows more, some of which start another program (EPS) or
+#: decode before their size can be looked at (ICO).
+FORMATS = (
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000",
+    "TGA",
+)  # fmt: skip
 
 # Verger has a bound of its own (max_pixels), checked before a pixel is decoded; Pillow's
 # warns where ours refuses, and is one global value for the whole process.
@@ -42,6 +51,9 @@ class DecodeError(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[Reason, str]]:
+        return type(self), (self.reason, self.detail)
 
 
 @dataclass(frozen=True)
@@ -84,41 +96,76 @@ def decode_photo(content: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> 
     """
     image = _open(content, max_pixels)
     try:
-        image.load()
-        rgb = to_rgb(ImageOps.exif_transpose(image))
-        resized = resize_image(rgb, size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata; pixels come or they do not
+            image.load()
+            rgb = to_rgb(turn_upright(image))
+            resized = resize_image(rgb, size)
     except MemoryError as err:
         raise DecodeError(Reason.TOO_MANY_PIXELS, "out of memory while decoding") from err
-    except Exception as err:
-        raise DecodeError(_decode_reason(err), _one_line(err)) from err
+    except Exception as err:  # Pillow's plug-ins raise anything on hostile bytes
+        raise DecodeError(_decode_reason(err, content), _one_line(err)) from err
     return Photo(np.asarray(resized), rgb.width, rgb.height)
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:
     if not content:
         raise DecodeError(Reason.EMPTY, "0 bytes")
     try:
-        image = Image.open(io.BytesIO(content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content), formats=_known_formats())
     except UnidentifiedImageError as err:
         raise DecodeError(_unidentified_reason(content), "no decoder knows these bytes") from err
-    except Exception as err:
-        raise DecodeError(_decode_reason(err), _one_line(err)) from err
+    except Exception as err:  # Pillow's plug-ins raise anything on hostile bytes
+        raise DecodeError(_decode_reason(err, content), _one_line(err)) from err
     if image.width * image.height > max_pixels:
         detail = f"{image.width}x{image.height} is more than max_pixels={max_pixels}"
         raise DecodeError(Reason.TOO_MANY_PIXELS, detail)
     return image
 
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Turn a photo as its EXIF says; EXIF that cannot be read turns nothing.
+
+    Only the one tag is read: Pillow's ``exif_transpose`` writes the whole block anew, and gives
+    up the photo where any other tag is odd.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - a block of noise raises anything
+        return image
+    return image.transpose(turn) if turn is not None else image
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB, transparent pixels onto white.
 
     16-bit greys keep their high byte: Pillow's own conversion clips them, and every photo
-    brighter than 255/65535 would come out white.
+    brighter than 255/65535 would come out white. Mode ``I`` of a PGM is 16 bits too.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        grey = np.asarray(image)
+        transparent = image.info.get("transparency")
+        high = (grey >> 8).astype(np.uint8)
+        if isinstance(transparent, int):
+            high[grey == transparent] = 255
+        return Image.fromarray(high).convert("RGB")
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         white = Image.new("RGBA", seen.size, "white")
@@ -156,26 +203,34 @@ def normalize(
     return scaled
 
 
-_TRUNCATED_WORDS = ("truncated", "not processed", "unexpected end", "premature", "eof")
+_TRUNCATED_WORDS = (
+    "truncated", "not processed", "unexpected end", "premature", "eof", "cannot load this image",
+    "could not create decoder object", "broken data stream", "failed to decode",
+)  # fmt: skip
+_UNSUPPORTED_WORDS = ("unsupported", "not supported", "not available")
 
 
-def _decode_reason(err: Exception) -> Reason:
+def _decode_reason(err: Exception, content: bytes) -> Reason:
     text = str(err).lower()
     if isinstance(err, EOFError) or any(word in text for word in _TRUNCATED_WORDS):
+        # A decoder says the same of a photo that was cut off and of noise behind a good header.
         return Reason.TRUNCATED
-    if isinstance(err, NotImplementedError) or "unsupported" in text or "not available" in text:
+    if isinstance(err, NotImplementedError) or any(word in text for word in _UNSUPPORTED_WORDS):
         return Reason.UNSUPPORTED_FORMAT
-    return Reason.NOT_AN_IMAGE
+    return Reason.TRUNCATED if content.startswith(_PHOTO_MAGIC) else Reason.NOT_AN_IMAGE
 
 
-# First bytes of formats that are photos, though this Pillow may have no decoder for them.
+# First bytes of photos, though this Pillow may not find one behind them.
 _PHOTO_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+_JPEG_XL_MAGIC = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
 
 def _unidentified_reason(content: bytes) -> Reason:
-    if content[4:8] == b"ftyp" or content[:4] == b"\xff\x0a" or content[:4] == b"RIFF":
+    if content[4:8] == b"ftyp" or content.startswith(_JPEG_XL_MAGIC):
         return Reason.UNSUPPORTED_FORMAT
-    return Reason.TRUNCATED if content.startswith(_PHOTO_MAGIC) else Reason.NOT_AN_IMAGE
+    if content.startswith(_PHOTO_MAGIC) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP"):
+        return Reason.TRUNCATED
+    return Reason.NOT_AN_IMAGE
 
 
 def _one_line(err: Exception, limit: int = 200) -> str:

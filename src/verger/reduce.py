@@ -9,6 +9,7 @@ Variances are those of the sample (divided by n - 1), as in Spark's ``PCA`` and 
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,8 @@ class Moments:
         ----------
         vectors : ndarray of shape (n, n_features)
         """
+        if len(vectors) == 0:
+            raise ReduceError("n_samples=0 must be at least 1 for sums")
         values = vectors.astype(np.float64)
         mean = values.mean(axis=0)
         values -= mean
@@ -218,7 +221,7 @@ def _keep(pca: FittedPCA, components: int | float) -> FittedPCA:
     n_features = len(pca.mean)
     ratio = pca.explained_variance_ratio
     rank = int((ratio > _RANK_TOLERANCE).sum())
-    if isinstance(components, float):
+    if not isinstance(components, numbers.Integral):
         return replace(pca, n_components=min(pca.k_for(components), rank))
     if not 1 <= components <= rank:
         limit = (

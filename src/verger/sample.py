@@ -57,13 +57,15 @@ def sample_dataset(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputExistsError(f"DST={target}: is not empty; choose another folder")
     _check_apart(source, target)
-    part = target.with_name(f".{target.name}.part")
+    part = target / ".part"
     try:
         for photo in (photo for photos in chosen.values() for photo in photos):
             copy = part / photo.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(photo, copy)
-        part.replace(target)
+        for name in chosen:
+            (part / name).replace(target / name)
+        part.rmdir()
     except OSError as err:
         shutil.rmtree(part, ignore_errors=True)
         raise OutputError(f"DST={target}: cannot be written: {err}") from err

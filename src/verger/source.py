@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -96,7 +96,7 @@ def list_photos(
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     root = normalize_source(source)
     files = _list_local(root, recursive) if root.startswith("/") else _list_s3(root, recursive)
-    wanted, ignored = _by_glob(files, patterns)
+    wanted, ignored = _by_glob(files, root, patterns)
     if not wanted:
         what = f"no file matches {', '.join(patterns)}" if patterns else "no photo"
         raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
@@ -120,36 +120,51 @@ class _File(NamedTuple):
 
 
 def _list_local(root: str, recursive: bool) -> Iterator[_File]:
-    """Walk a folder, through links to folders too, but into each real folder only once."""
+    """Walk a folder, through links to folders too, but never in a circle."""
     folder = Path(root)
     if not folder.exists():
         raise SourceNotFoundError(f"source {root}: does not exist")
     if not folder.is_dir():
         raise SourceNotFoundError(f"source {root}: is a file; give the folder of the photos")
-    seen: set[tuple[int, int]] = set()
-    waiting = [root]
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
     while waiting:
-        place = waiting.pop()
+        place, above = waiting.pop()
         try:
-            identity = Path(place).stat()
-            if (identity.st_dev, identity.st_ino) in seen:
+            found = Path(place).stat()
+            identity = (found.st_dev, found.st_ino)
+            if identity in above:  # a link to a folder above: a circle
                 continue
-            seen.add((identity.st_dev, identity.st_ino))
-            for entry in os.scandir(place):
-                if entry.is_dir():
-                    if recursive:
-                        waiting.append(entry.path)
-                elif entry.is_file() or entry.is_symlink():
-                    yield _stat(entry)
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if _is(entry.is_dir):
+                        if recursive:
+                            waiting.append((entry.path, above | {identity}))
+                    elif _is(entry.is_file) or _leads_nowhere(entry):
+                        yield _stat(entry)
         except OSError as err:
             raise SourceError(f"source {place}: cannot be listed: {err.strerror}") from err
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:  # a link to itself
+        return False
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link without a target: listed, and then rejected, never just lost.
+
+    Links to pipes and devices are no photos: they may never end.
+    """
+    return entry.is_symlink() and not _is(Path(entry.path).exists)
 
 
 def _stat(entry: os.DirEntry[str]) -> _File:
     try:
         found = entry.stat()
-    except OSError:  # a link to nowhere is listed, and then rejected: nothing is lost silently
-        return _File(entry.path, 0, entry.stat(follow_symlinks=False).st_mtime_ns)
+    except OSError:
+        return _File(entry.path, 0, 0)
     return _File(entry.path, found.st_size, found.st_mtime_ns)
 
 
@@ -171,11 +186,13 @@ def _list_s3(root: str, recursive: bool) -> Iterator[_File]:
             yield _File(f"s3://{info.path}", info.size or 0, info.mtime_ns or 0)
 
 
-def _by_glob(files: Iterable[_File], glob: tuple[str, ...]) -> tuple[list[_File], dict[str, int]]:
+def _by_glob(
+    files: Iterable[_File], root: str, glob: tuple[str, ...]
+) -> tuple[list[_File], dict[str, int]]:
     wanted: list[_File] = []
     ignored: Counter[str] = Counter()
     for file in files:
-        why = _left_out(file.path, glob)
+        why = _left_out(file.path, file.path.removeprefix(root), glob)
         if why is None:
             wanted.append(file)
         else:
@@ -183,10 +200,13 @@ def _by_glob(files: Iterable[_File], glob: tuple[str, ...]) -> tuple[list[_File]
     return wanted, dict(ignored.most_common())
 
 
-def _left_out(path: str, glob: tuple[str, ...]) -> str | None:
-    """Return what a file that is no photo is counted under, or None for a photo."""
+def _left_out(path: str, below: str, glob: tuple[str, ...]) -> str | None:
+    """Return what a file that is no photo is counted under, or None for a photo.
+
+    ``below`` is the part of the path below the source.
+    """
     name = path.rsplit("/", 1)[-1]
-    if name.startswith("."):
+    if "/." in below:  # itself, or a folder that it is in
         return "hidden"
     if not matches(name, glob):
         return PurePosixPath(name).suffix.lower() or "no suffix"

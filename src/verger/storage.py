@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -42,15 +42,15 @@ def normalize_source(source: str) -> str:
     scheme = scheme.lower() if address else ""
     if scheme in ("s3", "s3a", "s3n"):
         if not rest.strip("/") or rest.startswith("/"):
-            raise ConfigError(f"source {source!r}: must be s3://bucket or s3://bucket/prefix")
+            raise ConfigError(f"{source!r}: must be s3://bucket or s3://bucket/prefix")
         return "s3://" + rest.rstrip("/")
     if scheme == "file":
-        parts = urlsplit(source)
-        if parts.netloc not in ("", "localhost") or not parts.path:
-            raise ConfigError(f"source {source!r}: must be file:///folder, with three slashes")
-        return os.path.abspath(unquote(parts.path))
+        folder = rest.removeprefix("localhost")
+        if not folder.startswith("/"):
+            raise ConfigError(f"{source!r}: must be file:///folder, with three slashes")
+        return os.path.abspath(unquote(folder))
     if not source.strip():
-        raise ConfigError("source '': must be a folder, or s3://bucket/prefix")
+        raise ConfigError("'' is no folder: name one, or s3://bucket/prefix")
     return source if scheme else os.path.abspath(os.path.expanduser(source))
 
 
@@ -74,7 +74,7 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
 
     Raises
     ------
-    SourceError
+    ConfigError
         If only Hadoop may know the scheme.
     """
     if path.startswith("s3://"):
@@ -82,7 +82,7 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
         return _s3(inner.split("/", 1)[0]), inner
     if "://" in path:
         scheme = path.split("://", 1)[0]
-        raise SourceError(
+        raise ConfigError(
             f"source {path}: the arrow reader knows folders and s3://, not {scheme}://; "
             "use --reader spark"
         )
@@ -124,9 +124,13 @@ def _read_bytes(path: str) -> bytes:
 
 
 def read_ahead(
-    paths: Iterator[str], *, in_flight: int = READS_IN_FLIGHT
+    paths: Iterable[str], *, in_flight: int = READS_IN_FLIGHT
 ) -> Iterator[bytes | Unread]:
-    """Read files in order, several at a time; at most ``in_flight`` are held in memory."""
+    """Read files in order, several at a time.
+
+    Beside the one that is handed out, at most ``in_flight`` are held in memory.
+    """
+    paths = iter(paths)
     with ThreadPoolExecutor(in_flight) as pool:
         waiting: list[Future[bytes | Unread]] = [
             pool.submit(read_photo, path) for path in islice(paths, in_flight)

@@ -393,7 +393,7 @@ def test_the_file_comes_first_and_flags_win(
         (["models", "show", "nope"], "model='nope' must be one of"),
         (["models", "fetch", "nope"], "model='nope' must be one of"),
         (["sample", "nope", "b"], "SRC=nope: does not exist"),
-        (["sample", ".", "b", "--classes", "0"], "classes=0 must be at least 1"),
+        (["sample", "a", "b", "--classes", "0"], "classes=0 must be at least 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -462,7 +462,7 @@ class _JobFailed(Exception):
     [
         (OutputExistsError("OUT=x: is not empty"), 2, "verger: OUT=x: is not empty"),
         (
-            ErrorRateError("3 of 4 photos\n  were rejected"),
+            ErrorRateError("3 of 4 photos\nwere rejected"),
             1,
             "verger: 3 of 4 photos were rejected",
         ),

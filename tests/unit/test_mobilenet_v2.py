@@ -13,15 +13,17 @@ from typing import Any, get_args
 import h5py
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from weights import Layout, write_random_weights
 
+from verger.contract import FeatureContract
 from verger.errors import WeightsError
 from verger.model import Model, Predictor, golden_pixels, load_model
 from verger.model.graph import BatchNorm, GraphWriter, same_pads
 from verger.model.mobilenet_v2 import write_graph
+from weights import Layout, write_random_weights
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_random.npz"
 LAYOUTS = (*get_args(Layout), "whole model")
@@ -133,17 +135,15 @@ def test_other_input_sizes_are_written_too(random_weights: dict[str, Path], size
     assert shapes["input_layer"] == (size, size, 3)
     assert shapes["Conv1"] == (size // 2, size // 2, 32)
     assert shapes["out_relu"] == (size // 32, size // 32, 1280)
-    contract = load_contract(size)
+    contract = contract_for(size)
     features = Predictor(contract, graph.to_bytes()).predict(golden_pixels(size)[None])
     assert features.shape == (1, 1280)
     assert np.isfinite(features).all()
 
 
-def load_contract(size: int) -> Any:
-    from verger.contract import FeatureContract
-
+def contract_for(size: int) -> FeatureContract:
     return FeatureContract(
-        model="mobilenet_v2", weights_sha256="0" * 64, input_size=size, n_features=1280,
+        model="mobilenet_v2", weights_sha256="0" * 64, graph="test", input_size=size, n_features=1280,
         mean=(127.5,), std=(127.5,),
     )  # fmt: skip
 
@@ -408,8 +408,6 @@ def test_same_pads_are_tensorflows(kernel: int, stride: int, size: int) -> None:
 
 def test_convolution_of_stride_2_pads_after() -> None:
     """A 3x3 convolution of stride 2 on an even size sees the first pixels, and zeros at the end."""
-    import onnxruntime as ort
-
     graph = GraphWriter(4)
     x = graph.input("input")
     kernel = np.zeros((3, 3, 3, 3))

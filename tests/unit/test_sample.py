@@ -77,15 +77,17 @@ def test_a_seed_is_a_sample(orchard: Path, tmp_path: Path) -> None:
     assert draw(orchard, tmp_path / "3", **options) == first
 
 
-def test_a_sample_does_not_depend_on_where_it_is(orchard: Path, tmp_path: Path) -> None:
-    """The same names draw the same photos, wherever the folder is and as it was filled."""
-    moved = tmp_path / "elsewhere" / "moved"
-    for path in sorted(orchard.rglob("*"), reverse=True):
-        if path.is_file():
-            (moved / path.relative_to(orchard)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, moved / path.relative_to(orchard))
+def test_a_sample_does_not_depend_on_the_file_system(
+    orchard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same names draw the same photos, wherever the folder is and in any order of its names."""
     options = {"classes": 4, "per_class": 3, "seed": 7}
-    assert draw(moved, tmp_path / "1", **options) == draw(orchard, tmp_path / "2", **options)
+    first = draw(orchard, tmp_path / "1", **options)
+    moved = shutil.copytree(orchard, tmp_path / "elsewhere" / "moved")
+    iterdir = Path.iterdir
+    for i, turn in enumerate((sorted, lambda entries: sorted(entries, reverse=True))):
+        monkeypatch.setattr(Path, "iterdir", lambda folder, turn=turn: iter(turn(iterdir(folder))))
+        assert draw(moved, tmp_path / f"turned {i}", **options) == first
 
 
 def test_other_seeds_draw_other_photos(orchard: Path, tmp_path: Path) -> None:
@@ -137,17 +139,31 @@ def test_a_source_that_is_none(orchard: Path, tmp_path: Path) -> None:
 def test_a_target_that_is_not_empty(orchard: Path, tmp_path: Path) -> None:
     """A folder that holds anything, and a file, are refused and stay as they are."""
     fill(tmp_path / "out", "mine.txt")
-    for target in (tmp_path / "out", tmp_path / "out" / "mine.txt", orchard):
+    for target in (tmp_path / "out", tmp_path / "out" / "mine.txt"):
         with pytest.raises(OutputExistsError, match=f"DST={target}: is not empty; choose another"):
             sample_dataset(orchard, target, classes=1, per_class=1)
     assert copied(tmp_path / "out") == ["mine.txt"]
 
 
-def test_a_target_that_is_empty_or_deep(orchard: Path, tmp_path: Path) -> None:
-    """An empty folder is filled, and missing parents are made."""
-    (tmp_path / "empty").mkdir()
-    assert len(draw(orchard, tmp_path / "empty", classes=1, per_class=1)) == 1
-    assert len(draw(orchard, tmp_path / "a" / "b" / "c", classes=1, per_class=1)) == 1
+def test_a_target_that_is_empty_or_deep(
+    orchard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty folder is filled, the current one and a linked one too, and parents are made."""
+    for name in ("empty", "here", "real"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "here")
+    for target in (tmp_path / "empty", tmp_path / "a" / "b" / "c", tmp_path / "link", Path()):
+        assert len(draw(orchard, target, classes=1, per_class=1)) == 1
+    assert len(copied(tmp_path / "here")) == len(copied(tmp_path / "real")) == 1
+
+
+def test_a_source_is_no_target(orchard: Path) -> None:
+    """A data set is never sampled onto itself."""
+    before = copied(orchard)
+    with pytest.raises(VergerError, match=f"DST={orchard}: "):
+        sample_dataset(orchard, orchard, classes=1, per_class=1)
+    assert copied(orchard) == before
 
 
 def test_a_target_that_cannot_be_written(orchard: Path, tmp_path: Path) -> None:

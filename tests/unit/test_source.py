@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verger import source
 from verger.config import IMAGE_SUFFIXES
 from verger.errors import (
     ConfigError,
@@ -155,11 +155,27 @@ def test_an_empty_file_is_listed(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_no_photo(tmp_path: Path) -> None:
-    """Folders, pipes and dangling links with a photo's name are passed over."""
+    """Folders, pipes and links to pipes, which a read would wait for, are passed over."""
     fill(tmp_path, "1.jpg", "folder.jpg/2.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
-    (tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "link.jpg").symlink_to("pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
     assert listed(tmp_path) == ["1.jpg", "folder.jpg/2.jpg"]
+
+
+def test_a_link_to_nowhere_is_listed(tmp_path: Path) -> None:
+    """A photo whose file is missing is listed with length 0, so that it is rejected and counted."""
+    fill(tmp_path, "1.jpg")
+    (tmp_path / "2.jpg").symlink_to("nowhere.jpg")
+    rows = list_photos(str(tmp_path)).photos.to_pylist()
+    assert [(Path(row["path"]).name, row["length"]) for row in rows] == [("1.jpg", 1), ("2.jpg", 0)]
+
+
+def test_a_link_to_itself_stops_no_listing(tmp_path: Path) -> None:
+    """A link that leads nowhere but to itself costs at most its own photo."""
+    fill(tmp_path, "1.jpg")
+    (tmp_path / "2.jpg").symlink_to("2.jpg")
+    assert set(listed(tmp_path)) - {"2.jpg"} == {"1.jpg"}
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
@@ -180,6 +196,37 @@ def test_a_link_to_a_folder_above_adds_no_photo(tmp_path: Path) -> None:
     except VergerError:
         return
     assert len(paths) == len({os.path.realpath(path) for path in paths})
+
+
+class Turned:
+    """``os.scandir`` in another order."""
+
+    def __init__(self, entries: Any, turn: Any) -> None:
+        with entries:
+            self.entries = turn(entries, key=lambda entry: entry.name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.entries)
+
+    def __enter__(self) -> Any:
+        return iter(self)
+
+    def __exit__(self, *args: object) -> None:
+        """Have nothing to close."""
+
+
+def test_a_folder_and_a_link_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photo keeps its own folder's name beside links to it, in whatever order they are found."""
+    fill(tmp_path, "pears/1.jpg")
+    (tmp_path / "apples").symlink_to("pears")
+    (tmp_path / "quinces").symlink_to("pears")
+    scandir = os.scandir
+    found = []
+    for turn in (sorted, lambda entries, key: sorted(entries, key=key, reverse=True)):
+        monkeypatch.setattr(os, "scandir", lambda path, turn=turn: Turned(scandir(path), turn))
+        found.append(listed(tmp_path))
+    assert found[0] == found[1]
+    assert "pears/1.jpg" in found[0]
 
 
 # Labels
@@ -280,14 +327,17 @@ def test_a_scheme_that_only_hadoop_knows(address: str) -> None:
 
 
 def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the file system while listing is told with the source and the reason."""
+    """An error of the file system while listing is told with the folder and the reason."""
+    fill(tmp_path, "1.jpg", "closed/2.jpg")
+    scandir = os.scandir
 
-    class Broken:
-        def get_file_info(self, _: object) -> None:
+    def closed(path: Any) -> Any:
+        if str(path).endswith("closed"):
             raise PermissionError(13, "Permission denied")
+        return scandir(path)
 
-    monkeypatch.setattr(source, "filesystem_of", lambda path: (Broken(), path))
-    with pytest.raises(SourceError, match=r"cannot be listed: \[Errno 13\] Permission denied"):
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(SourceError, match=r"closed: cannot be listed: .*Permission denied"):
         list_photos(str(tmp_path))
 
 

@@ -18,7 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from verger.contract import FeatureContract
-from verger.errors import ContractError, UnknownModelError, WeightsError, WeightsNotFoundError
+from verger.errors import (
+    ConfigError,
+    ContractError,
+    UnknownModelError,
+    WeightsError,
+    WeightsNotFoundError,
+)
 from verger.model.weights import OnProgress, WeightsSource, check_sha256, sha256_of
 from verger.preprocess import decode_photo, normalize
 
@@ -27,6 +33,9 @@ if TYPE_CHECKING:
 
 Vector = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
+
+#: Raised by one whenever the writers of the built-in graphs would compute other features.
+GRAPH_VERSION = 1
 
 #: Largest difference of one feature between two machines that run the same contract. Kernels
 #: differ between AVX2, AVX-512 and ARM; seen are 2e-5 where features reach 5.5.
@@ -79,7 +88,7 @@ CARDS: dict[str, ModelCard] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
     """A model ready to be broadcast: an ONNX graph and the contract that it keeps.
 
@@ -263,14 +272,16 @@ def load_model(
         If they are damaged or not this model's.
     """
     if name.lower().endswith(".onnx"):
+        if weights is not None:
+            raise ConfigError(f"weights={str(weights)!r}: model={name!r} has its weights inside")
         return _load_custom(Path(name), weights_sha256)
     card = find_card(name)
     path = _weights_path(card, weights, on_progress)
     digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
     graph = _writer(name)(path, size=card.input_size)
     contract = FeatureContract(
-        model=name, weights_sha256=digest, input_size=card.input_size,
-        n_features=card.n_features, mean=card.mean, std=card.std,
+        model=name, weights_sha256=digest, graph=f"{name} {GRAPH_VERSION}",
+        input_size=card.input_size, n_features=card.n_features, mean=card.mean, std=card.std,
     )  # fmt: skip
     onnx_bytes = graph.to_bytes()
     golden = _golden(contract, onnx_bytes)
@@ -302,7 +313,8 @@ def _weights_path(
         return card.weights.fetch(on_progress)
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise WeightsNotFoundError(f"weights {path}: no such file")
+        what = "is a folder; name the file in it" if path.is_dir() else "no such file"
+        raise WeightsNotFoundError(f"weights {path}: {what}")
     return path
 
 
@@ -325,8 +337,8 @@ def _load_custom(path: Path, weights_sha256: str | None) -> Model:
     digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
     custom = read_custom(path)
     contract = FeatureContract(
-        model=path.name, weights_sha256=digest, input_size=custom.size,
-        n_features=custom.n_features, mean=custom.mean, std=custom.std,
+        model=path.name, weights_sha256=digest, graph=f"output {custom.output}",
+        input_size=custom.size, n_features=custom.n_features, mean=custom.mean, std=custom.std,
     )  # fmt: skip
     return Model(
         contract=contract, onnx=custom.onnx, golden=_golden(contract, custom.onnx),
@@ -335,14 +347,28 @@ def _load_custom(path: Path, weights_sha256: str | None) -> Model:
 
 
 def _golden(contract: FeatureContract, graph: bytes) -> Vector:
-    pixels = golden_pixels(contract.input_size)[None]
-    golden: Vector = Predictor(contract, graph).predict(pixels)[0]
+    pixels = golden_pixels(contract.input_size)
+    predictor = Predictor(contract, graph)
+    golden: Vector = predictor.predict(pixels[None])[0]
     if golden.shape != (contract.n_features,) or not np.isfinite(golden).all():
         raise WeightsError(
             f"model {contract.model}: the golden photo gives shape {golden.shape} with "
             f"{int((~np.isfinite(golden)).sum())} values not finite, not ({contract.n_features},)"
         )
+    _check_batches(predictor, pixels, golden)
     return golden
+
+
+def _check_batches(predictor: Predictor, pixels: Pixels, alone: Vector) -> None:
+    """Refuse a graph whose features of a photo depend on the other photos."""
+    try:
+        together = predictor.predict(np.stack([255 - pixels, pixels]))
+    except Exception as err:  # onnxruntime's errors share no public base
+        raise WeightsError(f"model {predictor.contract.model}: takes no two photos: {err}") from err
+    if together.shape != (2, len(alone)) or not np.allclose(together[1], alone, 1e-3, 1e-4):
+        raise WeightsError(
+            f"model {predictor.contract.model}: features of a photo depend on the photos beside it"
+        )
 
 
 def published_golden(name: str) -> Vector | None:

@@ -12,6 +12,7 @@ What is done to the pixels cannot be read off an ONNX file, so a TOML card besid
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ class CustomGraph:
     ----------
     onnx : bytes
         Input ``image`` (n, size, size, 3) float32, first output (n, n_features).
+    output : str
+        Which of the graph's outputs the features are.
     size, n_features : int
     mean, std : tuple of float
         In units of a pixel.
@@ -41,6 +44,7 @@ class CustomGraph:
     """
 
     onnx: bytes
+    output: str
     size: int
     n_features: int
     mean: tuple[float, ...]
@@ -69,7 +73,7 @@ def read_custom(path: Path) -> CustomGraph:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise WeightsError(f"{path}: not a valid ONNX graph: {_first_line(err)}") from err
     return CustomGraph(
-        onnx=bytes(model.SerializeToString()), size=size, n_features=n_features,
+        onnx=bytes(model.SerializeToString()), output=output, size=size, n_features=n_features,
         mean=card["mean"], std=card["std"], license=card.get("license", "not declared"),
         layers=_summary(model, n_features),
     )  # fmt: skip
@@ -88,13 +92,22 @@ def _read_card(path: Path) -> dict[str, Any]:
     unknown = sorted(set(card) - _KEYS)
     if unknown:
         raise ConfigError(f"{path}: unknown key {unknown[0]!r}; known keys: {sorted(_KEYS)}")
+    for name, kind in (("input_size", int), ("output", str), ("license", str)):
+        if name in card and type(card[name]) is not kind:
+            raise ConfigError(f"{path}: {name} = {card[name]!r} must be {kind.__name__}")
+    if card.get("input_size", 1) < 1:
+        raise ConfigError(f"{path}: input_size = {card['input_size']} must be at least 1")
     return card | {name: _per_channel(path, name, card.get(name)) for name in ("mean", "std")}
 
 
 def _per_channel(path: Path, name: str, value: Any) -> tuple[float, ...]:
     values = value if isinstance(value, list) else [value]
-    if len(values) not in (1, 3) or not all(type(v) in (int, float) for v in values):
-        raise ConfigError(f"{path}: {name} = {value!r} must be one number or a list of 1 or 3")
+    if len(values) not in (1, 3) or not all(
+        type(v) in (int, float) and math.isfinite(v) for v in values
+    ):
+        raise ConfigError(
+            f"{path}: {name} = {value!r} must be one finite number or a list of 1 or 3"
+        )
     if name == "std" and not all(v > 0 for v in values):
         raise ConfigError(f"{path}: std = {value!r} must be above 0")
     return tuple(float(v) for v in values)
@@ -102,11 +115,19 @@ def _per_channel(path: Path, name: str, value: Any) -> tuple[float, ...]:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
-        return onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except OSError as err:
         raise WeightsError(f"{path}: cannot be read: {err.strerror or err}") from err
-    except Exception as err:
+    except Exception as err:  # protobuf's DecodeError has no public home
         raise WeightsError(f"{path}: not an ONNX file: {_first_line(err)}") from err
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+        raise WeightsError(
+            f"{path}: keeps its weights in files beside it, which no sum covers; "
+            "save it as one: onnx.save(onnx.load(path), new_path)"
+        )
+    # Before version 4 every weight had to be an input too.
+    model.ir_version = max(model.ir_version, 4)
+    return model
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | None]:
@@ -151,8 +172,9 @@ def _vector_output(path: Path, model: onnx.ModelProto, declared: str | None) -> 
             f"{path.with_suffix('.toml')}: output = {declared!r} must be one of {list(outputs)}"
         )
     dims = outputs[str(name)]
-    width = next((d for d in dims[1:] if d != 1), 1) if len(dims) > 1 else None
-    if not width or any(d != 1 for d in dims[1:] if d != width):
+    wide = [d for d in dims[1:] if d != 1]
+    width = wide[0] if len(wide) == 1 else 1 if dims[1:] and not wide else None
+    if not width:
         raise WeightsError(f"{path}: output {name!r} of shape {dims} is not one vector a photo")
     return str(name), int(width)
 

@@ -115,7 +115,9 @@ class _TensorReader:
         try:
             self.file = h5py.File(path, "r")
             self.queues = self._queues()
-        except (OSError, KeyError) as err:
+        except (OSError, KeyError, AttributeError, TypeError, ValueError) as err:
+            if isinstance(err, WeightsError):
+                raise
             raise WeightsError(
                 f"weights {path}: not a readable file of Keras weights: {err}"
             ) from err
@@ -140,7 +142,10 @@ class _TensorReader:
                 f"weights {self.path}: not MobileNetV2 1.0 without top: layer {layer!r} needs "
                 f"shapes {list(shapes)}, the file has {list(found)} in {name!r}"
             )
-        tensors = [np.asarray(dataset, dtype=np.float64) for dataset in datasets]
+        try:
+            tensors = [np.asarray(dataset, dtype=np.float64) for dataset in datasets]
+        except (OSError, TypeError, ValueError) as err:
+            raise WeightsError(f"weights {self.path}: layer {name!r} is damaged: {err}") from err
         if not all(np.isfinite(tensor).all() for tensor in tensors):
             raise WeightsError(f"weights {self.path}: layer {name!r} holds NaN or infinity")
         return tensors

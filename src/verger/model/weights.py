@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verger.config import verger_home
-from verger.errors import WeightsError, WeightsNotFoundError
+from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
 
 #: Told (bytes so far, bytes in all) while a download runs.
 OnProgress = Callable[[int, int], None]
@@ -122,6 +122,8 @@ class WeightsSource:
         """Return the address that a download would use."""
         mirror = os.environ.get("VERGER_WEIGHTS_URL")
         if self.url and mirror:
+            if not mirror.startswith(("http://", "https://")):
+                raise ConfigError(f"VERGER_WEIGHTS_URL={mirror!r} must begin with https://")
             return f"{mirror.rstrip('/')}/{self.file_name}"
         return self.url
 
@@ -144,7 +146,7 @@ def check_sha256(path: Path, expected: str) -> str:
     if found != expected.lower():
         raise WeightsError(
             f"weights {path}: sha256 {found} is not the expected {expected}; "
-            "delete the file or correct the sum"
+            "correct the sum, or use the right file"
         )
     return found
 
@@ -159,7 +161,7 @@ def _download(url: str, path: Path, source: WeightsSource, on_progress: OnProgre
             part.unlink()
             raise WeightsError(f"{url}: sent {size} bytes instead of {source.size_bytes}")
         digest = sha256_of(part)
-        if source.sha256 is not None and digest != source.sha256:
+        if source.sha256 is not None and digest != source.sha256.lower():
             part.unlink()
             raise WeightsError(f"{url}: sent sha256 {digest} instead of {source.sha256}")
         path.with_name(path.name + ".sha256").write_text(digest + "\n", "ascii")
@@ -187,7 +189,7 @@ def _fetch_with_retries(
 def _may_pass(err: Exception) -> bool:
     """Whether trying again can help: not for a name that does not resolve, nor for a 404."""
     if isinstance(err, urllib.error.HTTPError):
-        return err.code in (408, 429) or err.code >= 500
+        return err.code in (408, 416, 429) or err.code >= 500
     reason = getattr(err, "reason", err)
     return not isinstance(reason, (ConnectionRefusedError, PermissionError)) and (
         type(reason).__name__ != "gaierror"
@@ -204,15 +206,27 @@ def _fetch_rest(
     request = urllib.request.Request(  # noqa: S310 - https, or the mirror that the user named
         url, headers={"Range": f"bytes={done}-"} if done else {}
     )
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
+    except urllib.error.HTTPError as err:
+        err.close()
+        if err.code == 416:  # nothing beyond what is here: it was of another file
+            part.unlink(missing_ok=True)
+        raise
+    with answer:
         if answer.status != 206:
             done = 0
         announced = int(answer.headers.get("Content-Length") or 0)
         total = size_bytes or done + announced
+        if announced and done + announced != total:
+            # A log-in page of the network, or another file: nothing of it is kept.
+            raise http.client.HTTPException(
+                f"it offers {done + announced} bytes instead of {total}"
+            )
         with part.open("ab" if done else "wb") as file:
             while chunk := answer.read(CHUNK_BYTES):
                 done += file.write(chunk)
                 if on_progress:
                     on_progress(done, total)
-    if announced and done < total:
+    if done < total:
         raise http.client.IncompleteRead(b"", total - done)

@@ -183,15 +183,15 @@ def _sprite(paths: Sequence[str]) -> tuple[dict[str, int], bytes | None]:
 
 def _read_reachable(paths: Sequence[str]) -> Sequence[bytes | Unread]:
     """Read the photos on the driver; with a source that only Hadoop reaches there are none."""
-    from verger.errors import SourceError
+    from verger.errors import ConfigError, SourceError
 
     if not paths:
         return []
     try:
         filesystem_of(paths[0])
-    except SourceError:
+    except (ConfigError, SourceError):
         return []
-    return list(read_ahead(iter(paths)))
+    return list(read_ahead(paths))
 
 
 def _rejected_rows(rejected: DataFrame) -> list[dict[str, Any]]:
