@@ -52,7 +52,6 @@ def test_the_record_reconciles_with_the_tables(finished: Path) -> None:
     stages = [
         "list",
         "load model",
-        "start Spark",
         "featurize",
         "write",
         "validate",
@@ -124,10 +123,11 @@ def test_too_many_rejected_photos_fail_the_run_and_keep_what_was_done(
     source.mkdir()
     shutil.copy(min(photos.rglob("*.jpg")), source / "good.jpg")
     (source / "bad.jpg").write_text("no photo")
+    share = dataclasses.replace(CONFIG, components=0.9)
     with pytest.raises(ErrorRateError, match=r"1 of 2 photos were rejected \(1 not an image\)"):
-        pipeline.run(str(source), out, CONFIG)
+        pipeline.run(str(source), out, share)
     assert len(read(out / "features")) == len(read(out / "rejected")) == 1
-    config = dataclasses.replace(CONFIG, max_error_rate=1.0, overwrite=True)
+    config = dataclasses.replace(share, max_error_rate=1.0, overwrite=True)
     with pytest.raises(ReduceError, match="n_samples=1 must be at least 2"):
         pipeline.run(str(source), out, config)
 
@@ -138,7 +138,7 @@ def test_all_rejected_is_still_a_ledger(spark: SparkSession, tmp_path: Path) -> 
     source.mkdir()
     (source / "bad.jpg").write_text("no photo")
     with pytest.raises(ErrorRateError):
-        pipeline.run(str(source), out, CONFIG)
+        pipeline.run(str(source), out, dataclasses.replace(CONFIG, components=0.9))
     assert read(out / "features") == {}
     (row,) = read(out / "rejected").values()
     assert (row["reason"], row["length"]) == ("not an image", 8)
