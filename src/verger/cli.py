@@ -134,9 +134,9 @@ def _watch(config: Config | None = None) -> Watch:
         return draw
 
     @contextmanager
-    def watch(name: str, total: int | None, spark: Any) -> Iterator[None]:
-        with draw(name, total, spark):
-            yield
+    def watch(name: str, total: int | None, spark: Any) -> Iterator[Any]:
+        with draw(name, total, spark) as on_progress:
+            yield on_progress
         if name == "start Spark":
             click.echo(f"Spark's page: {_spark_page()}", err=True)
 

@@ -15,6 +15,7 @@ from verger.render import render_dataset
 from verger.session import check_environment
 
 if TYPE_CHECKING:
+    from verger.model.weights import OnProgress
     from verger.pipeline import Watch
 
 FALLBACK = "efficientnet_lite0"
@@ -52,8 +53,8 @@ def choose_model(config: Config, watch: Watch) -> tuple[Config, tuple[str, ...]]
     """Return the configuration with a model whose weights can be had, and what to say of it."""
     if config.model != "mobilenet_v2" or config.weights:
         return config, ()
-    with watch("fetch weights", None, None):
-        missing = _try_weights(config.model)
+    with watch("fetch weights", None, None) as on_progress:
+        missing = _try_weights(config.model, on_progress)
     if missing is not None:
         notice = (
             f"MobileNetV2's published weights cannot be had here ({missing}), so this demo "
@@ -64,10 +65,10 @@ def choose_model(config: Config, watch: Watch) -> tuple[Config, tuple[str, ...]]
     return config, ()
 
 
-def _try_weights(name: str) -> str | None:
+def _try_weights(name: str, on_progress: OnProgress | None) -> str | None:
     """Find or fetch the weights of a model; return why they cannot be had, or None."""
     try:
-        find_card(name).weights.fetch()
+        find_card(name).weights.fetch(on_progress)
     except WeightsNotFoundError as err:
         cause = err.__cause__
         return str(getattr(cause, "reason", None) or cause or err)

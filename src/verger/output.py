@@ -197,7 +197,11 @@ class Output:
 
     def write_run(self, values: dict[str, Any]) -> None:
         """Replace ``run.json`` in one step."""
-        write_text(self.run, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+        write_text(self.run, _as_json(values))
+
+    def stage_run(self, values: dict[str, Any]) -> None:
+        """Write ``run.json`` into staging, to be published with the tables that it is about."""
+        write_text(self.staging / self.run.name, _as_json(values))
 
     def start_staging(self) -> Path:
         """Make an empty staging folder."""
@@ -231,6 +235,10 @@ class Output:
                 target.replace(origin)
             raise OutputError(f"OUT={self.root}: cannot be replaced: {err}") from err
         shutil.rmtree(self.staging)
+
+
+def _as_json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def _move(origin: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:

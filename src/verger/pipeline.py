@@ -47,6 +47,8 @@ from verger.source import Listing, list_photos, read_images
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from verger.model.weights import OnProgress
+
 #: Shows that a stage runs: (name, number of photos or None, session whose tasks tell how far
 #: it is or None) to a context that lasts as long as the stage.
 Watch = Callable[[str, "int | None", "SparkSession | None"], AbstractContextManager[Any]]
@@ -83,11 +85,11 @@ class Run:
     @contextmanager
     def stage(
         self, name: str, total: int | None = None, spark: SparkSession | None = None
-    ) -> Iterator[None]:
-        """Time a stage and show that it runs."""
+    ) -> Iterator[OnProgress | None]:
+        """Time a stage and show that it runs; yields what may be told of fetched bytes."""
         start = time.perf_counter()
-        with self.watch(name, total, spark):
-            yield
+        with self.watch(name, total, spark) as on_progress:
+            yield on_progress
         self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - start, 3)
 
 
@@ -209,9 +211,13 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
             source, glob=config.glob, recursive=config.recursive, label_from=config.label_from
         )
     n, k = len(listing.photos), config.components
+    if reduce and n == 1:
+        raise ConfigError(
+            f"source {source}: has 1 photo, and a PCA needs 2; verger featurize needs no more"
+        )
     if reduce and isinstance(k, int) and k > n - 1:
         raise ConfigError(
-            f"components={k} must be between 1 and {n - 1}: the source has {n} photo(s), and n "
+            f"components={k} must be between 1 and {n - 1}: the source has {n} photos, and n "
             "photos vary in n - 1 directions"
         )
     return listing
@@ -220,14 +226,19 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
 def plan(run: Run, source: str, *, reduce: bool) -> Plan:
     """Find every mistake that can be found before Spark starts; write nothing."""
     listing = check_and_list(run, source, reduce=reduce)
-    with run.stage("load model"):
-        model = _load_model(run.config)
+    with run.stage("load model") as on_progress:
+        model = _load_model(run.config, on_progress)
     check_environment()
     return Plan(listing, model)
 
 
-def _load_model(config: Config) -> Model:
-    return load_model(config.model, weights=config.weights, weights_sha256=config.weights_sha256)
+def _load_model(config: Config, on_progress: OnProgress | None = None) -> Model:
+    return load_model(
+        config.model,
+        weights=config.weights,
+        weights_sha256=config.weights_sha256,
+        on_progress=on_progress,
+    )
 
 
 def describe_plan(
@@ -288,18 +299,18 @@ def _featurize(run: Run, source: str, *, reduce: bool) -> None:
         with run.stage("write"):
             staging = run.output.start_staging()
             _write_outcomes(outcomes, staging, counts, run.config)
-            stale = tuple(name for name in _DERIVED if (run.output.root / name).exists())
-            run.output.publish(("features", "rejected"), stale=stale)
-            run.output.write_run(describe_run(run, source, planned, counts, started, spark))
+            record = describe_run(run, source, planned, counts, started, spark)
+            run.output.stage_run(record)
+            run.output.publish(("features", "rejected", "run.json"), stale=_DERIVED)
     finally:
         outcomes.unpersist()
+    _save(run, record)
     _check_error_rate(run, counts)
 
 
 #: What is derived from the features, and goes when they are replaced.
 _DERIVED = (
     "pca", "models", "explained_variance.csv", "scree.png", "report.html", "report.json",
-    "run.json",
 )  # fmt: skip
 
 

@@ -22,11 +22,10 @@ from verger.schema import Reason
 #: Raised by one whenever the same bytes would give other pixels; part of the contract.
 PREPROCESS_VERSION = 1
 
-#: Formats that photos come in. Pillow knows more, some of which start another program (EPS) or
-#: decode before their size can be looked at (ICO).
+#: Formats that photos come in. Pillow knows more: some start another program (EPS), decode before
+#: their size can be looked at (ICO), or come out black where they are cut off (JPEG 2000).
 FORMATS = (
-    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "PPM", "JPEG2000",
-    "TGA",
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "PPM",
 )  # fmt: skip
 
 # Verger has a bound of its own (max_pixels), checked before a pixel is decoded; Pillow's
@@ -222,11 +221,17 @@ def _decode_reason(err: Exception, content: bytes) -> Reason:
 
 # First bytes of photos, though this Pillow may not find one behind them.
 _PHOTO_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-_JPEG_XL_MAGIC = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
+# JPEG XL and JPEG 2000, bare and in their containers.
+_UNSUPPORTED_MAGIC = (
+    b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n",
+    b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+)  # fmt: skip
 
 
 def _unidentified_reason(content: bytes) -> Reason:
-    if content[4:8] == b"ftyp" or content.startswith(_JPEG_XL_MAGIC):
+    if content[4:12] in (b"ftypavif", b"ftypavis") and "AVIF" in _known_formats():
+        return Reason.TRUNCATED
+    if content[4:8] == b"ftyp" or content.startswith(_UNSUPPORTED_MAGIC):
         return Reason.UNSUPPORTED_FORMAT
     if content.startswith(_PHOTO_MAGIC) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP"):
         return Reason.TRUNCATED

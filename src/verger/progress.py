@@ -27,6 +27,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from verger.model.weights import OnProgress
     from verger.pipeline import Watch
 
 POLL_S = 0.25
@@ -71,34 +72,48 @@ def terminal_watch(console: Console) -> Watch:
 @contextmanager
 def _draw(
     console: Console, name: str, total: int | None, spark: SparkSession | None
-) -> Iterator[None]:
-    title = TextColumn("{task.description:<22}")
-    if total is None or spark is None:
-        columns: tuple[ProgressColumn, ...] = (
-            SpinnerColumn(finished_text="✓"),
-            title,
-            TimeElapsedColumn(),
-        )
+) -> Iterator[OnProgress]:
+    """Draw one stage; what it yields may be told of bytes that are fetched on the way."""
+    title = _TITLES.get(name, name)
+    columns: tuple[ProgressColumn, ...] = (
+        SpinnerColumn(finished_text="✓"), TextColumn("{task.description:<22}"),
+    )  # fmt: skip
+    if total is not None:
+        columns += (BarColumn(None), MofNCompleteColumn(), _SpeedColumn(),
+                    TimeRemainingColumn(elapsed_when_finished=True))  # fmt: skip
     else:
-        columns = (
-            SpinnerColumn(finished_text="✓"), title, BarColumn(None), MofNCompleteColumn(),
-            _SpeedColumn(), TimeRemainingColumn(elapsed_when_finished=True),
-        )  # fmt: skip
+        columns += (TimeElapsedColumn(),)
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(_TITLES.get(name, name), total=total or 1)
-        done = threading.Event()
-        if total is not None and spark is not None:
-            arguments = (progress, task, total, spark, done)
-            threading.Thread(target=_poll, args=arguments, daemon=True).start()
-        try:
-            yield
-            progress.update(task, completed=total or 1)
-        finally:
-            done.set()
+        task = progress.add_task(title, total=total or 1)
+
+        def on_progress(done: int, size: int) -> None:
+            text = f"{title}: fetched {done / 1e6:.1f} of {size / 1e6:.1f} MB"
+            progress.update(task, description=text)
+
+        with _polled(progress, task, total, spark):
+            yield on_progress
+        progress.update(task, completed=total or 1)
+
+
+@contextmanager
+def _polled(
+    progress: Progress, task: TaskID, total: int | None, spark: SparkSession | None
+) -> Iterator[None]:
+    if total is None or spark is None:
+        yield
+        return
+    done = threading.Event()
+    poller = threading.Thread(target=_poll, args=(progress, task, total, spark, done), daemon=True)
+    poller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        poller.join()
 
 
 def _poll(
-    progress: Progress, task: Any, total: int, spark: SparkSession, done: threading.Event
+    progress: Progress, task: TaskID, total: int, spark: SparkSession, done: threading.Event
 ) -> None:
     """Move the bar by the share of finished tasks of the largest stage that runs."""
     tracker = spark.sparkContext.statusTracker()

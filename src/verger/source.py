@@ -192,7 +192,7 @@ def _by_glob(
     wanted: list[_File] = []
     ignored: Counter[str] = Counter()
     for file in files:
-        why = _left_out(file.path, file.path.removeprefix(root), glob)
+        why = _left_out(file.path, file.path.removeprefix(root.rstrip("/")), glob)
         if why is None:
             wanted.append(file)
         else:

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +134,16 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, says: str
         (["photos", "out", "--model", "mobilenet"], 2, r"'mobilenet' must be one of mobilenet_v2"),
         (["photos", "out", "--components", "0"], 2, r"components=0 must be between 1 and .*1280"),
         (["photos", "out", "--components", "2000"], 2, r"components=2000 must be between .*1280"),
+        (["photos", "out", "--components", "4"], 2, r"components=4 must be .* 1 and 3: .* 4 photo"),
         (["photos", "w.txt/out"], 1, r"OUT=.*/w\.txt/out: .*(cannot be written|Not a directory)"),
-        (["photos", "full"], 2, r"OUT=.*/full: is not empty; .* --overwrite"),
+        (["photos", "done"], 2, r"OUT=.*/done: is not empty; .* --overwrite"),
+        (["photos", "full"], 2, r"OUT=.*/full: .* no result of Verger's; choose another folder"),
+        (["photos", "full", "--overwrite"], 2, r"OUT=.*/full: .* no result of Verger's; choose"),
         (["photos", "photos/out"], 2, r"OUT=.*/photos/out: must lie outside SRC"),
         (["photos", "s3://bucket/out"], 2, r"OUT=s3://bucket/out: must be a folder"),
         (["photos", "out", "--config", "typo.toml"], 2, r"key 'componets'; did you mean 'comp"),
         (["photos", "out", "--conf", "spark.ui.port"], 2, r"'spark\.ui\.port': must be KEY=VALUE"),
-        (["hdfs://node/photos", "out"], 1, r"not hdfs://; use --reader spark"),
+        (["hdfs://node/photos", "out"], 2, r"not hdfs://; use --reader spark"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -148,7 +151,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     place: Place, arguments: list[str], code: int, says: str
 ) -> None:
     """A mistake ends with one line on stderr and its exit code, before Java, and writes nothing."""
-    fill(place.folder, "nothing/notes.txt", "w.txt", "full/mine.txt")
+    fill(place.folder, "nothing/notes.txt", "w.txt", "full/mine.txt", "done/run.json")
     fill(place.folder, "typo.toml", text="componets = 3\n")
     model = () if "--model" in arguments else LITE0
     before = tree(place.folder)
@@ -214,9 +217,11 @@ def test_a_dry_run_is_json(dry_run: Any) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads(done.stdout)
     assert set(plan) == {"config", "steps"}
-    assert "read 4 photos" in plan["steps"][0]
-    assert "2 labels" in plan["steps"][0]
-    assert any(step.endswith("/work/out") for step in plan["steps"])
+    model, photos, output, pca = plan["steps"]
+    assert re.fullmatch(r"use efficientnet_lite0, contract [0-9a-f]{12}: 1280 features", model)
+    assert re.fullmatch(r"read 4 photos \(.* MB, 2 labels\) of /.*/work/photos", photos)
+    assert re.fullmatch(r"write to /.*/work/out", output)
+    assert pca == "fit a PCA and keep components = 3"
 
 
 def test_a_dry_run_resolves_the_file_and_then_the_flags(dry_run: Any) -> None:
@@ -242,14 +247,38 @@ def test_a_dry_run_leaves_the_home_folder_alone(dry_run: Any) -> None:
 
 
 def test_a_dry_run_prints_the_configuration(place: Place) -> None:
-    """Without --json, a dry run prints every option as TOML would have it, and the steps."""
-    done = place.start("featurize", "photos", "out", *LITE0, "--glob", "*.jpg", "--dry-run")
+    """Without --json, a dry run prints every option as TOML would have it, and the steps.
+
+    Nothing of a PCA is said of ``featurize``, nor asked: its components may be any.
+    """
+    fill(place.folder, "run.toml", text="components = 1000\n")
+    command = ("featurize", "photos", "out", *LITE0, "--glob", "*.jpg", "--config", "run.toml")
+    done = place.start(*command, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     for line in ('  model = "efficientnet_lite0"', '  glob = ["*.jpg"]', "  micro_batch = 8"):
         assert line in done.stdout.splitlines()
-    assert "Would:\n  read 4 photos" in done.stdout
+    steps = done.stdout.partition("Would:\n")[2].splitlines()
+    assert [step.split()[0] for step in steps] == ["use", "read", "write"]
+    assert "PCA" not in done.stdout
     assert not place.java_was_asked
     assert not (place.folder / "out").exists()
+
+
+def test_a_dry_run_downloads_nothing(place: Place) -> None:
+    """Where the weights are missing, a dry run says from where they would come, and that is all."""
+    fill(place.folder, "out/run.json", text="{}")
+    before = tree(place.folder)
+    done = place.start("run", "photos", "out", "--overwrite", "--dry-run", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    fetch, _, output, pca = json.loads(done.stdout)["steps"]
+    address = r"https://storage\.googleapis\.com/\S+_no_top\.h5"
+    assert re.fullmatch(rf"fetch the weights of mobilenet_v2 from {address}", fetch)
+    assert re.fullmatch(r"replace the result in /.*/work/out", output)
+    assert pca == "fit a PCA and keep components = 0.9"
+    assert tree(place.folder) == before
+    assert not place.cache.exists()
+    assert tree(place.home) == {}
+    assert not place.java_was_asked
 
 
 def test_a_model_is_shown(place: Place) -> None:
@@ -376,6 +405,25 @@ def test_the_file_comes_first_and_flags_win(
     assert resolved(*file) == from_file
     flags = ("--micro-batch", "8", "--recursive", "--glob", "*.jpg", "--components", "0.9")
     assert resolved(*file, *flags) == Config(center=True, glob=("*.jpg",))
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Config) if isinstance(f.default, bool)])
+def test_every_switch_goes_both_ways(
+    resolved: Callable[..., Config], tmp_path: Path, name: str
+) -> None:
+    """A switch has --x and --no-x, and either wins over the file."""
+    flag = name.replace("_", "-")
+    for said, other in (("true", f"--no-{flag}"), ("false", f"--{flag}")):
+        fill(tmp_path, "run.toml", text=f"{name} = {said}\n")
+        assert getattr(resolved("--config", "run.toml"), name) is (said == "true")
+        assert getattr(resolved("--config", "run.toml", other), name) is (said == "false")
+
+
+def test_settings_of_spark_are_merged(resolved: Callable[..., Config], tmp_path: Path) -> None:
+    """A --conf replaces the file's setting of its key, and leaves the others."""
+    fill(tmp_path, "run.toml", text="[conf]\nspark.a = 1\nspark.b = 2\n")
+    found = resolved("--config", "run.toml", "--conf", "spark.b=x", "--conf", "spark.c=y")
+    assert found.conf == {"spark.a": "1", "spark.b": "x", "spark.c": "y"}
 
 
 @pytest.mark.parametrize(
@@ -655,6 +703,9 @@ def test_the_options_of_a_run_are_those_that_were_promised() -> None:
         "--overwrite", "--components", "--standardize", "--center", "--legacy-parquet",
         "--max-error-rate", "--config", "--dry-run", "--json",
     }  # fmt: skip
+    promised |= {
+        f"--no-{name}" for name in ("overwrite", "standardize", "center", "legacy-parquet", "ui")
+    }
     options = {o for p in ALL["run"].params for o in (*p.opts, *p.secondary_opts)}
     assert promised <= options
     assert {"--overwrite", "--components"} <= {o for p in ALL["reduce"].params for o in p.opts}

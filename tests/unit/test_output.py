@@ -88,13 +88,26 @@ def test_an_out_that_is_empty_is_ready(source: Path, out: Output) -> None:
     out.prepare(source=str(source), overwrite=False)
 
 
-@pytest.mark.parametrize("name", ["run.json", "features__part", "holiday.txt", ".hidden"])
-def test_an_out_that_is_not_empty_needs_overwrite(source: Path, out: Output, name: str) -> None:
-    """A folder that holds anything is refused, and nothing in it changes."""
-    before = tree(fill(out.root, **{name: "x"}))
+@pytest.mark.parametrize("name", ["", "features__part", "holiday.txt", ".hidden"])
+def test_a_result_needs_overwrite(source: Path, out: Output, name: str) -> None:
+    """A folder with a result of Verger's is refused without --overwrite, and nothing changes."""
+    before = tree(fill(out.root, **{"run.json": "x"} | ({name: "x"} if name else {})))
     with pytest.raises(OutputExistsError, match=r"OUT=.*/out: is not empty; .* or --overwrite"):
         out.prepare(source=str(source), overwrite=False)
     out.prepare(source=str(source), overwrite=True)
+    assert tree(out.root) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["features__part", "holiday.txt", ".hidden", "run.json__part"])
+def test_what_is_no_result_is_never_replaced(
+    source: Path, out: Output, name: str, overwrite: bool
+) -> None:
+    """A folder that holds anything but a result is refused with --overwrite too, unchanged."""
+    before = tree(fill(out.root, **{name: "x"}))
+    says = r"OUT=.*/out: is not empty, and holds no result of Verger's; choose another folder$"
+    with pytest.raises(OutputExistsError, match=says):
+        out.prepare(source=str(source), overwrite=overwrite)
     assert tree(out.root) == before
 
 
@@ -138,10 +151,9 @@ def test_a_file_is_no_out(tmp_path: Path, source: Path) -> None:
     fill(tmp_path, file="mine")
     with pytest.raises(OutputError, match=r"OUT=.*/file: is .*not a folder"):
         Output.at(tmp_path / "file").prepare(source=str(source), overwrite=True)
-    with pytest.raises(OutputError, match=r"OUT=.*/file/out: .*(Not a directory|cannot be writ)"):
-        Output.at(tmp_path / "file" / "out").prepare(source=str(source), overwrite=False)
-    with pytest.raises(OutputError, match=r"OUT=.*/file/out: .*/file cannot be written"):
-        Output.at(tmp_path / "file" / "out").prepare(source=str(source), overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"OUT=.*/file/out: cannot be read: Not a directory"):
+            Output.at(tmp_path / "file" / "out").prepare(source=str(source), overwrite=overwrite)
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -19,7 +19,13 @@ import pytest
 from pyarrow import fs
 
 from verger import storage
-from verger.errors import EmptySourceError, SourceError, SourceNotFoundError, VergerError
+from verger.errors import (
+    ConfigError,
+    EmptySourceError,
+    SourceError,
+    SourceNotFoundError,
+    VergerError,
+)
 from verger.schema import Reason
 from verger.source import list_photos
 from verger.storage import Unread, filesystem_of, normalize_source, read_ahead, read_photo
@@ -97,7 +103,7 @@ def test_the_filesystem_of_a_path() -> None:
     filesystem, inner = filesystem_of("/data/50%")
     assert isinstance(filesystem, fs.LocalFileSystem)
     assert inner == "/data/50%"
-    with pytest.raises(SourceError, match=r"hdfs://n/p: .* not hdfs://; use --reader spark"):
+    with pytest.raises(ConfigError, match=r"hdfs://n/p: .* not hdfs://; use --reader spark"):
         filesystem_of("hdfs://n/p")
 
 
@@ -257,6 +263,12 @@ def test_reads_ahead_keep_the_order(reads: Reads, n: int, in_flight: int) -> Non
     assert list(read_ahead(iter(paths), in_flight=in_flight)) == [p.encode() for p in paths]
     assert sorted(reads.begun, key=int) == paths
     assert reads.most_running <= in_flight
+
+
+def test_any_iterable_is_read_ahead(reads: Reads) -> None:
+    """Paths may be a list, or anything else that can be gone through once."""
+    for paths in (["0", "1"], ("0", "1"), {"0": None, "1": None}, (p for p in "01")):
+        assert list(read_ahead(paths, in_flight=1)) == [b"0", b"1"]
 
 
 def test_reads_ahead_are_bounded(reads: Reads) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def _load(path: Path) -> onnx.ModelProto:
         raise WeightsError(f"{path}: cannot be read: {err.strerror or err}") from err
     except Exception as err:  # protobuf's DecodeError has no public home
         raise WeightsError(f"{path}: not an ONNX file: {_first_line(err)}") from err
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _tensors(model.graph)):
         raise WeightsError(
             f"{path}: keeps its weights in files beside it, which no sum covers; "
             "save it as one: onnx.save(onnx.load(path), new_path)"
@@ -128,6 +129,16 @@ def _load(path: Path) -> onnx.ModelProto:
     # Before version 4 every weight had to be an input too.
     model.ir_version = max(model.ir_version, 4)
     return model
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of a graph: weights, constants, and those of its inner graphs."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int | None]:

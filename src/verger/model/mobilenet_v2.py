@@ -41,6 +41,15 @@ def write_graph(weights: Path, *, size: int) -> GraphWriter:
         If the file is no HDF5, or not the weights of this network.
     """
     tensors = _TensorReader(weights)
+    try:
+        graph = _write(tensors, size)
+        tensors.check_empty()
+    finally:
+        tensors.file.close()
+    return graph
+
+
+def _write(tensors: _TensorReader, size: int) -> GraphWriter:
     graph = GraphWriter(size)
     x = graph.input("input_layer")
     x = _conv(graph, tensors, x, "Conv1", "bn_Conv1", (32, 3, 3, 3), stride=2)
@@ -53,7 +62,6 @@ def write_graph(weights: Path, *, size: int) -> GraphWriter:
             channels, block = out_channels, block + 1
     x = _conv(graph, tensors, x, "Conv_1", "Conv_1_bn", (1280, channels, 1, 1))
     graph.average_pool(graph.relu6(x, "out_relu"), "global_average_pooling2d")
-    tensors.close()
     return graph
 
 
@@ -116,16 +124,17 @@ class _TensorReader:
             self.file = h5py.File(path, "r")
             self.queues = self._queues()
         except (OSError, KeyError, AttributeError, TypeError, ValueError) as err:
+            if hasattr(self, "file"):
+                self.file.close()
             if isinstance(err, WeightsError):
                 raise
             raise WeightsError(
                 f"weights {path}: not a readable file of Keras weights: {err}"
             ) from err
 
-    def close(self) -> None:
-        """Close the file; refuse it if layers are left that the network does not have."""
+    def check_empty(self) -> None:
+        """Refuse the file if layers are left that the network does not have."""
         left = [name for queue in self.queues.values() for name, _ in queue]
-        self.file.close()
         if left:
             raise WeightsError(
                 f"weights {self.path}: {len(left)} layers too many, from {left[0]!r} on; "
@@ -136,7 +145,7 @@ class _TensorReader:
         """Return the next layer's tensors in float64, refusing any other shape."""
         queue = self.queues.get(kind, self.queues.get("all", []))
         name, datasets = queue.pop(0) if queue else (None, [])
-        found = tuple(dataset.shape for dataset in datasets)
+        found = tuple(getattr(dataset, "shape", None) for dataset in datasets)
         if found != shapes:
             raise WeightsError(
                 f"weights {self.path}: not MobileNetV2 1.0 without top: layer {layer!r} needs "

@@ -188,6 +188,8 @@ def _fetch_with_retries(
 
 def _may_pass(err: Exception) -> bool:
     """Whether trying again can help: not for a name that does not resolve, nor for a 404."""
+    if isinstance(err, WeightsNotFoundError):
+        return False
     if isinstance(err, urllib.error.HTTPError):
         return err.code in (408, 416, 429) or err.code >= 500
     reason = getattr(err, "reason", err)
@@ -220,9 +222,7 @@ def _fetch_rest(
         total = size_bytes or done + announced
         if announced and done + announced != total:
             # A log-in page of the network, or another file: nothing of it is kept.
-            raise http.client.HTTPException(
-                f"it offers {done + announced} bytes instead of {total}"
-            )
+            raise WeightsNotFoundError(f"it offers {done + announced} bytes instead of {total}")
         with part.open("ab" if done else "wb") as file:
             while chunk := answer.read(CHUNK_BYTES):
                 done += file.write(chunk)
