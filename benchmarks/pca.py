@@ -25,6 +25,7 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import SparkSession
 
 import verger
+from verger.reduce import sum_stored_moments
 
 ROUNDS = 3
 HERE = Path(__file__).parent
@@ -69,7 +70,7 @@ def spark_fit(spark: SparkSession, path: Path, k: int) -> object:
 
 
 def verger_fit(spark: SparkSession, path: Path) -> object:
-    return verger.fit_pca(verger.sum_moments(spark.read.parquet(path.as_uri())), 0.90)
+    return verger.fit_pca(sum_stored_moments(spark, path), 0.90)
 
 
 def random_table(folder: Path, n: int = 20_622, d: int = 1280) -> Path:

@@ -37,7 +37,7 @@ from verger.reduce import (
     FittedPCA,
     fit_pca,
     save_moments,
-    sum_moments,
+    sum_stored_moments,
     to_spark_model,
     transform_features,
 )
@@ -412,7 +412,7 @@ def _reduce(run: Run) -> None:
     spark = _session(run)
     features = spark.read.parquet(run.output.table("features").as_uri())
     with run.stage("reduce", record["counts"]["featurized"], spark):
-        moments = sum_moments(features)
+        moments = sum_stored_moments(spark, run.output.table("features"))
         pca = fit_pca(
             moments, config.components, standardize=config.standardize, center=config.center
         )

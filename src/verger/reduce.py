@@ -10,7 +10,7 @@ Variances are those of the sample (divided by n - 1), as in Spark's ``PCA`` and 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from verger.config import check_components
 from verger.errors import ReduceError
@@ -25,7 +26,7 @@ from verger.schema import CONTRACT_KEY, PCA, arrow_schema, spark_schema
 
 if TYPE_CHECKING:
     from pyspark.ml.feature import PCAModel as SparkPCAModel
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 Array = npt.NDArray[np.float64]
 
@@ -245,19 +246,63 @@ def save_moments(moments: Moments, path: Path, *, contract: str) -> None:
 
 
 def sum_moments(features: DataFrame) -> Moments:
-    """Sum the moments of a table's column ``features`` in one pass.
+    """Sum the moments of a DataFrame's column ``features`` in one pass.
 
     Raises
     ------
     ReduceError
-        If the table is empty.
+        If it is empty.
     """
-    spark = features.sparkSession
-    parallelism = spark.sparkContext.defaultParallelism
+    parallelism = features.sparkSession.sparkContext.defaultParallelism
     # A partial sum is 13 MB whatever its rows are: one a core, not one a partition.
-    partial = features.select("features").coalesce(parallelism).mapInArrow(_sum_batches, _MOMENTS)
-    if parallelism > 16:  # the driver should not receive hundreds of them
-        partial = partial.repartition(round(parallelism**0.5)).mapInArrow(_join_sums, _MOMENTS)
+    vectors = features.select("features").coalesce(parallelism)
+    return _add_up(vectors.mapInArrow(_sum_batches, _MOMENTS), parallelism)
+
+
+def sum_stored_moments(spark: SparkSession, folder: Path) -> Moments:
+    """Sum the moments of a stored table, as :func:`sum_moments` does, several times faster.
+
+    The workers read the row groups by themselves: on the way through Spark's rows every single
+    number of a vector would be handled by the JVM.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    folder : Path
+        Table ``features``, where all workers can read it.
+
+    Raises
+    ------
+    ReduceError
+        If it is empty.
+    """
+    row_groups = [
+        (str(path), i)
+        for path in sorted(folder.glob("*.parquet"))
+        for i in range(pq.read_metadata(path).num_row_groups)
+    ]
+    n_tasks = max(1, min(len(row_groups), spark.sparkContext.defaultParallelism))
+    shares = [row_groups[task::n_tasks] for task in range(n_tasks)]
+
+    def sum_share(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        tasks = (task for batch in batches for task in batch.column(0).to_pylist())
+        yield from _sum_batches(_read_row_groups(g for task in tasks for g in shares[task]))
+
+    slots = spark.range(0, n_tasks, 1, n_tasks)
+    return _add_up(slots.mapInArrow(sum_share, _MOMENTS), n_tasks)
+
+
+def _read_row_groups(row_groups: Iterable[tuple[str, int]]) -> Iterator[pa.RecordBatch]:
+    for path, i in row_groups:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(
+                _ROWS_PER_SUM, row_groups=[i], columns=["features"], use_threads=False
+            )
+
+
+def _add_up(partial: DataFrame, n_partial: int) -> Moments:
+    if n_partial > 16:  # the driver should not receive hundreds of them
+        partial = partial.repartition(round(n_partial**0.5)).mapInArrow(_join_sums, _MOMENTS)
     rows = partial.collect()
     if not rows:
         raise ReduceError("n_samples=0 must be at least 2 for a PCA: no photo has features")
@@ -267,6 +312,8 @@ def sum_moments(features: DataFrame) -> Moments:
     return total
 
 
+# Vectors that are centred and multiplied at once: 8,192 x 1280 float64 are 84 MB.
+_ROWS_PER_SUM = 8192
 _MOMENTS = "n long, mean binary, scatter binary"
 
 

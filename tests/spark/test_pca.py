@@ -14,7 +14,15 @@ from pyspark.sql import DataFrame, SparkSession
 
 import verger
 from verger.errors import ReduceError
-from verger.reduce import Moments, _join_sums, _pack, fit_pca, sum_moments, to_spark_model
+from verger.reduce import (
+    Moments,
+    _join_sums,
+    _pack,
+    fit_pca,
+    sum_moments,
+    sum_stored_moments,
+    to_spark_model,
+)
 
 N, D, K = 400, 40, 7
 
@@ -53,6 +61,20 @@ def test_sums_of_all_partitions_are_the_sums_of_the_table(
     assert found.n == N
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
     np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-9, atol=1e-8)
+
+
+def test_sums_of_stored_files_are_those_of_the_table(
+    spark: SparkSession, table: DataFrame, tmp_path: Path
+) -> None:
+    """Reading the files in the workers gives the same sums as reading them by Spark."""
+    table.write.option("parquet.block.size", 4096).parquet((tmp_path / "t").as_uri())
+    found, expected = sum_stored_moments(spark, tmp_path / "t"), sum_moments(table)
+    assert found.n == expected.n == N
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-9, atol=1e-8)
+    table.where("path = 'none'").write.parquet((tmp_path / "empty").as_uri())
+    with pytest.raises(ReduceError, match="no photo has features"):
+        sum_stored_moments(spark, tmp_path / "empty")
 
 
 def test_partial_sums_are_joined_before_the_driver_on_large_clusters(vectors: np.ndarray) -> None:
