@@ -2,7 +2,7 @@
 
 ::
 
-    source -> featurize -> features/ rejected/ -> validate -> reduce -> pca/ models/ -> report
+    source -> featurize -> features/ rejected/ -> reduce -> pca/ models/ -> validate -> report
 
 Read this file from top to bottom to know what ``verger run`` does.
 """
@@ -100,7 +100,7 @@ def run(
     source: str, out: str | Path, config: Config, *, watch: Watch = _no_watch,
     notices: tuple[str, ...] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Featurize, validate, reduce and report.
+    """Featurize, reduce, validate all that was written, and report.
 
     Parameters
     ----------
@@ -126,8 +126,8 @@ def run(
     """
     run = Run(Output.at(out), config, watch, notices)
     _featurize(run, source, reduce=True)
-    _validate(run)
     _reduce(run)
+    _validate(run)
     return _report(run)
 
 
@@ -210,17 +210,23 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         listing = list_photos(
             source, glob=config.glob, recursive=config.recursive, label_from=config.label_from
         )
-    n, k = len(listing.photos), config.components
-    if reduce and n == 1:
+    if reduce:
+        _check_count(len(listing.photos), source, config)
+    return listing
+
+
+def _check_count(n: int, source: str, config: Config) -> None:
+    """Refuse a PCA that so few photos cannot have."""
+    k = config.components
+    if n == 1:
         raise ConfigError(
             f"source {source}: has 1 photo, and a PCA needs 2; verger featurize needs no more"
         )
-    if reduce and isinstance(k, int) and k > n - 1:
+    if isinstance(k, int) and k > n - 1:
         raise ConfigError(
             f"components={k} must be between 1 and {n - 1}: the source has {n} photos, and n "
             "photos vary in n - 1 directions"
         )
-    return listing
 
 
 def plan(run: Run, source: str, *, reduce: bool) -> Plan:
@@ -292,10 +298,14 @@ def _featurize(run: Run, source: str, *, reduce: bool) -> None:
     planned = plan(run, source, reduce=reduce)
     spark = _session(run)
     images = _images(run, spark, source, planned.listing)
+    n_listed = _count_listed(run, images, planned.listing, source)
+    if reduce:
+        _check_count(n_listed, source, run.config)
     outcomes = featurize(images, model=planned.model, micro_batch=run.config.micro_batch)
     outcomes = outcomes.persist()
     try:
-        counts = _count_outcomes(run, outcomes, planned.listing)
+        counts = _count_outcomes(run, outcomes, n_listed)
+        counts["ignored"] = planned.listing.ignored if planned.listing else None
         with run.stage("write"):
             staging = run.output.start_staging()
             _write_outcomes(outcomes, staging, counts, run.config)
@@ -324,28 +334,34 @@ def _images(run: Run, spark: SparkSession, source: str, listing: Listing | None)
     )  # fmt: skip
 
 
-def _count_outcomes(run: Run, outcomes: DataFrame, listing: Listing | None) -> dict[str, Any]:
+def _count_listed(run: Run, images: DataFrame, listing: Listing | None, source: str) -> int:
+    """Return the number of photos before any is read; Spark's reader has to be asked for it."""
+    if listing is not None:
+        return len(listing.photos)
+    with run.stage("list"):
+        n = images.select("path").count()
+    if n == 0:
+        raise EmptySourceError(f"source {source}: no file matches; see --glob")
+    return n
+
+
+def _count_outcomes(run: Run, outcomes: DataFrame, n_listed: int) -> dict[str, Any]:
     """Run the one job that reads photos, and reconcile its rows with the listing."""
     from pyspark.sql import functions as F
 
-    total = len(listing.photos) if listing else None
     grouped = outcomes.groupBy("reason")
-    with run.stage("featurize", total, outcomes.sparkSession):
+    with run.stage("featurize", n_listed, outcomes.sparkSession):
         rows = grouped.agg(F.count("*").alias("n"), F.sum("length").alias("n_bytes")).collect()
     reasons = {row["reason"]: row["n"] for row in rows if row["reason"] is not None}
     featurized = sum(row["n"] for row in rows if row["reason"] is None)
     rejected = sum(reasons.values())
-    listed = total if total is not None else featurized + rejected
-    if listed != featurized + rejected:
+    if n_listed != featurized + rejected:
         raise ValidationError(
-            f"listed={listed} photos, but featurized={featurized} and rejected={rejected}: "
-            "rows were lost; nothing was written"
+            f"listed={n_listed} photos, but featurized={featurized} and rejected={rejected}: "
+            "rows were lost or doubled; nothing was written"
         )
-    if listed == 0:
-        raise EmptySourceError("source: no file matches; see --glob")
     return {
-        "listed": listed, "featurized": featurized, "rejected": rejected, "reasons": reasons,
-        "ignored": listing.ignored if listing else None,
+        "listed": n_listed, "featurized": featurized, "rejected": rejected, "reasons": reasons,
         "bytes": sum(row["n_bytes"] or 0 for row in rows),
     }  # fmt: skip
 
@@ -400,6 +416,9 @@ def _validate(run: Run) -> None:
     report.raise_if_broken()
 
 
+_REDUCE_OPTIONS = ("components", "standardize", "center")
+
+
 def _reduce(run: Run) -> None:
     """Write ``pca/``, ``models/``, ``explained_variance.csv`` and ``scree.png``."""
     record = run.output.read_run()
@@ -426,8 +445,12 @@ def _reduce(run: Run) -> None:
         save_moments(moments, staging / "models" / "moments.npz", contract=contract)
         write_text(staging / "explained_variance.csv", spectrum_csv(pca))
         plots.scree_plot(pca, staging / "scree.png")
-        run.output.publish(("pca", "models", "explained_variance.csv", "scree.png"))
+        written = ("pca", "models", "explained_variance.csv", "scree.png")
+        run.output.publish(written, stale=("report.html", "report.json"))
     record["pca"] = describe_pca(pca, config)
+    record.pop("checks", None)  # they were about the PCA before
+    record["config"] |= {name: getattr(config, name) for name in _REDUCE_OPTIONS}
+    record["command"] = command_line(record["source"], run.output, Config(**record["config"]))
     _save(run, record)
 
 

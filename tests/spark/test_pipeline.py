@@ -54,8 +54,8 @@ def test_the_record_reconciles_with_the_tables(finished: Path) -> None:
         "load model",
         "featurize",
         "write",
-        "validate",
         "reduce",
+        "validate",
         "report",
     ]
     assert list(record["seconds"]) == stages
@@ -99,6 +99,8 @@ def test_other_components_replace_only_the_pca(result: Path) -> None:
     config = dataclasses.replace(CONFIG, components=0.5, center=True, overwrite=True)
     record = pipeline.run_reduce(result, config)
     assert record["pca"]["kept"] >= 0.5
+    assert "--components 0.5 --center" in record["command"]
+    assert not (result / "report.html").exists()  # it was about the PCA before
     scores = np.array([row["features_pca"] for row in read(result / "pca").values()])
     assert scores.shape == (30, record["pca"]["n_components"])
     np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-4)

@@ -169,7 +169,7 @@ def _download(url: str, path: Path, source: WeightsSource, on_progress: OnProgre
     except OSError as err:
         raise WeightsNotFoundError(
             f"weights {source.file_name}: {url} cannot be fetched ({err}); "
-            "use --weights PATH, or put the file at " + str(path)
+            f"use --weights PATH, put the file at {path}, or take another --model"
         ) from err
 
 
