@@ -199,7 +199,7 @@ def sample(
 @_options(*_PHOTOS, *_MODEL, *_FEATURES, *_REDUCE, "partitions", "overwrite", *_SPARK)
 @_dry_run
 def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
-    """Featurize, validate, reduce and report: the whole job."""
+    """Featurize, reduce, validate and report: the whole job."""
     from verger import pipeline
 
     config = _config()
