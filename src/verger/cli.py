@@ -30,7 +30,10 @@ _FIELDS = {f.name: f for f in fields(Config)}
 
 _PHOTOS = ("glob", "recursive", "label_from", "reader")
 _MODEL = ("model", "weights", "weights_sha256", "micro_batch")
-_FEATURES = ("max_error_rate", "legacy_parquet")
+_FEATURES = (
+    "max_error_rate", "accept_truncated", "decode_timeout_s", "commit_every", "prune",
+    "legacy_parquet",
+)  # fmt: skip
 _REDUCE = ("components", "standardize", "center")
 _SPARK = ("master", "conf", "app_name", "ui")
 
@@ -401,10 +404,20 @@ def _print_summary(record: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         _print_json(record)
         return
+    from verger.output import REPORT, Output
+
     counts, model = record["counts"], record["model"]
     lines = [("photos", _ledger(counts))]
+    if counts["computed"] != counts["listed"]:
+        n_known = counts["listed"] - counts["computed"]
+        lines.append(("", f"{n_known:,} were done before, {counts['computed']:,} now"))
     for reason, n in counts["reasons"].items():
         lines.append(("", f"{n:,} rejected: {reason}"))
+    if counts["truncated"]:
+        lines.append(("", f"{counts['truncated']:,} accepted though truncated, and marked"))
+    if counts["gone"]:
+        lines.append(("", f"{counts['gone']:,} rows are of photos that disappeared; "
+                          "--prune lets them leave"))  # fmt: skip
     if counts["ignored"]:
         left_out = ", ".join(f"{n:,} {suffix}" for suffix, n in counts["ignored"].items())
         lines.append(("", f"left out by the glob: {left_out}"))
@@ -417,8 +430,9 @@ def _print_summary(record: Mapping[str, Any], as_json: bool) -> None:
     if record.get("checks"):
         held = sum(check["holds"] for check in record["checks"])
         lines.append(("checks", f"{held} of {len(record['checks'])} hold"))
-    report_page = Path(record["output"]) / "report.html"
-    where = ("report", str(report_page)) if report_page.exists() else ("result", record["output"])
+    output = Output(record["output"])
+    page = output.folder.exists(REPORT)
+    where = ("report", output.address(REPORT)) if page else ("result", output.root)
     for name, text in [*lines, where]:
         click.echo(f"{name:<9} {text}")
     for notice in _warnings(record):
@@ -430,8 +444,9 @@ def _width() -> int:
 
 
 def _ledger(counts: Mapping[str, Any]) -> str:
+    gone = f" + {counts['gone']:,} disappeared" if counts["gone"] else ""
     return (
-        f"{counts['listed']:,} listed = {counts['featurized']:,} with features "
+        f"{counts['listed']:,} listed{gone} = {counts['featurized']:,} with features "
         f"+ {counts['rejected']:,} rejected"
     )
 
@@ -445,7 +460,7 @@ def _time_line(record: Mapping[str, Any]) -> str:
     seconds = record["seconds"]
     text = f"{sum(seconds.values()):.1f} s in all"
     if seconds.get("featurize"):
-        speed = record["counts"]["listed"] / seconds["featurize"]
+        speed = record["counts"]["computed"] / seconds["featurize"]
         text += f"; featurize {seconds['featurize']:.1f} s, {speed:.0f} images/s"
     return text
 
@@ -551,7 +566,7 @@ def main() -> None:
         err.show()
         sys.exit(err.exit_code)
     except click.Abort:
-        _fail("interrupted", 130)
+        _fail("interrupted; what is committed is kept, and the same command goes on", 130)
     except UsageError as err:
         _fail(str(err), 2)
     except VergerError as err:

@@ -29,6 +29,9 @@ N_FEATURES = 1280
 #: Most pixels (width x height) that a photo may have before it is decoded at all.
 MAX_PIXELS = 200_000_000
 
+#: Longest time-out of a decoder, in seconds: a day.
+MAX_TIMEOUT_S = 86_400
+
 READERS = ("arrow", "spark")
 
 
@@ -81,6 +84,16 @@ class Config:
     max_error_rate: float = _option(
         0.05, "Largest share of rejected photos that is still a success, 0 to 1."
     )
+    accept_truncated: bool = _option(
+        False, "Give photos that were cut off features too, marked as truncated."
+    )
+    decode_timeout_s: float = _option(60.0, "Longest that a decoder may take for one photo.")
+    commit_every: int = _option(
+        256, "Photos in a batch, the most that a core loses when a run is killed."
+    )
+    prune: bool = _option(
+        False, "Let rows of photos leave that are no longer in the source; else they are kept."
+    )
     partitions: int | None = _option(
         None, "Spark partitions of the photos. Default: by count and bytes."
     )
@@ -96,7 +109,9 @@ class Config:
     legacy_parquet: bool = _option(
         False, "Write Parquet for old readers (spark.sql.parquet.writeLegacyFormat)."
     )
-    overwrite: bool = _option(False, "Replace an earlier result once the new one is whole.")
+    overwrite: bool = _option(
+        False, "Begin anew, and replace an earlier result once the new one is whole."
+    )
     master: str | None = _option(
         None, "Spark master. Default: the active or configured one, else local[*]."
     )
@@ -110,6 +125,12 @@ class Config:
         object.__setattr__(self, "conf", dict(self.conf))
         _check_choice("reader", self.reader, READERS)
         _check_at_least("micro_batch", self.micro_batch, 1)
+        _check_at_least("commit_every", self.commit_every, 1)
+        if not 0 < self.decode_timeout_s <= MAX_TIMEOUT_S:
+            raise ConfigError(
+                f"decode_timeout_s={self.decode_timeout_s} must be above 0, and at most "
+                f"{MAX_TIMEOUT_S}"
+            )
         if self.partitions is not None:
             _check_at_least("partitions", self.partitions, 1)
         if not 0 <= self.max_error_rate <= 1:
@@ -232,7 +253,8 @@ def _known_key(key: str, path: Path) -> str:
 _ACCEPTED: dict[str, tuple[type, ...]] = {
     "glob": (str, list), "recursive": (bool,), "label_from": (str,), "reader": (str,),
     "model": (str,), "weights": (str,), "weights_sha256": (str,), "micro_batch": (int,),
-    "max_error_rate": (float, int),
+    "max_error_rate": (float, int), "accept_truncated": (bool,),
+    "decode_timeout_s": (float, int), "commit_every": (int,), "prune": (bool,),
     "partitions": (int,), "components": (int, float), "standardize": (bool,), "center": (bool,),
     "legacy_parquet": (bool,), "overwrite": (bool,), "master": (str,), "conf": (dict,),
     "app_name": (str,), "ui": (bool,),

@@ -8,10 +8,11 @@
     │   ├── UnknownModelError (LookupError)     no such model
     │   ├── SourceNotFoundError (FileNotFoundError)
     │   ├── EmptySourceError                    a source without one photo
-    │   └── OutputExistsError (FileExistsError) OUT holds a result, and no --overwrite
+    │   └── OutputExistsError (FileExistsError) OUT holds what may not be replaced
     ├── EnvironmentNotReadyError (RuntimeError) Java, Spark or the memory do not fit: exit 1
     ├── SourceError (OSError)                   a source that cannot be listed
     ├── OutputError (OSError)                   OUT cannot be written or read
+    ├── BusyError (BlockingIOError)             another run is writing to OUT
     ├── WeightsError (ValueError)               weights or a model file that cannot be used
     │   └── WeightsNotFoundError (FileNotFoundError)
     ├── ContractError (ValueError)              two parts that disagree on the feature contract
@@ -57,6 +58,10 @@ class EmptySourceError(UsageError):
 
 class OutputExistsError(UsageError, FileExistsError):
     """The output folder already holds something."""
+
+
+class BusyError(VergerError, BlockingIOError):
+    """Another run is writing to the output folder."""
 
 
 class EnvironmentNotReadyError(VergerError, RuntimeError):

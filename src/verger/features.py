@@ -7,6 +7,9 @@ it. What comes back is one row a photo: features, or a reason why there are none
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +17,14 @@ import pyarrow as pa
 
 from verger.config import MAX_PIXELS
 from verger.errors import SchemaError
+from verger.isolate import deadline, decode_apart
+from verger.journal import Attempt, BatchWriter
 from verger.model import Model, Predictor, load_model, open_cached
 from verger.preprocess import DecodeError, Photo, decode_photo
 from verger.schema import CONTRACT_KEY, IMAGES, OUTCOMES, Reason, arrow_schema, spark_schema
 from verger.storage import Unread, read_ahead
 
 if TYPE_CHECKING:
-    from pyspark import Broadcast
     from pyspark.sql import DataFrame
 
 #: Rows in an Arrow batch that goes back to Spark: 64 x 1280 float32 are 330 kB.
@@ -29,12 +33,54 @@ ROWS_PER_BATCH = 64
 Outcome = dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How the bytes of photos become pixels.
+
+    Attributes
+    ----------
+    max_pixels : int
+        Largest width x height that is decoded.
+    accept_truncated : bool
+        Let photos pass that were cut off, marked as ``truncated``.
+    timeout_s : float or None
+        How long the decoder may take for one photo. A photo that takes longer ends the worker
+        process; Spark tries its task again, and the second time photos are decoded apart.
+    apart : bool
+        Decode each photo in a process of its own, which may crash or hang: slower by a few
+        milliseconds a photo.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    accept_truncated: bool = False
+    timeout_s: float | None = None
+    apart: bool = False
+
+    def decode(self, content: bytes, size: int) -> Photo:
+        """Decode one photo to (size, size, 3) pixels.
+
+        Raises
+        ------
+        DecodeError
+        """
+        if self.apart:
+            return decode_apart(
+                content, size=size, max_pixels=self.max_pixels,
+                accept_truncated=self.accept_truncated, timeout_s=self.timeout_s,
+            )  # fmt: skip
+        with deadline(self.timeout_s):
+            return decode_photo(
+                content, size=size, max_pixels=self.max_pixels,
+                accept_truncated=self.accept_truncated,
+            )  # fmt: skip
+
+
 def featurize(
     images: DataFrame,
     *,
     model: Model | str = "mobilenet_v2",
     micro_batch: int = 8,
-    max_pixels: int = MAX_PIXELS,
+    decoding: Decoding | None = None,
 ) -> DataFrame:
     """Compute the features of a DataFrame of images.
 
@@ -47,8 +93,8 @@ def featurize(
         Loaded on the driver and broadcast once.
     micro_batch : int
         Photos per call of the model; has no influence on the features.
-    max_pixels : int
-        Largest width x height that is decoded.
+    decoding : Decoding, optional
+        Bounds of the decoder.
 
     Returns
     -------
@@ -63,27 +109,108 @@ def featurize(
     SchemaError
         If a column is missing.
     """
-    missing = [name for name in IMAGES if name not in images.columns]
-    if missing:
-        raise SchemaError(f"images: column {missing[0]!r} is missing; it has {images.columns}")
     if isinstance(model, str):
         model = load_model(model)
     shared = images.sparkSession.sparkContext.broadcast(model)
-    columns = [*IMAGES, *(["content"] if "content" in images.columns else [])]
-    outcomes = images.select(*columns).mapInArrow(
-        _arrow_function(shared, micro_batch, max_pixels), spark_schema(OUTCOMES)
-    )
+    decoding = decoding or Decoding()
+
+    def featurize_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from featurize_batches(
+            batches, open_cached(shared.value), micro_batch=micro_batch,
+            decoding=_decoding_of_task(decoding),
+        )  # fmt: skip
+
+    outcomes = _select_images(images).mapInArrow(featurize_partition, spark_schema(OUTCOMES))
     return outcomes.withMetadata("features", {CONTRACT_KEY: model.contract.hash})
 
 
-def _arrow_function(shared: Broadcast[Model], micro_batch: int, max_pixels: int) -> Any:
-    def featurize_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        predictor = open_cached(shared.value)
-        yield from featurize_batches(
-            batches, predictor, micro_batch=micro_batch, max_pixels=max_pixels
-        )
+def commit_features(
+    images: DataFrame,
+    attempt: Attempt,
+    *,
+    model: Model,
+    commit_every: int,
+    micro_batch: int = 8,
+    decoding: Decoding | None = None,
+) -> None:
+    """Compute the features of a DataFrame of images, and commit them batch by batch.
 
-    return featurize_partition
+    The tasks write what they have computed by themselves; nothing but the names of batches
+    comes back.
+
+    Parameters
+    ----------
+    images : DataFrame
+        As for :func:`featurize`.
+    attempt : Attempt
+        Where the batches are committed.
+    model : Model
+    commit_every : int
+        Photos in a batch, at most: a partition's last one may have fewer.
+    micro_batch : int
+    decoding : Decoding, optional
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing.
+    """
+    shared = images.sparkSession.sparkContext.broadcast(model)
+    writer = BatchWriter.of(attempt)
+    decoding = decoding or Decoding()
+
+    def commit_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        task, is_retry = _task()
+        done = writer.committed_keys() if is_retry else set()
+        predictor = open_cached(shared.value)
+        how = _decoding_of_task(decoding)
+        for number, group in groupby(_numbered(batches, commit_every), itemgetter(0)):
+            key = f"{task:06}-{number:05}"
+            if key in done:  # by an attempt of this task that died later
+                continue
+            outcomes = list(
+                featurize_batches(
+                    (batch for _, batch in group), predictor, micro_batch=micro_batch, decoding=how
+                )
+            )
+            yield pa.RecordBatch.from_pydict({"batch": [writer.commit(key, outcomes)]})
+
+    _select_images(images).mapInArrow(commit_partition, "batch string").collect()
+
+
+def _select_images(images: DataFrame) -> DataFrame:
+    missing = [name for name in IMAGES if name not in images.columns]
+    if missing:
+        raise SchemaError(f"images: column {missing[0]!r} is missing; it has {images.columns}")
+    return images.select(*IMAGES, *(["content"] if "content" in images.columns else []))
+
+
+def _task() -> tuple[int, bool]:
+    """Return the number of this task's partition, and whether an attempt of it has died."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return (context.partitionId(), context.attemptNumber() > 0) if context else (0, False)
+
+
+def _decoding_of_task(decoding: Decoding) -> Decoding:
+    """Decode apart in a task that is tried again: what killed it before may have been a photo."""
+    return replace(decoding, apart=True) if _task()[1] else decoding
+
+
+def _numbered(
+    batches: Iterator[pa.RecordBatch], n_rows: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Cut Arrow batches at every multiple of ``n_rows``, and number what lies between."""
+    seen = 0
+    for batch in batches:
+        start = 0
+        while start < len(batch):
+            number, offset = divmod(seen, n_rows)
+            rows = batch.slice(start, n_rows - offset)
+            yield number, rows
+            start += len(rows)
+            seen += len(rows)
 
 
 def featurize_batches(
@@ -91,7 +218,7 @@ def featurize_batches(
     predictor: Predictor,
     *,
     micro_batch: int = 8,
-    max_pixels: int = MAX_PIXELS,
+    decoding: Decoding | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Turn Arrow batches of images into Arrow batches of outcomes; needs no Spark.
 
@@ -100,6 +227,8 @@ def featurize_batches(
     batches : iterator of pyarrow.RecordBatch
         Columns of :data:`verger.schema.IMAGES`, and ``content`` or not.
     predictor : Predictor
+    micro_batch : int
+    decoding : Decoding, optional
 
     Yields
     ------
@@ -107,7 +236,8 @@ def featurize_batches(
         Columns :data:`verger.schema.OUTCOMES`, as many rows as came in, in their order.
     """
     schema = arrow_schema(OUTCOMES)
-    decoded = _decode_rows(_read_rows(batches), predictor.contract.input_size, max_pixels)
+    size = predictor.contract.input_size
+    decoded = _decode_rows(_read_rows(batches), size, decoding or Decoding())
     rows: list[Outcome] = []
     for row in _infer_rows(decoded, predictor, micro_batch):
         rows.append(row)
@@ -126,22 +256,30 @@ def _read_rows(
         rows = batch.select(IMAGES).to_pylist()
         if "content" in batch.schema.names:
             contents: Iterator[bytes | Unread] = (
-                value.as_py() or b"" for value in batch.column("content")
+                _check_length(value.as_py() or b"", row["length"])
+                for value, row in zip(batch["content"], rows, strict=True)
             )
         else:
-            contents = read_ahead(row["path"] for row in rows)
+            contents = read_ahead([row["path"] for row in rows], [row["length"] for row in rows])
         yield from zip(rows, contents, strict=True)
 
 
+def _check_length(content: bytes, length: int | None) -> bytes | Unread:
+    if length is None or len(content) == length:
+        return content
+    detail = f"listed with {length} bytes, read {len(content)}: it was changed since"
+    return Unread(Reason.READ_ERROR, detail)
+
+
 def _decode_rows(
-    rows: Iterator[tuple[Outcome, bytes | Unread]], size: int, max_pixels: int
+    rows: Iterator[tuple[Outcome, bytes | Unread]], size: int, decoding: Decoding
 ) -> Iterator[tuple[Outcome, Photo | Unread]]:
     for row, content in rows:
         if isinstance(content, Unread):
             yield row, content
             continue
         try:
-            yield row, decode_photo(content, size=size, max_pixels=max_pixels)
+            yield row, decoding.decode(content, size)
         except DecodeError as err:
             yield row, Unread(err.reason, err.detail)
 
@@ -181,7 +319,10 @@ def _vector_or_reason(features: Any, photo: Photo, predictor: Predictor) -> Outc
     if features.shape != (predictor.contract.n_features,) or not np.isfinite(features).all():
         detail = f"shape {features.shape}, {int((~np.isfinite(features)).sum())} not finite"
         return {"reason": Reason.MODEL_OUTPUT.value, "detail": detail}
-    return {"features": features, "width": photo.width, "height": photo.height}
+    return {
+        "features": features, "width": photo.width, "height": photo.height,
+        "truncated": photo.truncated,
+    }  # fmt: skip
 
 
 def outcomes_of_contents(
@@ -189,7 +330,7 @@ def outcomes_of_contents(
     predictor: Predictor,
     *,
     micro_batch: int = 8,
-    max_pixels: int = MAX_PIXELS,
+    decoding: Decoding | None = None,
 ) -> Iterator[Outcome]:
     """Featurize photos given by their bytes, one outcome each, in their order.
 
@@ -199,7 +340,8 @@ def outcomes_of_contents(
         ``features``, ``width`` and ``height``, or ``reason`` and ``detail``.
     """
     rows: Iterator[tuple[Outcome, bytes | Unread]] = (({}, c or b"") for c in contents)
-    decoded = _decode_rows(rows, predictor.contract.input_size, max_pixels)
+    size = predictor.contract.input_size
+    decoded = _decode_rows(rows, size, decoding or Decoding())
     yield from _infer_rows(decoded, predictor, micro_batch)
 
 

@@ -1,26 +1,44 @@
-"""The folder of a result: what lies where, and how a new result takes the place of an old one."""
+"""The folder of a result: what lies where, and how a new result takes the place of an old one.
+
+``run.json`` is the result: it names every file of every table. A new result is written beside
+the old one, announced in the journal, moved into place file by file, and is the result once its
+``run.json`` is. Whoever finds the announcement finishes the move; see docs/guarantees.md.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from verger.errors import ConfigError, OutputError, OutputExistsError, SchemaError
-from verger.storage import normalize_source
+from verger.storage import Folder, normalize_source
+from verger.tables import Part
 
 TABLES = ("features", "rejected", "pca")
+RUN = "run.json"
+#: What is under way; the leading dot hides it from readers of Parquet.
+JOURNAL = ".journal"
+PUBLISH = f"{JOURNAL}/publish.json"
+LOCK = f"{JOURNAL}/lock.json"
+#: Files of the next result, named below it as they will be named below OUT.
+STAGED = f"{JOURNAL}/staged"
+#: What is derived from the features, and goes when they are replaced.
+DERIVED = ("pca", "models", "explained_variance.csv", "scree.png", "report.html", "report.json")
 #: Everything that Verger ever writes below OUT; nothing else is ever touched.
-OWN_NAMES = (
-    *TABLES, "models", "report.html", "report.json", "scree.png", "explained_variance.csv",
-    "run.json", ".staging",
-)  # fmt: skip
+OWN_NAMES = (*TABLES, *DERIVED, RUN, JOURNAL)
 
+SPARK_PCA = "models/pca"
+PCA_NPZ = "models/pca.npz"
+MOMENTS_NPZ = "models/moments.npz"
+SPECTRUM = "explained_variance.csv"
+SCREE = "scree.png"
+REPORT = "report.html"
 
-_RUN_KEYS = ("contract", "contract_hash", "counts", "model", "seconds", "source", "output")
+_RUN_KEYS = ("contract", "contract_hash", "counts", "files", "model", "seconds", "source", "output")
 
 
 @dataclass(frozen=True)
@@ -29,66 +47,36 @@ class Output:
 
     Attributes
     ----------
-    root : Path
-        Absolute.
+    root : str
+        An absolute folder, or ``s3://bucket/prefix``.
     """
 
-    root: Path
+    root: str
 
     @classmethod
     def at(cls, out: str | Path) -> Output:
-        """Return the layout below a folder given as a path or a ``file://`` address.
+        """Return the layout below a folder, a ``file://`` address or ``s3://bucket/prefix``.
 
         Raises
         ------
         ConfigError
-            If the folder is not on a file system that this machine has mounted.
+            If it is elsewhere.
         """
         text = normalize_source(str(out))
-        if "://" in text:
+        if "://" in text and not text.startswith("s3://"):
             raise ConfigError(
-                f"OUT={out}: must be a folder on a file system that driver and workers share"
+                f"OUT={out}: must be a folder that driver and workers share, or s3://bucket/prefix"
             )
-        return cls(Path(text))
-
-    def table(self, name: str) -> Path:
-        """Return the folder of a table: ``features``, ``rejected`` or ``pca``."""
-        return self.root / name
+        return cls(text)
 
     @property
-    def staging(self) -> Path:
-        """Folder of what is being written; the leading dot hides it from readers of Parquet."""
-        return self.root / ".staging"
+    def folder(self) -> Folder:
+        """Its files."""
+        return Folder(self.root)
 
-    @property
-    def spark_pca(self) -> Path:
-        """Folder of Spark's own ``PCAModel``."""
-        return self.root / "models" / "pca"
-
-    @property
-    def pca_npz(self) -> Path:
-        """The same model for numpy."""
-        return self.root / "models" / "pca.npz"
-
-    @property
-    def moments_npz(self) -> Path:
-        """Count, mean and scatter of the features, to which later photos can be added."""
-        return self.root / "models" / "moments.npz"
-
-    @property
-    def explained_variance(self) -> Path:
-        """Table of the whole spectrum."""
-        return self.root / "explained_variance.csv"
-
-    @property
-    def scree(self) -> Path:
-        """Picture of the spectrum."""
-        return self.root / "scree.png"
-
-    @property
-    def run(self) -> Path:
-        """Configuration, contract, versions, counts and seconds of the run."""
-        return self.root / "run.json"
+    def address(self, name: str = "") -> str:
+        """Return the address of a file as people write it."""
+        return self.folder.address(name)
 
     # Before a run
 
@@ -98,79 +86,72 @@ class Output:
         Raises
         ------
         OutputExistsError
-            If it holds anything and ``overwrite`` is off, or if what it holds is no result of
-            Verger's: nothing else is ever replaced.
+            If it holds anything that is no result of Verger's: nothing else is ever replaced.
         ConfigError
             If it lies inside the source, or the source inside it: the report's pictures would
             be listed as photos, or the photos be replaced.
         OutputError
             If it cannot be written.
         """
-        try:
-            self._check_apart(normalize_source(source))
-            is_folder = self.root.is_dir()
-            taken = self.root.is_symlink() or self.root.exists()
-        except (OSError, RuntimeError) as err:  # too long a name, a circle of links
-            raise OutputError(f"OUT={self.root}: cannot be a folder: {err}") from err
-        if taken and not is_folder:
-            what = "a link to nowhere" if self.root.is_symlink() else "a file"
-            raise OutputError(f"OUT={self.root}: is {what}, not a folder; choose another name")
-        if self._holds_anything():
-            self._check_replaceable(overwrite)
-        self._check_writable()
-
-    def _check_replaceable(self, overwrite: bool) -> None:
-        if not self.run.is_file():
+        self._check_apart(normalize_source(source))
+        if self.folder.is_local:
+            self._check_folder()
+        if not self._holds_anything():
+            return
+        if not self.folder.exists(RUN) and not self._is_under_way():
             raise OutputExistsError(
                 f"OUT={self.root}: is not empty, and holds no result of Verger's; "
                 "choose another folder"
             )
-        if not overwrite:
-            raise OutputExistsError(
-                f"OUT={self.root}: is not empty; choose another folder, "
-                "or --overwrite to replace its result"
-            )
+        if not overwrite and self.folder.exists(RUN):
+            self.read_run()
+
+    def _is_under_way(self) -> bool:
+        """Whether a run was begun here: there is a journal, and nothing that is not ours."""
+        return bool(self.folder.files(JOURNAL, recursive=True)) and all(
+            name.split("/")[0] in OWN_NAMES for name in self._top_names()
+        )
+
+    def _top_names(self) -> list[str]:
+        return [*self.folder.folders(), *(entry.name for entry in self.folder.files())]
+
+    def _check_folder(self) -> None:
+        root = Path(self.root)
+        try:
+            is_folder = root.is_dir()
+            taken = root.is_symlink() or root.exists()
+        except (OSError, RuntimeError) as err:  # too long a name, a circle of links
+            raise OutputError(f"OUT={root}: cannot be a folder: {err}") from err
+        if taken and not is_folder:
+            what = "a link to nowhere" if root.is_symlink() else "a file"
+            raise OutputError(f"OUT={root}: is {what}, not a folder; choose another name")
+        self._check_writable(root)
 
     def _check_apart(self, source: str) -> None:
-        if "://" in source:
-            return
-        ours, photos = self.root.resolve(), Path(source).resolve()
-        if ours == photos or photos in ours.parents or ours in photos.parents:
+        ours, photos = (_resolved(place) for place in (self.root, source))
+        if ours == photos or ours.startswith(photos + "/") or photos.startswith(ours + "/"):
             raise ConfigError(f"OUT={self.root}: must lie outside SRC={source}, and not around it")
 
     def _holds_anything(self) -> bool:
+        if not self.folder.is_local:
+            return bool(self._top_names())
         try:
-            return any(entry.name != ".staging" for entry in self.root.iterdir())
+            return any(not _is_leftover(entry) for entry in Path(self.root).iterdir())
         except FileNotFoundError:
             return False
         except OSError as err:
             raise OutputError(f"OUT={self.root}: cannot be read: {err.strerror}") from err
 
-    def _check_writable(self) -> None:
+    @staticmethod
+    def _check_writable(root: Path) -> None:
         """Find out by the nearest folder that exists, so that a refusal leaves nothing behind."""
-        existing = self.root
+        existing = root
         while not existing.exists():
             existing = existing.parent
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise OutputError(
-                f"OUT={self.root}: {existing} cannot be written; choose another folder"
-            )
+            raise OutputError(f"OUT={root}: {existing} cannot be written; choose another folder")
 
-    # Reading and writing
-
-    def check_table(self, name: str) -> Path:
-        """Return a table's folder, refusing one that is not there.
-
-        Raises
-        ------
-        OutputError
-            Saying which command writes it.
-        """
-        path = self.table(name)
-        if not path.is_dir():
-            command = "reduce" if name == "pca" else "run or verger featurize"
-            raise OutputError(f"OUT={self.root}: has no table {name!r}; verger {command} writes it")
-        return path
+    # The record
 
     def read_run(self) -> dict[str, Any]:
         """Read ``run.json``.
@@ -180,79 +161,136 @@ class Output:
         OutputError
             If it is missing.
         SchemaError
-            If it is not Verger's.
+            If it is not Verger's, or of a version without resume.
         """
+        place = self.address(RUN)
         try:
-            values: dict[str, Any] = json.loads(self.run.read_text("utf-8"))
+            values: dict[str, Any] = json.loads(self.folder.read(RUN))
         except FileNotFoundError as err:
-            raise OutputError(
-                f"OUT={self.root}: has no run.json; is this the folder of a finished verger run?"
-            ) from err
+            raise OutputError(f"OUT={self.root}: has no run.json; {self._why_none()}") from err
         except (OSError, ValueError) as err:
-            raise SchemaError(f"{self.run}: cannot be read: {err}") from err
+            raise SchemaError(f"{place}: cannot be read: {err}") from err
         missing = [key for key in _RUN_KEYS if not isinstance(values, dict) or key not in values]
         if missing:
-            raise SchemaError(f"{self.run}: is not Verger's: {missing[0]!r} is missing")
+            raise SchemaError(
+                f"{place}: is not of this version of Verger's: {missing[0]!r} is missing; "
+                "verger run with --overwrite writes it anew"
+            )
         return values
 
-    def write_run(self, values: dict[str, Any]) -> None:
+    def _why_none(self) -> str:
+        if self.folder.files(JOURNAL, recursive=True):
+            return "its run is not finished: the same verger run goes on from there"
+        return "is this the folder of a finished verger run?"
+
+    def write_run(self, values: Mapping[str, Any]) -> None:
         """Replace ``run.json`` in one step."""
-        write_text(self.run, _as_json(values))
+        self.folder.write(RUN, as_json(values))
 
-    def stage_run(self, values: dict[str, Any]) -> None:
-        """Write ``run.json`` into staging, to be published with the tables that it is about."""
-        write_text(self.staging / self.run.name, _as_json(values))
+    def parts(self, table: str) -> list[Part]:
+        """Return the files of a table, by ``run.json``.
 
-    def start_staging(self) -> Path:
-        """Make an empty staging folder."""
-        try:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            self.staging.mkdir(parents=True)
-        except OSError as err:
-            raise OutputError(f"OUT={self.root}: cannot be written: {err.strerror}") from err
-        return self.staging
+        Raises
+        ------
+        OutputError
+            If there is no such table, saying which command writes it.
+        """
+        found = self.read_run()["files"].get(table)
+        if found is None:
+            command = "reduce" if table == "pca" else "run or verger featurize"
+            raise OutputError(
+                f"OUT={self.root}: has no table {table!r}; verger {command} writes it"
+            )
+        return [Part(**part) for part in found]
 
-    def publish(self, names: tuple[str, ...], *, stale: tuple[str, ...] = ()) -> None:
-        """Move what is whole from staging into place, and drop what belonged to the old result.
+    def part_names(self, table: str) -> list[str]:
+        """Return the names of the files of a table, by ``run.json``."""
+        return [part.name for part in self.parts(table)]
+
+    # Publishing
+
+    def publish(
+        self, record: Mapping[str, Any], *, add: Iterable[tuple[str, str]], remove: Iterable[str]
+    ) -> None:
+        """Let new files take the place of old ones; once begun, it is finished by whoever is next.
 
         Parameters
         ----------
-        names : tuple of str
-            Paths below OUT that staging holds in their new form.
-        stale : tuple of str
-            Paths below OUT that were derived from what is replaced.
+        record : mapping
+            What ``run.json`` says from then on.
+        add : iterable of (str, str)
+            Name of a file in the journal, and its name in the result.
+        remove : iterable of str
+            Files of the old result.
         """
-        aside = self.staging / "old"
-        moved: list[tuple[Path, Path]] = []
+        moves = [list(pair) for pair in add]
+        kept = {target for _, target in moves}
+        intent = {"record": record, "add": moves, "remove": [n for n in remove if n not in kept]}
+        self.folder.write(PUBLISH, as_json(intent))
+        self._carry_out(intent)
+
+    def finish_publishing(self) -> bool:
+        """Finish what a killed process has announced and not carried out; return whether it had.
+
+        Whoever calls this holds the lock.
+        """
         try:
-            for name in (*stale, *names):
-                if (self.root / name).exists():
-                    _move(self.root / name, aside / name, moved)
-            for name in names:
-                _move(self.staging / name, self.root / name, moved)
-        except OSError as err:
-            for origin, target in reversed(moved):
-                target.replace(origin)
-            raise OutputError(f"OUT={self.root}: cannot be replaced: {err}") from err
-        shutil.rmtree(self.staging)
+            intent = json.loads(self.folder.read(PUBLISH))
+        except FileNotFoundError:
+            return False
+        self._carry_out(intent)
+        return True
+
+    def _carry_out(self, intent: Mapping[str, Any]) -> None:
+        # Old files go first: a reader of the folder may miss rows for a moment, but sees none
+        # twice.
+        for name in intent["remove"]:
+            self.folder.remove(name)
+        for origin, target in intent["add"]:
+            self.folder.move(origin, target)
+        self.write_run(intent["record"])
+        self.clear_journal()
+        self.folder.remove(PUBLISH)
+
+    def clear_journal(self) -> None:
+        """Remove what the journal holds, but the lock and the announcement."""
+        for name in self.folder.folders(JOURNAL):
+            self.folder.remove_tree(f"{JOURNAL}/{name}")
+
+    def derived_files(self) -> list[str]:
+        """List all files that were derived from the features."""
+        return [file for name in DERIVED for file in self.own_files(name)]
+
+    def own_files(self, name: str) -> list[str]:
+        """List the files that one of our names stands for; a link is a file, never what is behind.
+
+        Parameters
+        ----------
+        name : str
+            One of :data:`OWN_NAMES`.
+        """
+        if self.folder.is_local and Path(self.address(name)).is_symlink():
+            return [name]
+        if self.folder.exists(name):
+            return [name]
+        return [entry.name for entry in self.folder.files(name, recursive=True)]
 
 
-def _as_json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
-def _move(origin: Path, target: Path, moved: list[tuple[Path, Path]]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    origin.replace(target)
-    moved.append((origin, target))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
-    part = path.with_name(f".{path.name}.part")
+def _resolved(place: str) -> str:
+    """Return a place with its links followed, to find one inside the other."""
+    if "://" in place:
+        return place.rstrip("/")
     try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    except OSError as err:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {err.strerror or err}") from err
+        return str(Path(place).resolve())
+    except (OSError, RuntimeError):
+        return place
+
+
+def _is_leftover(entry: Path) -> bool:
+    """Whether an entry is the empty journal of a run that did nothing."""
+    return entry.name == JOURNAL and not any(path.is_file() for path in entry.rglob("*"))
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """Write a record as people read it."""
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")

@@ -9,54 +9,63 @@ Read this file from top to bottom to know what ``verger run`` does.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verger import plots, validate
 from verger.config import Config
-from verger.errors import (
-    ConfigError,
-    EmptySourceError,
-    ErrorRateError,
-    OutputExistsError,
-    ReduceError,
-    ValidationError,
-)
-from verger.features import featurize, split_outcomes
+from verger.errors import ConfigError, OutputExistsError, ReduceError
+from verger.features import Decoding, commit_features
+from verger.journal import Attempt, drop_attempts, latest_attempt, locked, start_attempt
+from verger.ledger import Known, compare, compose, read_known, sources_of
 from verger.model import Model, find_card, load_model
-from verger.output import Output, write_text
+from verger.output import (
+    MOMENTS_NPZ,
+    PCA_NPZ,
+    RUN,
+    SCREE,
+    SPARK_PCA,
+    SPECTRUM,
+    STAGED,
+    Output,
+)
+from verger.overseer import check_error_rate, overseen, worth_another_try
+from verger.publish import publish_features
+from verger.record import REDUCE_OPTIONS, command_line, describe_pca, describe_run, spectrum_csv
 from verger.reduce import (
-    SHARES,
     FittedPCA,
+    StoredMoments,
     fit_pca,
-    save_moments,
+    load_moments,
+    save_spark_model,
     sum_stored_moments,
     to_spark_model,
-    transform_features,
+    write_scores,
 )
-from verger.session import check_environment, get_session, java_of
-from verger.source import Listing, list_photos, read_images
+from verger.resume import State, find_state
+from verger.session import check_environment, get_session
+from verger.source import Listing, list_photos, list_with_spark, read_images
+from verger.storage import normalize_source
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
+    from verger.journal import Lock
+    from verger.ledger import Work
     from verger.model.weights import OnProgress
 
 #: Shows that a stage runs: (name, number of photos or None, session whose tasks tell how far
 #: it is or None) to a context that lasts as long as the stage.
 Watch = Callable[[str, "int | None", "SparkSession | None"], AbstractContextManager[Any]]
 
-#: Rows of features in one Parquet file: about 32 MB.
-ROWS_PER_FILE = 6_000
-#: Rejected photos and reasons that an error or a summary spells out.
-FIRST_REASONS = 3
+#: Jobs that are tried for one run: the second and third go on from what the one before has
+#: committed, and decode apart.
+ROUNDS = 3
 
 
 def _no_watch(*_: Any) -> AbstractContextManager[Any]:
@@ -72,6 +81,7 @@ class Run:
     output : Output
     config : Config
     watch : Watch
+    notices : tuple of str
     seconds : dict of str to float
         Wall time by stage, in the order of the stages.
     """
@@ -102,12 +112,14 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Featurize, reduce, validate all that was written, and report.
 
+    A run that was killed goes on where it was; a finished one takes in what is new.
+
     Parameters
     ----------
     source : str
         Folder or bucket of photos.
     out : path
-        Folder of the result.
+        Folder of the result, or ``s3://bucket/prefix``.
     config : Config
     watch : Watch, optional
         Shows progress.
@@ -122,13 +134,16 @@ def run(
     Raises
     ------
     VergerError
-        See :mod:`verger.errors`; what was done before stays in OUT.
+        See :mod:`verger.errors`; what was committed before stays in OUT.
     """
     run = Run(Output.at(out), config, watch, notices)
-    _featurize(run, source, reduce=True)
-    _reduce(run)
-    _validate(run)
-    return _report(run)
+    planned = plan(run, source, reduce=True)
+    with locked(run.output) as lock:
+        _featurize(run, planned, lock, reduce=True)
+        if _pca_is_stale(run):
+            _reduce(run)
+        _validate(run)
+        return _report(run)
 
 
 def run_featurize(
@@ -136,8 +151,10 @@ def run_featurize(
 ) -> dict[str, Any]:
     """Write ``features/`` and ``rejected/`` alone; see :func:`run`."""
     run = Run(Output.at(out), config, watch)
-    _featurize(run, source, reduce=False)
-    return run.output.read_run()
+    planned = plan(run, source, reduce=False)
+    with locked(run.output) as lock:
+        _featurize(run, planned, lock, reduce=False)
+        return run.output.read_run()
 
 
 def run_reduce(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> dict[str, Any]:
@@ -149,20 +166,20 @@ def run_reduce(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> 
         If there is a PCA already and ``overwrite`` is off.
     """
     run = Run(Output.at(out), config, watch)
-    run.output.check_table("features")
-    if run.output.table("pca").exists() and not config.overwrite:
-        raise OutputExistsError(
-            f"OUT={run.output.root}: has a PCA already; --overwrite replaces it"
-        )
-    _reduce(run)
-    return run.output.read_run()
+    run.output.read_run()
+    with locked(run.output):
+        if "pca" in run.output.read_run()["files"] and not config.overwrite:
+            raise OutputExistsError(
+                f"OUT={run.output.root}: has a PCA already; --overwrite replaces it"
+            )
+        _reduce(run)
+        return run.output.read_run()
 
 
 def run_validate(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> validate.Report:
     """Re-derive every count of a stored result; see :mod:`verger.validate`."""
     run = Run(Output.at(out), config, watch)
     run.output.read_run()
-    run.output.check_table("features")
     spark = _session(run)
     with run.stage("validate"):
         return validate.validate_output(spark, run.output)
@@ -172,8 +189,8 @@ def run_report(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> 
     """Write ``report.html`` and ``report.json`` of a stored result."""
     run = Run(Output.at(out), config, watch)
     run.output.read_run()
-    run.output.check_table("features")
-    return _report(run)
+    with locked(run.output):
+        return _report(run)
 
 
 # Before Spark
@@ -185,13 +202,27 @@ class Plan:
 
     Attributes
     ----------
+    source : str
+        In the form in which it is stored.
     listing : Listing or None
         None with ``reader="spark"``: only Spark can list the source.
     model : Model
     """
 
+    source: str
     listing: Listing | None
     model: Model
+
+
+def plan(run: Run, source: str, *, reduce: bool) -> Plan:
+    """Find every mistake that can be found before Spark starts; write nothing."""
+    listing = check_and_list(run, source, reduce=reduce)
+    with run.stage("load model") as on_progress:
+        model = _load_model(run.config, on_progress)
+    root = listing.source if listing else normalize_source(source)
+    find_state(run.output, root, model.contract, overwrite=run.config.overwrite)
+    check_environment()
+    return Plan(root, listing, model)
 
 
 def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
@@ -229,15 +260,6 @@ def _check_count(n: int, source: str, config: Config) -> None:
         )
 
 
-def plan(run: Run, source: str, *, reduce: bool) -> Plan:
-    """Find every mistake that can be found before Spark starts; write nothing."""
-    listing = check_and_list(run, source, reduce=reduce)
-    with run.stage("load model") as on_progress:
-        model = _load_model(run.config, on_progress)
-    check_environment()
-    return Plan(listing, model)
-
-
 def _load_model(config: Config, on_progress: OnProgress | None = None) -> Model:
     return load_model(
         config.model,
@@ -264,20 +286,46 @@ def describe_plan(
         )
     else:
         listed = f"let Spark list and read {source}"
-    verb = "replace the result in" if run.output.run.exists() else "write to"
-    steps = [*_model_steps(config), listed, f"{verb} {run.output.root}"]
+    steps = [*_model_steps(config), listed, *_output_steps(run, listing)]
     if reduce:
         steps.append(f"fit a PCA and keep components = {config.components}")
     return {"config": config.as_dict(), "steps": steps}
 
 
 def _model_steps(config: Config) -> list[str]:
-    if config.built_in_model and config.weights is None:
-        weights = find_card(config.model).weights
-        if weights.find() is None:
-            return [f"fetch the weights of {config.model} from {weights.address()}"]
+    if _weights_are_missing(config):
+        address = find_card(config.model).weights.address()
+        return [f"fetch the weights of {config.model} from {address}"]
     contract = _load_model(config).contract
     return [f"use {contract.model}, contract {contract.short_hash}: {contract.n_features} features"]
+
+
+def _weights_are_missing(config: Config) -> bool:
+    if not config.built_in_model or config.weights is not None:
+        return False
+    return find_card(config.model).weights.find() is None
+
+
+def _output_steps(run: Run, listing: Listing | None) -> list[str]:
+    """Say what becomes of what OUT holds."""
+    config, output = run.config, run.output
+    if listing is None or _weights_are_missing(config):
+        return [f"write to {output.root}"]
+    contract = _load_model(config).contract
+    state = find_state(output, listing.source, contract, overwrite=config.overwrite)
+    work = compare(
+        listing.photos, _read_known(output, state), accept_truncated=config.accept_truncated
+    )
+    n_known = len(listing.photos) - len(work.todo)
+    verb = "add to the result in" if state.record else "write to"
+    if config.overwrite and output.folder.exists(RUN):
+        verb = "replace the result in"
+    done = f" ({n_known:,} photos are done already)" if n_known else ""
+    steps = [f"compute the features of {len(work.todo):,} photos{done}", f"{verb} {output.root}"]
+    if work.gone:
+        what = "drop" if config.prune else "keep"
+        steps.append(f"{what} the rows of {len(work.gone):,} photos that have disappeared")
+    return steps
 
 
 def _session(run: Run) -> SparkSession:
@@ -292,118 +340,114 @@ def _session(run: Run) -> SparkSession:
 # The stages
 
 
-def _featurize(run: Run, source: str, *, reduce: bool) -> None:
+def _featurize(run: Run, planned: Plan, lock: Lock, *, reduce: bool) -> None:
     """Write ``features/``, ``rejected/`` and ``run.json``."""
     started = datetime.now(UTC)
-    planned = plan(run, source, reduce=reduce)
+    config, output, model = run.config, run.output, planned.model
     spark = _session(run)
-    images = _images(run, spark, source, planned.listing)
-    n_listed = _count_listed(run, images, planned.listing, source)
-    if reduce:
-        _check_count(n_listed, source, run.config)
-    outcomes = featurize(images, model=planned.model, micro_batch=run.config.micro_batch)
-    outcomes = outcomes.persist()
-    try:
-        counts = _count_outcomes(run, outcomes, n_listed)
-        counts["ignored"] = planned.listing.ignored if planned.listing else None
-        with run.stage("write"):
-            staging = run.output.start_staging()
-            _write_outcomes(outcomes, staging, counts, run.config)
-            record = describe_run(run, source, planned, counts, started, spark)
-            run.output.stage_run(record)
-            run.output.publish(("features", "rejected", "run.json"), stale=_DERIVED)
-    finally:
-        outcomes.unpersist()
+    listing = _listing(run, spark, planned, reduce=reduce)
+    # Once more, now that nobody else may change it.
+    state = find_state(output, listing.source, model.contract, overwrite=config.overwrite)
+    n_computed = _compute(run, spark, planned, listing, state)
+    with run.stage("write"):
+        known = _read_known(output, state)
+        found = compose(listing.photos, known, prune=config.prune)
+        record = describe_run(listing.source, output, config, model, spark, started=started)
+        record["counts"] = found.counts | {
+            "computed": n_computed, "bytes": listing.n_bytes, "ignored": listing.ignored,
+        }  # fmt: skip
+        record |= {"notices": list(run.notices), "seconds": run.seconds}
+        lock.check()
+        if state.record is None or found.changes:
+            publish_features(
+                spark, output, found, record, added=state.record is not None,
+                legacy=config.legacy_parquet,
+            )  # fmt: skip
+        else:
+            record = _carry_over(state.record, record)
+            output.clear_journal()
     _save(run, record)
-    _check_error_rate(run, counts)
+    check_error_rate(output.root, config, record["counts"], known)
 
 
-#: What is derived from the features, and goes when they are replaced.
-_DERIVED = (
-    "pca", "models", "explained_variance.csv", "scree.png", "report.html", "report.json",
-)  # fmt: skip
-
-
-def _images(run: Run, spark: SparkSession, source: str, listing: Listing | None) -> DataFrame:
-    config = run.config
-    if listing is not None:
-        return read_images(spark, listing, partitions=config.partitions)
-    return read_images(
-        spark, source, glob=config.glob, recursive=config.recursive,
-        label_from=config.label_from, reader="spark", partitions=config.partitions,
-    )  # fmt: skip
-
-
-def _count_listed(run: Run, images: DataFrame, listing: Listing | None, source: str) -> int:
-    """Return the number of photos before any is read; Spark's reader has to be asked for it."""
-    if listing is not None:
-        return len(listing.photos)
+def _listing(run: Run, spark: SparkSession, planned: Plan, *, reduce: bool) -> Listing:
+    if planned.listing is not None:
+        return planned.listing
+    config, source = run.config, planned.source
     with run.stage("list"):
-        n = images.select("path").count()
-    if n == 0:
-        raise EmptySourceError(f"source {source}: no file matches; see --glob")
-    return n
+        listing = list_with_spark(
+            spark, source, glob=config.glob, recursive=config.recursive,
+            label_from=config.label_from,
+        )  # fmt: skip
+    if reduce:
+        _check_count(len(listing.photos), source, config)
+    return listing
 
 
-def _count_outcomes(run: Run, outcomes: DataFrame, n_listed: int) -> dict[str, Any]:
-    """Run the one job that reads photos, and reconcile its rows with the listing."""
-    from pyspark.sql import functions as F
+def _read_known(output: Output, state: State) -> Known:
+    attempt = latest_attempt(output)
+    batches = attempt.batches() if attempt else []
+    return read_known(output.folder, sources_of(state.published, batches))
 
-    grouped = outcomes.groupBy("reason")
-    with run.stage("featurize", n_listed, outcomes.sparkSession):
-        rows = grouped.agg(F.count("*").alias("n"), F.sum("length").alias("n_bytes")).collect()
-    reasons = {row["reason"]: row["n"] for row in rows if row["reason"] is not None}
-    featurized = sum(row["n"] for row in rows if row["reason"] is None)
-    rejected = sum(reasons.values())
-    if n_listed != featurized + rejected:
-        raise ValidationError(
-            f"listed={n_listed} photos, but featurized={featurized} and rejected={rejected}: "
-            "rows were lost or doubled; nothing was written"
-        )
-    return {
-        "listed": n_listed, "featurized": featurized, "rejected": rejected, "reasons": reasons,
-        "bytes": sum(row["n_bytes"] or 0 for row in rows),
+
+def _compute(run: Run, spark: SparkSession, planned: Plan, listing: Listing, state: State) -> int:
+    """Commit the features of all photos that have none yet; return how many there were.
+
+    A job that dies of a photo, or of a machine, is followed by another that goes on from what
+    was committed.
+    """
+    contract, markers, n_todo = planned.model.contract, state.markers, []
+    if not markers:
+        drop_attempts(run.output)
+    start = {
+        "source": listing.source, "contract_hash": contract.hash, "contract": contract.as_dict(),
+        "fresh": state.record is None,
     }  # fmt: skip
+    for number in range(1, ROUNDS + 1):
+        attempt = start_attempt(run.output, start, markers)
+        known = _read_known(run.output, state)
+        work = compare(listing.photos, known, accept_truncated=run.config.accept_truncated)
+        n_todo.append(len(work.todo))
+        if not n_todo[-1]:
+            break
+        try:
+            _commit(run, spark, planned, listing, work, attempt, careful=number > 1)
+            break
+        except Exception as err:
+            if number == ROUNDS or not worth_another_try(err, spark):
+                raise
+            markers = attempt.markers()
+    return n_todo[0]
 
 
-def _write_outcomes(
-    outcomes: DataFrame, staging: Path, counts: dict[str, Any], config: Config
-) -> None:
-    features, rejected = split_outcomes(outcomes)
-    n_files = -(-counts["featurized"] // ROWS_PER_FILE) or 1
-    with parquet_settings(outcomes.sparkSession, legacy=config.legacy_parquet):
-        features.coalesce(n_files).write.parquet((staging / "features").as_uri())
-        rejected.coalesce(1).write.parquet((staging / "rejected").as_uri())
-
-
-@contextmanager
-def parquet_settings(spark: SparkSession, *, legacy: bool) -> Iterator[None]:
-    """Write Parquet for everybody: times as Parquet's own UTC type, not as Spark's old INT96."""
-    settings = {
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        "spark.sql.parquet.writeLegacyFormat": str(legacy).lower(),
-    }
-    before = {key: spark.conf.get(key) for key in settings}
-    try:
-        for key, value in settings.items():
-            spark.conf.set(key, value)
-        yield
-    finally:
-        for key, old in before.items():
-            spark.conf.set(key, str(old))
-
-
-def _check_error_rate(run: Run, counts: dict[str, Any]) -> None:
-    rate = counts["rejected"] / counts["listed"]
-    if rate <= run.config.max_error_rate:
-        return
-    first = sorted(counts["reasons"].items(), key=lambda item: -item[1])[:FIRST_REASONS]
-    named = ", ".join(f"{n} {reason}" for reason, n in first)
-    raise ErrorRateError(
-        f"{counts['rejected']} of {counts['listed']} photos were rejected ({named}): more than "
-        f"max_error_rate={run.config.max_error_rate}; what was done is in {run.output.root}, "
-        "see verger show OUT --table rejected; --max-error-rate 1 accepts it"
+def _commit(
+    run: Run, spark: SparkSession, planned: Plan, listing: Listing, work: Work, attempt: Attempt,
+    *, careful: bool,
+) -> None:  # fmt: skip
+    """Run the one job that reads photos."""
+    config = run.config
+    images = read_images(
+        spark, Listing(listing.source, work.todo, {}, listing.recursive),
+        glob=config.glob, reader=config.reader, partitions=config.partitions,
+    )  # fmt: skip
+    decoding = Decoding(
+        accept_truncated=config.accept_truncated, timeout_s=config.decode_timeout_s, apart=careful
     )
+    with (
+        run.stage("featurize", len(work.todo), spark),
+        overseen(spark, attempt, config, before=work.n_rejected, n_listed=len(listing.photos)),
+    ):
+        commit_features(
+            images, attempt, model=planned.model, commit_every=config.commit_every,
+            micro_batch=config.micro_batch, decoding=decoding,
+        )  # fmt: skip
+
+
+def _carry_over(old: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a run that had nothing to do: what was found before still holds."""
+    kept = {key: old[key] for key in ("files", "pca") if key in old}
+    config = record["config"] | {k: old["config"][k] for k in REDUCE_OPTIONS}
+    return record | kept | {"config": config}
 
 
 def _validate(run: Run) -> None:
@@ -416,42 +460,73 @@ def _validate(run: Run) -> None:
     report.raise_if_broken()
 
 
-_REDUCE_OPTIONS = ("components", "standardize", "center")
+def _pca_is_stale(run: Run) -> bool:
+    """Whether the PCA is missing, or is not the one that is asked for."""
+    record, config = run.output.read_run(), run.config
+    if "pca" not in record or "pca" not in record["files"]:
+        return True
+    return any(record["config"][name] != getattr(config, name) for name in REDUCE_OPTIONS)
 
 
 def _reduce(run: Run) -> None:
     """Write ``pca/``, ``models/``, ``explained_variance.csv`` and ``scree.png``."""
-    record = run.output.read_run()
-    config, contract = run.config, record["contract_hash"]
-    if record["counts"]["featurized"] < 2:
+    output, config = run.output, run.config
+    record = output.read_run()
+    n, contract = record["counts"]["featurized"], record["contract_hash"]
+    if n < 2:
         raise ReduceError(
-            f"n_samples={record['counts']['featurized']} must be at least 2 for a PCA; "
+            f"n_samples={n} must be at least 2 for a PCA; "
             "the features are written, verger report shows them"
         )
     spark = _session(run)
-    features = spark.read.parquet(run.output.table("features").as_uri())
-    with run.stage("reduce", record["counts"]["featurized"], spark):
-        moments = sum_stored_moments(spark, run.output.table("features"))
+    with run.stage("reduce", n, spark):
+        moments, n_summed = _sum_moments(output, spark, contract)
         pca = fit_pca(
-            moments, config.components, standardize=config.standardize, center=config.center
+            moments.sums, config.components, standardize=config.standardize, center=config.center
         )
-        staging = run.output.start_staging()
-        (staging / "models").mkdir()
-        scores = transform_features(features, pca, contract=contract)
-        n_files = -(-moments.n // (ROWS_PER_FILE * 4))
-        scores.coalesce(n_files).write.parquet((staging / "pca").as_uri())
-        to_spark_model(pca).save((staging / "models" / "pca").as_uri())
-        pca.save(staging / "models" / "pca.npz", contract=contract)
-        save_moments(moments, staging / "models" / "moments.npz", contract=contract)
-        write_text(staging / "explained_variance.csv", spectrum_csv(pca))
-        plots.scree_plot(pca, staging / "scree.png")
-        written = ("pca", "models", "explained_variance.csv", "scree.png")
-        run.output.publish(written, stale=("report.html", "report.json"))
-    record["pca"] = describe_pca(pca, config)
-    record.pop("checks", None)  # they were about the PCA before
-    record["config"] |= {name: getattr(config, name) for name in _REDUCE_OPTIONS}
-    record["command"] = command_line(record["source"], run.output, Config(**record["config"]))
+        output.folder.remove_tree(STAGED)
+        features = output.parts("features")
+        parts = write_scores(spark, output.folder, features, pca, contract=contract, below=STAGED)
+        written = _write_pca(output, pca, moments, contract)
+        record["files"]["pca"] = [part.as_dict() for part in parts]
+        record["pca"] = describe_pca(pca, config) | {"summed": n_summed}
+        record.pop("checks", None)  # they were about the PCA before
+        record["config"] |= {name: getattr(config, name) for name in REDUCE_OPTIONS}
+        record["command"] = command_line(record["source"], output, Config(**record["config"]))
+        names = [*(part.name for part in parts), *written]
+        output.publish(
+            record, add=[(f"{STAGED}/{name}", name) for name in names],
+            remove=output.derived_files(),
+        )  # fmt: skip
     _save(run, record)
+
+
+def _sum_moments(output: Output, spark: SparkSession, contract: str) -> tuple[StoredMoments, int]:
+    """Return the sums over all features, and how many rows had to be read for them."""
+    names = output.part_names("features")
+    stored = load_moments(output.folder, MOMENTS_NPZ, contract=contract)
+    if stored is None or not set(stored.parts) <= set(names):
+        sums = sum_stored_moments(spark, output.folder, names)
+        return StoredMoments(sums, tuple(names)), sums.n
+    new = [name for name in names if name not in stored.parts]
+    if not new:
+        return stored, 0
+    added = sum_stored_moments(spark, output.folder, new)
+    return StoredMoments(stored.sums + added, tuple(names)), added.n
+
+
+def _write_pca(output: Output, pca: FittedPCA, moments: StoredMoments, contract: str) -> list[str]:
+    """Write the models, the spectrum and its picture into staging; return their names."""
+    files = {
+        PCA_NPZ: pca.to_npz(contract=contract),
+        MOMENTS_NPZ: moments.to_npz(contract=contract),
+        SPECTRUM: spectrum_csv(pca).encode(),
+        SCREE: plots.scree_plot(pca),
+    }
+    for name, content in files.items():
+        output.folder.write(f"{STAGED}/{name}", content)
+    spark_files = save_spark_model(to_spark_model(pca), output.folder, f"{STAGED}/{SPARK_PCA}")
+    return [*files, *(name.removeprefix(f"{STAGED}/") for name in spark_files)]
 
 
 def _report(run: Run) -> dict[str, Any]:
@@ -470,96 +545,3 @@ def _save(run: Run, record: dict[str, Any]) -> dict[str, Any]:
     record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     run.output.write_run(record)
     return record
-
-
-# What is written down
-
-
-def describe_run(
-    run: Run, source: str, planned: Plan, counts: dict[str, Any], started: datetime,
-    spark: SparkSession,
-) -> dict[str, Any]:  # fmt: skip
-    """Return what ``run.json`` says once the features are written."""
-    model = planned.model
-    return {
-        "verger": version("verger"),
-        "source": planned.listing.source if planned.listing else source,
-        "output": str(run.output.root),
-        "started": started.isoformat(timespec="seconds"),
-        "command": command_line(source, run.output, run.config),
-        "notices": list(run.notices),
-        "config": run.config.as_dict(),
-        "contract": model.contract.as_dict(),
-        "contract_hash": model.contract.hash,
-        "model": {
-            "name": model.contract.model,
-            "license": model.license,
-            "weights_path": model.weights_path,
-            "weights_sha256": model.contract.weights_sha256,
-            "published": model.published,
-            "n_features": model.contract.n_features,
-            "input_size": model.contract.input_size,
-        },
-        "counts": counts,
-        "seconds": run.seconds,
-        "versions": versions(spark),
-        "machine": {"platform": platform.platform(), "master": spark.sparkContext.master,
-                    "cpu_count": spark.sparkContext.defaultParallelism},
-    }  # fmt: skip
-
-
-def command_line(source: str, output: Output, config: Config) -> str:
-    """Return a command that does the same run: every option that is not at its default."""
-    import shlex
-
-    words = ["verger", "run", source, str(output.root)]
-    defaults = Config().as_dict()
-    for name, value in config.as_dict().items():
-        flag = f"--{name.replace('_', '-')}"
-        if value == defaults[name]:
-            continue
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        elif isinstance(value, list):
-            words += [word for item in value for word in (flag, item)]
-        elif isinstance(value, dict):
-            words += [word for item in value.items() for word in (flag, "=".join(item))]
-        else:
-            words += [flag, str(value)]
-    return shlex.join(words)
-
-
-def versions(spark: SparkSession) -> dict[str, str]:
-    """Return the versions of all that has a part in the numbers."""
-    packages = ("verger", "pyspark", "pyarrow", "numpy", "onnxruntime", "onnx", "pillow", "h5py")
-    return {
-        "python": platform.python_version(),
-        "java": java_of(spark),
-        **{name: version(name) for name in packages},
-    }
-
-
-def describe_pca(pca: FittedPCA, config: Config) -> dict[str, Any]:
-    """Return what ``run.json`` says of a PCA."""
-    return {
-        "n_samples": pca.n_samples,
-        "n_components": pca.n_components,
-        "components": config.components,
-        "kept": round(float(pca.cumulative_ratio[pca.n_components - 1]), 6),
-        "standardize": config.standardize,
-        "center": config.center,
-        "first_ratios": [round(float(r), 6) for r in pca.explained_variance_ratio[:2]],
-        "k": {str(share): pca.k_for(share) for share in SHARES},
-    }
-
-
-def spectrum_csv(pca: FittedPCA) -> str:
-    """Return the whole spectrum as CSV: component, explained_variance, ratio, cumulative."""
-    columns = (pca.explained_variance, pca.explained_variance_ratio, pca.cumulative_ratio)
-    rows = (
-        f"{i},{variance!r},{ratio!r},{cumulative!r}\n"
-        for i, (variance, ratio, cumulative) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True), start=1
-        )
-    )
-    return "component,explained_variance,ratio,cumulative\n" + "".join(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,14 +12,17 @@ if TYPE_CHECKING:
 SHOWN = 100
 
 
-def scree_plot(pca: FittedPCA, path: Path) -> None:
+def scree_plot(pca: FittedPCA) -> bytes:
     """Draw the spectrum: bars, the running sum, the lines at 80 % and 90 %, the chosen k.
 
     Parameters
     ----------
     pca : FittedPCA
-    path : Path
-        PNG to write.
+
+    Returns
+    -------
+    bytes
+        A PNG.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
@@ -51,4 +54,6 @@ def scree_plot(pca: FittedPCA, path: Path) -> None:
     handles = [*bars.get_legend_handles_labels()[0], *total.get_legend_handles_labels()[0]]
     total.legend(handles=handles, loc="center right", frameon=True)
     bars.set_title(f"PCA of {pca.n_samples:,} photos' features", loc="left")
-    figure.savefig(path, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

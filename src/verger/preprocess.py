@@ -3,18 +3,29 @@
 The rule is the notebook's (``convert("RGB")``, ``resize((224, 224))``, ``preprocess_input``) plus
 what it left out: the EXIF turn, transparency, 16-bit greys and a bound on the pixels. Every
 part of it is named in the feature contract, and :data:`PREPROCESS_VERSION` counts its changes.
+
+A photo that was cut off is never passed as whole. Missing bytes are noticed in every format,
+and so is a JPEG that something closed with an end marker after it was cut. What cannot be
+noticed are bytes replaced by as many others: an uncompressed picture whose rest is zeros is a
+picture that is black there.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import re
+import threading
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from verger.config import MAX_PIXELS
 from verger.schema import Reason
@@ -22,8 +33,9 @@ from verger.schema import Reason
 #: Raised by one whenever the same bytes would give other pixels; part of the contract.
 PREPROCESS_VERSION = 1
 
-#: Formats that photos come in. Pillow knows more: some start another program (EPS), decode before
-#: their size can be looked at (ICO), or come out black where they are cut off (JPEG 2000).
+#: Formats that photos come in; HEIF where the package ``pillow_heif`` is. Pillow knows more: some
+#: start another program (EPS), decode before their size can be looked at (ICO), or come out black
+#: where they are cut off (JPEG 2000).
 FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "PPM",
 )  # fmt: skip
@@ -31,8 +43,21 @@ FORMATS = (
 # Verger has a bound of its own (max_pixels), checked before a pixel is decoded; Pillow's
 # warns where ours refuses, and is one global value for the whole process.
 Image.MAX_IMAGE_PIXELS = None
-# A photo that was cut off is rejected, never passed as whole with a grey rest.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
+# Pillow gives a PNG up for one long text or colour profile: 1 MiB of it unpacked. The bound on
+# all of its texts, 64 MiB, is bound enough.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+
+# Held while Pillow decodes: whether it takes photos that were cut off is one global value.
+_pillow_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Give a forked child a lock that nobody holds: the holding thread was not copied."""
+    global _pillow_lock
+    _pillow_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class DecodeError(Exception):
@@ -65,14 +90,19 @@ class Photo:
         RGB, already resized to the model's input.
     width, height : int
         Pixels of the photo as it is seen, after the EXIF turn and before the resize.
+    truncated : bool
+        The file was cut off or broken: a part of the pixels is Pillow's filling, grey or black.
     """
 
     pixels: npt.NDArray[np.uint8]
     width: int
     height: int
+    truncated: bool = False
 
 
-def decode_photo(content: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> Photo:
+def decode_photo(
+    content: bytes, *, size: int, max_pixels: int = MAX_PIXELS, accept_truncated: bool = False
+) -> Photo:
     """Decode, turn and resize one photo.
 
     Parameters
@@ -83,6 +113,9 @@ def decode_photo(content: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> 
         Height and width of the result in pixels.
     max_pixels : int
         Largest width x height that is decoded.
+    accept_truncated : bool
+        Take what there is of a photo that was cut off or is broken, and mark it. Whole photos
+        give the same pixels either way.
 
     Returns
     -------
@@ -91,44 +124,258 @@ def decode_photo(content: bytes, *, size: int, max_pixels: int = MAX_PIXELS) -> 
     Raises
     ------
     DecodeError
-        With a reason of the closed list, whatever the bytes are.
+        With a reason of the closed list, whatever the bytes are. With ``accept_truncated`` too,
+        where no pixel came: WebP, AVIF, HEIC and compressed TIFF come whole or not at all.
     """
-    image = _open(content, max_pixels)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata; pixels come or they do not
+        return _decode(content, size, max_pixels)
+    except DecodeError as err:
+        if not accept_truncated or err.reason is not Reason.TRUNCATED:
+            raise
+        reason, detail = err.reason, err.detail
+    # Outside the handler, whose traceback holds the pixels of the first try.
+    with suppress(DecodeError):
+        photo = _decode_part(content, size, max_pixels)
+        if photo is not None:
+            return photo
+    raise DecodeError(reason, detail)
+
+
+def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
+    with _pillow(load_truncated=False):
+        image = _open(content, max_pixels)
+        with _decode_errors(is_photo=True):
+            if isinstance(image, _Jpeg):
+                image.load_whole(content)
+            else:
+                image.load()
+            _check_pixels(image, max_pixels)  # a HEIC file's size is known only now
+            # One name for every step, so that no more than two of them are in memory.
+            image = turn_upright(image)
+            image = to_rgb(image)
+            return _photo(image, size)
+
+
+def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
+    """Decode what there is of a photo; None if that is a single colour.
+
+    A single colour cannot be told from Pillow's filling, so nothing is known of the photo.
+    """
+    if content.startswith(_JPEG_MAGIC):
+        content = _without_cut_segment(content)
+    with _pillow(load_truncated=True):
+        image = _open(content, max_pixels)
+        with _decode_errors(is_photo=True):
             image.load()
-            rgb = to_rgb(turn_upright(image))
-            resized = resize_image(rgb, size)
+            _check_pixels(image, max_pixels)
+            image = turn_upright(image)
+            image = to_rgb(image)
+            if not np.ptp(image.getextrema(), axis=1).any():  # (red, green, blue) x (min, max)
+                return None
+            return replace(_photo(image, size), truncated=True)
+
+
+def _photo(rgb: Image.Image, size: int) -> Photo:
+    return Photo(np.asarray(resize_image(rgb, size)), rgb.width, rgb.height)
+
+
+@contextmanager
+def _pillow(*, load_truncated: bool) -> Iterator[None]:
+    """Set Pillow's global switches for one photo, whatever the process has set them to."""
+    with _pillow_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about metadata; pixels come or they do not
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = load_truncated
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+@contextmanager
+def _decode_errors(*, is_photo: bool) -> Iterator[None]:
+    """Raise whatever a decoder raises as a DecodeError."""
+    try:
+        yield
+    except DecodeError:
+        raise
     except MemoryError as err:
         raise DecodeError(Reason.TOO_MANY_PIXELS, "out of memory while decoding") from err
     except Exception as err:  # Pillow's plug-ins raise anything on hostile bytes
-        raise DecodeError(_decode_reason(err, content), _one_line(err)) from err
-    return Photo(np.asarray(resized), rgb.width, rgb.height)
+        raise DecodeError(_decode_reason(err, is_photo), _one_line(err)) from err
 
 
 @cache
-def _known_formats() -> tuple[str, ...]:
+def known_formats() -> tuple[str, ...]:
+    """Return those of :data:`FORMATS` that this process can decode; looked up once."""
+    try:
+        import pillow_heif
+
+        # One process a core, one thread a process.
+        pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
+    except ImportError:  # not installed, or installed without its library
+        pass
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:
+    """Read a photo's header."""
     if not content:
         raise DecodeError(Reason.EMPTY, "0 bytes")
+    with _decode_errors(is_photo=content.startswith(_PHOTO_MAGIC)):
+        image = _identify(content)
+        _check_pixels(image, max_pixels)
+    return image
+
+
+def _identify(content: bytes) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=_known_formats())
-    except UnidentifiedImageError as err:
+        if content.startswith(_JPEG_MAGIC):
+            # Not by way of Pillow's reader for MPO, which gives the photo up where the list of
+            # further frames is broken.
+            return _Jpeg(io.BytesIO(content))
+        return Image.open(io.BytesIO(content), formats=known_formats())
+    except (UnidentifiedImageError, SyntaxError) as err:
         raise DecodeError(_unidentified_reason(content), "no decoder knows these bytes") from err
-    except Exception as err:  # Pillow's plug-ins raise anything on hostile bytes
-        raise DecodeError(_decode_reason(err, content), _one_line(err)) from err
+
+
+_TILE = (ExifTags.Base.TileWidth, ExifTags.Base.TileLength)
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         detail = f"{image.width}x{image.height} is more than max_pixels={max_pixels}"
         raise DecodeError(Reason.TOO_MANY_PIXELS, detail)
-    return image
+    # A TIFF may lie in tiles much larger than itself, and each is decoded as a whole.
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag) for tag in _TILE)
+    if isinstance(width, int) and isinstance(height, int) and width * height > max_pixels:
+        detail = f"a tile of {width}x{height} is more than max_pixels={max_pixels}"
+        raise DecodeError(Reason.TOO_MANY_PIXELS, detail)
 
+
+# ---- JPEG ------------------------------------------------------------------------------------
+
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_SOS, _EOI = 0xDA, 0xD9
+# Huffman-coded: one pass from top to bottom; and scans that refine one another.
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables
+_BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+# Within a scan 0xFF is data where 0x00 follows, and RST0 to RST7 belong to it.
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# 64 bits of 1, of which no Huffman code consists: as much as the decoder looks ahead behind the
+# last pixel. Where pixels are missing it stands for two blocks of 8x8 of them at most.
+_FILLER = b"\xff\x00" * 8
+# What a row is marked with; more than chance of a photo's looking like it.
+_MARK = bytes.fromhex("5aa713ec4b96d2380fe1877c69b43d90")
+
+
+class _Jpeg(JpegImageFile):
+    """A JPEG that tells whether it ends before its last pixel.
+
+    libjpeg fills with grey what is missing before an end marker, and Pillow drops its warning.
+    """
+
+    parts: tuple[bytes, ...] | None = None
+
+    def load_whole(self, content: bytes) -> None:
+        """Decode the photo.
+
+        Raises
+        ------
+        OSError
+            If it is cut off, or was and then was closed by an end marker.
+        """
+        segments = list(_jpeg_segments(content))
+        frame = next((segment for segment in segments if segment[0] in _FRAMES), None)
+        scans = [content[start:end] for marker, start, end in segments if marker == _SOS]
+        if frame is not None and segments[-1][0] == _EOI:
+            if frame[0] == _PROGRESSIVE and not _are_all_scans(scans, content[frame[1] + 9]):
+                raise OSError("image file is truncated: it ends before its last scan")
+            if frame[0] in _SEQUENTIAL and len(scans) == 1 and self._put_mark():
+                # The end marker comes only when the decoder has had everything before it.
+                end = segments[-1][1]
+                self.parts = (content[:end], _FILLER, content[end : end + 2])
+        self.load()
+
+    def load_read(self, read_bytes: int) -> bytes:
+        """Return the next bytes for the decoder; none at the end."""
+        if self.parts is None:
+            return super().load_read(read_bytes)
+        if len(self.parts) == 1 and self._row() == self._mark():
+            raise OSError("image file is truncated: it ends before its last row")
+        part, self.parts = b"".join(self.parts[:1]), self.parts[1:]
+        return part
+
+    def _put_mark(self) -> bool:
+        """Mark the last row, unless a decoded one might look the same: in 4 bytes it does not."""
+        self.load_prepare()
+        for x, color in enumerate(self._mark()):
+            self.im.putpixel((x, self.height - 1), color)
+        return self.width * len(self.getbands()) >= 4
+
+    def _mark(self) -> list[int | tuple[int, ...]]:
+        """Return the first pixels of a marked row."""
+        n_bands = len(self.getbands())
+        colors = [tuple(_MARK[x : x + n_bands]) for x in range(min(self.width, 12))]
+        return [color[0] if n_bands == 1 else color for color in colors]
+
+    def _row(self) -> list[int | tuple[int, ...]]:
+        """Return the first pixels of the last row."""
+        return [self.im.getpixel((x, self.height - 1)) for x in range(min(self.width, 12))]
+
+
+def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of a JPEG's segments, its end marker the last.
+
+    The data of a scan belong to no segment. Where the file was cut, ``end`` lies behind it.
+    """
+    at = 2  # behind the start marker
+    while at + 2 <= len(content):
+        marker = content[at + 1]
+        if content[at] != 0xFF or marker in (0x00, 0xFF):  # padding
+            at += 1
+            continue
+        if marker in _BARE:
+            at += 2
+            continue
+        if marker == _EOI:
+            yield marker, at, at + 2
+            return
+        start, at = at, at + 2 + int.from_bytes(content[at + 2 : at + 4].ljust(2, b"\xff"))
+        yield marker, start, at
+        if marker == _SOS:
+            found = _END_OF_SCAN.search(content, at)
+            at = found.start() if found else len(content)
+
+
+def _without_cut_segment(content: bytes) -> bytes:
+    """Drop a JPEG's last segment where it was cut; libjpeg would give up what precedes it."""
+    for _, start, end in _jpeg_segments(content):
+        if end > len(content):
+            return content[:start]
+    return content
+
+
+def _are_all_scans(scans: list[bytes], n_components: int) -> bool:
+    """Whether the scans of a progressive JPEG bring every coefficient, to its last bit.
+
+    ITU-T T.81, B.2.3: the header of a scan holds its marker, its length, n components, n times a
+    component and its tables, the first and the last coefficient (0 to 63), and two times 4 bits,
+    the last of which say how many bits of them are still to come.
+    """
+    to_come: dict[tuple[int, int], int] = {}
+    for scan in scans:
+        first, last, bits = scan[-3:]
+        for component in scan[5 : 5 + 2 * scan[4] : 2]:
+            for coefficient in range(first, min(last, 63) + 1):
+                to_come[component, coefficient] = bits & 15
+    return len(to_come) == 64 * n_components and not any(to_come.values())
+
+
+# ---- pixels ----------------------------------------------------------------------------------
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -150,26 +397,51 @@ def turn_upright(image: Image.Image) -> Image.Image:
     return image.transpose(turn) if turn is not None else image
 
 
+#: Pixels that are converted at a time: three copies of them are 12 MB.
+_STRIP_PIXELS = 1 << 20
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB, transparent pixels onto white.
 
     16-bit greys keep their high byte: Pillow's own conversion clips them, and every photo
-    brighter than 255/65535 would come out white. Mode ``I`` of a PGM is 16 bits too.
+    brighter than 255/65535 would come out white. Mode ``I`` of a PGM is 16 bits too. Inks are
+    read as Adobe writes them (0 is full), whether the file says so or not, as browsers do.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        grey = np.asarray(image)
-        transparent = image.info.get("transparency")
-        high = (grey >> 8).astype(np.uint8)
-        if isinstance(transparent, int):
-            high[grey == transparent] = 255
-        return Image.fromarray(high).convert("RGB")
+        return _in_strips(image, _grey_16_to_rgb)
     if image.has_transparency_data:
-        seen = image.convert("RGBA")
-        white = Image.new("RGBA", seen.size, "white")
-        return Image.alpha_composite(white, seen).convert("RGB")
+        return _in_strips(image, _onto_white)
     return image.convert("RGB")
+
+
+def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a few rows at a time, so that nothing but source and result is in memory whole."""
+    n_rows = max(1, _STRIP_PIXELS // image.width)
+    if n_rows >= image.height:
+        return convert(image)
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, n_rows):
+        box = (0, top, image.width, min(top + n_rows, image.height))
+        rgb.paste(convert(image.crop(box)), box)
+    return rgb
+
+
+def _grey_16_to_rgb(image: Image.Image) -> Image.Image:
+    grey = np.asarray(image)  # (height, width), uint16 or int32
+    transparent = image.info.get("transparency")
+    high = (grey >> 8).astype(np.uint8)
+    if isinstance(transparent, int):
+        high[grey == transparent] = 255
+    return Image.fromarray(high).convert("RGB")
+
+
+def _onto_white(image: Image.Image) -> Image.Image:
+    seen = image.convert("RGBA")
+    white = Image.new("RGBA", seen.size, "white")
+    return Image.alpha_composite(white, seen).convert("RGB")
 
 
 def resize_image(image: Image.Image, size: int) -> Image.Image:
@@ -202,6 +474,9 @@ def normalize(
     return scaled
 
 
+# ---- reasons ---------------------------------------------------------------------------------
+
+_MEMORY_WORDS = ("memory", "decompressed data too large")
 _TRUNCATED_WORDS = (
     "truncated", "not processed", "unexpected end", "premature", "eof", "cannot load this image",
     "could not create decoder object", "broken data stream", "failed to decode",
@@ -209,14 +484,16 @@ _TRUNCATED_WORDS = (
 _UNSUPPORTED_WORDS = ("unsupported", "not supported", "not available")
 
 
-def _decode_reason(err: Exception, content: bytes) -> Reason:
+def _decode_reason(err: Exception, is_photo: bool) -> Reason:
     text = str(err).lower()
+    if any(word in text for word in _MEMORY_WORDS):
+        return Reason.TOO_MANY_PIXELS
     if isinstance(err, EOFError) or any(word in text for word in _TRUNCATED_WORDS):
         # A decoder says the same of a photo that was cut off and of noise behind a good header.
         return Reason.TRUNCATED
     if isinstance(err, NotImplementedError) or any(word in text for word in _UNSUPPORTED_WORDS):
         return Reason.UNSUPPORTED_FORMAT
-    return Reason.TRUNCATED if content.startswith(_PHOTO_MAGIC) else Reason.NOT_AN_IMAGE
+    return Reason.TRUNCATED if is_photo else Reason.NOT_AN_IMAGE
 
 
 # First bytes of photos, though this Pillow may not find one behind them.
@@ -228,14 +505,42 @@ _UNSUPPORTED_MAGIC = (
 )  # fmt: skip
 
 
+# Brands of the files that hold an AVIF or a HEIC photo, behind their size and "ftyp".
+_BRANDS = {
+    "AVIF": (b"avif", b"avis"),
+    "HEIF": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
+}
+# The box that says an AVIF's width and height. libavif refuses more pixels by itself.
+_AVIF_SIZE = re.compile(rb"ispe\0{4}(.{4})(.{4})", re.DOTALL)
+_AVIF_MAX_PIXELS = 16384 * 16384
+
+
 def _unidentified_reason(content: bytes) -> Reason:
-    if content[4:12] in (b"ftypavif", b"ftypavis") and "AVIF" in _known_formats():
-        return Reason.TRUNCATED
-    if content[4:8] == b"ftyp" or content.startswith(_UNSUPPORTED_MAGIC):
+    if content[4:8] == b"ftyp":
+        return _unidentified_media_reason(content)
+    if content.startswith(_UNSUPPORTED_MAGIC) or _is_deep_jpeg(content):
         return Reason.UNSUPPORTED_FORMAT
     if content.startswith(_PHOTO_MAGIC) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP"):
         return Reason.TRUNCATED
     return Reason.NOT_AN_IMAGE
+
+
+def _unidentified_media_reason(content: bytes) -> Reason:
+    form = next((name for name in _BRANDS if content[8:12] in _BRANDS[name]), None)
+    if form not in known_formats():
+        return Reason.UNSUPPORTED_FORMAT
+    size = _AVIF_SIZE.search(content, 0, 4096) if form == "AVIF" else None
+    if size and int.from_bytes(size[1]) * int.from_bytes(size[2]) > _AVIF_MAX_PIXELS:
+        return Reason.TOO_MANY_PIXELS
+    return Reason.TRUNCATED
+
+
+def _is_deep_jpeg(content: bytes) -> bool:
+    """Whether this is a JPEG of other than 8 bits a colour."""
+    if not content.startswith(_JPEG_MAGIC):
+        return False
+    frame = next((start for marker, start, _ in _jpeg_segments(content) if marker in _FRAMES), None)
+    return frame is not None and content[frame + 4 : frame + 5] not in (b"", b"\x08")
 
 
 def _one_line(err: Exception, limit: int = 200) -> str:

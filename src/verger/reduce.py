@@ -9,20 +9,34 @@ Variances are those of the sample (divided by n - 1), as in Spark's ``PCA`` and 
 
 from __future__ import annotations
 
+import io
 import numbers
-from collections.abc import Iterable, Iterator
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from verger.config import check_components
 from verger.errors import ReduceError
 from verger.schema import CONTRACT_KEY, PCA, arrow_schema, spark_schema
+from verger.storage import Folder
+from verger.tables import (
+    PART_COLUMNS,
+    Part,
+    in_tasks,
+    iter_part,
+    part_name,
+    scan,
+    stored_schema,
+    write_part,
+)
 
 if TYPE_CHECKING:
     from pyspark.ml.feature import PCAModel as SparkPCAModel
@@ -153,16 +167,14 @@ class FittedPCA:
         scores: npt.NDArray[np.float32] = (values @ self.projection).astype(np.float32)
         return scores
 
-    def save(self, path: Path, *, contract: str) -> None:
+    def to_npz(self, *, contract: str) -> bytes:
         """Write ``pca.npz``: all that is needed to use the model with numpy alone."""
-        with path.open("wb") as file:
-            np.savez_compressed(
-                file, mean=self.mean, scale=self.scale,
-                components=self.components[: self.n_components],
-                explained_variance=self.explained_variance,
-                explained_variance_ratio=self.explained_variance_ratio,
-                n_samples=self.n_samples, center=self.center, contract=contract,
-            )  # fmt: skip
+        return _npz(
+            mean=self.mean, scale=self.scale, components=self.components[: self.n_components],
+            explained_variance=self.explained_variance,
+            explained_variance_ratio=self.explained_variance_ratio,
+            n_samples=self.n_samples, center=self.center, contract=contract,
+        )  # fmt: skip
 
 
 def fit_pca(
@@ -234,12 +246,45 @@ def _keep(pca: FittedPCA, components: int | float) -> FittedPCA:
     return replace(pca, n_components=components)
 
 
-def save_moments(moments: Moments, path: Path, *, contract: str) -> None:
-    """Write the sums, to which those of later photos can be added."""
-    with path.open("wb") as file:
-        np.savez_compressed(
-            file, n=moments.n, mean=moments.mean, scatter=moments.scatter, contract=contract
-        )
+@dataclass(frozen=True)
+class StoredMoments:
+    """Sums, and which files of the table ``features`` they are over.
+
+    Attributes
+    ----------
+    sums : Moments
+    parts : tuple of str
+        Names of files, which never change what they hold.
+    """
+
+    sums: Moments
+    parts: tuple[str, ...]
+
+    def to_npz(self, *, contract: str) -> bytes:
+        """Write the sums, to which those of later files can be added."""
+        sums = self.sums
+        return _npz(
+            n=sums.n, mean=sums.mean, scatter=sums.scatter, parts=np.array(self.parts, np.str_),
+            contract=contract,
+        )  # fmt: skip
+
+
+def load_moments(folder: Folder, name: str, *, contract: str) -> StoredMoments | None:
+    """Read sums back; None where there are none, or none of this contract that can be read."""
+    try:
+        with np.load(io.BytesIO(folder.read(name)), allow_pickle=False) as file:
+            if str(file["contract"]) != contract:
+                return None
+            sums = Moments(int(file["n"]), file["mean"], file["scatter"])
+            return StoredMoments(sums, tuple(map(str, file["parts"])))
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def _npz(**arrays: Any) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
 
 
 # The same on Spark
@@ -259,45 +304,28 @@ def sum_moments(features: DataFrame) -> Moments:
     return _add_up(vectors.mapInArrow(_sum_batches, _MOMENTS), parallelism)
 
 
-def sum_stored_moments(spark: SparkSession, folder: Path) -> Moments:
-    """Sum the moments of a stored table, as :func:`sum_moments` does, several times faster.
+def sum_stored_moments(spark: SparkSession, folder: Folder, names: Sequence[str]) -> Moments:
+    """Sum the moments of stored files, as :func:`sum_moments` does, several times faster.
 
-    The workers read the row groups by themselves: on the way through Spark's rows every single
+    The workers read the files by themselves: on the way through Spark's rows every single
     number of a vector would be handled by the JVM.
 
     Parameters
     ----------
     spark : SparkSession
-    folder : Path
-        Table ``features``, where all workers can read it.
+    folder : Folder
+        OUT.
+    names : sequence of str
+        Files of the table ``features``.
 
     Raises
     ------
     ReduceError
-        If it is empty.
+        If they are empty.
     """
-    row_groups = [
-        (str(path), i)
-        for path in sorted(folder.glob("*.parquet"))
-        for i in range(pq.read_metadata(path).num_row_groups)
-    ]
-    n_tasks = max(1, min(len(row_groups), spark.sparkContext.defaultParallelism))
-    shares = [row_groups[task::n_tasks] for task in range(n_tasks)]
-
-    def sum_share(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        tasks = (task for batch in batches for task in batch.column(0).to_pylist())
-        yield from _sum_batches(_read_row_groups(g for task in tasks for g in shares[task]))
-
-    slots = spark.range(0, n_tasks, 1, n_tasks)
-    return _add_up(slots.mapInArrow(sum_share, _MOMENTS), n_tasks)
-
-
-def _read_row_groups(row_groups: Iterable[tuple[str, int]]) -> Iterator[pa.RecordBatch]:
-    for path, i in row_groups:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(
-                _ROWS_PER_SUM, row_groups=[i], columns=["features"], use_threads=False
-            )
+    n_tasks = max(1, min(len(names), spark.sparkContext.defaultParallelism))
+    partial = scan(spark, folder, names, ["features"], _sum_batches, _MOMENTS, n_tasks=n_tasks)
+    return _add_up(partial, n_tasks)
 
 
 def _add_up(partial: DataFrame, n_partial: int) -> Moments:
@@ -354,7 +382,7 @@ def vectors_of(column: pa.Array) -> npt.NDArray[np.float32]:
 
 
 def transform_features(features: DataFrame, pca: FittedPCA, *, contract: str) -> DataFrame:
-    """Make the table ``pca`` of a table ``features``.
+    """Make the table ``pca`` of a DataFrame with the columns of the table ``features``.
 
     Returns
     -------
@@ -362,19 +390,66 @@ def transform_features(features: DataFrame, pca: FittedPCA, *, contract: str) ->
         ``path``, ``label``, ``features_pca`` array<float> (n_components long); the metadata of
         the vector names the contract.
     """
-    kept = replace(pca, components=pca.components[: pca.n_components])
-    shared = features.sparkSession.sparkContext.broadcast(kept)
+    shared = features.sparkSession.sparkContext.broadcast(_kept(pca))
 
     def project(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            scores = shared.value.transform(vectors_of(batch.column("features")))
-            offsets = np.arange(0, scores.size + 1, max(scores.shape[1], 1), dtype=np.int32)
-            vectors = pa.ListArray.from_arrays(offsets, scores.ravel())
-            columns = [batch.column("path"), batch.column("label"), vectors]
-            yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema(PCA))
+        return (_project(batch, shared.value) for batch in batches)
 
     scored = features.select("path", "label", "features").mapInArrow(project, spark_schema(PCA))
     return scored.withMetadata("features_pca", {CONTRACT_KEY: contract})
+
+
+def write_scores(
+    spark: SparkSession, folder: Folder, features: Sequence[Part], pca: FittedPCA,
+    *, contract: str, below: str,
+) -> list[Part]:  # fmt: skip
+    """Write the table ``pca`` of stored features, in the tasks.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    folder : Folder
+        OUT.
+    features : sequence of Part
+        Files of the table ``features``.
+    pca : FittedPCA
+    contract : str
+    below : str
+        Where the new files are written, below OUT; they are named as they will be in OUT.
+    """
+    schema, shared = stored_schema(PCA, contract), spark.sparkContext.broadcast(_kept(pca))
+    groups = [
+        features[i : i + _FILES_PER_SCORES] for i in range(0, len(features), _FILES_PER_SCORES)
+    ]
+    work = [(part_name("pca"), [part.name for part in group]) for group in groups]
+
+    def write(pieces: Iterator[tuple[str, list[str]]]) -> Iterator[pa.RecordBatch]:
+        for name, files in pieces:
+            batches = (b for file in files for b in iter_part(folder, file, _SCORED))
+            scores = [_project(batch, shared.value) for batch in batches]
+            table = pa.Table.from_batches(scores, arrow_schema(PCA))
+            part = write_part(folder, f"{below}/{name}", table, schema)
+            yield pa.RecordBatch.from_pylist([part.as_dict() | {"name": name}])
+
+    rows = in_tasks(spark, work, write, PART_COLUMNS).collect()
+    return [Part(**row.asDict()) for row in rows]
+
+
+_SCORED = ("path", "label", "features")
+#: Files of features whose scores share a file: they are several times shorter.
+_FILES_PER_SCORES = 4
+
+
+def _kept(pca: FittedPCA) -> FittedPCA:
+    return replace(pca, components=pca.components[: pca.n_components])
+
+
+def _project(batch: pa.RecordBatch, pca: FittedPCA) -> pa.RecordBatch:
+    scores = pca.transform(vectors_of(batch.column("features")))
+    offsets = np.arange(0, scores.size + 1, max(scores.shape[1], 1), dtype=np.int32)
+    vectors = pa.ListArray.from_arrays(offsets, scores.ravel())
+    columns = [batch.column("path"), batch.column("label"), vectors]
+    return pa.RecordBatch.from_arrays(columns, schema=arrow_schema(PCA))
 
 
 def to_spark_model(pca: FittedPCA) -> SparkPCAModel:
@@ -413,3 +488,33 @@ def to_spark_model(pca: FittedPCA) -> SparkPCAModel:
     )
     model = PCAModel(java_model)
     return model._set(k=k, inputCol="features_vec", outputCol="features_pca")
+
+
+def save_spark_model(model: SparkPCAModel, folder: Folder, name: str) -> list[str]:
+    """Save Spark's model in Spark's own format; return the names of its files below OUT.
+
+    A model that goes into a bucket from a local session is saved on the disk first: Spark
+    needs packages of its own to reach a bucket.
+    """
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.getActiveSession()
+    if folder.is_local:
+        model.save(Path(folder.address(name)).as_uri())
+        return _visible(folder, name)
+    if session is None or not str(session.sparkContext.master).startswith("local"):
+        model.save(re.sub("^s3:", "s3a:", folder.address(name)))
+        return _visible(folder, name)
+    with TemporaryDirectory() as place:
+        model.save(Path(place, "model").as_uri())
+        disk = Folder(f"{place}/model")
+        names = _visible(disk, "")
+        for file in names:
+            folder.write(f"{name}/{file}", disk.read(file))
+        return [f"{name}/{file}" for file in names]
+
+
+def _visible(folder: Folder, name: str) -> list[str]:
+    """List the files that are not checksums of Hadoop's."""
+    files = folder.files(name, recursive=True)
+    return [file.name for file in files if not file.name.rsplit("/", 1)[-1].startswith(".")]

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 IMAGES = ("path", "modification_time", "length", "label")
-FEATURES = ("path", "label", "features", "width", "height", "length", "modification_time")
+#: ``truncated`` is true only where ``--accept-truncated`` let a photo pass that was cut off.
+FEATURES = (
+    "path", "label", "features", "width", "height", "length", "modification_time", "truncated",
+)  # fmt: skip
 REJECTED = ("path", "label", "length", "modification_time", "reason", "detail")
 #: What the one Arrow function returns: both tables in one, told apart by ``reason``.
 OUTCOMES = (*FEATURES, "reason", "detail")
@@ -38,6 +41,7 @@ _TYPES = {
     "features_pca": "vector",
     "width": "int32",
     "height": "int32",
+    "truncated": "bool",
     "reason": "string",
     "detail": "string",
 }
@@ -54,7 +58,17 @@ class Reason(StrEnum):
     VANISHED = "vanished before reading"
     PERMISSION = "permission denied"
     READ_ERROR = "read error"
+    DECODE_TIMEOUT = "decode time-out"
+    DECODER_CRASHED = "decoder crashed"
     MODEL_OUTPUT = "not a finite vector from the model"
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same photo may have features another time; if so, the next run tries."""
+        return self in _PASSING
+
+
+_PASSING = frozenset({Reason.VANISHED, Reason.PERMISSION, Reason.READ_ERROR, Reason.DECODE_TIMEOUT})
 
 
 def arrow_schema(columns: tuple[str, ...]) -> pa.Schema:
@@ -76,6 +90,7 @@ def arrow_schema(columns: tuple[str, ...]) -> pa.Schema:
         "string": pa.string(),
         "int32": pa.int32(),
         "int64": pa.int64(),
+        "bool": pa.bool_(),
         "binary": pa.binary(),
         "timestamp": pa.timestamp("us", tz="UTC"),
         "vector": pa.list_(pa.float32()),
@@ -102,6 +117,7 @@ def spark_schema(columns: tuple[str, ...]) -> StructType:
         "string": t.StringType(),
         "int32": t.IntegerType(),
         "int64": t.LongType(),
+        "bool": t.BooleanType(),
         "binary": t.BinaryType(),
         "timestamp": t.TimestampType(),
         "vector": t.ArrayType(t.FloatType()),

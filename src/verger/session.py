@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from importlib import resources
@@ -48,7 +49,7 @@ def get_session(config: Config | None = None) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = session_settings(config, local=bool(master and master.startswith("local")))
     if master:
-        settings |= {"spark.master": master}
+        settings |= {"spark.master": forgiving_master(master)}
     settings |= {"spark.app.name": config.app_name}
     try:
         if not submitted and "VERGER_SPARK_LOG" not in os.environ:
@@ -110,6 +111,17 @@ def _configured_master() -> str:
             if key == "spark.master":
                 return value.strip()
     return "local[*]"
+
+
+#: Times that a task is tried, as on a cluster. Spark's local masters give up after one.
+TASK_ATTEMPTS = 4
+
+
+def forgiving_master(master: str) -> str:
+    """Return a local master that tries a task again, as any cluster does; others as they are."""
+    if master == "local":
+        return f"local[1,{TASK_ATTEMPTS}]"
+    return re.sub(r"^local\[(\*|\d+)\]$", rf"local[\1,{TASK_ATTEMPTS}]", master)
 
 
 def session_settings(config: Config, *, local: bool) -> dict[str, Any]:

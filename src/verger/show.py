@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from verger.errors import SchemaError
-from verger.output import Output
-
-_VECTORS = ("features", "features_pca")
+from verger.journal import latest_attempt
+from verger.output import RUN, Output
+from verger.storage import filesystem_of
+from verger.tables import VECTORS
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class TableView:
 
 
 def view_table(output: Output, name: str, *, n_rows: int = 5) -> TableView:
-    """Look at a table.
+    """Look at a table; of a run that is not finished, at what is committed.
 
     Raises
     ------
@@ -54,22 +55,36 @@ def view_table(output: Output, name: str, *, n_rows: int = 5) -> TableView:
     SchemaError
         If its files cannot be read.
     """
-    folder = output.check_table(name)
+    folder = output.folder
+    names = _part_names(output, name)
+    filesystem, _ = filesystem_of(folder.root)
+    places = [filesystem_of(folder.address(part))[1] for part in names]
     try:
-        table = ds.dataset(folder, format="parquet", exclude_invalid_files=False)
+        table = ds.dataset(places, format="parquet", filesystem=filesystem)
         rows = table.head(n_rows)
         labels = table.to_table(["label"])["label"].value_counts().to_pylist()
         count = table.count_rows()
     except (OSError, pa.ArrowException) as err:
-        raise SchemaError(f"{folder}: cannot be read: {err}; verger validate says more") from err
-    vector = next((column for column in _VECTORS if column in table.schema.names), None)
+        raise SchemaError(
+            f"{output.address(name)}: cannot be read: {err}; verger validate says more"
+        ) from err
+    vector = next((column for column in VECTORS if column in table.schema.names), None)
     lengths = pa.compute.list_value_length(rows[vector]).unique().to_pylist() if vector else []
     return TableView(
         name=name,
         columns={field.name: str(field.type) for field in table.schema},
         n_rows=count,
-        n_files=len(table.files),
+        n_files=len(names),
         dimensions=sorted(n for n in lengths if n is not None),
         labels={entry["values"]: entry["counts"] for entry in labels},
         rows=rows.to_pylist(),
     )
+
+
+def _part_names(output: Output, name: str) -> list[str]:
+    if output.folder.exists(RUN):
+        return output.part_names(name)
+    attempt = latest_attempt(output)
+    batches = attempt.batches() if attempt else []
+    names = [batch.parts[name].name for batch in batches if name in batch.parts]
+    return names or output.part_names(name)  # which says what is missing

@@ -27,7 +27,8 @@ from verger.schema import IMAGES, arrow_schema
 from verger.storage import filesystem_of, normalize_source
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
 
 # What a photo costs beside its bytes, in bytes: the model takes about as long as decoding
 # 400 kB of JPEG, so that partitions cut by this cost end together.
@@ -47,11 +48,14 @@ class Listing:
         Columns ``path``, ``modification_time``, ``length``, ``label``; sorted by path.
     ignored : dict of str to int
         Suffix to number of files that the glob left out.
+    recursive : bool
+        Whether subfolders were looked into.
     """
 
     source: str
     photos: pa.Table
     ignored: dict[str, int]
+    recursive: bool = True
 
     @property
     def n_bytes(self) -> int:
@@ -96,9 +100,17 @@ def list_photos(
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     root = normalize_source(source)
     files = _list_local(root, recursive) if root.startswith("/") else _list_s3(root, recursive)
-    wanted, ignored = _by_glob(files, root, patterns)
+    return _listing(files, root, source, patterns, label_from, recursive=recursive)
+
+
+def _listing(
+    files: Iterable[_File], root: str, source: str, glob: tuple[str, ...], label_from: str,
+    *, recursive: bool,
+) -> Listing:  # fmt: skip
+    """Make the listing of all files that are there."""
+    wanted, ignored = _by_glob(files, root, glob)
     if not wanted:
-        what = f"no file matches {', '.join(patterns)}" if patterns else "no photo"
+        what = f"no file matches {', '.join(glob)}" if glob else "no photo"
         raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
     paths = [file.path for file in wanted]
     # Milliseconds are the finest that both readers give.
@@ -110,13 +122,14 @@ def list_photos(
         "label": labels_of(paths, label_from),
     }
     table = pa.table(columns, schema=arrow_schema(IMAGES)).sort_by("path")
-    return Listing(root, table, ignored)
+    return Listing(root, table, ignored, recursive)
 
 
 class _File(NamedTuple):
     path: str
     length: int
     modified_ns: int
+    is_regular: bool = True
 
 
 def _list_local(root: str, recursive: bool) -> Iterator[_File]:
@@ -141,6 +154,8 @@ def _list_local(root: str, recursive: bool) -> Iterator[_File]:
                             waiting.append((entry.path, above | {identity}))
                     elif _is(entry.is_file) or _leads_nowhere(entry):
                         yield _stat(entry)
+                    else:
+                        yield _File(entry.path, 0, 0, is_regular=False)
         except OSError as err:
             raise SourceError(f"source {place}: cannot be listed: {err.strerror}") from err
 
@@ -192,7 +207,8 @@ def _by_glob(
     wanted: list[_File] = []
     ignored: Counter[str] = Counter()
     for file in files:
-        why = _left_out(file.path, file.path.removeprefix(root.rstrip("/")), glob)
+        below = file.path.removeprefix(root.rstrip("/"))
+        why = _left_out(file.path, below, glob) if file.is_regular else "no file (pipe or device)"
         if why is None:
             wanted.append(file)
         else:
@@ -298,7 +314,7 @@ def read_images(
     source : str or Listing
         What to list, or what was listed already.
     glob, recursive, label_from
-        As in :func:`list_photos`.
+        As in :func:`list_photos`; ``glob`` also tells Spark's reader what not to open.
     reader : {"arrow", "spark"}
         With ``arrow`` the DataFrame holds no content: :func:`verger.featurize` reads the files
         where they are used. With ``spark`` it has ``content``, read by ``binaryFile``.
@@ -311,12 +327,16 @@ def read_images(
     DataFrame
         ``path``, ``modification_time``, ``length``, ``label`` [, ``content``].
     """
-    if reader == "spark":
-        if isinstance(source, Listing):
-            source = source.source
-        return _read_binary_files(spark, source, glob, recursive, label_from, partitions)
+    patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     if not isinstance(source, Listing):
-        source = list_photos(source, glob=glob, recursive=recursive, label_from=label_from)
+        how = {"glob": patterns, "recursive": recursive, "label_from": label_from}
+        source = (
+            list_with_spark(spark, source, **how)  # type: ignore[arg-type]
+            if reader == "spark"
+            else list_photos(source, **how)  # type: ignore[arg-type]
+        )
+    if reader == "spark":
+        return _read_binary_files(spark, source, patterns, partitions)
     photos = source.photos
     n = partitions or count_partitions(len(photos), spark.sparkContext.defaultParallelism)
     return plan_images(spark, photos, n)
@@ -330,64 +350,90 @@ def plan_images(spark: SparkSession, photos: pa.Table, n_partitions: int) -> Dat
     from pyspark.sql import functions as F
 
     partition = cut_partitions(photos["length"].to_numpy(), n_partitions)
+    listing = _listing_frame(spark, photos.append_column("partition", pa.array(partition)))
+    slots = spark.range(0, n_partitions, 1, n_partitions).withColumnRenamed("id", "partition")
+    return slots.join(F.broadcast(listing), "partition").select(*IMAGES)
+
+
+def _listing_frame(spark: SparkSession, photos: pa.Table) -> DataFrame:
+    """Make a DataFrame of a listing and of what stands beside it."""
+    from pyspark.sql import functions as F
+
     # Milliseconds, not timestamps: no time zone of any session can touch them on the way.
     millis = photos["modification_time"].cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64())
-    frame = (
-        photos.set_column(1, "modification_time", millis)
-        .append_column("partition", pa.array(partition))
-        .to_pandas()
-    )
-    schema = "path string, modification_time long, length long, label string, partition long"
+    place = photos.schema.get_field_index("modification_time")
+    frame = photos.set_column(place, "modification_time", millis).to_pandas()
+    types = {"path": "string", "label": "string"}
+    schema = ", ".join(f"{name} {types.get(name, 'long')}" for name in frame.columns)
     listing = spark.createDataFrame(frame, schema)
-    slots = spark.range(0, n_partitions, 1, n_partitions).withColumnRenamed("id", "partition")
-    rows = slots.join(F.broadcast(listing), "partition")
-    time_column = F.timestamp_millis("modification_time").alias("modification_time")
-    return rows.select("path", time_column, "length", "label")
+    return listing.withColumn("modification_time", F.timestamp_millis("modification_time"))
 
 
-def _read_binary_files(
-    spark: SparkSession, source: str, glob: Sequence[str], recursive: bool,
-    label_from: str, partitions: int | None,
-) -> DataFrame:  # fmt: skip
+def _binary_files(spark: SparkSession, root: str, **options: str) -> DataFrame:
+    """Load the files of a folder as Spark's ``binaryFile`` does, with paths as we store them."""
     from pyspark.errors import AnalysisException
     from pyspark.sql import functions as F
 
-    root = normalize_source(source)
     if root.startswith("/") and not Path(root).is_dir():
         raise SourceNotFoundError(f"source {root}: does not exist, or is no folder")
-    loader = (
-        spark.read.format("binaryFile")
-        .option("pathGlobFilter", hadoop_glob(tuple(glob)))
-        .option("recursiveFileLookup", str(recursive).lower())
-    )
+    loader = spark.read.format("binaryFile").options(**options)
     try:
         files = loader.load(hadoop_path(root))
     except AnalysisException as err:
         raise SourceNotFoundError(f"source {root}: {str(err).splitlines()[0]}") from err
-    if partitions is not None:
-        files = files.repartition(partitions)
     path = F.regexp_replace(F.regexp_replace("path", "^file:/+", "/"), "^s3[an]://", "s3://")
-    # Spark keeps microseconds of a local file where the listing keeps milliseconds.
-    millis = F.timestamp_millis(F.unix_millis("modificationTime"))
-    return files.select(
-        path.alias("path"), millis.alias("modification_time"), "length",
-        _label_column(path, label_from).alias("label"), "content",
-    )  # fmt: skip
+    return files.withColumn("path", path)
 
 
-def _label_column(path: Column, rule: str) -> Column:
+def list_with_spark(
+    spark: SparkSession,
+    source: str,
+    *,
+    glob: Sequence[str] = (),
+    recursive: bool = True,
+    label_from: str = "parent",
+) -> Listing:
+    """List the photos of a source that only Hadoop may reach; see :func:`list_photos`."""
     from pyspark.sql import functions as F
 
-    if rule == "none":
-        return F.lit(None).cast("string")
-    if rule == "parent":
-        return F.element_at(F.split(path, "/"), -2)
-    label = F.regexp_extract(path, rule, 1)
-    return F.when(label != "", label)
+    check_label_rule(label_from)
+    root = normalize_source(source)
+    files = _binary_files(spark, root, recursiveFileLookup=str(recursive).lower())
+    # Spark keeps microseconds of a local file where the listing keeps milliseconds.
+    rows: pd.DataFrame = files.select(
+        "path", "length", F.unix_millis("modificationTime").alias("ms")
+    ).toPandas()
+    listed = (
+        _File(path, length, ms * 1_000_000)
+        for path, length, ms in zip(rows["path"], rows["length"], rows["ms"], strict=True)
+    )
+    return _listing(listed, root, source, tuple(glob), label_from, recursive=recursive)
 
 
-def hadoop_glob(glob: tuple[str, ...]) -> str:
-    """Return the patterns as one of Hadoop's; it has no switch for the case."""
+def _read_binary_files(
+    spark: SparkSession, listing: Listing, glob: tuple[str, ...], partitions: int | None
+) -> DataFrame:
+    """Let Spark read the photos of a listing; all that is known of them is the listing's."""
+    from pyspark.sql import functions as F
+
+    options = {"recursiveFileLookup": str(listing.recursive).lower()}
+    pattern = hadoop_glob(glob)
+    if pattern:
+        options["pathGlobFilter"] = pattern
+    files = _binary_files(spark, listing.source, **options).select("path", "content")
+    images = files.join(F.broadcast(_listing_frame(spark, listing.photos)), "path")
+    if partitions is not None:
+        images = images.repartition(partitions)
+    return images.select(*IMAGES, "content")
+
+
+def hadoop_glob(glob: tuple[str, ...]) -> str | None:
+    """Return the patterns as one of Hadoop's, or None where it would read them otherwise.
+
+    It has no switch for the case, and signs of its own in patterns.
+    """
+    if any(re.search(r"[\\{}\[\],^!]", pattern) for pattern in glob):
+        return None
     if glob:
         return glob[0] if len(glob) == 1 else "{" + ",".join(glob) + "}"
     any_case = [

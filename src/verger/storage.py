@@ -1,30 +1,47 @@
-"""Stored paths: their one form, the filesystem behind each, and reading with several in flight.
+"""Stored paths: their one form, the filesystem behind each, reading photos, and folders of files.
 
-Everything that touches a photo's bytes does so here, on the driver and in the workers.
+Everything that touches a photo's bytes, or a file of a result, does so here: on the driver and
+in the workers, on a disk and in a bucket.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import stat
 import time
+import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import repeat
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
-from verger.errors import ConfigError, SourceError
+from verger.config import MAX_PIXELS
+from verger.errors import ConfigError, OutputError, SourceError
 from verger.schema import Reason
 
 #: Reads that one task keeps in flight: on object storage each waits 20 to 50 ms.
 READS_IN_FLIGHT = 8
+#: Bytes of photos that one task holds ahead of the decoder, beside the one being decoded.
+BYTES_IN_FLIGHT = 64 * 2**20
+#: Largest file that is read: a photo of the most pixels, four bytes each.
+MAX_FILE_BYTES = 4 * MAX_PIXELS
 #: Times that a read is tried before the photo is rejected, and the first pause between.
 READ_ATTEMPTS = 3
 READ_PAUSE_S = 0.2
+#: How long S3 may take to accept a connection, and to send more of an answer.
+CONNECT_TIMEOUT_S = 10
+REQUEST_TIMEOUT_S = 30
 
 
 def normalize_source(source: str) -> str:
@@ -66,7 +83,10 @@ def _s3(bucket: str) -> fs.FileSystem:
             raise SourceError(
                 f"source s3://{bucket}: no such bucket, or no way to it: {err}"
             ) from err
-    return fs.S3FileSystem(endpoint_override=endpoint, region=region)
+    return fs.S3FileSystem(
+        endpoint_override=endpoint, region=region,
+        connect_timeout=CONNECT_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S,
+    )  # fmt: skip
 
 
 def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
@@ -97,17 +117,32 @@ class Unread:
     detail: str
 
 
-def read_photo(path: str) -> bytes | Unread:
-    """Read one file, trying again where that may help."""
+def read_photo(path: str, length: int | None = None) -> bytes | Unread:
+    """Read one file, trying again where that may help.
+
+    Parameters
+    ----------
+    path : str
+    length : int, optional
+        Its size in bytes when it was listed: a photo of another size is being changed, and what
+        the tables say of it would not be true.
+    """
+    if length is not None and length > MAX_FILE_BYTES:
+        detail = f"{length} bytes is more than {MAX_FILE_BYTES}"
+        return Unread(Reason.TOO_MANY_PIXELS, detail)
     for attempt in range(1, READ_ATTEMPTS + 1):
         try:
-            return _read_bytes(path)
+            content = _read_bytes(path)
         except FileNotFoundError:
             return Unread(Reason.VANISHED, "it was there when the source was listed")
         except (OSError, pa.ArrowInvalid) as err:  # ArrowInvalid: a key that S3 has but Arrow not
             if isinstance(err, PermissionError) or "ACCESS_DENIED" in str(err):
                 return Unread(Reason.PERMISSION, getattr(err, "strerror", None) or str(err))
             last = f"{READ_ATTEMPTS} times: {err}"
+        else:
+            if length is None or len(content) == length:
+                return content
+            last = f"listed with {length} bytes, read {len(content)}: it was changed since"
         if attempt < READ_ATTEMPTS:
             time.sleep(READ_PAUSE_S * 2 ** (attempt - 1))
     return Unread(Reason.READ_ERROR, last)
@@ -116,26 +151,272 @@ def read_photo(path: str) -> bytes | Unread:
 def _read_bytes(path: str) -> bytes:
     filesystem, inner = filesystem_of(path)
     if isinstance(filesystem, fs.LocalFileSystem):
-        with open(inner, "rb") as file:
-            return file.read()
+        # Not blocking: what was a file when it was listed may be a pipe by now.
+        with open(os.open(inner, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "is no file any more")
+            return file.read(MAX_FILE_BYTES + 1)
     with filesystem.open_input_stream(inner) as stream:
         content: bytes = stream.read()
         return content
 
 
 def read_ahead(
-    paths: Iterable[str], *, in_flight: int = READS_IN_FLIGHT
+    paths: Iterable[str],
+    lengths: Iterable[int | None] | None = None,
+    *,
+    in_flight: int = READS_IN_FLIGHT,
+    bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> Iterator[bytes | Unread]:
     """Read files in order, several at a time.
 
-    Beside the one that is handed out, at most ``in_flight`` are held in memory.
+    Beside the one that is handed out, at most ``in_flight`` are held in memory, and no more than
+    ``bytes_in_flight``, or a single one if it is larger.
     """
-    paths = iter(paths)
+    photos = zip(paths, repeat(None) if lengths is None else lengths, strict=False)
+    waiting: deque[tuple[Future[bytes | Unread], int]] = deque()
+    following = next(photos, None)
+    held = 0
     with ThreadPoolExecutor(in_flight) as pool:
-        waiting: list[Future[bytes | Unread]] = [
-            pool.submit(read_photo, path) for path in islice(paths, in_flight)
-        ]
-        while waiting:
-            content = waiting.pop(0).result()
-            waiting.extend(pool.submit(read_photo, path) for path in islice(paths, 1))
+        while waiting or following is not None:
+            while following is not None and len(waiting) < in_flight:
+                size = following[1] or 0
+                if waiting and held + size > bytes_in_flight:
+                    break
+                waiting.append((pool.submit(read_photo, *following), size))
+                held += size
+                following = next(photos, None)
+            future, size = waiting.popleft()
+            content = future.result()
+            del future  # it would hold the bytes while the photo is decoded
+            held -= size
             yield content
+
+
+# Folders of files
+
+
+class Entry(NamedTuple):
+    """A file in a folder: its name below the folder, and its size in bytes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of files, on a disk or in a bucket, with what Verger's guarantees are built on.
+
+    A file is either absent or whole: on a disk it is written beside its place, synced and
+    renamed; in a bucket an object appears when its upload is complete. Names are below the root,
+    with slashes; missing folders are made.
+
+    Attributes
+    ----------
+    root : str
+        An absolute folder, or ``s3://bucket/prefix``.
+    """
+
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a file system that this machine has mounted."""
+        return self.root.startswith("/")
+
+    def address(self, name: str) -> str:
+        """Return the stored path of a file."""
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def _inner(self, name: str) -> tuple[fs.FileSystem, str]:
+        return filesystem_of(self.address(name))
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open a file for reading at any place.
+
+        Raises
+        ------
+        FileNotFoundError
+        """
+        filesystem, inner = self._inner(name)
+        return filesystem.open_input_file(inner)
+
+    def read(self, name: str) -> bytes:
+        """Read a whole file.
+
+        Raises
+        ------
+        FileNotFoundError
+        """
+        with self.open(name) as file:
+            content: bytes = file.read()
+            return content
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        filesystem, inner = self._inner(name)
+        found: bool = filesystem.get_file_info(inner).type == fs.FileType.File
+        return found
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or leave what was there before; never a part of it.
+
+        Raises
+        ------
+        OutputError
+        """
+        filesystem, inner = self._inner(name)
+        try:
+            if self.is_local:
+                _write_local(Path(inner), content)
+                return
+            with filesystem.open_output_stream(inner) as stream:
+                stream.write(content)
+        except OSError as err:
+            raise OutputError(
+                f"{self.address(name)}: cannot be written: {err.strerror or err}"
+            ) from err
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file only if there is none of this name; return whether it was written.
+
+        On a disk that is one step. A bucket knows no such step here: the file is written if none
+        is seen, and read again after a moment, for whoever wrote last.
+        """
+        if not self.is_local:
+            if self.exists(name):
+                return False
+            self.write(name, content)
+            time.sleep(_SETTLE_S)
+            return self.read(name) == content
+        path = Path(self.address(name))
+        part = _part_of(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(content)
+            try:
+                path.hardlink_to(part)
+            except FileExistsError:
+                return False
+            finally:
+                part.unlink()
+        except OSError as err:
+            raise OutputError(f"{path}: cannot be written: {err.strerror or err}") from err
+        return True
+
+    def move(self, origin: str, target: str) -> None:
+        """Give a file another name, replacing what has it; done already is done.
+
+        Raises
+        ------
+        OutputError
+        """
+        filesystem, inner = self._inner(origin)
+        place = self._inner(target)[1]
+        try:
+            if self.is_local:
+                Path(place).parent.mkdir(parents=True, exist_ok=True)
+                Path(inner).replace(place)
+            else:
+                filesystem.copy_file(inner, place)
+                filesystem.delete_file(inner)
+        except OSError as err:
+            if self.exists(origin) or not self.exists(target):
+                raise OutputError(
+                    f"{self.address(target)}: cannot be moved into place: {err.strerror or err}"
+                ) from err
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone is fine."""
+        filesystem, inner = self._inner(name)
+        try:
+            if self.is_local:
+                Path(inner).unlink(missing_ok=True)  # a link, not what is behind it
+            else:
+                filesystem.delete_file(inner)
+        except OSError as err:  # FileNotFoundError too
+            if self.exists(name):
+                raise OutputError(f"{self.address(name)}: cannot be removed: {err}") from err
+        if self.is_local:  # a bucket has no empty folders
+            for above in list(Path(name).parents)[:-1]:
+                with suppress(OSError):
+                    Path(self.address(str(above))).rmdir()
+
+    def remove_tree(self, name: str = "") -> None:
+        """Remove a folder and all below it; one that is gone is fine."""
+        filesystem, inner = self._inner(name)
+        try:
+            if self.is_local:
+                shutil.rmtree(inner)
+            else:
+                filesystem.delete_dir(inner)
+        except FileNotFoundError:
+            return
+        except OSError as err:
+            raise OutputError(f"{self.address(name)}: cannot be removed: {err}") from err
+
+    def files(self, below: str = "", *, recursive: bool = False) -> list[Entry]:
+        """List the files of a folder below the root, sorted by name; none if it is not there.
+
+        Raises
+        ------
+        OutputError
+        """
+        filesystem, inner = self._inner(below)
+        base = self._inner("")[1].rstrip("/") + "/"
+        selector = fs.FileSelector(inner, recursive=recursive, allow_not_found=True)
+        try:
+            infos = filesystem.get_file_info(selector)
+        except (OSError, pa.ArrowInvalid) as err:
+            raise OutputError(f"{self.address(below)}: cannot be listed: {err}") from err
+        files = (info for info in infos if info.type == fs.FileType.File)
+        return sorted(Entry(info.path.removeprefix(base), info.size or 0) for info in files)
+
+    def folders(self, below: str = "") -> list[str]:
+        """List the names of the folders in a folder, sorted; none if it is not there."""
+        filesystem, inner = self._inner(below)
+        selector = fs.FileSelector(inner, allow_not_found=True)
+        infos = filesystem.get_file_info(selector)
+        return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+
+    def sweep(self) -> None:
+        """Remove what a killed process has left half written at the top of a local folder."""
+        if self.is_local:
+            for part in Path(self.root).glob(f".*{_PART}"):
+                with suppress(OSError):
+                    part.unlink()
+
+
+_PART = ".part"
+#: How long two that write the same object at once wait before they look who was last.
+_SETTLE_S = 1.0
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_PART}")
+
+
+def _write_local(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_of(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a loss of power, where the file system can."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from verger.contract import FeatureContract
 from verger.errors import ContractError, ValidationError
-from verger.schema import CONTRACT_KEY, FEATURES, PCA, REJECTED, Reason, spark_schema
+from verger.schema import FEATURES, PCA, REJECTED, Reason, spark_schema
+from verger.tables import VECTORS, Part, contract_in, in_tasks, read_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
 
     from verger.output import Output
+    from verger.storage import Folder
+
+_COLUMNS = {"features": FEATURES, "rejected": REJECTED, "pca": PCA}
 
 
 @dataclass(frozen=True)
@@ -74,94 +78,166 @@ def validate_output(spark: SparkSession, output: Output) -> Report:
     Returns
     -------
     Report
-        The schema of each table, the dimension of every vector, no null, NaN or infinity, no
-        path twice, listed = featurized + rejected, one contract in every file, counts by label.
+        Every file there with the bytes that were written, and no other; the schema of each
+        table, the dimension of every vector, no null, NaN or infinity, no path twice, listed =
+        featurized + rejected, one contract in every file, counts by label.
     """
     record = output.read_run()
-    tables = [_table_files(output, name, schema) for name, schema in _expected(output).items()]
-    checks = [check for found in tables for check in found]
-    if all(check.holds for check in checks):
+    tables = {name: output.parts(name) for name in _COLUMNS if name in record["files"]}
+    dimensions = {
+        "features": record["contract"]["n_features"],
+        "pca": record.get("pca", {}).get("n_components", 0),
+    }
+    looks = _look_at_files(spark, output, tables, dimensions)
+    checks = [
+        check
+        for name, parts in tables.items()
+        for check in _file_checks(output, name, parts, looks[name])
+    ]
+    labels: dict[str | None, int] = {}  # the rows of a table that cannot be read prove nothing
+    if all(look["types"] == _types(name) for name in tables for look in looks[name]):
+        for name, dimension in dimensions.items():
+            if name in tables:
+                checks += _vector_checks(name, _sum_up(looks[name]), dimension)
         labels = _check_rows(spark, output, record, checks)
-    else:
-        labels = {}  # the rows of a table that cannot be read prove nothing
-    checks += _check_contract(output, record)
+    checks += _check_contract(record, looks)
     return Report(tuple(checks), labels)
 
 
-def _expected(output: Output) -> dict[str, StructType]:
-    columns = {"features": FEATURES, "rejected": REJECTED}
-    if output.table("pca").exists():
-        columns["pca"] = PCA
-    return {name: spark_schema(names) for name, names in columns.items()}
+# The files, each read once
 
 
-def _part_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+_LOOK = (
+    "table string, name string, problem string, size long, sha256 string, types string, "
+    "contract string, n long, nulls long, wrong long, not_finite long"
+)
 
 
-def _table_files(output: Output, name: str, schema: StructType) -> list[Check]:
-    """Check that every part file can be read and has the table's columns and types."""
+def _look_at_files(
+    spark: SparkSession, output: Output, tables: dict[str, list[Part]], dimensions: dict[str, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """Let the tasks read every file whole, and say what is in it."""
+    folder = output.folder
+    work = [(table, part.name) for table, parts in tables.items() for part in parts]
+
+    def look(pieces: Iterator[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
+        for table, name in pieces:
+            found = _look_at(folder, name, dimensions.get(table, 0))
+            yield pa.RecordBatch.from_pylist([{"table": table, "name": name} | found], schema)
+
+    schema = pa.schema([
+        (name, pa.int64() if kind == "long" else pa.string())
+        for name, kind in (column.split() for column in _LOOK.split(", "))
+    ])  # fmt: skip
+    rows = [row.asDict() for row in in_tasks(spark, work, look, _LOOK).collect()]
+    return {table: [row for row in rows if row["table"] == table] for table in tables}
+
+
+def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    title = f"{name}/ has its columns and types"
-    files = _part_files(output.table(name))
-    if not files:
-        return [Check(title, False, f"{output.table(name)}: no Parquet file")]
-    wanted = [(f.name, f.dataType.simpleString()) for f in schema]
-    n_rows = 0
-    for path in files:
-        try:
-            found = from_arrow_schema(pq.read_schema(path))
-            n_rows += pq.read_metadata(path).num_rows
-        except (OSError, pa.ArrowException) as err:
-            return [Check(title, False, f"{path.name}: cannot be read: {err}")]
-        types = [(f.name, f.dataType.simpleString()) for f in found]
-        if types != wanted:
-            return [Check(title, False, f"{path.name}: {types}, not {wanted}")]
-    return [Check(title, True, f"{n_rows} rows in {len(files)} file(s)")]
+    try:
+        content = folder.read(name)
+    except FileNotFoundError:
+        return {"problem": "is missing"}
+    except OSError as err:
+        return {"problem": f"cannot be read: {err}"}
+    found = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            types = from_arrow_schema(file.schema_arrow)
+            counts = _count_vectors(file, dimension)
+            return found | counts | {
+                "types": _as_text(types), "contract": contract_in(file.metadata),
+            }  # fmt: skip
+    except (OSError, pa.ArrowException) as err:
+        return found | {"problem": f"cannot be read: {err}"}
+
+
+def _as_text(types: Any) -> str:
+    return str([(f.name, f.dataType.simpleString()) for f in types])
+
+
+def _types(table: str) -> str:
+    return _as_text(spark_schema(_COLUMNS[table]))
+
+
+def _count_vectors(file: pq.ParquetFile, dimension: int) -> dict[str, int]:
+    """Count rows, null vectors, wrong dimensions and values that are no finite numbers."""
+    column = next((name for name in VECTORS if name in file.schema_arrow.names), None)
+    nulls = wrong = not_finite = 0
+    if column is not None:
+        for batch in file.iter_batches(columns=[column], use_threads=False):
+            vectors = batch.column(0)
+            lengths = pc.list_value_length(vectors).drop_null().to_numpy()
+            values = vectors.flatten()
+            finite = np.isfinite(values.drop_null().to_numpy()).sum()
+            nulls += vectors.null_count
+            wrong += int((lengths != dimension).sum())
+            not_finite += len(values) - int(finite)
+    n = file.metadata.num_rows
+    return {"n": n, "nulls": nulls, "wrong": wrong, "not_finite": not_finite}
+
+
+def _file_checks(
+    output: Output, name: str, parts: list[Part], looks: list[dict[str, Any]]
+) -> list[Check]:
+    """Check that a table has its files, their bytes, and in each the table's columns."""
+    gone = sorted(look["name"] for look in looks if look["problem"] == "is missing")
+    there = {e.name for e in output.folder.files(name) if e.name.endswith(".parquet")}
+    unknown = sorted(there - {part.name for part in parts})
+    written = {part.name: (part.rows, part.size, part.sha256) for part in parts}
+    whole = [look for look in looks if look["problem"] is None]
+    changed = sorted(
+        look["name"]
+        for look in looks
+        if look["sha256"] is not None
+        and (look["n"], look["size"], look["sha256"]) != written[look["name"]]
+    )
+    broken = [f"{look['name']}: {look['problem']}" for look in looks if look["problem"]]
+    broken += [f"{w['name']}: {w['types']}, not {_types(name)}" for w in whole
+               if w["types"] != _types(name)]  # fmt: skip
+    n_rows = sum(look["n"] for look in whole)
+    return [
+        Check(f"{name}/ has every file that run.json names", not gone,
+              f"{len(parts)} named" + (f", missing: {', '.join(gone)}" if gone else "")),
+        Check(f"{name}/ has no other file", not unknown,
+              f"{len(unknown)} unknown" + (f": {', '.join(unknown)}" if unknown else "")),
+        Check(f"every file of {name}/ has the bytes that were written", not changed,
+              f"sha256 of {len(whole)} file(s)" + (f", changed: {', '.join(changed)}"
+                                                  if changed else "")),
+        Check(f"{name}/ has its columns and types", not broken,
+              broken[0] if broken else f"{n_rows} rows in {len(whole)} file(s)"),
+    ]  # fmt: skip
+
+
+def _sum_up(looks: list[dict[str, Any]]) -> dict[str, int]:
+    return {key: sum(w[key] for w in looks) for key in ("n", "nulls", "wrong", "not_finite")}
+
+
+# The rows of all files together
 
 
 def _check_rows(
     spark: SparkSession, output: Output, record: dict[str, Any], checks: list[Check]
 ) -> dict[str | None, int]:
-    features = spark.read.parquet(output.table("features").as_uri())
-    rejected = spark.read.parquet(output.table("rejected").as_uri())
-    n_features = record["contract"]["n_features"]
-    vectors = _count_vectors(features, "features", n_features)
+    features = _read(spark, output, "features", ("path", "label"))
+    rejected = _read(spark, output, "rejected", ("path", "reason"))
     labels = {row["label"]: row["count"] for row in features.groupBy("label").count().collect()}
-    checks += _vector_checks("features", vectors, n_features)
+    n = sum(part.rows for part in output.parts("features"))
     checks.append(_check_unique(features, rejected))
-    checks += _check_counts(record["counts"], vectors["n"], rejected)
+    checks += _check_counts(record["counts"], features.count(), rejected)
     checks.append(
-        Check("counts by label add up", sum(labels.values()) == vectors["n"],
+        Check("counts by label add up", sum(labels.values()) == n,
               f"{sum(labels.values())} in {len(labels)} label(s)")
     )  # fmt: skip
-    if output.table("pca").exists():
-        checks += _check_pca(spark, output, record, vectors["n"], features)
+    if "pca" in record["files"]:
+        checks.append(_check_pca(spark, output, record, features))
     return labels
 
 
-def _count_vectors(table: DataFrame, column: str, dimension: int) -> dict[str, int]:
-    """Count rows, null vectors, wrong dimensions and values that are no finite numbers."""
-
-    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        n = nulls = wrong = not_finite = 0
-        for batch in batches:
-            vectors = batch.column(0)
-            lengths = pa.compute.list_value_length(vectors).drop_null().to_numpy()
-            values = vectors.flatten()
-            finite = np.isfinite(values.drop_null().to_numpy()).sum()
-            n += len(vectors)
-            nulls += vectors.null_count
-            wrong += int((lengths != dimension).sum())
-            not_finite += len(values) - int(finite)
-        yield pa.RecordBatch.from_pydict(
-            {"n": [n], "nulls": [nulls], "wrong": [wrong], "not_finite": [not_finite]}
-        )
-
-    schema = "n long, nulls long, wrong long, not_finite long"
-    rows = table.select(column).mapInArrow(count, schema).collect()
-    return {key: sum(row[key] for row in rows) for key in ("n", "nulls", "wrong", "not_finite")}
+def _read(spark: SparkSession, output: Output, table: str, columns: tuple[str, ...]) -> DataFrame:
+    return read_table(spark, output.folder, output.part_names(table), columns)
 
 
 def _vector_checks(name: str, found: dict[str, int], dimension: int) -> list[Check]:
@@ -186,10 +262,11 @@ def _check_counts(counts: dict[str, Any], n_features: int, rejected: DataFrame) 
     reasons = {row["reason"]: row["count"] for row in rejected.groupBy("reason").count().collect()}
     n_rejected = sum(reasons.values())
     unknown = sorted(str(r) for r in reasons if r not in {reason.value for reason in Reason})
-    listed = counts["listed"]
+    listed, gone = counts["listed"], counts.get("gone", 0)
+    kept = f" and {gone} kept of photos that disappeared" if gone else ""
     return [
-        Check("listed = featurized + rejected", listed == n_features + n_rejected,
-              f"{listed} listed, {n_features} featurized, {n_rejected} rejected"),
+        Check("listed = featurized + rejected", listed + gone == n_features + n_rejected,
+              f"{listed} listed{kept}, {n_features} featurized, {n_rejected} rejected"),
         Check("the tables hold what run.json says",
               (n_features, reasons) == (counts["featurized"], counts["reasons"]),
               f"run.json: {counts['featurized']} and {counts['reasons']}; "
@@ -200,20 +277,21 @@ def _check_counts(counts: dict[str, Any], n_features: int, rejected: DataFrame) 
 
 
 def _check_pca(
-    spark: SparkSession, output: Output, record: dict[str, Any], n: int, features: DataFrame
-) -> list[Check]:
-    scores = spark.read.parquet(output.table("pca").as_uri())
-    n_components = record.get("pca", {}).get("n_components", 0)
-    found = _count_vectors(scores, "features_pca", n_components)
-    missing = features.select("path").exceptAll(scores.select("path")).count()
-    return [
-        *_vector_checks("pca", found, n_components),
-        Check("pca has a row for every row of features", missing == 0 and found["n"] == n,
-              f"{found['n']} rows for {n}, {missing} path(s) missing"),
-    ]  # fmt: skip
+    spark: SparkSession, output: Output, record: dict[str, Any], features: DataFrame
+) -> Check:
+    scores = _read(spark, output, "pca", ("path",))
+    paths = features.select("path")
+    missing = paths.exceptAll(scores).count()
+    more = scores.exceptAll(paths).count()
+    n = record.get("pca", {}).get("n_samples")
+    n_features = record["counts"]["featurized"]
+    return Check(
+        "pca has a row for every row of features", not missing and not more and n == n_features,
+        f"fitted to {n} of {n_features} rows, {missing} path(s) missing, {more} too many",
+    )  # fmt: skip
 
 
-def _check_contract(output: Output, record: dict[str, Any]) -> list[Check]:
+def _check_contract(record: dict[str, Any], looks: dict[str, list[dict[str, Any]]]) -> list[Check]:
     """Check that run.json's contract has the hash it claims, and that every file names it."""
     expected = record["contract_hash"]
     try:
@@ -223,25 +301,10 @@ def _check_contract(output: Output, record: dict[str, Any]) -> list[Check]:
     checks = [
         Check("run.json's contract has the hash it names", derived == expected, f"hash {derived}")
     ]
-    for name, column in (("features", "features"), ("pca", "features_pca")):
-        files = _part_files(output.table(name))
-        if files:
-            foreign = sorted({h for p in files if (h := _contract_of(p, column)) != expected})
-            detail = f"{len(files)} file(s)" + (f", found {foreign}" if foreign else "")
+    for name, found in looks.items():
+        named = [look["contract"] for look in found if look["contract"] is not None]
+        if name != "rejected" and named:
+            foreign = sorted({contract for contract in named if contract != expected})
+            detail = f"{len(named)} file(s)" + (f", found {foreign}" if foreign else "")
             checks.append(Check(f"every file of {name}/ names this contract", not foreign, detail))
     return checks
-
-
-def _contract_of(path: Path, column: str) -> str:
-    """Return the contract's hash out of the footer of a Parquet file that Spark has written."""
-    import json
-
-    try:
-        metadata = pq.read_metadata(path).metadata or {}
-        schema = json.loads(metadata[b"org.apache.spark.sql.parquet.row.metadata"])
-    except (OSError, pa.ArrowException, KeyError, ValueError):
-        return "none"
-    for spark_field in schema.get("fields", ()):
-        if spark_field.get("name") == column:
-            return str(spark_field.get("metadata", {}).get(CONTRACT_KEY, "none"))
-    return "none"

@@ -126,10 +126,11 @@ def test_too_many_rejected_photos_fail_the_run_and_keep_what_was_done(
     shutil.copy(min(photos.rglob("*.jpg")), source / "good.jpg")
     (source / "bad.jpg").write_text("no photo")
     share = dataclasses.replace(CONFIG, components=0.9)
-    with pytest.raises(ErrorRateError, match=r"1 of 2 photos were rejected \(1 not an image\)"):
+    says = r"1 of 2 photos were rejected \(1 not an image\).*first .*bad\.jpg: not an image"
+    with pytest.raises(ErrorRateError, match=says):
         pipeline.run(str(source), out, share)
     assert len(read(out / "features")) == len(read(out / "rejected")) == 1
-    config = dataclasses.replace(share, max_error_rate=1.0, overwrite=True)
+    config = dataclasses.replace(share, max_error_rate=1.0)
     with pytest.raises(ReduceError, match="n_samples=1 must be at least 2"):
         pipeline.run(str(source), out, config)
 
@@ -145,23 +146,6 @@ def test_all_rejected_is_still_a_ledger(spark: SparkSession, tmp_path: Path) -> 
     assert read(out / "features") == {}
     reasons = {(row["reason"], row["length"]) for row in read(out / "rejected").values()}
     assert reasons == {("not an image", 8)}
-
-
-def test_overwrite_keeps_the_old_result_until_the_new_one_is_whole(
-    result: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that fails while it writes leaves the result before it as it was."""
-    before = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
-
-    def fail(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(pipeline, "_write_outcomes", fail)
-    config = dataclasses.replace(CONFIG, overwrite=True)
-    with pytest.raises(OSError, match="no space left"):
-        pipeline.run(str(photos), result, config)
-    after = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
-    assert after == before
 
 
 def test_overwrite_replaces_the_result_and_all_that_came_of_it(
@@ -198,7 +182,7 @@ def test_sparks_reader_finds_no_photo(spark: SparkSession, tmp_path: Path) -> No
     """An empty folder is an error with Spark's reader too, and nothing is written."""
     (tmp_path / "empty").mkdir()
     config = dataclasses.replace(CONFIG, reader="spark")
-    with pytest.raises(EmptySourceError, match="no file matches"):
+    with pytest.raises(EmptySourceError, match="no photo in it"):
         pipeline.run(str(tmp_path / "empty"), tmp_path / "out", config)
     assert not (tmp_path / "out").exists()
 

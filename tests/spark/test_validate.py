@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,13 +36,13 @@ def with_vector(table: pa.Table, vector: list[float] | None) -> pa.Table:
 
 
 def broken(spark: SparkSession, result: Path) -> list[str]:
-    report = validate_output(spark, Output(result))
+    report = validate_output(spark, Output(str(result)))
     return [f"{check.name}: {check.detail}" for check in report.checks if not check.holds]
 
 
 def test_an_undamaged_result_holds(spark: SparkSession, finished: Path) -> None:
     """Nothing is reported where nothing is wrong, and labels are counted."""
-    report = validate_output(spark, Output(finished))
+    report = validate_output(spark, Output(str(finished)))
     assert report.holds
     assert sorted(report.labels.values()) == [5] * 6
 
@@ -83,7 +84,22 @@ def test_a_vector_that_is_none(
 
 def test_a_part_file_deleted(spark: SparkSession, result: Path) -> None:
     part(result).unlink()
-    assert any("no Parquet file" in line for line in broken(spark, result))
+    assert any("features/part-" in line and "is missing" in line for line in broken(spark, result))
+
+
+def test_a_file_that_nobody_wrote(spark: SparkSession, result: Path) -> None:
+    """Rows that plain readers would see and run.json does not know are found."""
+    shutil.copy(part(result), result / "features" / "part-0.parquet")
+    assert any("1 unknown: features/part-0.parquet" in line for line in broken(spark, result))
+
+
+def test_a_flipped_bit(spark: SparkSession, result: Path) -> None:
+    """One bit of one float is found, though the file can be read and no count is wrong."""
+    file = part(result)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert any("has the bytes that were written" in line for line in broken(spark, result))
 
 
 def test_a_file_cut_short(spark: SparkSession, result: Path) -> None:
@@ -132,7 +148,7 @@ def test_a_record_with_another_count(spark: SparkSession, result: Path) -> None:
 
 def test_a_pca_of_other_photos(spark: SparkSession, result: Path) -> None:
     rewrite(result, lambda table: table.slice(2), "pca")
-    assert any("28 rows for 30, 2 path(s) missing" in line for line in broken(spark, result))
+    assert any("30 of 30 rows, 2 path(s) missing" in line for line in broken(spark, result))
 
 
 def _contract(result: Path) -> str:

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA as SklearnPCA
 
 from verger.errors import ReduceError, VergerError
-from verger.reduce import SHARES, FittedPCA, Moments, fit_pca, save_moments
+from verger.reduce import (
+    SHARES,
+    FittedPCA,
+    Moments,
+    StoredMoments,
+    fit_pca,
+    load_moments,
+)  # fmt: skip
+from verger.storage import Folder
 
 Matrix = npt.NDArray[np.float64]
 
@@ -117,11 +125,23 @@ def test_float32_vectors_are_summed_in_float64() -> None:
 def test_saved_moments_can_be_added_to(tmp_path: Path) -> None:
     """Stored sums come back without pickle, and the photos of later days can be added."""
     old, new = np.split(make(60, 5), [45])
-    save_moments(Moments.of(old), tmp_path / "moments.npz", contract="abc")
-    with np.load(tmp_path / "moments.npz", allow_pickle=False) as file:
-        stored = Moments(int(file["n"]), file["mean"], file["scatter"])
-        assert str(file["contract"]) == "abc"
-    assert_same_moments(stored + Moments.of(new), Moments.of(np.concatenate([old, new])))
+    folder = Folder(str(tmp_path))
+    folder.write("m.npz", StoredMoments(Moments.of(old), ("a", "b")).to_npz(contract="abc"))
+    stored = load_moments(folder, "m.npz", contract="abc")
+    assert stored is not None
+    assert stored.parts == ("a", "b")
+    assert_same_moments(stored.sums + Moments.of(new), Moments.of(np.concatenate([old, new])))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK", b"\x80\x04."])
+def test_sums_that_cannot_be_used_are_summed_anew(tmp_path: Path, content: bytes | None) -> None:
+    """Sums that are gone, damaged or of another contract are none: nothing is added to them."""
+    folder = Folder(str(tmp_path))
+    if content is not None:
+        (tmp_path / "m.npz").write_bytes(content)
+    assert load_moments(folder, "m.npz", contract="abc") is None
+    folder.write("m.npz", StoredMoments(Moments.of(make(9, 3)), ("a",)).to_npz(contract="other"))
+    assert load_moments(folder, "m.npz", contract="abc") is None
 
 
 # Against scikit-learn
@@ -403,7 +423,7 @@ def test_numpy_alone_can_use_the_stored_model(
     x = make(80, 10)
     x[:, 4] = 2.5
     pca = fit(x, 4, standardize=standardize, center=center)
-    pca.save(tmp_path / "pca.npz", contract="f00d")
+    (tmp_path / "pca.npz").write_bytes(pca.to_npz(contract="f00d"))
     with np.load(tmp_path / "pca.npz", allow_pickle=False) as file:
         shift = file["mean"] if file["center"] else 0
         scores = (x - shift) / file["scale"] @ file["components"].T

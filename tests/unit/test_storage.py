@@ -233,7 +233,7 @@ class Reads:
         self._lock = threading.Lock()
         self._other = threading.Event()
 
-    def __call__(self, path: str) -> bytes:
+    def __call__(self, path: str, length: int | None = None) -> bytes:
         with self._lock:
             self.begun.append(path)
             self.running += 1

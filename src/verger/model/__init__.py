@@ -7,6 +7,7 @@ broadcasts. ``Model.open`` runs where the photos are, once a process.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from verger.contract import FeatureContract
 from verger.errors import (
     ConfigError,
     ContractError,
+    EnvironmentNotReadyError,
     UnknownModelError,
     WeightsError,
     WeightsNotFoundError,
@@ -191,10 +193,14 @@ class Predictor:
             raise WeightsError(f"model {contract.model}: onnxruntime refuses it: {err}") from err
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
+        self._most = sys.maxsize
         self.contract = contract
 
     def predict(self, pixels: Pixels) -> Vector:
         """Compute features.
+
+        Where memory does not suffice for so many photos at once, half as many are computed at
+        once from then on.
 
         Parameters
         ----------
@@ -204,12 +210,46 @@ class Predictor:
         Returns
         -------
         ndarray of shape (n, n_features), float32
+
+        Raises
+        ------
+        EnvironmentNotReadyError
+            If memory does not suffice for one photo.
         """
         if len(pixels) == 0:
             return np.empty((0, self.contract.n_features), np.float32)
+        done: list[Vector] = []
+        start = 0
+        while start < len(pixels):
+            some = pixels[start : start + self._most]
+            try:
+                done.append(self._run(some))
+            except Exception as err:  # onnxruntime's errors share no public base
+                if not _is_out_of_memory(err):
+                    raise
+                self._most = len(some) // 2
+                if not self._most:
+                    raise EnvironmentNotReadyError(
+                        f"model {self.contract.model}: no memory for a single photo; "
+                        "use fewer cores, such as --master 'local[1]', or more memory"
+                    ) from err
+            else:
+                start += len(some)
+        return done[0] if len(done) == 1 else np.concatenate(done)
+
+    def _run(self, pixels: Pixels) -> Vector:
         image = normalize(pixels, mean=self.contract.mean, std=self.contract.std)
         features: Vector = self._session.run([self._output], {self._input: image})[0]
         return features
+
+
+#: What onnxruntime says when an allocation fails; it raises the same class for everything.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory")
+
+
+def _is_out_of_memory(err: Exception) -> bool:
+    text = str(err).lower()
+    return isinstance(err, MemoryError) or any(words in text for words in _NO_MEMORY)
 
 
 _OPEN: dict[str, Predictor] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from verger.output import Output, write_text
+from verger.output import REPORT, SCREE, Output, as_json
 from verger.preprocess import DecodeError, decode_photo
+from verger.schema import PCA, REJECTED
 from verger.storage import Unread, filesystem_of, read_ahead
+from verger.tables import read_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -47,10 +48,10 @@ def write_report(spark: SparkSession, output: Output, record: dict[str, Any]) ->
     from verger.report.page import render_page
 
     report, sprite = gather_report(spark, output, record)
-    scree = output.scree.read_bytes() if output.scree.is_file() else None
+    scree = output.folder.read(SCREE) if output.folder.exists(SCREE) else None
     page = render_page(report, scree_png=scree, sprite_jpeg=sprite)
-    write_text(output.root / "report.html", page)
-    write_text(output.root / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    output.folder.write(REPORT, page.encode())
+    output.folder.write("report.json", as_json(report))
     return report
 
 
@@ -58,8 +59,8 @@ def gather_report(
     spark: SparkSession, output: Output, record: dict[str, Any]
 ) -> tuple[dict[str, Any], bytes | None]:
     """Collect everything that the page shows, out of the tables and ``run.json``."""
-    features = spark.read.parquet(output.table("features").as_uri())
-    rejected = spark.read.parquet(output.table("rejected").as_uri())
+    features = _read(spark, output, "features", ("path", "label"))
+    rejected = _read(spark, output, "rejected", REJECTED)
     points = _sample_points(spark, output, record)
     classes, class_paths = _classes(features, rejected)
     wanted = list(dict.fromkeys([*class_paths, *(points["path"] if points else ())]))[:TILES]
@@ -78,6 +79,10 @@ def gather_report(
         "stages": _stages(record),
         "notices": _notices(record, has_thumbnails=bool(tiles)),
     }, sprite  # fmt: skip
+
+
+def _read(spark: SparkSession, output: Output, table: str, columns: tuple[str, ...]) -> DataFrame:
+    return read_table(spark, output.folder, output.part_names(table), columns)
 
 
 _COPIED = (
@@ -119,9 +124,9 @@ def _sample_points(
     """Return up to MAP_POINTS photos' first two scores; the same ones at every call."""
     from pyspark.sql import functions as F
 
-    if not record.get("pca") or not output.table("pca").is_dir():
+    if not record.get("pca") or "pca" not in record["files"]:
         return None
-    scores = spark.read.parquet(output.table("pca").as_uri())
+    scores = _read(spark, output, "pca", PCA)
     second = F.element_at("features_pca", 2) if record["pca"]["n_components"] > 1 else F.lit(0.0)
     rows = (
         scores.orderBy(F.xxhash64("path"))
@@ -201,12 +206,16 @@ def _rejected_rows(rejected: DataFrame) -> list[dict[str, Any]]:
 
 
 def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:
-    n, per_photo = record["counts"]["listed"], ("list", "featurize", "write", "validate", "reduce")
+    counts = record["counts"]
+    per_photo = dict.fromkeys(("list", "write", "validate", "reduce"), counts["listed"])
+    per_photo["featurize"] = counts["computed"]
     return [
         {
             "name": name,
             "seconds": seconds,
-            "images_per_s": round(n / seconds, 1) if name in per_photo and seconds > 0 else None,
+            "images_per_s": round(per_photo[name] / seconds, 1)
+            if name in per_photo and seconds > 0
+            else None,
         }
         for name, seconds in record["seconds"].items()
     ]

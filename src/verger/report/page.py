@@ -93,7 +93,8 @@ def _overview(report: Mapping[str, Any]) -> dict[str, Any]:
     counts, checks = report["counts"], report.get("checks") or []
     machine = report.get("machine") or {}
     failed = [check for check in checks if not check["holds"]]
-    balanced = counts["listed"] == counts["featurized"] + counts["rejected"]
+    gone = counts.get("gone", 0)
+    balanced = counts["listed"] + gone == counts["featurized"] + counts["rejected"]
     seconds = [stage["seconds"] for stage in report.get("stages") or []]
     rates = [s["images_per_s"] for s in report.get("stages") or [] if s["name"] == "featurize"]
     verdict = "good" if checks else "unknown"
@@ -104,6 +105,8 @@ def _overview(report: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": verdict,
         "failed": failed,
         "balanced": balanced,
+        "gone": gone,
+        "n_known": counts["listed"] - counts.get("computed", counts["listed"]),
         "seconds": sum(seconds),
         "longest": max(seconds, default=0) or 1,
         "rate": rates[0] if rates else None,

@@ -1,0 +1,438 @@
+"""What a run has done so far, where a killed one left it, and who may write.
+
+::
+
+    OUT/.journal/
+      lock.json                        who writes; gone when nobody does
+      0003/start.json                  what attempt 3 was asked, and which batches it took over
+      0003/00017-00-4be1.json          batch 17 is committed: names of its files, its counts
+      0003/00017-00-4be1.features.parquet  0003/00017-00-4be1.rejected.parquet
+      publish.json                     which files are being moved into the result
+
+A batch is committed by its marker, the JSON file, which is written last and whole. An attempt is
+one job of Spark. What counts is the latest attempt: the batches that its ``start.json`` takes
+over from those before it, and its own. A task of a dead attempt that still writes somewhere
+writes into a folder that nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from verger.errors import BusyError, OutputError, VergerError
+from verger.output import JOURNAL, LOCK, Output, as_json
+from verger.schema import FEATURES, REJECTED
+from verger.storage import Folder
+from verger.tables import Part, stored_schema, write_part
+
+#: Rejected photos that a marker spells out.
+FIRST_REJECTED = 3
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A committed unit of work.
+
+    Attributes
+    ----------
+    name : str
+        Of its marker, below the journal.
+    key : str
+        What it is of: the same photos have the same key, whichever attempt of a task did them.
+    features, rejected : Part or None
+        Its files, named below OUT; None where there is no such row.
+    reasons : dict of str to int
+        Rejected photos by reason.
+    first : list of dict
+        ``path``, ``reason`` and ``detail`` of the first rejected ones.
+    """
+
+    name: str
+    key: str
+    features: Part | None
+    rejected: Part | None
+    reasons: dict[str, int]
+    first: list[dict[str, str]]
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Table to file, for the tables that it has rows of."""
+        found = {"features": self.features, "rejected": self.rejected}
+        return {table: part for table, part in found.items() if part}
+
+    @property
+    def n_photos(self) -> int:
+        """Photos that it accounts for."""
+        return sum(part.rows for part in self.parts.values())
+
+    @property
+    def n_rejected(self) -> int:
+        """Photos without features."""
+        return self.rejected.rows if self.rejected else 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One job of Spark, and all that it can count on.
+
+    Attributes
+    ----------
+    output : Output
+    name : str
+        ``0001`` and so on.
+    start : dict
+        ``contract_hash``, ``contract``, ``source``, ``fresh``; see :func:`start_attempt`.
+    """
+
+    output: Output
+    name: str
+    start: dict[str, Any] = field(repr=False)
+
+    @property
+    def path(self) -> str:
+        """Folder of the attempt, below OUT."""
+        return f"{JOURNAL}/{self.name}"
+
+    @property
+    def adopted(self) -> list[str]:
+        """Names of the markers that it took over."""
+        return list(self.start["adopted"])
+
+    def own_markers(self) -> list[str]:
+        """List the markers that it has written so far."""
+        return [f"{self.name}/{name}" for name in _markers_in(self.output.folder, self.path)]
+
+    def markers(self) -> list[str]:
+        """Return the names of all markers that count."""
+        return [*self.adopted, *self.own_markers()]
+
+    def batches(self) -> list[Batch]:
+        """Read every committed batch, those taken over first.
+
+        A batch that two attempts of one task have committed counts once: both hold the same.
+        """
+        found = self.read(self.markers())
+        by_key: dict[tuple[str, str], Batch] = {}
+        for batch in found:
+            by_key.setdefault((batch.name.split("/")[0], batch.key), batch)
+        return list(by_key.values())
+
+    def read(self, markers: Sequence[str]) -> list[Batch]:
+        """Read markers of this journal.
+
+        Raises
+        ------
+        OutputError
+            If one is damaged.
+        """
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(lambda name: _read_marker(self.output.folder, name), markers))
+
+
+def _read_marker(folder: Folder, name: str) -> Batch:
+    try:
+        values = json.loads(folder.read(f"{JOURNAL}/{name}"))
+        parts = {t: Part(**v) if (v := values[t]) else None for t in ("features", "rejected")}
+        return Batch(name, values["key"], **parts, reasons=values["reasons"], first=values["first"])
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise OutputError(
+            f"{folder.address(JOURNAL)}/{name}: cannot be read: {err}; "
+            "delete the folder .journal to begin anew"
+        ) from err
+
+
+def latest_attempt(output: Output) -> Attempt | None:
+    """Return the attempt that counts, or None where no run is unfinished."""
+    names: Sequence[str] = output.folder.folders(JOURNAL)
+    for name in reversed(names):
+        with suppress(FileNotFoundError, ValueError):
+            return Attempt(output, name, json.loads(output.folder.read(_start_of(name))))
+    return None
+
+
+def _markers_in(folder: Folder, attempt: str) -> list[str]:
+    names = (entry.name.rsplit("/", 1)[-1] for entry in folder.files(attempt))
+    return [name for name in names if name.endswith(".json") and name != "start.json"]
+
+
+def _start_of(attempt: str) -> str:
+    return f"{JOURNAL}/{attempt}/start.json"
+
+
+def start_attempt(output: Output, start: Mapping[str, Any], adopted: Sequence[str]) -> Attempt:
+    """Begin an attempt that takes over committed batches.
+
+    Parameters
+    ----------
+    output : Output
+    start : mapping
+        ``source``, ``contract``, ``contract_hash``, and ``fresh``: whether the result that OUT
+        holds is to be replaced, not added to.
+    adopted : sequence of str
+        Names of markers.
+    """
+    numbers = [int(name) for name in output.folder.folders(JOURNAL) if name.isdigit()]
+    name = f"{max(numbers, default=0) + 1:04}"
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {**start, "adopted": list(adopted), "started": started}
+    output.folder.write(_start_of(name), as_json(record))
+    return Attempt(output, name, record)
+
+
+def drop_attempts(output: Output) -> None:
+    """Forget all attempts; their batches are lost."""
+    output.clear_journal()
+
+
+# In the tasks
+
+
+@dataclass(frozen=True)
+class BatchWriter:
+    """Commits batches from inside a task.
+
+    Attributes
+    ----------
+    folder : Folder
+        OUT.
+    path : str
+        Folder of the attempt, below OUT.
+    features_schema, rejected_schema : pyarrow.Schema
+        As :func:`verger.tables.stored_schema` returns them.
+    """
+
+    folder: Folder
+    path: str
+    features_schema: pa.Schema
+    rejected_schema: pa.Schema
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> BatchWriter:
+        """Return what commits the batches of an attempt."""
+        contract = attempt.start["contract_hash"]
+        schemas = (stored_schema(columns, contract) for columns in (FEATURES, REJECTED))
+        return cls(attempt.output.folder, attempt.path, *schemas)
+
+    def committed_keys(self) -> set[str]:
+        """Return the keys of the batches that are committed already."""
+        return {name.rsplit("-", 1)[0] for name in _markers_in(self.folder, self.path)}
+
+    def commit(self, key: str, outcomes: Sequence[pa.RecordBatch]) -> str:
+        """Write the rows of a batch, then its marker; return the marker's name.
+
+        Parameters
+        ----------
+        key : str
+            What the batch is of.
+        outcomes : sequence of pyarrow.RecordBatch
+            Columns :data:`verger.schema.OUTCOMES`.
+        """
+        name = f"{key}-{uuid.uuid4().hex[:12]}"
+        table = pa.Table.from_batches(outcomes)
+        lost = pa.compute.is_valid(table["reason"])
+        rejected = table.filter(lost)
+        parts = {
+            "features": self._write(name, table.filter(pa.compute.invert(lost)), "features"),
+            "rejected": self._write(name, rejected, "rejected"),
+        }
+        counts = rejected["reason"].value_counts().to_pylist()
+        marker = {
+            "key": key,
+            **{table: part.as_dict() if part else None for table, part in parts.items()},
+            "reasons": {entry["values"]: entry["counts"] for entry in counts},
+            "first": rejected.select(["path", "reason", "detail"])[:FIRST_REJECTED].to_pylist(),
+        }
+        self.folder.write(f"{self.path}/{name}.json", as_json(marker))
+        return name
+
+    def _write(self, name: str, rows: pa.Table, table: str) -> Part | None:
+        if not len(rows):
+            return None
+        schema = self.features_schema if table == "features" else self.rejected_schema
+        name = f"{self.path}/{name}.{table}.parquet"
+        return write_part(self.folder, name, rows.select(schema.names), schema)
+
+
+# Who may write
+
+BEAT_S = 10.0
+#: A lock of another machine's whose heart has not beaten for so long is stale.
+STALE_S = 60.0
+
+
+class Lock:
+    """The right to write to OUT, held by one process at a time.
+
+    On one machine a lock is stale when its process is dead. Of another machine's process only
+    the heart is seen: its owner rewrites the lock every :data:`BEAT_S` seconds.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._id = uuid.uuid4().hex
+        self._beats = 0
+        self._done = threading.Event()
+        self._lost = False
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+
+    def acquire(self, on_wait: Callable[[str], None] | None = None) -> None:
+        """Take the lock, or refuse because another run has it.
+
+        Raises
+        ------
+        BusyError
+            Naming the process that has it.
+        """
+        while not self._output.folder.create(LOCK, self._content()):
+            held = self._read()
+            if held is None:
+                continue
+            if not _is_stale(held, self._read, on_wait):
+                raise BusyError(
+                    f"OUT={self._output.root}: another run is writing to it (process "
+                    f"{held.get('pid')} on {held.get('host')} since {held.get('since')}); "
+                    "wait for it, or choose another folder"
+                )
+            self._output.folder.remove(LOCK)
+        self._heart.start()
+
+    def check(self) -> None:
+        """Refuse to go on if somebody else has taken the lock.
+
+        Raises
+        ------
+        BusyError
+        """
+        held = self._read()
+        if self._lost or held is None or held.get("id") != self._id:
+            raise BusyError(
+                f"OUT={self._output.root}: another run has taken it over; nothing was replaced"
+            )
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._done.set()
+        if self._heart.is_alive():
+            self._heart.join()
+        with suppress(VergerError, OSError):
+            held = self._read()
+            if held is not None and held.get("id") == self._id:
+                self._output.folder.remove(LOCK)
+
+    def _content(self) -> bytes:
+        return as_json({
+            "id": self._id, "pid": os.getpid(), "host": platform.node(), "place": _place(),
+            "process_started": _started(os.getpid()), "beats": self._beats, "since": _SINCE,
+        })  # fmt: skip
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads(self._output.folder.read(LOCK))
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError):
+            return {}  # half written by something that is no run of ours: stale once it rests
+        return found
+
+    def _beat(self) -> None:
+        while not self._done.wait(BEAT_S):
+            with suppress(OutputError, OSError):  # a full disk; the next beat may pass
+                held = self._read()
+                if held is not None and held.get("id") not in (None, self._id):
+                    self._lost = True
+                    return
+                self._beats += 1
+                self._output.folder.write(LOCK, self._content())
+
+
+_SINCE = datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _place() -> str:
+    """Name the kernel and the process namespace that a process number belongs to."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{platform.node()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return platform.node()
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process began, in ticks since boot: numbers are used again."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2]
+        return after_name.split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _is_stale(
+    held: Mapping[str, Any],
+    read: Callable[[], Mapping[str, Any] | None],
+    on_wait: Callable[[str], None] | None,
+) -> bool:
+    if held.get("place") == _place():
+        pid = int(held["pid"])
+        return _started(pid) != held["process_started"] or not _is_alive(pid)
+    if on_wait:
+        on_wait(f"OUT is locked by {held.get('host')}; looking whether that run is alive")
+    until = time.monotonic() + STALE_S
+    while time.monotonic() < until:
+        time.sleep(STALE_S / 30)
+        if read() != held:
+            return False
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def locked(output: Output, on_wait: Callable[[str], None] | None = None) -> Iterator[Lock]:
+    """Hold the lock of OUT, finish what a killed run was publishing, and tidy up behind it."""
+    lock = Lock(output)
+    made = output.folder.is_local and not Path(output.root).exists()
+    lock.acquire(on_wait)
+    try:
+        output.folder.sweep()
+        output.finish_publishing()
+        yield lock
+    finally:
+        _forget_empty_attempt(lock, output)
+        lock.release()
+        if output.folder.is_local:
+            root = Path(output.root)
+            for folder in (root / JOURNAL, *((root,) if made else ())):
+                with suppress(OSError):  # not empty: something was done
+                    folder.rmdir()
+
+
+def _forget_empty_attempt(lock: Lock, output: Output) -> None:
+    """Leave no journal where nothing was committed."""
+    with suppress(VergerError, OSError):
+        lock.check()
+        attempt = latest_attempt(output)
+        if attempt and not attempt.adopted and not attempt.own_markers():
+            output.clear_journal()

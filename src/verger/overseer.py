@@ -1,0 +1,159 @@
+"""Watches the job that computes features: too many rejected photos, and whether to try again."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from verger.config import Config
+from verger.errors import ErrorRateError, VergerError
+from verger.journal import FIRST_REJECTED, Attempt, Batch
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from verger.ledger import Known
+
+#: How often the journal is looked at while the job runs: a bucket charges for every look.
+_LOOK_S = 1.0
+_LOOK_AT_BUCKET_S = 10.0
+
+
+class _Overseer:
+    """Counts the rejected photos of an attempt while its job runs."""
+
+    def __init__(self, attempt: Attempt, before: int, n_listed: int, config: Config) -> None:
+        self._attempt = attempt
+        self._seen: dict[str, Batch] = {}
+        self._before = before
+        self._n_listed = n_listed
+        self._config = config
+
+    def too_many(self) -> bool:
+        """Whether the run can no longer end within ``max_error_rate``."""
+        fresh = [name for name in self._attempt.own_markers() if name not in self._seen]
+        self._seen |= {batch.name: batch for batch in self._attempt.read(fresh)}
+        return self._n_rejected > self._config.max_error_rate * self._n_listed
+
+    @property
+    def _n_rejected(self) -> int:
+        return self._before + sum(batch.n_rejected for batch in self._seen.values())
+
+    def error(self) -> ErrorRateError:
+        reasons: Counter[str] = Counter()
+        for batch in self._seen.values():
+            reasons.update(batch.reasons)
+        first = [row for batch in self._seen.values() for row in batch.first]
+        n_done = sum(batch.n_photos for batch in self._seen.values())
+        kept = (
+            f"stopped early; what was done ({n_done} photos) is kept, and the same command with "
+            "--max-error-rate 1 goes on from there"
+        )
+        return _error(self._n_rejected, self._n_listed, reasons, first, self._config, kept)
+
+
+@contextmanager
+def overseen(
+    spark: SparkSession, attempt: Attempt, config: Config, *, before: int, n_listed: int
+) -> Iterator[None]:
+    """Cancel the job of the block once more photos are rejected than ``max_error_rate`` allows.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    attempt : Attempt
+        Where the job commits its batches.
+    config : Config
+    before : int
+        Photos that were rejected before, and are not tried again.
+    n_listed : int
+        Photos of the source.
+
+    Raises
+    ------
+    ErrorRateError
+        Naming the first rejected photos; what is committed stays committed.
+    """
+    overseer = _Overseer(attempt, before, n_listed, config)
+    context, group = spark.sparkContext, f"verger-{uuid.uuid4().hex}"
+    context.setJobGroup(group, "features of photos", interruptOnCancel=False)
+    done, stopped = threading.Event(), threading.Event()
+    pause_s = _LOOK_S if attempt.output.folder.is_local else _LOOK_AT_BUCKET_S
+
+    def look() -> None:
+        while not done.wait(pause_s):
+            with suppress(VergerError, OSError):  # the next look may succeed
+                if overseer.too_many():
+                    stopped.set()
+                    context.cancelJobGroup(group)
+                    return
+
+    looker = threading.Thread(target=look, daemon=True)
+    looker.start()
+    try:
+        yield
+    except Exception:
+        if stopped.is_set():
+            raise overseer.error() from None
+        raise
+    finally:
+        done.set()
+        looker.join()
+        context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+
+
+def check_error_rate(root: str, config: Config, counts: Mapping[str, Any], known: Known) -> None:
+    """Fail a finished run of which too many photos were rejected; its tables stay.
+
+    Raises
+    ------
+    ErrorRateError
+    """
+    if counts["rejected"] <= config.max_error_rate * counts["listed"]:
+        return
+    rejected = known.rows[known.rows["reason"].notna()].head(FIRST_REJECTED)
+    first = rejected[["path", "reason"]].to_dict("records")
+    kept = (
+        f"what was done is in {root}, see verger show OUT --table rejected; "
+        "--max-error-rate 1 accepts it"
+    )
+    raise _error(counts["rejected"], counts["listed"], counts["reasons"], first, config, kept)
+
+
+def _error(
+    n_rejected: int, n_listed: int, reasons: Mapping[str, int], first: list[Any], config: Config,
+    kept: str,
+) -> ErrorRateError:  # fmt: skip
+    most = sorted(reasons.items(), key=lambda item: -item[1])[:FIRST_REJECTED]
+    named = ", ".join(f"{n} {reason}" for reason, n in most)
+    examples = "; ".join(
+        f"{row['path']}: {row['reason']}" + (f" ({row['detail']})" if "detail" in row else "")
+        for row in first[:FIRST_REJECTED]
+    )
+    return ErrorRateError(
+        f"{n_rejected} of {n_listed} photos were rejected ({named}): more than "
+        f"max_error_rate={config.max_error_rate}; first {examples}; {kept}"
+    )
+
+
+def worth_another_try(err: Exception, spark: SparkSession) -> bool:
+    """Whether a job failed of a machine or of a photo, and not of something that will fail again.
+
+    A worker or an executor that died may have died of a photo; the next job decodes apart.
+    """
+    text = str(err)
+    if isinstance(err, VergerError) or "verger.errors." in text:
+        return False
+    if spark.sparkContext._jsc is None or spark.sparkContext._jsc.sc().isStopped():
+        return False
+    return any(words in text for words in _DEATHS)
+
+
+_DEATHS = (
+    "Python worker exited unexpectedly", "Python worker failed to connect back",
+    "ExecutorLostFailure", "Connection reset", "EOFException", "worker is no longer alive",
+)  # fmt: skip

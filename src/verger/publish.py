@@ -1,0 +1,123 @@
+"""Batches to files of the result: joined to a good size, then moved into place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from verger.ledger import Composition
+from verger.output import MOMENTS_NPZ, STAGED, Output
+from verger.schema import FEATURES, REJECTED
+from verger.tables import (
+    PART_COLUMNS,
+    Part,
+    Piece,
+    group_pieces,
+    in_tasks,
+    join_pieces,
+    part_name,
+    part_of,
+    stored_schema,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+#: New files that the driver writes by itself: a job of Spark's takes longer to begin.
+_FILES_BY_DRIVER = 2
+
+
+def publish_features(
+    spark: SparkSession, output: Output, found: Composition, record: dict[str, Any],
+    *, added: bool, legacy: bool,
+) -> None:  # fmt: skip
+    """Join the batches to files of the result, and let them take their place in it.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    output : Output
+    found : Composition
+    record : dict
+        What ``run.json`` is to say; gets ``files``.
+    added : bool
+        Whether the result is added to; else it is a new one, and all of an old one goes.
+    legacy : bool
+        Write Parquet as Spark does for old readers.
+    """
+    output.folder.remove_tree(STAGED)
+    files: dict[str, list[Part]] = {}
+    moves: list[tuple[str, str]] = []
+    for table, columns in (("features", FEATURES), ("rejected", REJECTED)):
+        kept, groups = found.kept[table], group_pieces(found.pieces[table])
+        if not kept and not groups:
+            groups = [[]]  # a table without a row is still a table
+        work = [(part_name(table), pieces) for pieces in groups]
+        new = _join(spark, output, work, stored_schema(columns, record["contract_hash"]))
+        if legacy:
+            new = [_as_legacy(spark, output, part) for part in new]
+        moves += [(f"{STAGED}/{part.name}", part.name) for part in new]
+        files[table] = [*kept, *new]
+    record["files"] = {t: [part.as_dict() for part in parts] for t, parts in files.items()}
+    old = found.removed if added else _own_parts(output)
+    # The sums over files that stay are good for those that come.
+    stale = [name for name in output.derived_files() if not added or name != MOMENTS_NPZ]
+    output.publish(record, add=moves, remove=[*stale, *old])
+
+
+def _own_parts(output: Output) -> list[str]:
+    """List all files of the tables, known to ``run.json`` or not."""
+    return [name for table in ("features", "rejected") for name in output.own_files(table)]
+
+
+def _join(
+    spark: SparkSession, output: Output, work: Sequence[tuple[str, list[Piece]]], schema: pa.Schema
+) -> list[Part]:
+    """Write new files of a table into staging; named as they will be in the result."""
+    folder = output.folder
+
+    def join(name: str, pieces: Sequence[Piece]) -> dict[str, Any]:
+        part = join_pieces(folder, pieces, f"{STAGED}/{name}", schema)
+        return part.as_dict() | {"name": name}
+
+    def join_share(share: Iterator[tuple[str, list[Piece]]]) -> Iterator[pa.RecordBatch]:
+        for name, pieces in share:
+            yield pa.RecordBatch.from_pylist([join(name, pieces)])
+
+    if len(work) <= _FILES_BY_DRIVER:
+        return [Part(**join(name, pieces)) for name, pieces in work]
+    rows = in_tasks(spark, work, join_share, PART_COLUMNS).collect()
+    return [Part(**row.asDict()) for row in rows]
+
+
+def _as_legacy(spark: SparkSession, output: Output, part: Part) -> Part:
+    """Let Spark write a staged file anew, as Spark 1.4 and Hive wrote lists."""
+    place = f"{STAGED}/legacy/{part.name}"
+    with parquet_settings(spark, legacy=True):
+        rows = spark.read.parquet(Path(output.address(f"{STAGED}/{part.name}")).as_uri())
+        rows.coalesce(1).write.parquet(Path(output.address(place)).as_uri())
+    written = [e.name for e in output.folder.files(place) if e.name.endswith(".parquet")]
+    content = output.folder.read(written[0])
+    output.folder.write(f"{STAGED}/{part.name}", content)
+    return part_of(part.name, part.rows, content)
+
+
+@contextmanager
+def parquet_settings(spark: SparkSession, *, legacy: bool) -> Iterator[None]:
+    """Write Parquet for everybody: times as Parquet's own UTC type, not as Spark's old INT96."""
+    settings = {
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.parquet.writeLegacyFormat": str(legacy).lower(),
+    }
+    before = {key: spark.conf.get(key) for key in settings}
+    try:
+        for key, value in settings.items():
+            spark.conf.set(key, value)
+        yield
+    finally:
+        for key, old in before.items():
+            spark.conf.set(key, str(old))

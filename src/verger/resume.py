@@ -1,0 +1,86 @@
+"""Where a run begins: with nothing, with a result to add to, or with a killed run to finish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from verger.contract import FeatureContract
+from verger.errors import ContractError, OutputExistsError
+from verger.journal import latest_attempt
+from verger.output import RUN, Output
+from verger.tables import Part
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run begins.
+
+    Attributes
+    ----------
+    record : dict or None
+        ``run.json`` of the result that is added to; None where the result is to be a new one.
+    markers : list of str
+        Batches that an unfinished run has committed, and this one takes over.
+    """
+
+    record: dict[str, Any] | None
+    markers: list[str]
+
+    @property
+    def published(self) -> dict[str, list[Part]]:
+        """Files by table of the result that is added to."""
+        files = self.record["files"] if self.record else {}
+        return {table: [Part(**part) for part in parts] for table, parts in files.items()}
+
+
+def find_state(output: Output, root: str, contract: FeatureContract, *, overwrite: bool) -> State:
+    """Find where a run begins, or refuse to mix what does not belong together.
+
+    Parameters
+    ----------
+    output : Output
+    root : str
+        The source, in the form in which it is stored.
+    contract : FeatureContract
+        Of the features that the run would compute.
+    overwrite : bool
+
+    Raises
+    ------
+    ContractError
+        If what OUT holds, finished or not, is of another contract.
+    OutputExistsError
+        If it is of another source.
+    """
+    unfinished = latest_attempt(output)
+    begun_anew = unfinished is not None and unfinished.start["fresh"]
+    if unfinished is not None and overwrite:
+        held = unfinished.start
+        same = (held["source"], held["contract_hash"]) == (root, contract.hash)
+        return State(None, unfinished.markers() if same and begun_anew else [])
+    if unfinished is not None:
+        _check_same(output, "unfinished run", unfinished.start, root, contract)
+    record = None
+    if output.folder.exists(RUN) and not overwrite and not begun_anew:
+        record = output.read_run()
+        _check_same(output, "result", record, root, contract)
+    return State(record, unfinished.markers() if unfinished else [])
+
+
+def _check_same(
+    output: Output, what: str, held: dict[str, Any], root: str, ours: FeatureContract
+) -> None:
+    if held["contract_hash"] != ours.hash:
+        theirs = held["contract"]
+        raise ContractError(
+            f"OUT={output.root}: holds the {what} of contract {held['contract_hash'][:12]} "
+            f"({theirs.get('model')}, weights {str(theirs.get('weights_sha256'))[:12]}), and this "
+            f"is contract {ours.short_hash} ({ours.model}, weights {ours.weights_sha256[:12]}): "
+            "features of two contracts never mix; choose another folder, or --overwrite"
+        )
+    if held["source"] != root:
+        raise OutputExistsError(
+            f"OUT={output.root}: holds the {what} of SRC={held['source']}, and this is "
+            f"SRC={root}; choose another folder, or --overwrite"
+        )

@@ -1,0 +1,363 @@
+"""A run that was killed goes on, a source that changed is followed, and nothing else is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pyspark.sql import SparkSession
+
+from spark.conftest import CONFIG
+from verger import Config, pipeline
+from verger.errors import (
+    BusyError,
+    ContractError,
+    ErrorRateError,
+    OutputExistsError,
+    ValidationError,
+)
+from verger.journal import latest_attempt, locked
+from verger.model import Model
+from verger.output import JOURNAL, Output
+
+LENIENT = dataclasses.replace(CONFIG, max_error_rate=1.0, components=0.9)
+
+
+def rows(out: Path, table: str = "features") -> dict[str, dict[str, Any]]:
+    """Read a table as any other program does; no path may be there twice."""
+    found = pq.read_table(out / table).to_pylist()
+    by_path = {row["path"]: row for row in found}
+    assert len(by_path) == len(found)
+    return by_path
+
+
+def record(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "run.json").read_text())
+    return found
+
+
+@pytest.fixture
+def source(photos: Path, tmp_path: Path) -> Path:
+    """A copy of the photos, which a test may change."""
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many photos each job was given."""
+    given: list[int] = []
+    real = pipeline._commit
+
+    def commit(*arguments: Any, **options: Any) -> None:
+        given.append(len(arguments[4].todo))
+        real(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "_commit", commit)
+    return given
+
+
+# Killed
+
+
+def _kill_after_a_batch(source: Path, out: Path) -> int:
+    """Start a run in a process of its own, and kill it once it has committed something."""
+    command = [
+        sys.executable, "-m", "verger.cli", "featurize", str(source), str(out),
+        "--model", "efficientnet_lite0", "--master", "local[1]", "--commit-every", "4",
+        "--partitions", "3",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        while len(list(out.glob(f"{JOURNAL}/0001/*.json"))) < 3:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return len(list(out.glob(f"{JOURNAL}/0001/0*.json")))
+
+
+def test_a_killed_run_pays_only_for_what_it_had_not_committed(
+    spark: SparkSession, finished: Path, photos: Path, tmp_path: Path, counted: list[int]
+) -> None:
+    """Driver, Java and workers die by kill -9; the next run ends with the very same table."""
+    out = tmp_path / "out"
+    n_batches = _kill_after_a_batch(photos, out)
+    assert not (out / "features").exists()
+    attempt = latest_attempt(Output.at(out))
+    assert attempt is not None
+    n_committed = sum(batch.n_photos for batch in attempt.batches())
+    assert n_committed >= 2 * n_batches
+    pipeline.run_featurize(str(photos), out, CONFIG)
+    assert counted == [30 - n_committed]
+    assert record(out)["counts"]["computed"] == 30 - n_committed
+    found, expected = rows(out), rows(finished)
+    assert found == expected
+    assert {path.name for path in out.iterdir()} == {"features", "rejected", "run.json"}
+
+
+def test_a_second_run_on_one_out_is_refused(
+    spark: SparkSession, photos: Path, tmp_path: Path
+) -> None:
+    """While one run holds OUT another is refused, and leaves it as it is."""
+    out = Output.at(tmp_path / "out")
+    with locked(out), pytest.raises(BusyError, match="another run is writing to it"):
+        pipeline.run_featurize(str(photos), out.root, CONFIG)
+
+
+def test_a_worker_that_dies_of_a_photo_costs_that_photo_alone(
+    spark: SparkSession, source: Path, tmp_path: Path
+) -> None:
+    """A decoder that takes its process with it, every time, rejects one photo and stops nothing.
+
+    The time-out is so short that no large photo can be decoded within it: the kernel ends the
+    worker, and the task that is tried again decodes apart.
+    """
+    wide = next(source.iterdir()) / "wide.png"
+    Image.new("RGB", (6000, 6000), "red").save(wide, compress_level=1)
+    config = dataclasses.replace(LENIENT, decode_timeout_s=0.05, partitions=2)
+    found = pipeline.run_featurize(str(source), tmp_path / "out", config)
+    assert found["counts"]["reasons"] == {"decode time-out": 1}
+    (lost,) = rows(tmp_path / "out", "rejected").values()
+    assert lost["path"] == str(wide)
+    assert len(rows(tmp_path / "out")) == 30
+
+
+def test_a_job_that_fails_of_a_machine_is_followed_by_another(
+    spark: SparkSession, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Spark gives up on a task, the driver tries once more, decoding apart."""
+    careful: list[bool] = []
+    real = pipeline.commit_features
+
+    def dies_at_first(*arguments: Any, **options: Any) -> None:
+        careful.append(options["decoding"].apart)
+        if len(careful) == 1:
+            raise RuntimeError("Python worker exited unexpectedly (crashed)")
+        real(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "commit_features", dies_at_first)
+    pipeline.run_featurize(str(photos), tmp_path / "out", CONFIG)
+    assert careful == [False, True]
+    assert len(rows(tmp_path / "out")) == 30
+
+
+# Changed sources
+
+
+def test_a_run_with_nothing_to_do_does_nothing(
+    spark: SparkSession, result: Path, photos: Path, counted: list[int]
+) -> None:
+    """The same command again keeps tables, models and PCA to the byte."""
+    before = {
+        p: p.read_bytes() for p in result.rglob("*") if p.is_file() and p.suffix == ".parquet"
+    }
+    found = pipeline.run(str(photos), result, CONFIG)
+    assert counted == []
+    assert found["counts"]["computed"] == 0
+    assert found["pca"]["n_components"] == 5
+    assert "reduce" not in found["seconds"]
+    assert before == {p: p.read_bytes() for p in before}
+
+
+def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
+    spark: SparkSession, source: Path, photos: Path, tmp_path: Path, counted: list[int]
+) -> None:
+    """Added photos are computed alone; sums are added to, and equal a fresh fit to 1e-9."""
+    out, whole = tmp_path / "out", sorted(source.iterdir())
+    aside = tmp_path / "aside"
+    shutil.move(whole[-1], aside)
+    pipeline.run(str(source), out, CONFIG)
+    (old_part,) = (out / "features").glob("*.parquet")
+    shutil.move(aside, whole[-1])
+    found = pipeline.run(str(source), out, CONFIG)
+    assert counted == [25, 5]
+    assert found["counts"] | {"bytes": 0} == {
+        "listed": 30, "featurized": 30, "rejected": 0, "gone": 0, "truncated": 0, "reasons": {},
+        "computed": 5, "bytes": 0, "ignored": {},
+    }  # fmt: skip
+    assert found["pca"]["summed"] == 5
+    assert old_part.exists()
+    fresh = tmp_path / "fresh"
+    pipeline.run(str(source), fresh, CONFIG)
+    assert rows(out) == rows(fresh)
+    for name in ("explained_variance_ratio", "mean"):
+        added, fitted = (np.load(o / "models" / "pca.npz")[name] for o in (out, fresh))
+        np.testing.assert_allclose(added, fitted, rtol=0, atol=1e-9)
+    assert all(check["holds"] for check in found["checks"])
+
+
+def test_changed_photos_replace_their_rows(
+    spark: SparkSession, source: Path, tmp_path: Path, counted: list[int]
+) -> None:
+    """A photo of another content or time is done again; the PCA is fitted to what is there now."""
+    out = tmp_path / "out"
+    pipeline.run(str(source), out, CONFIG)
+    first, second, *_ = sorted(source.rglob("*.jpg"))
+    before = rows(out)
+    Image.new("RGB", (50, 60), "blue").save(first)
+    os.utime(second, ns=(0, 1_700_000_000_000_000_000))
+    found = pipeline.run(str(source), out, CONFIG)
+    assert counted == [30, 2]
+    after = rows(out)
+    assert (after[str(first)]["width"], after[str(first)]["height"]) == (50, 60)
+    assert after[str(second)]["modification_time"].year == 2023
+    unchanged = before.keys() - {str(first), str(second)}
+    assert {path: after[path] for path in unchanged} == {path: before[path] for path in unchanged}
+    assert found["pca"]["summed"] == 30
+    assert all(check["holds"] for check in found["checks"])
+
+
+def test_photos_that_disappeared_are_told_and_leave_with_prune(
+    spark: SparkSession, source: Path, tmp_path: Path, counted: list[int]
+) -> None:
+    """Rows of deleted photos are kept and counted until --prune lets them go, everywhere."""
+    out = tmp_path / "out"
+    pipeline.run(str(source), out, CONFIG)
+    lost = min(source.rglob("*.jpg"))
+    lost.unlink()
+    found = pipeline.run(str(source), out, CONFIG)
+    assert (found["counts"]["listed"], found["counts"]["gone"]) == (29, 1)
+    assert str(lost) in rows(out)
+    assert all(check["holds"] for check in found["checks"])
+    found = pipeline.run(str(source), out, dataclasses.replace(CONFIG, prune=True))
+    assert (found["counts"]["listed"], found["counts"]["gone"]) == (29, 0)
+    assert str(lost) not in rows(out)
+    assert str(lost) not in rows(out, "pca")
+    assert found["pca"]["n_samples"] == 29
+    assert counted == [30]
+
+
+def test_photos_that_could_not_be_read_are_tried_again(
+    spark: SparkSession, source: Path, tmp_path: Path
+) -> None:
+    """A photo that is readable now gets features, and one that is no image is left alone."""
+    out, link = tmp_path / "out", next(source.iterdir()) / "link.jpg"
+    link.symlink_to(tmp_path / "later.jpg")
+    (source / "text.jpg").write_text("no photo")
+    found = pipeline.run_featurize(str(source), out, LENIENT)
+    assert found["counts"]["reasons"] == {"vanished before reading": 1, "not an image": 1}
+    shutil.copy(min(source.rglob("*_*.jpg")), tmp_path / "later.jpg")
+    found = pipeline.run_featurize(str(source), out, LENIENT)
+    assert found["counts"]["reasons"] == {"not an image": 1}
+    assert found["counts"]["computed"] == 1
+    assert len(rows(out)) == 31
+
+
+def test_truncated_photos_pass_only_when_asked_and_are_marked(
+    spark: SparkSession, source: Path, tmp_path: Path
+) -> None:
+    """--accept-truncated redoes the photos that were cut off, marks them, and takes it back."""
+    out, cut = tmp_path / "out", source / "cut.jpg"
+    whole = min(source.rglob("*_*.jpg")).read_bytes()
+    cut.write_bytes(whole[: len(whole) * 3 // 4])
+    found = pipeline.run_featurize(str(source), out, LENIENT)
+    assert found["counts"]["reasons"] == {"truncated": 1}
+    accepting = dataclasses.replace(LENIENT, accept_truncated=True)
+    found = pipeline.run_featurize(str(source), out, accepting)
+    assert (found["counts"]["truncated"], found["counts"]["computed"]) == (1, 1)
+    assert {path for path, row in rows(out).items() if row["truncated"]} == {str(cut)}
+    found = pipeline.run_featurize(str(source), out, LENIENT)
+    assert found["counts"]["reasons"] == {"truncated": 1}
+    assert str(cut) not in rows(out)
+
+
+# What never mixes
+
+
+def test_features_of_two_contracts_never_mix(
+    spark: SparkSession, result: Path, photos: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another contract is refused with both hashes, and OUT stays as it is."""
+    contract = dataclasses.replace(model.contract, resize="another rule")
+    other = dataclasses.replace(model, contract=contract)
+    monkeypatch.setattr(pipeline, "load_model", lambda *_, **__: other)
+    before = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
+    with pytest.raises(ContractError) as caught:
+        pipeline.run(str(photos), result, CONFIG)
+    for said in (model.contract.short_hash, contract.short_hash, "--overwrite"):
+        assert said in str(caught.value)
+    assert {p: p.read_bytes() for p in result.rglob("*") if p.is_file()} == before
+
+
+def test_another_source_is_not_added_to_a_result(
+    spark: SparkSession, result: Path, source: Path
+) -> None:
+    """A result is of one source; another one is refused with both names."""
+    with pytest.raises(OutputExistsError, match=r"holds the result of SRC=.*, and this is SRC="):
+        pipeline.run(str(source), result, CONFIG)
+
+
+def test_overwrite_begins_anew_and_keeps_the_old_until_then(
+    spark: SparkSession, result: Path, source: Path, monkeypatch: pytest.MonkeyPatch,
+    counted: list[int],
+) -> None:  # fmt: skip
+    """A replacement that fails leaves the old result; started again, it goes on where it was."""
+    before = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
+    config = dataclasses.replace(CONFIG, overwrite=True)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValidationError("not today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "compose", fail)
+        with pytest.raises(ValidationError, match="not today"):
+            pipeline.run(str(source), result, config)
+    assert {p: p.read_bytes() for p in before} == before
+    shutil.rmtree(min(p for p in source.iterdir() if p.is_dir()))
+    found = pipeline.run(str(source), result, dataclasses.replace(config, prune=True))
+    assert counted == [30]
+    assert (found["counts"]["listed"], found["counts"]["computed"]) == (25, 0)
+    assert all(path.startswith(str(source)) for path in rows(result))
+    assert all(check["holds"] for check in found["checks"])
+
+
+# Too many rejected
+
+
+def test_too_many_rejected_photos_stop_the_run_early_and_nothing_is_lost(
+    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is cancelled once the rate cannot be met; reasons are named, batches are kept."""
+    for i in range(40):
+        (source / f"0{i}.jpg").write_text("no photo")
+    out = tmp_path / "out"
+    config = dataclasses.replace(
+        CONFIG, max_error_rate=0.0, components=0.9, commit_every=2, partitions=35
+    )
+    monkeypatch.setattr("verger.overseer._LOOK_S", 0.01)
+    with pytest.raises(ErrorRateError) as caught:
+        pipeline.run(str(source), out, config)
+    text = str(caught.value)
+    assert "not an image" in text
+    assert str(source / "00.jpg") in text
+    assert "stopped early" in text
+    attempt = latest_attempt(Output.at(out))
+    assert attempt is not None
+    n_kept = sum(batch.n_photos for batch in attempt.batches())
+    assert 0 < n_kept < 70
+    found = pipeline.run(str(source), out, dataclasses.replace(config, max_error_rate=1.0))
+    # Tasks that were running when the job was cancelled may have committed one batch more.
+    assert 0 < found["counts"]["computed"] <= 70 - n_kept
+    assert (found["counts"]["featurized"], found["counts"]["rejected"]) == (30, 40)
+
+
+def test_no_error_is_allowed_where_none_is_allowed(
+    spark: SparkSession, photos: Path, tmp_path: Path
+) -> None:
+    """With max_error_rate=0 a clean source passes."""
+    config: Config = dataclasses.replace(CONFIG, max_error_rate=0.0)
+    found = pipeline.run_featurize(str(photos), tmp_path / "out", config)
+    assert found["counts"]["rejected"] == 0
