@@ -144,9 +144,19 @@ class Config:
         return not self.model.lower().endswith(".onnx")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the options as plain values, ready for JSON or TOML."""
+        """Return the options as plain values, ready for JSON or TOML; no secret is among them."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return plain | {"glob": list(self.glob), "conf": dict(self.conf)}
+        conf = {key: HIDDEN if is_secret(key) else value for key, value in self.conf.items()}
+        return plain | {"glob": list(self.glob), "conf": conf}
+
+
+#: What is written instead of a secret.
+HIDDEN = "(hidden)"
+
+
+def is_secret(key: str) -> bool:
+    """Whether the value of a setting of Spark's is nobody's business; Spark hides the same."""
+    return re.search(r"(?i)secret|password|passwd|token|credential|access[.]?key", key) is not None
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -309,18 +309,16 @@ def _weights_are_missing(config: Config) -> bool:
 def _output_steps(run: Run, listing: Listing | None) -> list[str]:
     """Say what becomes of what OUT holds."""
     config, output = run.config, run.output
+    holds = output.folder.exists(RUN)
+    verb = ("replace the result in" if config.overwrite else "add to") if holds else "write to"
     if listing is None or _weights_are_missing(config):
-        return [f"write to {output.root}"]
+        return [f"{verb} {output.root}"]
     contract = _load_model(config).contract
     state = find_state(output, listing.source, contract, overwrite=config.overwrite)
-    work = compare(
-        listing.photos, _read_known(output, state), accept_truncated=config.accept_truncated
-    )
-    n_known = len(listing.photos) - len(work.todo)
-    verb = "add to the result in" if state.record else "write to"
-    if config.overwrite and output.folder.exists(RUN):
-        verb = "replace the result in"
-    done = f" ({n_known:,} photos are done already)" if n_known else ""
+    known = _read_known(output, state)
+    work = compare(listing.photos, known, accept_truncated=config.accept_truncated)
+    n_done = len(listing.photos) - len(work.todo)
+    done = f" ({n_done:,} are done already)" if n_done else ""
     steps = [f"compute the features of {len(work.todo):,} photos{done}", f"{verb} {output.root}"]
     if work.gone:
         what = "drop" if config.prune else "keep"

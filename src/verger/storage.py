@@ -58,6 +58,11 @@ def normalize_source(source: str) -> str:
     scheme, address, rest = source.partition("://")
     scheme = scheme.lower() if address else ""
     if scheme in ("s3", "s3a", "s3n"):
+        if "@" in rest.split("/", 1)[0]:
+            raise ConfigError(
+                f"{scheme}://...@{rest.split('@', 1)[1]}: no keys in an address, which is written "
+                "to run.json; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+            )
         if not rest.strip("/") or rest.startswith("/"):
             raise ConfigError(f"{source!r}: must be s3://bucket or s3://bucket/prefix")
         return "s3://" + rest.rstrip("/")
@@ -81,7 +86,7 @@ def _s3(bucket: str) -> fs.FileSystem:
             region = fs.resolve_s3_region(bucket)
         except OSError as err:
             raise SourceError(
-                f"source s3://{bucket}: no such bucket, or no way to it: {err}"
+                f"s3://{bucket}: no such bucket, or no way to it: {err}"
             ) from err
     return fs.S3FileSystem(
         endpoint_override=endpoint, region=region,
@@ -151,14 +156,18 @@ def read_photo(path: str, length: int | None = None) -> bytes | Unread:
 def _read_bytes(path: str) -> bytes:
     filesystem, inner = filesystem_of(path)
     if isinstance(filesystem, fs.LocalFileSystem):
-        # Not blocking: what was a file when it was listed may be a pipe by now.
-        with open(os.open(inner, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open(inner, "rb", opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(errno.EINVAL, "is no file any more")
             return file.read(MAX_FILE_BYTES + 1)
     with filesystem.open_input_stream(inner) as stream:
         content: bytes = stream.read()
         return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open what was a file when it was listed, and may be a pipe without a writer by now."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_ahead(

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from pyarrow import fs
+from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
 from spark.conftest import CONFIG
 from verger import pipeline
+from verger.errors import BusyError, ValidationError
+from verger.journal import latest_attempt, locked
+from verger.output import JOURNAL, Output
+from verger.storage import Folder
 
 
 def test_a_bucket_gives_the_features_of_the_folder(
@@ -34,3 +40,59 @@ def test_a_bucket_gives_the_features_of_the_folder(
         assert row["label"] == name.split("/")[0]
         np.testing.assert_allclose(row["features"], local[str(names[name])], rtol=0, atol=1e-5)
     assert "data:image/jpeg" in (tmp_path / "out" / "report.html").read_text()
+
+
+def _read(folder: Folder, table: str) -> dict[str, dict[str, object]]:
+    """Read a table out of a bucket by the plain files that are there."""
+    found: dict[str, dict[str, object]] = {}
+    for entry in folder.files(table):
+        with folder.open(entry.name) as file:
+            rows = pq.read_table(file).to_pylist()
+        assert not found.keys() & {row["path"] for row in rows}
+        found |= {row["path"]: row for row in rows}
+    return found
+
+
+def test_a_result_in_a_bucket_is_the_result_on_a_disk(
+    spark: SparkSession, s3: str, finished: Path, photos: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """OUT may be s3://: killed before it is published, resumed, added to, and read by anybody."""
+    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
+    bucket.create_dir("barn")
+    out = Output.at("s3a://barn/results/fruit")
+
+    def killed(*_: object, **__: object) -> None:
+        raise ValidationError("killed here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "compose", killed)
+        with pytest.raises(ValidationError, match="killed here"):
+            pipeline.run(str(photos), "s3://barn/results/fruit", CONFIG)
+    attempt = latest_attempt(out)
+    assert attempt is not None
+    assert sum(batch.n_photos for batch in attempt.batches()) == 30
+    record = pipeline.run(str(photos), "s3://barn/results/fruit/", CONFIG)
+    assert record["counts"]["computed"] == 0
+    assert all(check["holds"] for check in record["checks"])
+    names = {entry.name.split("/")[0] for entry in out.folder.files(recursive=True)}
+    assert names == {path.name for path in finished.iterdir()}
+    local = {row["path"]: row for row in pq.read_table(finished / "features").to_pylist()}
+    assert _read(out.folder, "features") == local
+    model = tmp_path / "model"
+    for entry in out.folder.files("models/pca", recursive=True):
+        place = model / entry.name.removeprefix("models/pca/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(out.folder.read(entry.name))
+    assert PCAModel.load(model.as_uri()).pc.numCols == 5
+    again = pipeline.run(str(photos), "s3://barn/results/fruit", CONFIG)
+    assert again["counts"]["computed"] == 0
+    assert not out.folder.files(JOURNAL, recursive=True)
+
+
+def test_one_run_at_a_time_writes_to_a_bucket(s3: str, spark: SparkSession, photos: Path) -> None:
+    """The lock holds in a bucket too."""
+    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
+    bucket.create_dir("shed")
+    with locked(Output.at("s3://shed/out")), pytest.raises(BusyError, match="another run is"):
+        pipeline.run_featurize(str(photos), "s3://shed/out", CONFIG)

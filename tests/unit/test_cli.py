@@ -136,11 +136,11 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, says: str
         (["photos", "out", "--components", "2000"], 2, r"components=2000 must be between .*1280"),
         (["photos", "out", "--components", "4"], 2, r"components=4 must be .* 1 and 3: .* 4 photo"),
         (["photos", "w.txt/out"], 1, r"OUT=.*/w\.txt/out: .*(cannot be written|Not a directory)"),
-        (["photos", "done"], 2, r"OUT=.*/done: is not empty; .* --overwrite"),
+        (["photos", "done"], 1, r"done/run\.json: cannot be read: "),
         (["photos", "full"], 2, r"OUT=.*/full: .* no result of Verger's; choose another folder"),
         (["photos", "full", "--overwrite"], 2, r"OUT=.*/full: .* no result of Verger's; choose"),
         (["photos", "photos/out"], 2, r"OUT=.*/photos/out: must lie outside SRC"),
-        (["photos", "s3://bucket/out"], 2, r"OUT=s3://bucket/out: must be a folder"),
+        (["photos", "gs://bucket/out"], 2, r"OUT=gs://bucket/out: must be a folder"),
         (["photos", "out", "--config", "typo.toml"], 2, r"key 'componets'; did you mean 'comp"),
         (["photos", "out", "--conf", "spark.ui.port"], 2, r"'spark\.ui\.port': must be KEY=VALUE"),
         (["hdfs://node/photos", "out"], 2, r"not hdfs://; use --reader spark"),
@@ -189,7 +189,7 @@ def test_a_mistake_is_found_before_sparks_page_opens(place: Place) -> None:
 def test_the_installed_command_has_the_same_exit_codes(place: Place) -> None:
     """The script that pip installs exits 2 for a mistake and 1 for what failed."""
     assert_one_line(place.start("run", "photo", "out", *LITE0, script=True), 2, "does not exist")
-    assert_one_line(place.start("show", "nope", script=True), 1, "has no table 'features'")
+    assert_one_line(place.start("show", "nope", script=True), 1, r"nope: has no run\.json; is this")
     done = place.start("--version", script=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"verger, version \d+\.\d+\.\d+\n", done.stdout)
@@ -217,7 +217,8 @@ def test_a_dry_run_is_json(dry_run: Any) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads(done.stdout)
     assert set(plan) == {"config", "steps"}
-    model, photos, output, pca = plan["steps"]
+    model, photos, compute, output, pca = plan["steps"]
+    assert compute == "compute the features of 4 photos"
     assert re.fullmatch(r"use efficientnet_lite0, contract [0-9a-f]{12}: 1280 features", model)
     assert re.fullmatch(r"read 4 photos \(.* MB, 2 labels\) of /.*/work/photos", photos)
     assert re.fullmatch(r"write to /.*/work/out", output)
@@ -258,7 +259,7 @@ def test_a_dry_run_prints_the_configuration(place: Place) -> None:
     for line in ('  model = "efficientnet_lite0"', '  glob = ["*.jpg"]', "  micro_batch = 8"):
         assert line in done.stdout.splitlines()
     steps = done.stdout.partition("Would:\n")[2].splitlines()
-    assert [step.split()[0] for step in steps] == ["use", "read", "write"]
+    assert [step.split()[0] for step in steps] == ["use", "read", "compute", "write"]
     assert "PCA" not in done.stdout
     assert not place.java_was_asked
     assert not (place.folder / "out").exists()
@@ -431,6 +432,8 @@ def test_settings_of_spark_are_merged(resolved: Callable[..., Config], tmp_path:
     [
         (["run", "a", "b", "--micro-batch", "0"], "micro_batch=0 must be at least 1"),
         (["run", "a", "b", "--partitions", "0"], "partitions=0 must be at least 1"),
+        (["run", "a", "b", "--commit-every", "0"], "commit_every=0 must be at least 1"),
+        (["run", "a", "b", "--decode-timeout-s", "0"], r"decode_timeout_s=0\.0 must be above 0"),
         (["run", "a", "b", "--max-error-rate", "1.5"], r"max_error_rate=1\.5 must be between 0"),
         (["run", "a", "b", "--components", "1.5"], r"components=1\.5 must be a share"),
         (["reduce", "b", "--components", "0"], r"components=0 must be between 1 and"),
@@ -563,7 +566,7 @@ RECORD = {
     "output": "/nowhere/out",
     "counts": {
         "listed": 1234, "featurized": 1230, "rejected": 4, "reasons": {"empty": 3, "truncated": 1},
-        "ignored": {".txt": 2},
+        "ignored": {".txt": 2}, "computed": 1234, "gone": 0, "truncated": 0,
     },
     "model": {"name": "efficientnet_lite0", "n_features": 1280, "published": True},
     "contract_hash": "0123456789abcdef",
@@ -583,6 +586,18 @@ def test_a_summary_has_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
         "1,230 x 1280 float32 by efficientnet_lite0, contract 0123456789ab",
         "k = 7 keeps 90.4% of the variance (80% at 4, 90% at 7, 95% at 11)",
         "12.3 s in all; featurize 10.0 s, 123 images/s", "2 of 2 hold", "/nowhere/out",
+    ):  # fmt: skip
+        assert text in result.stdout
+
+
+def test_a_summary_says_what_was_done_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on says how much was done, what disappeared, and what passed truncated."""
+    counts = RECORD["counts"] | {"computed": 34, "gone": 2, "truncated": 1}
+    monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: RECORD | {"counts": counts})
+    result = CliRunner().invoke(cli.app, ["run", "a", "b"])
+    for text in (
+        "1,234 listed + 2 disappeared = ", "1,200 were done before, 34 now", "3 images/s",
+        "1 accepted though truncated", "2 rows are of photos that disappeared; --prune",
     ):  # fmt: skip
         assert text in result.stdout
 

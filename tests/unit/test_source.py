@@ -163,12 +163,13 @@ def test_an_empty_file_is_listed(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_no_photo(tmp_path: Path) -> None:
-    """Folders, pipes and links to pipes, which a read would wait for, are passed over."""
+    """Folders, pipes and links to pipes, which a read would wait for, are no photos; told so."""
     fill(tmp_path, "1.jpg", "folder.jpg/2.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "link.jpg").symlink_to("pipe.jpg")
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")
     assert listed(tmp_path) == ["1.jpg", "folder.jpg/2.jpg"]
+    assert list_photos(str(tmp_path)).ignored == {"no file (pipe or device)": 3}
 
 
 def test_a_link_to_nowhere_is_listed(tmp_path: Path) -> None:

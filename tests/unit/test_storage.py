@@ -22,13 +22,21 @@ from verger import storage
 from verger.errors import (
     ConfigError,
     EmptySourceError,
+    OutputError,
     SourceError,
     SourceNotFoundError,
     VergerError,
 )
 from verger.schema import Reason
 from verger.source import list_photos
-from verger.storage import Unread, filesystem_of, normalize_source, read_ahead, read_photo
+from verger.storage import (
+    Folder,
+    Unread,
+    filesystem_of,
+    normalize_source,
+    read_ahead,
+    read_photo,
+)  # fmt: skip
 
 NAMES = [
     "a b.jpg", "été.jpg", "50%.jpg", "a%20b.jpg", "a#b.jpg", "a+b.jpg", "a,b.jpg", "it's \"x\".jpg",
@@ -224,6 +232,45 @@ def test_a_folder_in_the_place_of_a_photo(tmp_path: Path, pauses: list[float]) -
 # Reading ahead
 
 
+def test_a_pipe_in_the_place_of_a_photo(tmp_path: Path, pauses: list[float]) -> None:
+    """What was a file and is a pipe is not waited for."""
+    os.mkfifo(tmp_path / "x.jpg")
+    found = read_photo(str(tmp_path / "x.jpg"))
+    assert isinstance(found, Unread)
+    assert (found.reason, "no file any more" in found.detail) == (Reason.READ_ERROR, True)
+
+
+def test_a_photo_that_is_being_written(photo: str, pauses: list[float]) -> None:
+    """A photo of another size than was listed is not taken for the one that was."""
+    assert read_photo(photo, 5) == b"bytes"
+    assert read_photo(photo, 4) == Unread(
+        Reason.READ_ERROR, "listed with 4 bytes, read 5: it was changed since"
+    )
+
+
+def test_a_photo_that_stops_growing_while_it_is_tried_again(
+    photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the size is right at a later try, the photo is read."""
+
+    def grow(_: float) -> None:
+        with Path(photo).open("ab") as file:
+            file.write(b"!")
+
+    monkeypatch.setattr(storage, "time", SimpleNamespace(sleep=grow))
+    assert read_photo(photo, 7) == b"bytes!!"
+
+
+def test_a_file_that_is_too_large_is_never_opened(
+    photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file with more bytes than any photo has is rejected by its listing."""
+    monkeypatch.setattr(storage, "open", Failing(AssertionError("opened")), raising=False)
+    found = read_photo(photo, 10**10)
+    assert isinstance(found, Unread)
+    assert found.reason == Reason.TOO_MANY_PIXELS
+
+
 class Reads:
     """A ``read_photo`` that counts what was begun, and what runs at the same time."""
 
@@ -285,6 +332,19 @@ def test_reads_ahead_are_bounded(reads: Reads) -> None:
     assert len(asked) == 50
 
 
+def test_bytes_ahead_are_bounded(reads: Reads) -> None:
+    """Large photos are read one at a time, whatever the number in flight; none is left out."""
+    sizes = [10, 10, 80, 500, 10, 10, 10, 90, 20]
+    taken = 0
+    names = [str(i) for i in range(len(sizes))]
+    for content in read_ahead(names, sizes, in_flight=4, bytes_in_flight=100):
+        assert content == str(taken).encode()
+        taken += 1
+        ahead = sizes[taken : len(reads.begun)]
+        assert sum(ahead) <= 100 or len(ahead) == 1
+    assert taken == len(sizes)
+
+
 def test_nothing_is_read_before_it_is_wanted(reads: Reads) -> None:
     """Without a first next() no path is taken."""
     read_ahead(iter(["0"]))
@@ -297,6 +357,82 @@ def test_a_failed_read_keeps_its_place(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     found = list(read_ahead(str(tmp_path / name) for name in "abc"))
     assert [f if isinstance(f, bytes) else f.reason for f in found] == [b"a", Reason.VANISHED, b"c"]
+
+
+# Folders of files
+
+
+def test_a_file_is_whole_or_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is replaced in one step: what is under its name is never half of the new one."""
+    folder, seen = Folder(str(tmp_path)), []
+    folder.write("a/file", b"old")
+    replace = Path.replace
+
+    def look(part: Path, target: Path) -> Path:
+        seen.append((target.read_bytes(), part.read_bytes(), part.parent))
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", look)
+    folder.write("a/file", b"new")
+    assert seen == [(b"old", b"new", tmp_path / "a")]
+    assert [entry.name for entry in folder.files(recursive=True)] == ["a/file"]
+
+
+@pytest.mark.parametrize("step", ["replace", "open"])
+def test_a_full_disk_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Where there is no space the old file stays, and no part of the new one is left."""
+    folder = Folder(str(tmp_path))
+    folder.write("file", b"old")
+    full = Failing(*[OSError(errno.ENOSPC, "No space left on device")] * 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, step, lambda *_: full())
+        with pytest.raises(OutputError, match="file: cannot be written: No space left on device"):
+            folder.write("file", b"new")
+    assert folder.read("file") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_move_that_was_made_is_made(tmp_path: Path) -> None:
+    """Moving twice is moving once; moving nothing to nowhere is an error."""
+    folder = Folder(str(tmp_path))
+    folder.write("a/x", b"1")
+    for _ in range(2):
+        folder.move("a/x", "b/x")
+        assert [e.name for e in folder.files(recursive=True)] == ["b/x"]
+    with pytest.raises(OutputError, match="b/y: cannot be moved into place"):
+        folder.move("a/y", "b/y")
+
+
+def test_removing_what_is_gone_is_fine(tmp_path: Path) -> None:
+    """Files and folders are removed as often as one likes, and empty folders go with them."""
+    folder = Folder(str(tmp_path))
+    folder.write("a/b/x", b"1")
+    for _ in range(2):
+        folder.remove("a/b/x")
+        folder.remove_tree("a")
+    assert list(tmp_path.iterdir()) == []
+    assert folder.files("a") == folder.folders("a") == []
+    with pytest.raises(FileNotFoundError):
+        folder.read("a/b/x")
+
+
+def test_a_file_is_created_once(tmp_path: Path) -> None:
+    """The second to create a file is told, and leaves the first one's."""
+    folder = Folder(str(tmp_path))
+    assert folder.create("a/lock", b"1")
+    assert not folder.create("a/lock", b"2")
+    assert folder.read("a/lock") == b"1"
+    assert [e.name for e in folder.files(recursive=True)] == ["a/lock"]
+
+
+def test_what_a_killed_process_left_half_written_is_swept(tmp_path: Path) -> None:
+    """Only Verger's own half files go."""
+    for name in (".run.json.0123abcd.part", ".hidden", "photo.part"):
+        (tmp_path / name).touch()
+    Folder(str(tmp_path)).sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "photo.part"]
 
 
 # S3
@@ -418,6 +554,38 @@ def test_a_key_that_arrow_cannot_read_stops_no_run() -> None:
     (path,) = list_photos("s3://orchard/double").photos["path"].to_pylist()
     found = read_photo(path)
     assert found == b"x" or isinstance(found, Unread)
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_folder_in_a_bucket_is_one_as_on_a_disk() -> None:
+    """Files of a bucket are written whole, created once, moved, listed and removed."""
+    folder = Folder("s3://orchard/made here")
+    folder.write("a/é +%.x", b"1")
+    assert folder.read("a/é +%.x") == b"1"
+    assert [e.name for e in folder.files(recursive=True)] == ["a/é +%.x"]
+    assert folder.folders() == ["a"]
+    for _ in range(2):
+        folder.move("a/é +%.x", "b/y")
+        assert (folder.exists("a/é +%.x"), folder.exists("b/y")) == (False, True)
+    assert folder.create("lock", b"1")
+    assert not folder.create("lock", b"2")
+    for _ in range(2):
+        folder.remove("b/y")
+        folder.remove("lock")
+    assert folder.files(recursive=True) == []
+    folder.write("tree/1/x", b"1")
+    for _ in range(2):
+        folder.remove_tree("tree")
+    assert folder.files(recursive=True) == []
+    with pytest.raises(FileNotFoundError):
+        folder.read("b/y")
+
+
+def test_keys_in_an_address_are_refused_and_not_repeated() -> None:
+    """An address that holds a secret would be written to every record: it is refused without it."""
+    with pytest.raises(ConfigError, match="no keys in an address") as caught:
+        normalize_source("s3://AKIAIOSFODNN7:wJalrXUt@bucket/photos")
+    assert "wJalrXUt" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("s3")
