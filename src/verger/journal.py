@@ -34,7 +34,7 @@ from typing import Any
 import pyarrow as pa
 
 from verger.errors import BusyError, OutputError, VergerError
-from verger.output import JOURNAL, LOCK, Output, as_json
+from verger.output import JOURNAL, LOCK, PUBLISH, Output, as_json
 from verger.schema import FEATURES, REJECTED
 from verger.storage import Folder
 from verger.tables import Part, stored_schema, write_part
@@ -434,5 +434,7 @@ def _forget_empty_attempt(lock: Lock, output: Output) -> None:
     with suppress(VergerError, OSError):
         lock.check()
         attempt = latest_attempt(output)
+        if output.folder.exists(PUBLISH):  # what is staged there is still to be moved
+            return
         if attempt and not attempt.adopted and not attempt.own_markers():
             output.clear_journal()

@@ -123,8 +123,8 @@ class Work:
     new, changed, retried : int
         Why: never seen; another length, time or label than before; rejected for something that
         may have passed.
-    n_rejected : int
-        Photos that were rejected and are not tried again.
+    rejected : list of dict
+        ``path`` and ``reason`` of photos that were rejected and are not tried again.
     gone : list of str
         Paths with rows that are not in the source any more.
     """
@@ -133,7 +133,7 @@ class Work:
     new: int
     changed: int
     retried: int
-    n_rejected: int
+    rejected: list[dict[str, str]]
     gone: list[str]
 
 
@@ -174,7 +174,7 @@ def compare(photos: pa.Table, known: Known, *, accept_truncated: bool) -> Work:
         new=int((~seen).sum()),
         changed=int((seen & ~same).sum()),
         retried=int((seen & same & again).sum()),
-        n_rejected=int((done & both["reason"].notna()).sum()),
+        rejected=both.loc[done & both["reason"].notna(), ["path", "reason"]].to_dict("records"),
         gone=gone.to_pylist(),
     )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from verger import errors
 from verger.config import Config
 from verger.errors import ErrorRateError, VergerError
 from verger.journal import FIRST_REJECTED, Attempt, Batch
@@ -18,15 +20,20 @@ if TYPE_CHECKING:
 
     from verger.ledger import Known
 
+#: A rejected photo: ``path``, ``reason`` and, where it is at hand, ``detail``.
+Row = Mapping[str, str]
+
 #: How often the journal is looked at while the job runs: a bucket charges for every look.
 _LOOK_S = 1.0
 _LOOK_AT_BUCKET_S = 10.0
 
 
 class _Overseer:
-    """Counts the rejected photos of an attempt while its job runs."""
+    """Counts the rejected photos of a run while its job commits batches."""
 
-    def __init__(self, attempt: Attempt, before: int, n_listed: int, config: Config) -> None:
+    def __init__(
+        self, attempt: Attempt, before: Sequence[Row], n_listed: int, config: Config
+    ) -> None:
         self._attempt = attempt
         self._seen: dict[str, Batch] = {}
         self._before = before
@@ -41,13 +48,13 @@ class _Overseer:
 
     @property
     def _n_rejected(self) -> int:
-        return self._before + sum(batch.n_rejected for batch in self._seen.values())
+        return len(self._before) + sum(batch.n_rejected for batch in self._seen.values())
 
     def error(self) -> ErrorRateError:
-        reasons: Counter[str] = Counter()
+        reasons = Counter(row["reason"] for row in self._before)
         for batch in self._seen.values():
             reasons.update(batch.reasons)
-        first = [row for batch in self._seen.values() for row in batch.first]
+        first = [*self._before, *(row for batch in self._seen.values() for row in batch.first)]
         n_done = sum(batch.n_photos for batch in self._seen.values())
         kept = (
             f"stopped early; what was done ({n_done} photos) is kept, and the same command with "
@@ -58,7 +65,7 @@ class _Overseer:
 
 @contextmanager
 def overseen(
-    spark: SparkSession, attempt: Attempt, config: Config, *, before: int, n_listed: int
+    spark: SparkSession, attempt: Attempt, config: Config, *, before: Sequence[Row], n_listed: int
 ) -> Iterator[None]:
     """Cancel the job of the block once more photos are rejected than ``max_error_rate`` allows.
 
@@ -68,8 +75,8 @@ def overseen(
     attempt : Attempt
         Where the job commits its batches.
     config : Config
-    before : int
-        Photos that were rejected before, and are not tried again.
+    before : sequence of dict
+        ``path`` and ``reason`` of photos that were rejected before, and are not tried again.
     n_listed : int
         Photos of the source.
 
@@ -79,6 +86,8 @@ def overseen(
         Naming the first rejected photos; what is committed stays committed.
     """
     overseer = _Overseer(attempt, before, n_listed, config)
+    if overseer.too_many():
+        raise overseer.error()
     context, group = spark.sparkContext, f"verger-{uuid.uuid4().hex}"
     context.setJobGroup(group, "features of photos", interruptOnCancel=False)
     done, stopped = threading.Event(), threading.Event()
@@ -125,8 +134,8 @@ def check_error_rate(root: str, config: Config, counts: Mapping[str, Any], known
 
 
 def _error(
-    n_rejected: int, n_listed: int, reasons: Mapping[str, int], first: list[Any], config: Config,
-    kept: str,
+    n_rejected: int, n_listed: int, reasons: Mapping[str, int], first: Sequence[Row],
+    config: Config, kept: str,
 ) -> ErrorRateError:  # fmt: skip
     most = sorted(reasons.items(), key=lambda item: -item[1])[:FIRST_REJECTED]
     named = ", ".join(f"{n} {reason}" for reason, n in most)
@@ -145,11 +154,11 @@ def worth_another_try(err: Exception, spark: SparkSession) -> bool:
 
     A worker or an executor that died may have died of a photo; the next job decodes apart.
     """
-    text = str(err)
-    if isinstance(err, VergerError) or "verger.errors." in text:
+    if isinstance(err, VergerError) or error_inside(err) is not None:
         return False
     if spark.sparkContext._jsc is None or spark.sparkContext._jsc.sc().isStopped():
         return False
+    text = str(err)
     return any(words in text for words in _DEATHS)
 
 
@@ -157,3 +166,14 @@ _DEATHS = (
     "Python worker exited unexpectedly", "Python worker failed to connect back",
     "ExecutorLostFailure", "Connection reset", "EOFException", "worker is no longer alive",
 )  # fmt: skip
+
+
+def error_inside(err: Exception) -> VergerError | None:
+    """Return the error of ours that a task has raised and Spark has wrapped, or None."""
+    found = re.findall(r"^\s*verger\.errors\.(\w+): (.*)$", str(err), re.MULTILINE)
+    if not found:
+        return None
+    name, text = found[-1]
+    kind = getattr(errors, name, VergerError)
+    ours: VergerError = kind(text)
+    return ours

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from verger import plots, validate
 from verger.config import Config
-from verger.errors import ConfigError, OutputExistsError, ReduceError
+from verger.errors import (
+    ConfigError,
+    ErrorRateError,
+    OutputExistsError,
+    ReduceError,
+    ValidationError,
+)
 from verger.features import Decoding, commit_features
 from verger.journal import Attempt, drop_attempts, latest_attempt, locked, start_attempt
 from verger.ledger import Known, compare, compose, read_known, sources_of
@@ -34,7 +40,7 @@ from verger.output import (
     STAGED,
     Output,
 )
-from verger.overseer import check_error_rate, overseen, worth_another_try
+from verger.overseer import check_error_rate, error_inside, overseen, worth_another_try
 from verger.publish import publish_features
 from verger.record import REDUCE_OPTIONS, command_line, describe_pca, describe_run, spectrum_csv
 from verger.reduce import (
@@ -48,7 +54,7 @@ from verger.reduce import (
     write_scores,
 )
 from verger.resume import State, find_state
-from verger.session import check_environment, get_session
+from verger.session import check_environment, get_session, settings_for_block
 from verger.source import Listing, list_photos, list_with_spark, read_images
 from verger.storage import normalize_source
 
@@ -138,12 +144,13 @@ def run(
     """
     run = Run(Output.at(out), config, watch, notices)
     planned = plan(run, source, reduce=True)
-    with locked(run.output) as lock:
+    with locked(run.output) as lock, _ended(run):
         _featurize(run, planned, lock, reduce=True)
         if _pca_is_stale(run):
             _reduce(run)
         _validate(run)
-        return _report(run)
+        _report(run)
+    return run.output.read_run()
 
 
 def run_featurize(
@@ -152,9 +159,9 @@ def run_featurize(
     """Write ``features/`` and ``rejected/`` alone; see :func:`run`."""
     run = Run(Output.at(out), config, watch)
     planned = plan(run, source, reduce=False)
-    with locked(run.output) as lock:
+    with locked(run.output) as lock, _ended(run):
         _featurize(run, planned, lock, reduce=False)
-        return run.output.read_run()
+    return run.output.read_run()
 
 
 def run_reduce(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> dict[str, Any]:
@@ -173,7 +180,7 @@ def run_reduce(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> 
                 f"OUT={run.output.root}: has a PCA already; --overwrite replaces it"
             )
         _reduce(run)
-        return run.output.read_run()
+    return run.output.read_run()
 
 
 def run_validate(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> validate.Report:
@@ -190,7 +197,29 @@ def run_report(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> 
     run = Run(Output.at(out), config, watch)
     run.output.read_run()
     with locked(run.output):
-        return _report(run)
+        _report(run)
+    return run.output.read_run()
+
+
+@contextmanager
+def _ended(run: Run) -> Iterator[None]:
+    """Write down that a run has come to its end, though it may be a bad one.
+
+    A run that was killed never says so, and goes on if it is started again, with ``--overwrite``
+    too.
+    """
+    try:
+        yield
+    except (ErrorRateError, ReduceError, ValidationError):
+        if run.output.folder.exists(RUN):
+            _write_end(run)
+        raise
+    _write_end(run)
+
+
+def _write_end(run: Run) -> None:
+    ended = {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    run.output.write_run(run.output.read_run() | ended)
 
 
 # Before Spark
@@ -234,6 +263,11 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         None with ``reader="spark"``: only Spark can list the source.
     """
     config = run.config
+    if config.legacy_parquet and not run.output.folder.is_local:
+        raise ConfigError(
+            f"legacy_parquet with OUT={run.output.root}: only Spark writes such files, and only "
+            "to a folder"
+        )
     run.output.prepare(source=source, overwrite=config.overwrite)
     if config.reader != "arrow":
         return None
@@ -412,10 +446,17 @@ def _compute(run: Run, spark: SparkSession, planned: Plan, listing: Listing, sta
             _commit(run, spark, planned, listing, work, attempt, careful=number > 1)
             break
         except Exception as err:
+            ours = error_inside(err)
+            if ours is not None:
+                raise ours from err
             if number == ROUNDS or not worth_another_try(err, spark):
                 raise
             markers = attempt.markers()
     return n_todo[0]
+
+
+#: Rows of Arrow batches that hold photos' bytes: Spark's 10,000 would be 50 GB of phone photos.
+_FEW_ROWS = {"spark.sql.execution.arrow.maxRecordsPerBatch": "16"}
 
 
 def _commit(
@@ -432,8 +473,9 @@ def _commit(
         accept_truncated=config.accept_truncated, timeout_s=config.decode_timeout_s, apart=careful
     )
     with (
+        settings_for_block(spark, _FEW_ROWS if config.reader == "spark" else {}),
         run.stage("featurize", len(work.todo), spark),
-        overseen(spark, attempt, config, before=work.n_rejected, n_listed=len(listing.photos)),
+        overseen(spark, attempt, config, before=work.rejected, n_listed=len(listing.photos)),
     ):
         commit_features(
             images, attempt, model=planned.model, commit_every=config.commit_every,
@@ -527,7 +569,7 @@ def _write_pca(output: Output, pca: FittedPCA, moments: StoredMoments, contract:
     return [*files, *(name.removeprefix(f"{STAGED}/") for name in spark_files)]
 
 
-def _report(run: Run) -> dict[str, Any]:
+def _report(run: Run) -> None:
     from verger.report import write_report
 
     record = run.output.read_run()
@@ -535,11 +577,9 @@ def _report(run: Run) -> dict[str, Any]:
     spark = _session(run)
     with run.stage("report"):
         write_report(spark, run.output, record)
-    return _save(run, record)
+    _save(run, record)
 
 
-def _save(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+def _save(run: Run, record: dict[str, Any]) -> None:
     record["seconds"] = record.get("seconds", {}) | run.seconds
-    record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     run.output.write_run(record)
-    return record

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 from verger.ledger import Composition
 from verger.output import MOMENTS_NPZ, STAGED, Output
 from verger.schema import FEATURES, REJECTED
+from verger.session import settings_for_block
 from verger.tables import (
     PART_COLUMNS,
     Part,
@@ -95,9 +95,9 @@ def _join(
 
 
 def _as_legacy(spark: SparkSession, output: Output, part: Part) -> Part:
-    """Let Spark write a staged file anew, as Spark 1.4 and Hive wrote lists."""
+    """Let Spark write a staged file anew, for old readers."""
     place = f"{STAGED}/legacy/{part.name}"
-    with parquet_settings(spark, legacy=True):
+    with settings_for_block(spark, _LEGACY):
         rows = spark.read.parquet(Path(output.address(f"{STAGED}/{part.name}")).as_uri())
         rows.coalesce(1).write.parquet(Path(output.address(place)).as_uri())
     written = [e.name for e in output.folder.files(place) if e.name.endswith(".parquet")]
@@ -106,18 +106,8 @@ def _as_legacy(spark: SparkSession, output: Output, part: Part) -> Part:
     return part_of(part.name, part.rows, content)
 
 
-@contextmanager
-def parquet_settings(spark: SparkSession, *, legacy: bool) -> Iterator[None]:
-    """Write Parquet for everybody: times as Parquet's own UTC type, not as Spark's old INT96."""
-    settings = {
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        "spark.sql.parquet.writeLegacyFormat": str(legacy).lower(),
-    }
-    before = {key: spark.conf.get(key) for key in settings}
-    try:
-        for key, value in settings.items():
-            spark.conf.set(key, value)
-        yield
-    finally:
-        for key, old in before.items():
-            spark.conf.set(key, str(old))
+#: As Spark 1.4 and Hive wrote lists; times as Parquet's own UTC type, not as Spark's old INT96.
+_LEGACY = {
+    "spark.sql.parquet.writeLegacyFormat": "true",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from verger.contract import FeatureContract
-from verger.errors import ContractError, OutputExistsError
+from verger.errors import ContractError, OutputExistsError, VergerError
 from verger.journal import latest_attempt
 from verger.output import RUN, Output
 from verger.tables import Part
@@ -53,19 +53,43 @@ def find_state(output: Output, root: str, contract: FeatureContract, *, overwrit
     OutputExistsError
         If it is of another source.
     """
+    if overwrite and not _was_killed_later(output, root, contract):
+        return _begin_anew(output, root, contract)
     unfinished = latest_attempt(output)
-    begun_anew = unfinished is not None and unfinished.start["fresh"]
-    if unfinished is not None and overwrite:
-        held = unfinished.start
-        same = (held["source"], held["contract_hash"]) == (root, contract.hash)
-        return State(None, unfinished.markers() if same and begun_anew else [])
     if unfinished is not None:
         _check_same(output, "unfinished run", unfinished.start, root, contract)
-    record = None
-    if output.folder.exists(RUN) and not overwrite and not begun_anew:
-        record = output.read_run()
-        _check_same(output, "result", record, root, contract)
+        if unfinished.start["fresh"]:
+            return State(None, unfinished.markers())
+    if not output.folder.exists(RUN):
+        return State(None, [])
+    record = output.read_run()
+    _check_same(output, "result", record, root, contract)
     return State(record, unfinished.markers() if unfinished else [])
+
+
+def _begin_anew(output: Output, root: str, contract: FeatureContract) -> State:
+    """Begin with nothing, or with what a killed run that began anew has committed."""
+    unfinished = latest_attempt(output)
+    if unfinished is None or not unfinished.start["fresh"]:
+        return State(None, [])
+    same = _is_same(unfinished.start, root, contract)
+    return State(None, unfinished.markers() if same else [])
+
+
+def _was_killed_later(output: Output, root: str, contract: FeatureContract) -> bool:
+    """Whether the result is of a run like this one that was killed after it had published it.
+
+    Its ``--overwrite`` has been carried out.
+    """
+    try:
+        record = output.read_run()
+    except VergerError:
+        return False
+    return "finished" not in record and _is_same(record, root, contract)
+
+
+def _is_same(held: dict[str, Any], root: str, contract: FeatureContract) -> bool:
+    return (held["source"], held["contract_hash"]) == (root, contract.hash)
 
 
 def _check_same(

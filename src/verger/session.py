@@ -6,6 +6,8 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +155,19 @@ def _driver_memory() -> str:
     """
     megabytes = machine_memory_bytes() // 4 // 2**20
     return f"{min(max(megabytes, 1024), 4096)}m"
+
+
+@contextmanager
+def settings_for_block(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Change settings of a running session for a block."""
+    before = {key: spark.conf.get(key) for key in settings}
+    try:
+        for key, value in settings.items():
+            spark.conf.set(key, value)
+        yield
+    finally:
+        for key, old in before.items():
+            spark.conf.set(key, str(old))
 
 
 def machine_memory_bytes() -> int:

@@ -85,9 +85,7 @@ def _s3(bucket: str) -> fs.FileSystem:
         try:
             region = fs.resolve_s3_region(bucket)
         except OSError as err:
-            raise SourceError(
-                f"s3://{bucket}: no such bucket, or no way to it: {err}"
-            ) from err
+            raise SourceError(f"s3://{bucket}: no such bucket, or no way to it: {err}") from err
     return fs.S3FileSystem(
         endpoint_override=endpoint, region=region,
         connect_timeout=CONNECT_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S,

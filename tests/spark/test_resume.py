@@ -324,6 +324,31 @@ def test_overwrite_begins_anew_and_keeps_the_old_until_then(
     assert all(check["holds"] for check in found["checks"])
 
 
+def test_overwrite_that_was_killed_after_it_published_goes_on(
+    spark: SparkSession, result: Path, source: Path, monkeypatch: pytest.MonkeyPatch,
+    counted: list[int],
+) -> None:  # fmt: skip
+    """Killed while it fits the PCA, --overwrite is not begun anew; once it has ended, it is."""
+    config = dataclasses.replace(CONFIG, overwrite=True)
+
+    class Killed(BaseException):
+        """The process is gone."""
+
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "_reduce", die)
+        with pytest.raises(Killed):
+            pipeline.run(str(source), result, config)
+    assert "finished" not in record(result)
+    found = pipeline.run(str(source), result, config)
+    assert (counted, found["counts"]["computed"]) == ([30], 0)
+    assert "finished" in record(result)
+    pipeline.run(str(source), result, config)
+    assert counted == [30, 30]
+
+
 # Too many rejected
 
 

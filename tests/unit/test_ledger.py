@@ -85,7 +85,8 @@ def test_a_known_photo_is_not_done_again(store: Store) -> None:
         listing(photo("a"), photo("b"), photo("c")), store.known(), accept_truncated=False
     )
     assert work.todo["path"].to_pylist() == ["c"]
-    assert (work.new, work.changed, work.retried, work.n_rejected) == (1, 0, 0, 1)
+    assert (work.new, work.changed, work.retried) == (1, 0, 0)
+    assert work.rejected == [{"path": "b", "reason": "truncated"}]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from verger.contract import FeatureContract
 from verger.errors import (
     ConfigError,
     ContractError,
+    EnvironmentNotReadyError,
     UnknownModelError,
     WeightsError,
     WeightsNotFoundError,
@@ -417,3 +418,65 @@ def test_prediction_leaves_the_home_folder_alone(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("1", "", 0)
     assert list((tmp_path / "home").rglob("*")) == []
+
+
+# Memory
+
+
+def test_a_model_without_memory_takes_half_as_many_photos(
+    random_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An allocation that fails halves the photos of a call, for good, and changes no feature."""
+    predictor = random_model.open()
+    pixels = np.stack([golden_pixels(224) ^ i for i in range(11)]).astype(np.uint8)
+    expected = predictor.predict(pixels)
+    run, asked = predictor._run, []
+
+    def small(some: Any) -> Any:
+        asked.append(len(some))
+        if len(some) > 3:
+            raise RuntimeError("Non-zero status code ... bad allocation")
+        return run(some)
+
+    monkeypatch.setattr(predictor, "_run", small)
+    np.testing.assert_array_equal(predictor.predict(pixels), expected)
+    assert asked == [11, 5, 2, 2, 2, 2, 2, 1]
+    asked.clear()
+    predictor.predict(pixels[:4])
+    assert asked == [2, 2]
+
+
+def test_other_errors_of_the_model_are_not_taken_for_memory(
+    random_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong input is an error at once."""
+    predictor = random_model.open()
+    with pytest.raises(Exception, match=r"(?i)invalid|dimension"):
+        predictor.predict(np.zeros((2, 100, 100, 3), np.uint8))
+
+    def none(_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(predictor, "_run", none)
+    with pytest.raises(EnvironmentNotReadyError, match=r"no memory for a single photo; .*local"):
+        predictor.predict(np.zeros((2, 224, 224, 3), np.uint8))
+
+
+def test_a_process_that_is_really_out_of_memory_goes_on(tmp_path: Path) -> None:
+    """With 1 GB of address space left, 512 photos at once are too many, and all are computed."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from verger.model import golden_pixels, load_model
+predictor = load_model("efficientnet_lite0").open()
+one = golden_pixels(224)
+expected = predictor.predict(one[None])[0]
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 10**9, used + 10**9))
+found = predictor.predict(np.broadcast_to(one, (512, *one.shape)))
+assert predictor._most < 512, predictor._most
+assert found.shape == (512, 1280)
+assert (found == expected).all()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
