@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup demo test check test-real test-matrix test-keras bench clean
+.PHONY: help setup demo test check test-real test-matrix test-keras bench memory soak fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,11 +24,12 @@ demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the repo
 test: $(VENV)/.ready ## Run the tests
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.ready ## Lint, types, import rules
+check: $(VENV)/.ready ## Lint, types, import rules, known vulnerabilities of the pins
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/audit.py constraints.txt
 
 test-real: $(VENV)/.ready ## Run the tests on real photos and weights (SHARED=folder that holds them)
 	VERGER_SHARED=$(SHARED) $(BIN)/python -m pytest tests/real -m real
@@ -41,6 +42,15 @@ test-keras: ## Compare with Keras itself, live (installs TensorFlow in an enviro
 
 bench: $(VENV)/.ready ## Measure PCA against Spark's own; writes benchmarks/PCA.md
 	$(BIN)/python benchmarks/pca.py
+
+memory: $(VENV)/.ready ## Measure memory over large photos and many files; writes benchmarks/MEMORY.md
+	$(BIN)/python benchmarks/memory.py
+
+soak: $(VENV)/.ready ## Kill, fill disks, break servers, compare the results; writes benchmarks/SOAK.md
+	$(BIN)/python tests/soak/soak.py
+
+fuzz: $(VENV)/.ready ## Feed 100,000 broken photos to the Arrow function; writes benchmarks/FUZZ.md
+	$(BIN)/python tests/fuzz/fuzz.py --n 100000 --seed 0
 
 clean: ## Remove the virtual environment, the demo and caches
 	rm -rf $(VENV) demo build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

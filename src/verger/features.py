@@ -47,8 +47,8 @@ class Decoding:
         How long the decoder may take for one photo. A photo that takes longer ends the worker
         process; Spark tries its task again, and the second time photos are decoded apart.
     apart : bool
-        Decode each photo in a process of its own, which may crash or hang: slower by a few
-        milliseconds a photo.
+        Decode each photo in a process of its own, which may crash or hang: slower by the fork,
+        some 30 ms a photo.
     """
 
     max_pixels: int = MAX_PIXELS

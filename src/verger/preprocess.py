@@ -24,7 +24,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from verger.config import MAX_PIXELS
@@ -40,14 +40,18 @@ FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "PPM",
 )  # fmt: skip
 
-# Verger has a bound of its own (max_pixels), checked before a pixel is decoded; Pillow's
-# warns where ours refuses, and is one global value for the whole process.
+# Verger's bound (max_pixels) is set for each photo, and refuses; Pillow's own warns of it wherever
+# a photo is opened in this process, the notebook's cells included.
 Image.MAX_IMAGE_PIXELS = None
 # Pillow gives a PNG up for one long text or colour profile: 1 MiB of it unpacked. The bound on
 # all of its texts, 64 MiB, is bound enough.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+# One process a core, one thread a process; and each thread takes address space, which is bounded
+# where photos are decoded apart.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
-# Held while Pillow decodes: whether it takes photos that were cut off is one global value.
+# Held while Pillow decodes: how many pixels it takes, and whether it takes photos that were cut
+# off, are global values.
 _pillow_lock = threading.Lock()
 
 
@@ -142,7 +146,7 @@ def decode_photo(
 
 
 def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
-    with _pillow(load_truncated=False):
+    with _pillow(max_pixels, load_truncated=False):
         image = _open(content, max_pixels)
         with _decode_errors(is_photo=True):
             if isinstance(image, _Jpeg):
@@ -163,7 +167,7 @@ def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
     """
     if content.startswith(_JPEG_MAGIC):
         content = _without_cut_segment(content)
-    with _pillow(load_truncated=True):
+    with _pillow(max_pixels, load_truncated=True):
         image = _open(content, max_pixels)
         with _decode_errors(is_photo=True):
             image.load()
@@ -180,16 +184,18 @@ def _photo(rgb: Image.Image, size: int) -> Photo:
 
 
 @contextmanager
-def _pillow(*, load_truncated: bool) -> Iterator[None]:
+def _pillow(max_pixels: int, *, load_truncated: bool) -> Iterator[None]:
     """Set Pillow's global switches for one photo, whatever the process has set them to."""
     with _pillow_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata; pixels come or they do not
-        before = ImageFile.LOAD_TRUNCATED_IMAGES
-        ImageFile.LOAD_TRUNCATED_IMAGES = load_truncated
+        # Our own check comes when a photo has been opened, and a GIF allocates before that.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, load_truncated
         try:
             yield
         finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 @contextmanager
@@ -201,6 +207,10 @@ def _decode_errors(*, is_photo: bool) -> Iterator[None]:
         raise
     except MemoryError as err:
         raise DecodeError(Reason.TOO_MANY_PIXELS, "out of memory while decoding") from err
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as err:
+        size = str(err).partition(" exceeds")[0]
+        detail = f"{size} is more than max_pixels={Image.MAX_IMAGE_PIXELS}"
+        raise DecodeError(Reason.TOO_MANY_PIXELS, detail) from err
     except Exception as err:  # Pillow's plug-ins raise anything on hostile bytes
         raise DecodeError(_decode_reason(err, is_photo), _one_line(err)) from err
 
@@ -211,7 +221,6 @@ def known_formats() -> tuple[str, ...]:
     try:
         import pillow_heif
 
-        # One process a core, one thread a process.
         pillow_heif.register_heif_opener(thumbnails=False, decode_threads=1)
     except ImportError:  # not installed, or installed without its library
         pass
@@ -262,13 +271,16 @@ _SOS, _EOI = 0xDA, 0xD9
 # Huffman-coded: one pass from top to bottom; and scans that refine one another.
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables
-_BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
-# Within a scan 0xFF is data where 0x00 follows, and RST0 to RST7 belong to it.
-_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_BARE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
+# What else lies between two segments is padding. Within a scan 0xFF is data where 0x00 follows,
+# and RST0 to RST7 belong to it.
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # 64 bits of 1, of which no Huffman code consists: as much as the decoder looks ahead behind the
 # last pixel. Where pixels are missing it stands for two blocks of 8x8 of them at most.
 _FILLER = b"\xff\x00" * 8
-# What a row is marked with; more than chance of a photo's looking like it.
+_LEAST_SCAN_BYTES = 16
+# What a row is marked with: noise, which no photo's last row equals.
 _MARK = bytes.fromhex("5aa713ec4b96d2380fe1877c69b43d90")
 
 
@@ -288,15 +300,20 @@ class _Jpeg(JpegImageFile):
         OSError
             If it is cut off, or was and then was closed by an end marker.
         """
-        segments = list(_jpeg_segments(content))
-        frame = next((segment for segment in segments if segment[0] in _FRAMES), None)
-        scans = [content[start:end] for marker, start, end in segments if marker == _SOS]
-        if frame is not None and segments[-1][0] == _EOI:
-            if frame[0] == _PROGRESSIVE and not _are_all_scans(scans, content[frame[1] + 9]):
+        frame, scans, end = 0, [], 0
+        for marker, start, stop in _jpeg_segments(content):
+            if marker in _FRAMES:
+                frame = frame or start
+            elif marker == _SOS:
+                scans.append(content[start:stop])
+            elif marker == _EOI:
+                end = start
+        if frame and end:
+            kind, n_components = content[frame + 1], content[frame + 9]
+            if kind == _PROGRESSIVE and not _are_all_scans(scans, n_components):
                 raise OSError("image file is truncated: it ends before its last scan")
-            if frame[0] in _SEQUENTIAL and len(scans) == 1 and self._put_mark():
+            if kind in _SEQUENTIAL and len(scans) == 1 and self._put_mark():
                 # The end marker comes only when the decoder has had everything before it.
-                end = segments[-1][1]
                 self.parts = (content[:end], _FILLER, content[end : end + 2])
         self.load()
 
@@ -332,29 +349,26 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
     The data of a scan belong to no segment. Where the file was cut, ``end`` lies behind it.
     """
-    at = 2  # behind the start marker
-    while at + 2 <= len(content):
-        marker = content[at + 1]
-        if content[at] != 0xFF or marker in (0x00, 0xFF):  # padding
-            at += 1
-            continue
-        if marker in _BARE:
-            at += 2
-            continue
+    found = _MARKER.search(content, 2)  # behind the start marker
+    while found:
+        start, marker = found.start(), content[found.start() + 1]
+        end = start + 2
+        if marker not in _BARE:
+            end += int.from_bytes(content[end : end + 2].ljust(2, b"\xff"))
+            yield marker, start, end
         if marker == _EOI:
-            yield marker, at, at + 2
+            yield marker, start, end
             return
-        start, at = at, at + 2 + int.from_bytes(content[at + 2 : at + 4].ljust(2, b"\xff"))
-        yield marker, start, at
-        if marker == _SOS:
-            found = _END_OF_SCAN.search(content, at)
-            at = found.start() if found else len(content)
+        found = (_MARKER_IN_SCAN if marker == _SOS else _MARKER).search(content, end)
 
 
 def _without_cut_segment(content: bytes) -> bytes:
-    """Drop a JPEG's last segment where it was cut; libjpeg would give up what precedes it."""
-    for _, start, end in _jpeg_segments(content):
-        if end > len(content):
+    """Drop a JPEG's last segment where it was cut; libjpeg would give up what precedes it.
+
+    So too a scan with next to no data: libjpeg makes a block of noise of it.
+    """
+    for marker, start, end in _jpeg_segments(content):
+        if end + (_LEAST_SCAN_BYTES if marker == _SOS else 0) > len(content):
             return content[:start]
     return content
 

@@ -12,6 +12,8 @@ import pytest
 
 from verger.config import Config, check_components, load_config, verger_home
 from verger.errors import ConfigError
+from verger.output import Output
+from verger.record import command_line
 
 
 def write(folder: Path, text: str) -> Path:
@@ -260,3 +262,21 @@ def test_the_cache_is_where_the_environment_says(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert verger_home() == Path(home.format(home=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "spark.hadoop.fs.s3a.secret.key", "spark.hadoop.fs.s3a.access.key",
+        "spark.hadoop.fs.s3a.session.token", "spark.ssl.keyStorePassword",
+        "spark.hadoop.fs.s3a.aws.credentials.x",
+    ],
+)  # fmt: skip
+def test_secrets_of_spark_are_used_and_never_written_down(key: str) -> None:
+    """Spark gets the value; the record, the report and the repeated command do not."""
+    config = Config(conf={key: "hunter2", "spark.executor.memory": "4g"})
+    assert config.conf[key] == "hunter2"
+    written = str(config.as_dict()) + command_line("/in", Output("/out"), config)
+    assert "hunter2" not in written
+    assert "(hidden)" in written
+    assert "4g" in written

@@ -555,7 +555,6 @@ def test_formats_of_no_photo_are_not_tried(form: str) -> None:
 
 
 UNSUPPORTED = {
-    "heic": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(range(200)),
     "mp4": b"\0\0\0\x18ftypisom\0\0\0\0isomiso2" + bytes(range(200)),
     "bmp of an unknown kind": b"BM" + bytes(12) + struct.pack("<I", 13) + bytes(200),
 }
@@ -581,7 +580,7 @@ def test_too_many_pixels_are_refused_by_the_header() -> None:
     """A file of 100 bytes whose header says 20000x20000 is refused before it is decoded."""
     content = png(20_000, 20_000, 1, 0, bytes(100))
     with pytest.raises(
-        DecodeError, match="20000x20000 is more than max_pixels=200000000"
+        DecodeError, match=r"\(400000000 pixels\) is more than max_pixels=200000000"
     ) as caught:
         decode_photo(content, size=8)
     assert caught.value.reason is Reason.TOO_MANY_PIXELS
