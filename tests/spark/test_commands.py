@@ -65,9 +65,9 @@ def test_validate_says_what_does_not_hold_and_exits_1(result: Path) -> None:
     next((result / "rejected").glob("*.parquet")).unlink()
     done = verger("validate", result)
     assert done.returncode == 1
-    assert "FAILED  rejected/ has its columns and types" in done.stdout
+    assert "FAILED  rejected/ has every file that run.json names" in done.stdout
     (line,) = done.stderr.splitlines()
-    assert line.startswith("verger: rejected/ has its columns and types does not hold")
+    assert line.startswith("verger: rejected/ has every file that run.json names does not hold")
 
 
 def test_sparks_page_stays_up_until_it_is_ended(finished: Path) -> None:

@@ -25,9 +25,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
 
 from verger.config import MAX_PIXELS
+from verger.preprocess.jpeg import JPEG_MAGIC, Jpeg, is_deep_jpeg, without_cut_segment
 from verger.schema import Reason
 
 #: Raised by one whenever the same bytes would give other pixels; part of the contract.
@@ -149,7 +149,7 @@ def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
     with _pillow(max_pixels, load_truncated=False):
         image = _open(content, max_pixels)
         with _decode_errors(is_photo=True):
-            if isinstance(image, _Jpeg):
+            if isinstance(image, Jpeg):
                 image.load_whole(content)
             else:
                 image.load()
@@ -165,8 +165,8 @@ def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
 
     A single colour cannot be told from Pillow's filling, so nothing is known of the photo.
     """
-    if content.startswith(_JPEG_MAGIC):
-        content = _without_cut_segment(content)
+    if content.startswith(JPEG_MAGIC):
+        content = without_cut_segment(content)
     with _pillow(max_pixels, load_truncated=True):
         image = _open(content, max_pixels)
         with _decode_errors(is_photo=True):
@@ -240,10 +240,10 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
 
 def _identify(content: bytes) -> Image.Image:
     try:
-        if content.startswith(_JPEG_MAGIC):
+        if content.startswith(JPEG_MAGIC):
             # Not by way of Pillow's reader for MPO, which gives the photo up where the list of
             # further frames is broken.
-            return _Jpeg(io.BytesIO(content))
+            return Jpeg(io.BytesIO(content))
         return Image.open(io.BytesIO(content), formats=known_formats())
     except (UnidentifiedImageError, SyntaxError) as err:
         raise DecodeError(_unidentified_reason(content), "no decoder knows these bytes") from err
@@ -263,133 +263,6 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
         detail = f"a tile of {width}x{height} is more than max_pixels={max_pixels}"
         raise DecodeError(Reason.TOO_MANY_PIXELS, detail)
 
-
-# ---- JPEG ------------------------------------------------------------------------------------
-
-_JPEG_MAGIC = b"\xff\xd8\xff"
-_SOS, _EOI = 0xDA, 0xD9
-# Huffman-coded: one pass from top to bottom; and scans that refine one another.
-_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables
-_BARE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
-# What else lies between two segments is padding. Within a scan 0xFF is data where 0x00 follows,
-# and RST0 to RST7 belong to it.
-_MARKER = re.compile(rb"\xff[^\x00\xff]")
-_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-# 64 bits of 1, of which no Huffman code consists: as much as the decoder looks ahead behind the
-# last pixel. Where pixels are missing it stands for two blocks of 8x8 of them at most.
-_FILLER = b"\xff\x00" * 8
-_LEAST_SCAN_BYTES = 16
-# What a row is marked with: noise, which no photo's last row equals.
-_MARK = bytes.fromhex("5aa713ec4b96d2380fe1877c69b43d90")
-
-
-class _Jpeg(JpegImageFile):
-    """A JPEG that tells whether it ends before its last pixel.
-
-    libjpeg fills with grey what is missing before an end marker, and Pillow drops its warning.
-    """
-
-    parts: tuple[bytes, ...] | None = None
-
-    def load_whole(self, content: bytes) -> None:
-        """Decode the photo.
-
-        Raises
-        ------
-        OSError
-            If it is cut off, or was and then was closed by an end marker.
-        """
-        frame, scans, end = 0, [], 0
-        for marker, start, stop in _jpeg_segments(content):
-            if marker in _FRAMES:
-                frame = frame or start
-            elif marker == _SOS:
-                scans.append(content[start:stop])
-            elif marker == _EOI:
-                end = start
-        if frame and end:
-            kind, n_components = content[frame + 1], content[frame + 9]
-            if kind == _PROGRESSIVE and not _are_all_scans(scans, n_components):
-                raise OSError("image file is truncated: it ends before its last scan")
-            if kind in _SEQUENTIAL and len(scans) == 1 and self._put_mark():
-                # The end marker comes only when the decoder has had everything before it.
-                self.parts = (content[:end], _FILLER, content[end : end + 2])
-        self.load()
-
-    def load_read(self, read_bytes: int) -> bytes:
-        """Return the next bytes for the decoder; none at the end."""
-        if self.parts is None:
-            return super().load_read(read_bytes)
-        if len(self.parts) == 1 and self._row() == self._mark():
-            raise OSError("image file is truncated: it ends before its last row")
-        part, self.parts = b"".join(self.parts[:1]), self.parts[1:]
-        return part
-
-    def _put_mark(self) -> bool:
-        """Mark the last row, unless a decoded one might look the same: in 4 bytes it does not."""
-        self.load_prepare()
-        for x, color in enumerate(self._mark()):
-            self.im.putpixel((x, self.height - 1), color)
-        return self.width * len(self.getbands()) >= 4
-
-    def _mark(self) -> list[int | tuple[int, ...]]:
-        """Return the first pixels of a marked row."""
-        n_bands = len(self.getbands())
-        colors = [tuple(_MARK[x : x + n_bands]) for x in range(min(self.width, 12))]
-        return [color[0] if n_bands == 1 else color for color in colors]
-
-    def _row(self) -> list[int | tuple[int, ...]]:
-        """Return the first pixels of the last row."""
-        return [self.im.getpixel((x, self.height - 1)) for x in range(min(self.width, 12))]
-
-
-def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of a JPEG's segments, its end marker the last.
-
-    The data of a scan belong to no segment. Where the file was cut, ``end`` lies behind it.
-    """
-    found = _MARKER.search(content, 2)  # behind the start marker
-    while found:
-        start, marker = found.start(), content[found.start() + 1]
-        end = start + 2
-        if marker not in _BARE:
-            end += int.from_bytes(content[end : end + 2].ljust(2, b"\xff"))
-            yield marker, start, end
-        if marker == _EOI:
-            yield marker, start, end
-            return
-        found = (_MARKER_IN_SCAN if marker == _SOS else _MARKER).search(content, end)
-
-
-def _without_cut_segment(content: bytes) -> bytes:
-    """Drop a JPEG's last segment where it was cut; libjpeg would give up what precedes it.
-
-    So too a scan with next to no data: libjpeg makes a block of noise of it.
-    """
-    for marker, start, end in _jpeg_segments(content):
-        if end + (_LEAST_SCAN_BYTES if marker == _SOS else 0) > len(content):
-            return content[:start]
-    return content
-
-
-def _are_all_scans(scans: list[bytes], n_components: int) -> bool:
-    """Whether the scans of a progressive JPEG bring every coefficient, to its last bit.
-
-    ITU-T T.81, B.2.3: the header of a scan holds its marker, its length, n components, n times a
-    component and its tables, the first and the last coefficient (0 to 63), and two times 4 bits,
-    the last of which say how many bits of them are still to come.
-    """
-    to_come: dict[tuple[int, int], int] = {}
-    for scan in scans:
-        first, last, bits = scan[-3:]
-        for component in scan[5 : 5 + 2 * scan[4] : 2]:
-            for coefficient in range(first, min(last, 63) + 1):
-                to_come[component, coefficient] = bits & 15
-    return len(to_come) == 64 * n_components and not any(to_come.values())
-
-
-# ---- pixels ----------------------------------------------------------------------------------
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -488,8 +361,6 @@ def normalize(
     return scaled
 
 
-# ---- reasons ---------------------------------------------------------------------------------
-
 _MEMORY_WORDS = ("memory", "decompressed data too large")
 _TRUNCATED_WORDS = (
     "truncated", "not processed", "unexpected end", "premature", "eof", "cannot load this image",
@@ -532,7 +403,7 @@ _AVIF_MAX_PIXELS = 16384 * 16384
 def _unidentified_reason(content: bytes) -> Reason:
     if content[4:8] == b"ftyp":
         return _unidentified_media_reason(content)
-    if content.startswith(_UNSUPPORTED_MAGIC) or _is_deep_jpeg(content):
+    if content.startswith(_UNSUPPORTED_MAGIC) or is_deep_jpeg(content):
         return Reason.UNSUPPORTED_FORMAT
     if content.startswith(_PHOTO_MAGIC) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP"):
         return Reason.TRUNCATED
@@ -547,14 +418,6 @@ def _unidentified_media_reason(content: bytes) -> Reason:
     if size and int.from_bytes(size[1]) * int.from_bytes(size[2]) > _AVIF_MAX_PIXELS:
         return Reason.TOO_MANY_PIXELS
     return Reason.TRUNCATED
-
-
-def _is_deep_jpeg(content: bytes) -> bool:
-    """Whether this is a JPEG of other than 8 bits a colour."""
-    if not content.startswith(_JPEG_MAGIC):
-        return False
-    frame = next((start for marker, start, _ in _jpeg_segments(content) if marker in _FRAMES), None)
-    return frame is not None and content[frame + 4 : frame + 5] not in (b"", b"\x08")
 
 
 def _one_line(err: Exception, limit: int = 200) -> str:
