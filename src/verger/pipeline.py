@@ -212,14 +212,16 @@ def _ended(run: Run) -> Iterator[None]:
         yield
     except (ErrorRateError, ReduceError, ValidationError):
         if run.output.folder.exists(RUN):
-            _write_end(run)
+            _write_end(run.output)
         raise
-    _write_end(run)
+    _write_end(run.output)
 
 
-def _write_end(run: Run) -> None:
-    ended = {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
-    run.output.write_run(run.output.read_run() | ended)
+def _write_end(output: Output) -> None:
+    record = output.read_run()
+    if "finished" not in record:  # else it is of a run before this one
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        output.write_run(record | {"finished": finished})
 
 
 # Before Spark
