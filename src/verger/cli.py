@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -572,9 +573,24 @@ def main() -> None:
     except VergerError as err:
         _fail(str(err), 1)
     except Exception as err:
+        if _java_is_gone(err):
+            _fail(_JAVA_GONE, 1)
         if not type(err).__module__.startswith(("pyspark", "py4j")):
             raise
         _fail(_spark_message(err), 1)
+
+
+_JAVA_GONE = (
+    "Spark's Java has ended: killed, or out of memory; what is committed is kept, and the same "
+    "command goes on"
+)
+
+
+def _java_is_gone(err: Exception) -> bool:
+    """Whether the process that Spark runs in does not answer any more."""
+    if not isinstance(err, ConnectionError) and type(err).__name__ != "Py4JNetworkError":
+        return False
+    return any("py4j" in frame.filename for frame in traceback.extract_tb(err.__traceback__))
 
 
 def _spark_message(err: Exception) -> str:

@@ -332,7 +332,17 @@ class Lock:
         with suppress(VergerError, OSError):
             held = self._read()
             if held is not None and held.get("id") == self._id:
-                self._output.folder.remove(LOCK)
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Remove the lock; in a bucket with the empty object that stands for its folder."""
+        folder = self._output.folder
+        if not folder.is_local and [e.name for e in folder.files(JOURNAL, recursive=True)] == [
+            LOCK
+        ]:
+            folder.remove_tree(JOURNAL)
+        else:
+            folder.remove(LOCK)
 
     def _content(self) -> bytes:
         return as_json({
@@ -345,7 +355,7 @@ class Lock:
             found: dict[str, Any] = json.loads(self._output.folder.read(LOCK))
         except FileNotFoundError:
             return None
-        except (ValueError, OSError):
+        except ValueError:
             return {}  # half written by something that is no run of ours: stale once it rests
         return found
 
@@ -417,6 +427,7 @@ def locked(output: Output, on_wait: Callable[[str], None] | None = None) -> Iter
     lock.acquire(on_wait)
     try:
         output.folder.sweep()
+        output.folder.sweep(JOURNAL)
         output.finish_publishing()
         yield lock
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -53,10 +54,14 @@ def get_session(config: Config | None = None) -> SparkSession:
     if master:
         settings |= {"spark.master": forgiving_master(master)}
     settings |= {"spark.app.name": config.app_name}
+    quiet = "VERGER_SPARK_LOG" not in os.environ
     try:
-        if not submitted and "VERGER_SPARK_LOG" not in os.environ:
+        if not submitted and quiet:
             _launch_quietly(settings)
-        return SparkSession.builder.config(map=settings).getOrCreate()
+        session = SparkSession.builder.config(map=settings).getOrCreate()
+        if quiet:
+            _hush(session)
+        return session
     except EnvironmentNotReadyError:
         raise
     except Exception as err:
@@ -91,6 +96,17 @@ def _launch_quietly(settings: dict[str, Any]) -> None:
                 f"{': ' + said[-1] if said else ''}; try verger doctor"
             ) from err
     SparkContext._ensure_initialized(gateway=gateway)
+
+
+def _hush(session: SparkSession) -> None:
+    """Leave it to the error that is raised to say that Java has ended.
+
+    py4j would log every call that failed, and the server of Spark's accumulators its traceback.
+    """
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    server = getattr(session.sparkContext, "_accumulatorServer", None)
+    if server is not None:
+        server.handle_error = lambda *_: None
 
 
 def _with_conf(session: SparkSession, config: Config) -> SparkSession:

@@ -89,6 +89,8 @@ def _s3(bucket: str) -> fs.FileSystem:
     return fs.S3FileSystem(
         endpoint_override=endpoint, region=region,
         connect_timeout=CONNECT_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S,
+        # A small file is one request, not three; a killed writer leaves no upload unfinished.
+        allow_delayed_open=True,
     )  # fmt: skip
 
 
@@ -255,14 +257,22 @@ class Folder:
         ------
         FileNotFoundError
         """
-        with self.open(name) as file:
-            content: bytes = file.read()
-            return content
+        try:
+            with self.open(name) as file:
+                content: bytes = file.read()
+                return content
+        except FileNotFoundError:
+            raise
+        except OSError as err:
+            raise OutputError(f"{self.address(name)}: cannot be read: {err}") from err
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
         filesystem, inner = self._inner(name)
-        found: bool = filesystem.get_file_info(inner).type == fs.FileType.File
+        try:
+            found: bool = filesystem.get_file_info(inner).type == fs.FileType.File
+        except OSError as err:
+            raise OutputError(f"{self.address(name)}: cannot be looked at: {err}") from err
         return found
 
     def write(self, name: str, content: bytes) -> None:
@@ -303,10 +313,10 @@ class Folder:
             part.write_bytes(content)
             try:
                 path.hardlink_to(part)
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):  # whoever has the lock has swept
                 return False
             finally:
-                part.unlink()
+                part.unlink(missing_ok=True)
         except OSError as err:
             raise OutputError(f"{path}: cannot be written: {err.strerror or err}") from err
         return True
@@ -383,13 +393,16 @@ class Folder:
         """List the names of the folders in a folder, sorted; none if it is not there."""
         filesystem, inner = self._inner(below)
         selector = fs.FileSelector(inner, allow_not_found=True)
-        infos = filesystem.get_file_info(selector)
+        try:
+            infos = filesystem.get_file_info(selector)
+        except OSError as err:
+            raise OutputError(f"{self.address(below)}: cannot be listed: {err}") from err
         return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
 
-    def sweep(self) -> None:
-        """Remove what a killed process has left half written at the top of a local folder."""
+    def sweep(self, below: str = "") -> None:
+        """Remove what a killed process has left half written in a local folder."""
         if self.is_local:
-            for part in Path(self.root).glob(f".*{_PART}"):
+            for part in Path(self.address(below)).glob(f".*{_PART}"):
                 with suppress(OSError):
                     part.unlink()
 
