@@ -417,8 +417,9 @@ def _print_summary(record: Mapping[str, Any], as_json: bool) -> None:
     if counts["truncated"]:
         lines.append(("", f"{counts['truncated']:,} accepted though truncated, and marked"))
     if counts["gone"]:
-        lines.append(("", f"{counts['gone']:,} rows are of photos that disappeared; "
-                          "--prune lets them leave"))  # fmt: skip
+        n = counts["gone"]
+        rows = "1 row is of a photo" if n == 1 else f"{n:,} rows are of photos"
+        lines.append(("", f"{rows} that disappeared; --prune drops them"))
     if counts["ignored"]:
         left_out = ", ".join(f"{n:,} {suffix}" for suffix, n in counts["ignored"].items())
         lines.append(("", f"left out by the glob: {left_out}"))
@@ -462,7 +463,8 @@ def _time_line(record: Mapping[str, Any]) -> str:
     text = f"{sum(seconds.values()):.1f} s in all"
     if seconds.get("featurize"):
         speed = record["counts"]["computed"] / seconds["featurize"]
-        text += f"; featurize {seconds['featurize']:.1f} s, {speed:.0f} images/s"
+        digits = 0 if speed >= 10 else 1
+        text += f"; featurize {seconds['featurize']:.1f} s, {speed:.{digits}f} images/s"
     return text
 
 
