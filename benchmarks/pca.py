@@ -26,6 +26,7 @@ from pyspark.sql import SparkSession
 
 import verger
 from verger.reduce import sum_stored_moments
+from verger.storage import Folder
 
 ROUNDS = 3
 HERE = Path(__file__).parent
@@ -70,7 +71,9 @@ def spark_fit(spark: SparkSession, path: Path, k: int) -> object:
 
 
 def verger_fit(spark: SparkSession, path: Path) -> object:
-    return verger.fit_pca(sum_stored_moments(spark, path), 0.90)
+    folder = Folder(str(path))
+    names = [file.name for file in folder.files() if file.name.endswith(".parquet")]
+    return verger.fit_pca(sum_stored_moments(spark, folder, names), 0.90)
 
 
 def random_table(folder: Path, n: int = 20_622, d: int = 1280) -> Path:
