@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,10 @@ def test_the_preprocessing_of_efficientnet_lite0_names_fruit_right(fruits: Path)
 def result(
     spark: SparkSession, fruits: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Return the result of a run on 60 classes of 25 photos: more photos than features."""
+    """Return the result of a run on 60 classes of 25 photos, more than features.
+
+    All tests of this module share it: do not write to it.
+    """
     folder = tmp_path_factory.mktemp("real")
     sample_dataset(fruits, folder / "photos", classes=60, per_class=25, seed=0)
     config = verger.Config(weights=str(weights), components=50)
@@ -98,12 +102,15 @@ def test_the_stored_model_is_sparks(spark: SparkSession, result: Path) -> None:
         np.testing.assert_allclose(row["features_pca"], rows[row["path"]], rtol=0, atol=1e-4)
 
 
-def test_centred_scores_are_scikit_learns(spark: SparkSession, result: Path) -> None:
+def test_centred_scores_are_scikit_learns(
+    spark: SparkSession, result: Path, tmp_path: Path
+) -> None:
     """With --center, scores equal scikit-learn's to 1e-4 up to the sign."""
+    out = Path(shutil.copytree(result, tmp_path / "out"))
     config = verger.Config(components=50, center=True, overwrite=True)
-    pipeline.run_reduce(result, config)
-    features = pq.read_table(result / "features").to_pylist()
-    scores = {row["path"]: row["features_pca"] for row in pq.read_table(result / "pca").to_pylist()}
+    pipeline.run_reduce(out, config)
+    features = pq.read_table(out / "features").to_pylist()
+    scores = {row["path"]: row["features_pca"] for row in pq.read_table(out / "pca").to_pylist()}
     found = np.array([scores[row["path"]] for row in features])
     matrix = np.array([row["features"] for row in features], np.float64)
     expected = SklearnPCA(50, svd_solver="full").fit_transform(matrix)
