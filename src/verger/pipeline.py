@@ -368,7 +368,7 @@ def _session(run: Run) -> SparkSession:
     if SparkSession.getActiveSession() is not None:
         return get_session(run.config)
     with run.stage("start Spark"):
-        return get_session(run.config)
+        return get_session(run.config, brief=True)
 
 
 # The stages

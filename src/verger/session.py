@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from verger.cds import archive_options, drop_archive, train_at_exit
 from verger.config import Config
 from verger.errors import EnvironmentNotReadyError
 from verger.java import find_java
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 #: for each other.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+#: Java's quick compiler only: the thorough one takes a core while Spark starts.
+_BRIEF = "-XX:TieredStopAtLevel=1"
 
-def get_session(config: Config | None = None) -> SparkSession:
+
+def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSession:
     """Return the active SparkSession, or start one.
 
     Parameters
@@ -33,6 +38,9 @@ def get_session(config: Config | None = None) -> SparkSession:
     config : Config, optional
         ``master``, ``conf``, ``app_name`` and ``ui`` are used. An active session is taken as it
         is, with the settings of ``conf`` that can still be changed.
+    brief : bool
+        Start a local session seconds sooner, in a JVM that does not optimise what it runs for
+        long. Right for Verger's own stages, whose work is done in Python workers.
 
     Raises
     ------
@@ -46,21 +54,36 @@ def get_session(config: Config | None = None) -> SparkSession:
     if active is not None:
         return _with_conf(active, config)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit: its JVM runs already
-    if not submitted:
-        os.environ["JAVA_HOME"] = str(find_java().home)
+    java = None if submitted else find_java()
+    if java is not None:
+        os.environ["JAVA_HOME"] = str(java.home)
     master = config.master or (None if submitted else _configured_master())
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    settings = session_settings(config, local=bool(master and master.startswith("local")))
+    local = bool(master and master.startswith("local"))
+    settings = session_settings(config, local=local)
+    archive = ""
+    if java is not None and local and _JAVA_OPTIONS not in config.conf:
+        archive = archive_options(java)
+        settings[_JAVA_OPTIONS] += f" {_BRIEF} {archive}" if brief else f" {archive}"
     if master:
         settings |= {"spark.master": forgiving_master(master)}
     settings |= {"spark.app.name": config.app_name}
     quiet = "VERGER_SPARK_LOG" not in os.environ
     try:
-        if not submitted and quiet:
-            _launch_quietly(settings)
+        if java is not None and quiet:
+            try:
+                _launch_quietly(settings)
+            except EnvironmentNotReadyError:
+                if not archive:
+                    raise
+                drop_archive(java)
+                settings[_JAVA_OPTIONS] = settings[_JAVA_OPTIONS].replace(archive, "")
+                _launch_quietly(settings)
         session = SparkSession.builder.config(map=settings).getOrCreate()
         if quiet:
             _hush(session)
+        if java is not None and local:
+            train_at_exit(java)
         return session
     except EnvironmentNotReadyError:
         raise
@@ -158,7 +181,7 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.memory": _driver_memory(),
-            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={_log4j()}",
+            _JAVA_OPTIONS: f"-Dlog4j2.configurationFile={_log4j()}",
         }
     return settings | dict(config.conf)
 

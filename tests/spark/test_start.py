@@ -1,0 +1,71 @@
+"""How a local session starts: with an archive of its classes, and without harm from a bad one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+START = """
+import json, verger
+spark = verger.get_session(verger.Config(master="local[1]"), brief=True)
+rows = spark.range(4, numPartitions=1).mapInArrow(lambda batches: batches, "id long").count()
+pid = spark.sparkContext._jvm.ProcessHandle.current().pid()
+maps = open(f"/proc/{pid}/maps").read()
+print(json.dumps({"rows": rows, "archives": sorted(
+    {line.split("/", 1)[1] for line in maps.splitlines() if line.endswith(".jsa")})}))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a cache in which a process of its own has made the archive."""
+    folder = tmp_path_factory.mktemp("cache") / "verger's home"
+    python("-m", "verger.warmup", home=folder)
+    return folder
+
+
+def python(
+    *arguments: str, home: Path, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if key != "VERGER_CLASS_ARCHIVE"}
+    return subprocess.run(
+        [sys.executable, *arguments], env=env | {"VERGER_HOME": str(home)}, check=True,
+        capture_output=True, text=True, timeout=280, cwd=cwd,
+    )  # fmt: skip
+
+
+def start(home: Path, cwd: Path | None = None) -> dict[str, Any]:
+    done = python("-c", START, home=home, cwd=cwd)
+    found: dict[str, Any] = json.loads(done.stdout)  # and nothing of Java's beside it
+    return found
+
+
+def archive_of(home: Path) -> Path:
+    return next((home / "java").glob("spark-*.jsa"))
+
+
+def test_spark_starts_from_the_archive_of_its_classes(home: Path) -> None:
+    """The JVM has mapped it, and Spark works."""
+    found = start(home)
+    assert found["rows"] == 4
+    assert str(archive_of(home)).lstrip("/") in found["archives"]
+
+
+@pytest.mark.parametrize("damaged", [slice(0, 64), slice(1 << 20, None)], ids=["head", "body"])
+def test_a_damaged_archive_is_left_aside(home: Path, damaged: slice, tmp_path: Path) -> None:
+    """Spark starts as it would without, and says nothing."""
+    broken = tmp_path / "home"
+    shutil.copytree(home, broken)
+    archive = archive_of(broken)
+    content = bytearray(archive.read_bytes())
+    content[damaged] = bytes(len(content[damaged]))
+    archive.chmod(0o644)
+    archive.write_bytes(content)
+    assert start(broken, cwd=tmp_path)["rows"] == 4
