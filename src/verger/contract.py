@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from verger.errors import ContractError
-from verger.preprocess import PREPROCESS_VERSION
+from verger.preprocess import DCT_MARGIN, PREPROCESS_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,10 @@ class FeatureContract:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     preprocess_version: int = PREPROCESS_VERSION
-    decoder: str = "pillow, whole image, first frame"
+    decoder: str = (
+        "pillow, first frame; jpeg at 1/2, 1/4 or 1/8 where its shorter side stays "
+        f"{DCT_MARGIN} x input_size"
+    )
     exif: str = "turned upright"
     transparency: str = "onto white"
     color: str = "rgb, uint8; 16-bit greys by their high byte"

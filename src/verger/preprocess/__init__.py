@@ -1,8 +1,9 @@
 """One photo's bytes to the pixels that a model takes. No Spark in here.
 
 The rule is the notebook's (``convert("RGB")``, ``resize((224, 224))``, ``preprocess_input``) plus
-what it left out: the EXIF turn, transparency, 16-bit greys and a bound on the pixels. Every
-part of it is named in the feature contract, and :data:`PREPROCESS_VERSION` counts its changes.
+what it left out: the EXIF turn, transparency, 16-bit greys, a bound on the pixels, and large
+JPEGs at a reduced scale. Every part of it is named in the feature contract, and
+:data:`PREPROCESS_VERSION` counts its changes.
 
 A photo that was cut off is never passed as whole. Missing bytes are noticed in every format,
 and so is a JPEG that something closed with an end marker after it was cut. What cannot be
@@ -19,7 +20,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -31,7 +32,11 @@ from verger.preprocess.jpeg import JPEG_MAGIC, Jpeg, is_deep_jpeg, without_cut_s
 from verger.schema import Reason
 
 #: Raised by one whenever the same bytes would give other pixels; part of the contract.
-PREPROCESS_VERSION = 1
+PREPROCESS_VERSION = 2
+
+#: How many times the model's input the shorter side of a JPEG must still measure where it is
+#: decoded at a reduced scale; benchmarks/LARGE_PHOTOS.md compares 1 to 4.
+DCT_MARGIN = 2
 
 #: Formats that photos come in; HEIF where the package ``pillow_heif`` is. Pillow knows more: some
 #: start another program (EPS), decode before their size can be looked at (ICO), or come out black
@@ -150,14 +155,16 @@ def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
         image = _open(content, max_pixels)
         with _decode_errors(is_photo=True):
             if isinstance(image, Jpeg):
+                image.reduce_scale(DCT_MARGIN * size)
                 image.load_whole(content)
             else:
                 image.load()
             _check_pixels(image, max_pixels)  # a HEIC file's size is known only now
+            seen = _size_seen(image)
             # One name for every step, so that no more than two of them are in memory.
             image = turn_upright(image)
             image = to_rgb(image)
-            return _photo(image, size)
+            return Photo(_resized(image, size), *seen)
 
 
 def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
@@ -170,17 +177,26 @@ def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
     with _pillow(max_pixels, load_truncated=True):
         image = _open(content, max_pixels)
         with _decode_errors(is_photo=True):
+            if isinstance(image, Jpeg):
+                image.reduce_scale(DCT_MARGIN * size)
             image.load()
             _check_pixels(image, max_pixels)
+            seen = _size_seen(image)
             image = turn_upright(image)
             image = to_rgb(image)
             if not np.ptp(image.getextrema(), axis=1).any():  # (red, green, blue) x (min, max)
                 return None
-            return replace(_photo(image, size), truncated=True)
+            return Photo(_resized(image, size), *seen, truncated=True)
 
 
-def _photo(rgb: Image.Image, size: int) -> Photo:
-    return Photo(np.asarray(resize_image(rgb, size)), rgb.width, rgb.height)
+def _resized(rgb: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    return np.asarray(resize_image(rgb, size))
+
+
+def _size_seen(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of the whole photo once it is turned, at whatever scale it is."""
+    width, height = getattr(image, "full_size", None) or image.size
+    return (height, width) if _turn_of(image) in _ON_ITS_SIDE else (width, height)
 
 
 @contextmanager
@@ -271,17 +287,25 @@ _TURNS = {
 }  # fmt: skip
 
 
+_ON_ITS_SIDE = tuple(_TURNS[turn] for turn in (5, 6, 7, 8))
+
+
 def turn_upright(image: Image.Image) -> Image.Image:
-    """Turn a photo as its EXIF says; EXIF that cannot be read turns nothing.
+    """Turn a photo as its EXIF says; EXIF that cannot be read turns nothing."""
+    turn = _turn_of(image)
+    return image.transpose(turn) if turn is not None else image
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """Return how a photo is turned upright.
 
     Only the one tag is read: Pillow's ``exif_transpose`` writes the whole block anew, and gives
     up the photo where any other tag is odd.
     """
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - a block of noise raises anything
-        return image
-    return image.transpose(turn) if turn is not None else image
+        return None
 
 
 #: Pixels that are converted at a time: three copies of them are 12 MB.

@@ -1,4 +1,4 @@
-"""JPEGs that tell whether they are whole: libjpeg does not, once an end marker follows."""
+"""JPEGs at a reduced scale, that tell whether they are whole: libjpeg does not always."""
 
 from __future__ import annotations
 
@@ -33,6 +33,22 @@ class Jpeg(JpegImageFile):
     """
 
     parts: tuple[bytes, ...] | None = None
+    full_size: tuple[int, int] | None = None
+
+    def reduce_scale(self, least: int) -> None:
+        """Decode at 1/2, 1/4 or 1/8 of width and height: the smallest that leaves enough.
+
+        libjpeg computes fewer pixels out of each block of 8x8 coefficients. All of the file is
+        still read, so that nothing cut off passes unnoticed.
+
+        Parameters
+        ----------
+        least : int
+            Pixels that the shorter side must still have.
+        """
+        if min(self.size) >= 2 * least:
+            self.full_size = self.size
+            self.draft(None, (least, least))
 
     def load_whole(self, content: bytes) -> None:
         """Decode the photo.
