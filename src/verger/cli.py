@@ -429,6 +429,8 @@ def _print_summary(record: Mapping[str, Any], as_json: bool) -> None:
     if record.get("pca"):
         lines.append(("pca", _pca_line(record["pca"])))
     lines.append(("time", _time_line(record)))
+    if record.get("spent"):
+        lines.append(("workers", _spent_line(record["spent"])))
     if record.get("checks"):
         held = sum(check["holds"] for check in record["checks"])
         lines.append(("checks", f"{held} of {len(record['checks'])} hold"))
@@ -466,6 +468,13 @@ def _time_line(record: Mapping[str, Any]) -> str:
         digits = 0 if speed >= 10 else 1
         text += f"; featurize {seconds['featurize']:.1f} s, {speed:.{digits}f} images/s"
     return text
+
+
+def _spent_line(spent: Mapping[str, Any]) -> str:
+    total = {part: seconds for part, seconds in spent["total"].items() if part != "photos"}
+    whole = sum(total.values()) or 1
+    parts = ", ".join(f"{part} {seconds / whole:.0%}" for part, seconds in total.items())
+    return f"{parts}; {len(spent['workers'])} workers"
 
 
 def _warnings(record: Mapping[str, Any]) -> list[str]:

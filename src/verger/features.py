@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from verger.clock import Clock
 from verger.config import MAX_PIXELS
 from verger.errors import SchemaError
 from verger.isolate import deadline, decode_apart
@@ -168,12 +169,14 @@ def commit_features(
             key = f"{task:06}-{number:05}"
             if key in done:  # by an attempt of this task that died later
                 continue
+            clock = Clock()
             outcomes = list(
                 featurize_batches(
-                    (batch for _, batch in group), predictor, micro_batch=micro_batch, decoding=how
+                    (batch for _, batch in group), predictor, micro_batch=micro_batch,
+                    decoding=how, clock=clock,
                 )
-            )
-            yield pa.RecordBatch.from_pydict({"batch": [writer.commit(key, outcomes)]})
+            )  # fmt: skip
+            yield pa.RecordBatch.from_pydict({"batch": [writer.commit(key, outcomes, clock)]})
 
     _select_images(images).mapInArrow(commit_partition, "batch string").collect()
 
@@ -219,6 +222,7 @@ def featurize_batches(
     *,
     micro_batch: int = 8,
     decoding: Decoding | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Turn Arrow batches of images into Arrow batches of outcomes; needs no Spark.
 
@@ -229,6 +233,8 @@ def featurize_batches(
     predictor : Predictor
     micro_batch : int
     decoding : Decoding, optional
+    clock : Clock, optional
+        Told what the time goes to.
 
     Yields
     ------
@@ -237,9 +243,11 @@ def featurize_batches(
     """
     schema = arrow_schema(OUTCOMES)
     size = predictor.contract.input_size
-    decoded = _decode_rows(_read_rows(batches), size, decoding or Decoding())
+    clock = clock or Clock()
+    read = clock.waiting("read", _read_rows(batches))
+    decoded = _decode_rows(read, size, decoding or Decoding(), clock)
     rows: list[Outcome] = []
-    for row in _infer_rows(decoded, predictor, micro_batch):
+    for row in _infer_rows(decoded, predictor, micro_batch, clock):
         rows.append(row)
         if len(rows) == ROWS_PER_BATCH:
             yield pa.RecordBatch.from_pylist(rows, schema)
@@ -272,21 +280,26 @@ def _check_length(content: bytes, length: int | None) -> bytes | Unread:
 
 
 def _decode_rows(
-    rows: Iterator[tuple[Outcome, bytes | Unread]], size: int, decoding: Decoding
+    rows: Iterator[tuple[Outcome, bytes | Unread]], size: int, decoding: Decoding, clock: Clock
 ) -> Iterator[tuple[Outcome, Photo | Unread]]:
     for row, content in rows:
         if isinstance(content, Unread):
             yield row, content
             continue
+        photo: Photo | Unread
         try:
-            yield row, decoding.decode(content, size)
+            with clock.part("decode"):
+                photo = decoding.decode(content, size)
         except DecodeError as err:
-            yield row, Unread(err.reason, err.detail)
+            photo = Unread(err.reason, err.detail)
+        del content  # it would be held while the model works
+        yield row, photo
 
 
 def _infer_rows(
-    rows: Iterator[tuple[Outcome, Photo | Unread]], predictor: Predictor, micro_batch: int
-) -> Iterator[Outcome]:
+    rows: Iterator[tuple[Outcome, Photo | Unread]], predictor: Predictor, micro_batch: int,
+    clock: Clock,
+) -> Iterator[Outcome]:  # fmt: skip
     """Run the model on every ``micro_batch`` photos; rejected ones pass in their place."""
     waiting: list[tuple[Outcome, Photo | Unread]] = []
     n_photos = 0
@@ -294,20 +307,21 @@ def _infer_rows(
         waiting.append(row)
         n_photos += isinstance(row[1], Photo)
         if n_photos == micro_batch or len(waiting) == ROWS_PER_BATCH:
-            yield from _outcomes(waiting, predictor)
+            yield from _outcomes(waiting, predictor, clock)
             waiting, n_photos = [], 0
-    yield from _outcomes(waiting, predictor)
+    yield from _outcomes(waiting, predictor, clock)
 
 
 def _outcomes(
-    rows: list[tuple[Outcome, Photo | Unread]], predictor: Predictor
+    rows: list[tuple[Outcome, Photo | Unread]], predictor: Predictor, clock: Clock
 ) -> Iterator[Outcome]:
     photos = [photo for _, photo in rows if isinstance(photo, Photo)]
     size = predictor.contract.input_size
     pixels = np.empty((len(photos), size, size, 3), np.uint8)
     for target, decoded in zip(pixels, photos, strict=True):
         target[:] = decoded.pixels
-    features = iter(predictor.predict(pixels))
+    with clock.part("model"):
+        features = iter(predictor.predict(pixels))
     for row, photo in rows:
         if isinstance(photo, Unread):
             yield row | {"reason": photo.reason.value, "detail": photo.detail}
@@ -340,9 +354,9 @@ def outcomes_of_contents(
         ``features``, ``width`` and ``height``, or ``reason`` and ``detail``.
     """
     rows: Iterator[tuple[Outcome, bytes | Unread]] = (({}, c or b"") for c in contents)
-    size = predictor.contract.input_size
-    decoded = _decode_rows(rows, size, decoding or Decoding())
-    yield from _infer_rows(decoded, predictor, micro_batch)
+    size, clock = predictor.contract.input_size, Clock()
+    decoded = _decode_rows(rows, size, decoding or Decoding(), clock)
+    yield from _infer_rows(decoded, predictor, micro_batch, clock)
 
 
 def split_outcomes(outcomes: DataFrame) -> tuple[DataFrame, DataFrame]:

@@ -33,6 +33,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from verger.clock import Clock
 from verger.errors import BusyError, OutputError, VergerError
 from verger.output import JOURNAL, LOCK, PUBLISH, Output, as_json
 from verger.schema import FEATURES, REJECTED
@@ -60,6 +61,8 @@ class Batch:
         Rejected photos by reason.
     first : list of dict
         ``path``, ``reason`` and ``detail`` of the first rejected ones.
+    spent : dict
+        What :meth:`verger.clock.Clock.reading` said when the batch was written.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Batch:
     rejected: Part | None
     reasons: dict[str, int]
     first: list[dict[str, str]]
+    spent: dict[str, Any]
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -147,8 +151,13 @@ class Attempt:
 def _read_marker(folder: Folder, name: str) -> Batch:
     try:
         values = json.loads(folder.read(f"{JOURNAL}/{name}"))
-        parts = {t: Part(**v) if (v := values[t]) else None for t in ("features", "rejected")}
-        return Batch(name, values["key"], **parts, reasons=values["reasons"], first=values["first"])
+        features, rejected = (
+            Part(**values[table]) if values[table] else None for table in ("features", "rejected")
+        )
+        return Batch(
+            name, values["key"], features, rejected, values["reasons"], values["first"],
+            values["spent"],
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise OutputError(
             f"{folder.address(JOURNAL)}/{name}: cannot be read: {err}; "
@@ -232,7 +241,7 @@ class BatchWriter:
         """Return the keys of the batches that are committed already."""
         return {name.rsplit("-", 1)[0] for name in _markers_in(self.folder, self.path)}
 
-    def commit(self, key: str, outcomes: Sequence[pa.RecordBatch]) -> str:
+    def commit(self, key: str, outcomes: Sequence[pa.RecordBatch], clock: Clock) -> str:
         """Write the rows of a batch, then its marker; return the marker's name.
 
         Parameters
@@ -241,21 +250,25 @@ class BatchWriter:
             What the batch is of.
         outcomes : sequence of pyarrow.RecordBatch
             Columns :data:`verger.schema.OUTCOMES`.
+        clock : Clock
+            What the batch has cost; the time to write it is added.
         """
         name = f"{key}-{uuid.uuid4().hex[:12]}"
         table = pa.Table.from_batches(outcomes)
         lost = pa.compute.is_valid(table["reason"])
         rejected = table.filter(lost)
-        parts = {
-            "features": self._write(name, table.filter(pa.compute.invert(lost)), "features"),
-            "rejected": self._write(name, rejected, "rejected"),
-        }
+        with clock.part("write"):
+            parts = {
+                "features": self._write(name, table.filter(pa.compute.invert(lost)), "features"),
+                "rejected": self._write(name, rejected, "rejected"),
+            }
         counts = rejected["reason"].value_counts().to_pylist()
         marker = {
             "key": key,
             **{table: part.as_dict() if part else None for table, part in parts.items()},
             "reasons": {entry["values"]: entry["counts"] for entry in counts},
             "first": rejected.select(["path", "reason", "detail"])[:FIRST_REJECTED].to_pylist(),
+            "spent": clock.reading(),
         }
         self.folder.write(f"{self.path}/{name}.json", as_json(marker))
         return name

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verger import plots, validate
+from verger.clock import sum_by_worker
 from verger.config import Config
 from verger.errors import (
     ConfigError,
@@ -61,7 +62,7 @@ from verger.storage import normalize_source
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from verger.journal import Lock
+    from verger.journal import Batch, Lock
     from verger.ledger import Work
     from verger.model.weights import OnProgress
 
@@ -384,13 +385,20 @@ def _featurize(run: Run, planned: Plan, lock: Lock, *, reduce: bool) -> None:
     state = find_state(output, listing.source, model.contract, overwrite=config.overwrite)
     n_computed = _compute(run, spark, planned, listing, state)
     with run.stage("write"):
-        known = _read_known(output, state)
+        batches = _batches(output)
+        known = read_known(output.folder, sources_of(state.published, batches))
         found = compose(listing.photos, known, prune=config.prune)
         record = describe_run(listing.source, output, config, model, spark, started=started)
         record["counts"] = found.counts | {
             "computed": n_computed, "bytes": listing.n_bytes, "ignored": listing.ignored,
         }  # fmt: skip
         record |= {"notices": list(run.notices), "seconds": run.seconds}
+        ours = [batch for batch in batches if batch.name not in set(state.markers)]
+        if ours:
+            record["spent"] = sum_by_worker(
+                [(batch.n_photos, batch.spent) for batch in ours],
+                wall_s=run.seconds["featurize"], cores=spark.sparkContext.defaultParallelism,
+            )  # fmt: skip
         lock.check()
         if state.record is None or found.changes:
             publish_features(
@@ -418,10 +426,13 @@ def _listing(run: Run, spark: SparkSession, planned: Plan, *, reduce: bool) -> L
     return listing
 
 
-def _read_known(output: Output, state: State) -> Known:
+def _batches(output: Output) -> list[Batch]:
     attempt = latest_attempt(output)
-    batches = attempt.batches() if attempt else []
-    return read_known(output.folder, sources_of(state.published, batches))
+    return attempt.batches() if attempt else []
+
+
+def _read_known(output: Output, state: State) -> Known:
+    return read_known(output.folder, sources_of(state.published, _batches(output)))
 
 
 def _compute(run: Run, spark: SparkSession, planned: Plan, listing: Listing, state: State) -> int:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from verger import journal
+from verger.clock import Clock
 from verger.errors import BusyError, OutputError
 from verger.journal import BatchWriter, Lock, latest_attempt, locked, start_attempt
 from verger.output import JOURNAL, LOCK, Output
@@ -42,7 +43,7 @@ def test_a_committed_batch_says_what_it_holds(out: Output) -> None:
     """The marker names the files, their rows and sums, the reasons, and the first rejected."""
     attempt = start_attempt(out, START, [])
     rows = [*outcomes("a", "b"), *outcomes("c", "d", "e", "f", reason="empty")]
-    BatchWriter.of(attempt).commit("000001-00000", rows)
+    BatchWriter.of(attempt).commit("000001-00000", rows, Clock())
     (batch,) = attempt.batches()
     assert (batch.n_photos, batch.n_rejected, batch.reasons) == (6, 4, {"empty": 4})
     assert [row["path"] for row in batch.first] == ["c", "d", "e"]
@@ -55,7 +56,7 @@ def test_a_committed_batch_says_what_it_holds(out: Output) -> None:
 def test_a_batch_without_its_marker_is_none(out: Output) -> None:
     """Killed between the files and the marker, nothing is committed."""
     attempt = start_attempt(out, START, [])
-    BatchWriter.of(attempt).commit("000001-00000", outcomes("a"))
+    BatchWriter.of(attempt).commit("000001-00000", outcomes("a"), Clock())
     (marker,) = Path(out.root).glob(f"{JOURNAL}/0001/000001*.json")
     marker.unlink()
     assert attempt.batches() == []
@@ -66,8 +67,8 @@ def test_a_batch_that_two_tasks_committed_counts_once(out: Output) -> None:
     """A task that was tried twice leaves two markers of one batch, of which one counts."""
     attempt = start_attempt(out, START, [])
     for _ in range(2):
-        BatchWriter.of(attempt).commit("000001-00000", outcomes("a"))
-    BatchWriter.of(attempt).commit("000001-00001", outcomes("b"))
+        BatchWriter.of(attempt).commit("000001-00000", outcomes("a"), Clock())
+    BatchWriter.of(attempt).commit("000001-00001", outcomes("b"), Clock())
     assert [batch.key for batch in attempt.batches()] == ["000001-00000", "000001-00001"]
     assert BatchWriter.of(attempt).committed_keys() == {"000001-00000", "000001-00001"}
 
@@ -75,10 +76,10 @@ def test_a_batch_that_two_tasks_committed_counts_once(out: Output) -> None:
 def test_an_attempt_takes_over_what_was_committed_before_it_and_nothing_later(out: Output) -> None:
     """What a task of a dead attempt commits after the next has begun is never counted."""
     first = start_attempt(out, START, [])
-    BatchWriter.of(first).commit("000001-00000", outcomes("a"))
+    BatchWriter.of(first).commit("000001-00000", outcomes("a"), Clock())
     second = start_attempt(out, START, first.markers())
-    BatchWriter.of(first).commit("000002-00000", outcomes("late"))
-    BatchWriter.of(second).commit("000001-00000", outcomes("b"))
+    BatchWriter.of(first).commit("000002-00000", outcomes("late"), Clock())
+    BatchWriter.of(second).commit("000001-00000", outcomes("b"), Clock())
     latest = latest_attempt(out)
     assert latest is not None
     assert latest.name == "0002"
@@ -89,7 +90,7 @@ def test_an_attempt_takes_over_what_was_committed_before_it_and_nothing_later(ou
 def test_a_batch_of_rejected_photos_alone(out: Output) -> None:
     """A batch without one vector is a batch too, and has no file of features."""
     attempt = start_attempt(out, START, [])
-    BatchWriter.of(attempt).commit("000001-00000", outcomes("a", reason="empty"))
+    BatchWriter.of(attempt).commit("000001-00000", outcomes("a", reason="empty"), Clock())
     (batch,) = attempt.batches()
     assert batch.features is None
     assert batch.n_photos == batch.n_rejected == 1
@@ -226,7 +227,7 @@ def test_a_run_that_committed_something_keeps_it(out: Output) -> None:
     def fail() -> None:
         with locked(out):
             attempt = start_attempt(out, START, [])
-            BatchWriter.of(attempt).commit("000001-00000", outcomes("a"))
+            BatchWriter.of(attempt).commit("000001-00000", outcomes("a"), Clock())
             raise OutputError("no luck")
 
     with pytest.raises(OutputError, match="no luck"):

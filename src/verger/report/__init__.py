@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from verger.clock import PARTS
 from verger.output import REPORT, SCREE, Output, as_json
 from verger.preprocess import DecodeError, decode_photo
 from verger.schema import PCA, REJECTED
@@ -77,6 +78,7 @@ def gather_report(
         "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "count": len(tiles)}
         if sprite else None,
         "stages": _stages(record),
+        "spent": _shares(record.get("spent")),
         "notices": _notices(record, has_thumbnails=bool(tiles)),
     }, sprite  # fmt: skip
 
@@ -219,6 +221,17 @@ def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for name, seconds in record["seconds"].items()
     ]
+
+
+def _shares(spent: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the workers' time by part, as shares of each one's; the sum over all comes first."""
+    if not spent:
+        return []
+    rows = [{"worker": "all workers", **spent["total"]}, *spent["workers"]]
+    for row in rows:
+        whole = sum(row[part] for part in (*PARTS, "idle")) or 1
+        row["shares"] = {part: round(row[part] / whole, 4) for part in (*PARTS, "idle")}
+    return rows
 
 
 def _notices(record: dict[str, Any], *, has_thumbnails: bool) -> list[str]:
