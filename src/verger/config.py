@@ -146,7 +146,10 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Return the options as plain values, ready for JSON or TOML; no secret is among them."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        conf = {key: HIDDEN if is_secret(key) else value for key, value in self.conf.items()}
+        conf = {
+            key: HIDDEN if is_secret(key) or is_secret(value) else value
+            for key, value in self.conf.items()
+        }
         return plain | {"glob": list(self.glob), "conf": conf}
 
 
@@ -155,8 +158,14 @@ HIDDEN = "(hidden)"
 
 
 def is_secret(key: str) -> bool:
-    """Whether the value of a setting of Spark's is nobody's business; Spark hides the same."""
-    return re.search(r"(?i)secret|password|passwd|token|credential|access[.]?key", key) is not None
+    """Whether the value of a setting of Spark's is nobody's business, by its name."""
+    return re.search(_SECRETS, key) is not None
+
+
+_SECRETS = (
+    r"(?i)secret|password|passwd|token|credential"
+    r"|(access|account|private|encryption)[._-]?key|[.]sas[.]"
+)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

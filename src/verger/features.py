@@ -23,7 +23,7 @@ from verger.journal import Attempt, BatchWriter
 from verger.model import Model, Predictor, load_model, open_cached
 from verger.preprocess import DecodeError, Photo, decode_photo
 from verger.schema import CONTRACT_KEY, IMAGES, OUTCOMES, Reason, arrow_schema, spark_schema
-from verger.storage import Unread, read_ahead
+from verger.storage import WAS_THERE, Unread, read_ahead, too_large
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -160,13 +160,19 @@ def commit_features(
     writer = BatchWriter.of(attempt)
     decoding = decoding or Decoding()
 
+    # Photos whose bytes Spark has moved come in any order when their task is tried again: then
+    # batches of the same number are not the same, and of two rows the younger counts.
+    ordered = "content" not in images.columns
+
     def commit_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        task, is_retry = _task()
-        done = writer.committed_keys() if is_retry else set()
+        task, attempt_number = _task()
+        done = writer.committed_keys() if ordered and attempt_number else set()
         predictor = open_cached(shared.value)
         how = _decoding_of_task(decoding)
         for number, group in groupby(_numbered(batches, commit_every), itemgetter(0)):
             key = f"{task:06}-{number:05}"
+            if not ordered:
+                key += f"-{attempt_number}"
             if key in done:  # by an attempt of this task that died later
                 continue
             clock = Clock()
@@ -181,6 +187,25 @@ def commit_features(
     _select_images(images).mapInArrow(commit_partition, "batch string").collect()
 
 
+def commit_unread(photos: pa.Table, attempt: Attempt) -> None:
+    """Commit photos that Spark's reader has left out, each with its reason.
+
+    Parameters
+    ----------
+    photos : pyarrow.Table
+        Columns :data:`verger.schema.IMAGES`.
+    attempt : Attempt
+    """
+    if not len(photos):
+        return
+    rows = []
+    for photo in photos.to_pylist():
+        unread = too_large(photo["length"]) or Unread(Reason.VANISHED, WAS_THERE)
+        rows.append(photo | {"reason": unread.reason.value, "detail": unread.detail})
+    batch = pa.RecordBatch.from_pylist(rows, arrow_schema(OUTCOMES))
+    BatchWriter.of(attempt).commit("unread", [batch], Clock())
+
+
 def _select_images(images: DataFrame) -> DataFrame:
     missing = [name for name in IMAGES if name not in images.columns]
     if missing:
@@ -188,12 +213,12 @@ def _select_images(images: DataFrame) -> DataFrame:
     return images.select(*IMAGES, *(["content"] if "content" in images.columns else []))
 
 
-def _task() -> tuple[int, bool]:
-    """Return the number of this task's partition, and whether an attempt of it has died."""
+def _task() -> tuple[int, int]:
+    """Return the number of this task's partition, and how many attempts of it have died."""
     from pyspark import TaskContext
 
     context = TaskContext.get()
-    return (context.partitionId(), context.attemptNumber() > 0) if context else (0, False)
+    return (context.partitionId(), context.attemptNumber()) if context else (0, 0)
 
 
 def _decoding_of_task(decoding: Decoding) -> Decoding:

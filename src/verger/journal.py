@@ -4,9 +4,9 @@
 
     OUT/.journal/
       lock.json                        who writes; gone when nobody does
-      0003/start.json                  what attempt 3 was asked, and which batches it took over
-      0003/00017-00-4be1.json          batch 17 is committed: names of its files, its counts
-      0003/00017-00-4be1.features.parquet  0003/00017-00-4be1.rejected.parquet
+      0003-9ac4/start.json             what attempt 3 was asked, and which batches it took over
+      0003-9ac4/00017-00-4be1.json     batch 17 is committed: names of its files, its counts
+      0003-9ac4/00017-00-4be1.features.parquet  0003-9ac4/00017-00-4be1.rejected.parquet
       publish.json                     which files are being moved into the result
 
 A batch is committed by its marker, the JSON file, which is written last and whole. An attempt is
@@ -25,7 +25,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -195,17 +195,14 @@ def start_attempt(output: Output, start: Mapping[str, Any], adopted: Sequence[st
     adopted : sequence of str
         Names of markers.
     """
-    numbers = [int(name) for name in output.folder.folders(JOURNAL) if name.isdigit()]
-    name = f"{max(numbers, default=0) + 1:04}"
+    heads = (name.split("-")[0] for name in output.folder.folders(JOURNAL))
+    number = max((int(head) for head in heads if head.isdigit()), default=0) + 1
+    # No other has or had this name: a task of a dead run may still write into its own.
+    name = f"{number:04}-{uuid.uuid4().hex[:8]}"
     started = datetime.now(UTC).isoformat(timespec="seconds")
     record = {**start, "adopted": list(adopted), "started": started}
     output.folder.write(_start_of(name), as_json(record))
     return Attempt(output, name, record)
-
-
-def drop_attempts(output: Output) -> None:
-    """Forget all attempts; their batches are lost."""
-    output.clear_journal()
 
 
 # In the tasks
@@ -288,6 +285,9 @@ BEAT_S = 10.0
 STALE_S = 60.0
 
 
+Waiting = Callable[[], AbstractContextManager[Any]]
+
+
 class Lock:
     """The right to write to OUT, held by one process at a time.
 
@@ -303,8 +303,14 @@ class Lock:
         self._lost = False
         self._heart = threading.Thread(target=self._beat, daemon=True)
 
-    def acquire(self, on_wait: Callable[[str], None] | None = None) -> None:
+    def acquire(self, waiting: Waiting = nullcontext) -> None:
         """Take the lock, or refuse because another run has it.
+
+        Parameters
+        ----------
+        waiting : callable, optional
+            Makes a context that lasts while the lock of another run is looked at: of another
+            machine's, that takes up to :data:`STALE_S` seconds.
 
         Raises
         ------
@@ -315,14 +321,34 @@ class Lock:
             held = self._read()
             if held is None:
                 continue
-            if not _is_stale(held, self._read, on_wait):
+            with waiting():
+                stale = _is_stale(held, self._read)
+            if not stale:
                 raise BusyError(
                     f"OUT={self._output.root}: another run is writing to it (process "
                     f"{held.get('pid')} on {held.get('host')} since {held.get('since')}); "
                     "wait for it, or choose another folder"
                 )
-            self._output.folder.remove(LOCK)
+            self._remove_stale(held)
         self._heart.start()
+
+    def _remove_stale(self, held: Mapping[str, Any]) -> None:
+        """Remove the lock that was found stale, unless another run has done so and has its own."""
+        folder = self._output.folder
+        if not folder.is_local:
+            if self._read() == held:
+                folder.remove(LOCK)
+            return
+        lock = Path(folder.address(LOCK))
+        # Swept, as other half-done files are, should this process die here.
+        name = f"{JOURNAL}/.lock.{self._id[:8]}.part"
+        aside = Path(folder.address(name))
+        with suppress(FileNotFoundError):
+            lock.rename(aside)
+            if self._read(name) != held:  # another's: it gets it back
+                with suppress(FileExistsError):
+                    lock.hardlink_to(aside)
+            aside.unlink()
 
     def check(self) -> None:
         """Refuse to go on if somebody else has taken the lock.
@@ -363,9 +389,9 @@ class Lock:
             "process_started": _started(os.getpid()), "beats": self._beats, "since": _SINCE,
         })  # fmt: skip
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self, name: str = LOCK) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = json.loads(self._output.folder.read(LOCK))
+            found: dict[str, Any] = json.loads(self._output.folder.read(name))
         except FileNotFoundError:
             return None
         except ValueError:
@@ -376,7 +402,7 @@ class Lock:
         while not self._done.wait(BEAT_S):
             with suppress(OutputError, OSError):  # a full disk; the next beat may pass
                 held = self._read()
-                if held is not None and held.get("id") not in (None, self._id):
+                if held is None or held.get("id") not in (None, self._id):
                     self._lost = True
                     return
                 self._beats += 1
@@ -404,16 +430,10 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def _is_stale(
-    held: Mapping[str, Any],
-    read: Callable[[], Mapping[str, Any] | None],
-    on_wait: Callable[[str], None] | None,
-) -> bool:
+def _is_stale(held: Mapping[str, Any], read: Callable[[], Mapping[str, Any] | None]) -> bool:
     if held.get("place") == _place():
         pid = int(held["pid"])
         return _started(pid) != held["process_started"] or not _is_alive(pid)
-    if on_wait:
-        on_wait(f"OUT is locked by {held.get('host')}; looking whether that run is alive")
     until = time.monotonic() + STALE_S
     while time.monotonic() < until:
         time.sleep(STALE_S / 30)
@@ -433,11 +453,18 @@ def _is_alive(pid: int) -> bool:
 
 
 @contextmanager
-def locked(output: Output, on_wait: Callable[[str], None] | None = None) -> Iterator[Lock]:
-    """Hold the lock of OUT, finish what a killed run was publishing, and tidy up behind it."""
+def locked(output: Output, waiting: Waiting = nullcontext) -> Iterator[Lock]:
+    """Hold the lock of OUT, finish what a killed run was publishing, and tidy up behind it.
+
+    Parameters
+    ----------
+    output : Output
+    waiting : callable, optional
+        As for :meth:`Lock.acquire`.
+    """
     lock = Lock(output)
     made = output.folder.is_local and not Path(output.root).exists()
-    lock.acquire(on_wait)
+    lock.acquire(waiting)
     try:
         output.folder.sweep()
         output.folder.sweep(JOURNAL)

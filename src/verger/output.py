@@ -210,8 +210,9 @@ class Output:
     # Publishing
 
     def publish(
-        self, record: Mapping[str, Any], *, add: Iterable[tuple[str, str]], remove: Iterable[str]
-    ) -> None:
+        self, record: Mapping[str, Any], *, add: Iterable[tuple[str, str]], remove: Iterable[str],
+        attempts: bool,
+    ) -> None:  # fmt: skip
         """Let new files take the place of old ones; once begun, it is finished by whoever is next.
 
         Parameters
@@ -222,10 +223,13 @@ class Output:
             Name of a file in the journal, and its name in the result.
         remove : iterable of str
             Files of the old result.
+        attempts : bool
+            Whether the result now holds what all attempts have committed, so that they may go.
         """
         moves = [list(pair) for pair in add]
         kept = {target for _, target in moves}
-        intent = {"record": record, "add": moves, "remove": [n for n in remove if n not in kept]}
+        gone = [name for name in remove if name not in kept]
+        intent = {"record": record, "add": moves, "remove": gone, "attempts": attempts}
         self.folder.write(PUBLISH, as_json(intent))
         self._carry_out(intent)
 
@@ -249,12 +253,19 @@ class Output:
         for origin, target in intent["add"]:
             self.folder.move(origin, target)
         self.write_run(intent["record"])
-        self.clear_journal()
+        self.folder.remove_tree(STAGED)
+        if intent["attempts"]:
+            self.clear_journal()
         self.folder.remove(PUBLISH)
 
     def clear_journal(self) -> None:
-        """Remove what the journal holds, but the lock and the announcement."""
-        for name in self.folder.folders(JOURNAL):
+        """Remove what the journal holds, but the lock and the announcement.
+
+        The latest attempt goes first, and of each its beginning, without which it is none: what
+        is left when this is interrupted never names a file that is gone.
+        """
+        for name in reversed(self.folder.folders(JOURNAL)):
+            self.folder.remove(f"{JOURNAL}/{name}/start.json")
             self.folder.remove_tree(f"{JOURNAL}/{name}")
 
     def derived_files(self) -> list[str]:

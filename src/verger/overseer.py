@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from verger import errors
 from verger.config import Config
@@ -16,6 +16,7 @@ from verger.errors import ErrorRateError, VergerError
 from verger.journal import FIRST_REJECTED, Attempt, Batch
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import SparkSession
 
     from verger.ledger import Known
@@ -35,7 +36,8 @@ class _Overseer:
         self, attempt: Attempt, before: Sequence[Row], n_listed: int, config: Config
     ) -> None:
         self._attempt = attempt
-        self._seen: dict[str, Batch] = {}
+        self._seen: set[str] = set()
+        self._batches: dict[str, Batch] = {}
         self._before = before
         self._n_listed = n_listed
         self._config = config
@@ -43,19 +45,22 @@ class _Overseer:
     def too_many(self) -> bool:
         """Whether the run can no longer end within ``max_error_rate``."""
         fresh = [name for name in self._attempt.own_markers() if name not in self._seen]
-        self._seen |= {batch.name: batch for batch in self._attempt.read(fresh)}
+        found = self._attempt.read(fresh)
+        self._seen |= {batch.name for batch in found}
+        # By key: two attempts of one task may both commit it.
+        self._batches |= {batch.key: batch for batch in found}
         return self._n_rejected > self._config.max_error_rate * self._n_listed
 
     @property
     def _n_rejected(self) -> int:
-        return len(self._before) + sum(batch.n_rejected for batch in self._seen.values())
+        return len(self._before) + sum(batch.n_rejected for batch in self._batches.values())
 
     def error(self) -> ErrorRateError:
         reasons = Counter(row["reason"] for row in self._before)
-        for batch in self._seen.values():
+        for batch in self._batches.values():
             reasons.update(batch.reasons)
-        first = [*self._before, *(row for batch in self._seen.values() for row in batch.first)]
-        n_done = sum(batch.n_photos for batch in self._seen.values())
+        first = [*self._before, *(row for batch in self._batches.values() for row in batch.first)]
+        n_done = sum(batch.n_photos for batch in self._batches.values())
         kept = (
             f"stopped early; what was done ({n_done} photos) is kept, and the same command with "
             "--max-error-rate 1 goes on from there"
@@ -115,22 +120,40 @@ def overseen(
         context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
 
 
-def check_error_rate(root: str, config: Config, counts: Mapping[str, Any], known: Known) -> None:
-    """Fail a finished run of which too many photos were rejected; its tables stay.
+def check_error_rate(
+    root: str, config: Config, photos: pa.Table, known: Known, *, replaces: bool
+) -> None:
+    """Fail a run of which too many photos were rejected.
+
+    Parameters
+    ----------
+    root : str
+        OUT.
+    config : Config
+    photos : pyarrow.Table
+        The listed ones: rows of photos that have disappeared do not count.
+    known : Known
+        What became of them.
+    replaces : bool
+        Whether the result of a run before would be replaced, and is not.
 
     Raises
     ------
     ErrorRateError
     """
-    if counts["rejected"] <= config.max_error_rate * counts["listed"]:
+    here = known.rows[known.rows["path"].isin(photos["path"].to_pandas())]
+    rejected = here[here["reason"].notna()]
+    if len(rejected) <= config.max_error_rate * len(photos):
         return
-    rejected = known.rows[known.rows["reason"].notna()].head(FIRST_REJECTED)
-    first = rejected[["path", "reason"]].to_dict("records")
+    first = rejected.head(FIRST_REJECTED)[["path", "reason"]].to_dict("records")
     kept = (
-        f"what was done is in {root}, see verger show OUT --table rejected; "
-        "--max-error-rate 1 accepts it"
+        f"the result in {root} is as it was, and what was done since is kept"
+        if replaces
+        else f"what was done is in {root}, see verger show OUT --table rejected"
     )
-    raise _error(counts["rejected"], counts["listed"], counts["reasons"], first, config, kept)
+    kept += "; --max-error-rate 1 accepts it"
+    reasons = rejected["reason"].value_counts().to_dict()
+    raise _error(len(rejected), len(photos), reasons, first, config, kept)
 
 
 def _error(

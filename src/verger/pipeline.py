@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from verger import plots, validate
 from verger.clock import sum_by_worker
 from verger.config import Config
@@ -27,8 +29,8 @@ from verger.errors import (
     ReduceError,
     ValidationError,
 )
-from verger.features import Decoding, commit_features
-from verger.journal import Attempt, drop_attempts, latest_attempt, locked, start_attempt
+from verger.features import Decoding, commit_features, commit_unread
+from verger.journal import Attempt, latest_attempt, locked, start_attempt
 from verger.ledger import Known, compare, compose, read_known, sources_of
 from verger.model import Model, find_card, load_model
 from verger.output import (
@@ -91,6 +93,7 @@ class Run:
     notices : tuple of str
     seconds : dict of str to float
         Wall time by stage, in the order of the stages.
+    lock : Lock or None
     """
 
     output: Output
@@ -98,6 +101,23 @@ class Run:
     watch: Watch = _no_watch
     notices: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    lock: Lock | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of OUT."""
+        with locked(self.output, lambda: self.watch("lock", None, None)) as self.lock:
+            yield
+
+    def check_lock(self) -> None:
+        """Refuse to replace anything once another run has taken OUT over.
+
+        Raises
+        ------
+        BusyError
+        """
+        if self.lock is not None:
+            self.lock.check()
 
     @contextmanager
     def stage(
@@ -145,8 +165,8 @@ def run(
     """
     run = Run(Output.at(out), config, watch, notices)
     planned = plan(run, source, reduce=True)
-    with locked(run.output) as lock, _ended(run):
-        _featurize(run, planned, lock, reduce=True)
+    with run.locked(), _ended(run):
+        _featurize(run, planned, reduce=True)
         if _pca_is_stale(run):
             _reduce(run)
         _validate(run)
@@ -160,8 +180,8 @@ def run_featurize(
     """Write ``features/`` and ``rejected/`` alone; see :func:`run`."""
     run = Run(Output.at(out), config, watch)
     planned = plan(run, source, reduce=False)
-    with locked(run.output) as lock, _ended(run):
-        _featurize(run, planned, lock, reduce=False)
+    with run.locked(), _ended(run):
+        _featurize(run, planned, reduce=False)
     return run.output.read_run()
 
 
@@ -175,7 +195,7 @@ def run_reduce(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> 
     """
     run = Run(Output.at(out), config, watch)
     run.output.read_run()
-    with locked(run.output):
+    with run.locked():
         if "pca" in run.output.read_run()["files"] and not config.overwrite:
             raise OutputExistsError(
                 f"OUT={run.output.root}: has a PCA already; --overwrite replaces it"
@@ -197,7 +217,7 @@ def run_report(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> 
     """Write ``report.html`` and ``report.json`` of a stored result."""
     run = Run(Output.at(out), config, watch)
     run.output.read_run()
-    with locked(run.output):
+    with run.locked():
         _report(run)
     return run.output.read_run()
 
@@ -213,16 +233,17 @@ def _ended(run: Run) -> Iterator[None]:
         yield
     except (ErrorRateError, ReduceError, ValidationError):
         if run.output.folder.exists(RUN):
-            _write_end(run.output)
+            _write_end(run)
         raise
-    _write_end(run.output)
+    _write_end(run)
 
 
-def _write_end(output: Output) -> None:
-    record = output.read_run()
+def _write_end(run: Run) -> None:
+    record = run.output.read_run()
     if "finished" not in record:  # else it is of a run before this one
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        output.write_run(record | {"finished": finished})
+        run.check_lock()
+        run.output.write_run(record | {"finished": finished})
 
 
 # Before Spark
@@ -375,8 +396,12 @@ def _session(run: Run) -> SparkSession:
 # The stages
 
 
-def _featurize(run: Run, planned: Plan, lock: Lock, *, reduce: bool) -> None:
-    """Write ``features/``, ``rejected/`` and ``run.json``."""
+def _featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
+    """Write ``features/``, ``rejected/`` and ``run.json``.
+
+    A result with too many rejected photos takes the place of none that is there; where there is
+    none, it shows what was rejected.
+    """
     started = datetime.now(UTC)
     config, output, model = run.config, run.output, planned.model
     spark = _session(run)
@@ -399,7 +424,9 @@ def _featurize(run: Run, planned: Plan, lock: Lock, *, reduce: bool) -> None:
                 [(batch.n_photos, batch.spent) for batch in ours],
                 wall_s=run.seconds["featurize"], cores=spark.sparkContext.defaultParallelism,
             )  # fmt: skip
-        lock.check()
+        if output.folder.exists(RUN):
+            check_error_rate(output.root, config, listing.photos, known, replaces=True)
+        run.check_lock()
         if state.record is None or found.changes:
             publish_features(
                 spark, output, found, record, added=state.record is not None,
@@ -409,7 +436,7 @@ def _featurize(run: Run, planned: Plan, lock: Lock, *, reduce: bool) -> None:
             record = _carry_over(state.record, record)
             output.clear_journal()
     _save(run, record)
-    check_error_rate(output.root, config, record["counts"], known)
+    check_error_rate(output.root, config, listing.photos, known, replaces=False)
 
 
 def _listing(run: Run, spark: SparkSession, planned: Plan, *, reduce: bool) -> Listing:
@@ -443,10 +470,10 @@ def _compute(run: Run, spark: SparkSession, planned: Plan, listing: Listing, sta
     """
     contract, markers, n_todo = planned.model.contract, state.markers, []
     if not markers:
-        drop_attempts(run.output)
+        run.output.clear_journal()
     start = {
         "source": listing.source, "contract_hash": contract.hash, "contract": contract.as_dict(),
-        "fresh": state.record is None,
+        "fresh": state.record is None, "overwrite": run.config.overwrite,
     }  # fmt: skip
     for number in range(1, ROUNDS + 1):
         attempt = start_attempt(run.output, start, markers)
@@ -494,6 +521,15 @@ def _commit(
             images, attempt, model=planned.model, commit_every=config.commit_every,
             micro_batch=config.micro_batch, decoding=decoding,
         )  # fmt: skip
+        if config.reader == "spark":
+            commit_unread(_without_batch(run.output, work.todo, attempt), attempt)
+
+
+def _without_batch(output: Output, photos: pa.Table, attempt: Attempt) -> pa.Table:
+    """Return the photos that an attempt has committed no row of: Spark's reader left them out."""
+    batches = attempt.read(attempt.own_markers())
+    done = read_known(output.folder, sources_of({}, batches)).rows["path"]
+    return photos.filter(pa.array(~photos["path"].to_pandas().isin(done)))
 
 
 def _carry_over(old: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
@@ -547,9 +583,10 @@ def _reduce(run: Run) -> None:
         record["config"] |= {name: getattr(config, name) for name in REDUCE_OPTIONS}
         record["command"] = command_line(record["source"], output, Config(**record["config"]))
         names = [*(part.name for part in parts), *written]
+        run.check_lock()
         output.publish(
             record, add=[(f"{STAGED}/{name}", name) for name in names],
-            remove=output.derived_files(),
+            remove=output.derived_files(), attempts=False,
         )  # fmt: skip
     _save(run, record)
 
@@ -588,6 +625,7 @@ def _report(run: Run) -> None:
     record = run.output.read_run()
     record["seconds"] = record.get("seconds", {}) | run.seconds
     spark = _session(run)
+    run.check_lock()
     with run.stage("report"):
         write_report(spark, run.output, record)
     _save(run, record)
@@ -595,4 +633,5 @@ def _report(run: Run) -> None:
 
 def _save(run: Run, record: dict[str, Any]) -> None:
     record["seconds"] = record.get("seconds", {}) | run.seconds
+    run.check_lock()
     run.output.write_run(record)

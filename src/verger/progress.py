@@ -39,6 +39,7 @@ _TITLES = {
     "list": "Listing photos",
     "load model": "Loading the model",
     "start Spark": "Starting Spark",
+    "lock": "Looking who has OUT",
     "featurize": "Computing features",
     "write": "Writing tables",
     "validate": "Checking every count",

@@ -66,7 +66,7 @@ def publish_features(
     old = found.removed if added else _own_parts(output)
     # The sums over files that stay are good for those that come.
     stale = [name for name in output.derived_files() if not added or name != MOMENTS_NPZ]
-    output.publish(record, add=moves, remove=[*stale, *old])
+    output.publish(record, add=moves, remove=[*stale, *old], attempts=True)
 
 
 def _own_parts(output: Output) -> list[str]:

@@ -68,9 +68,9 @@ def find_state(output: Output, root: str, contract: FeatureContract, *, overwrit
 
 
 def _begin_anew(output: Output, root: str, contract: FeatureContract) -> State:
-    """Begin with nothing, or with what a killed run that began anew has committed."""
+    """Begin with nothing, or with what a killed ``--overwrite`` has committed."""
     unfinished = latest_attempt(output)
-    if unfinished is None or not unfinished.start["fresh"]:
+    if unfinished is None or not unfinished.start["overwrite"]:
         return State(None, [])
     same = _is_same(unfinished.start, root, contract)
     return State(None, unfinished.markers() if same else [])
@@ -85,7 +85,8 @@ def _was_killed_later(output: Output, root: str, contract: FeatureContract) -> b
         record = output.read_run()
     except VergerError:
         return False
-    return "finished" not in record and _is_same(record, root, contract)
+    begun_anew = record["config"]["overwrite"] and "finished" not in record
+    return begun_anew and _is_same(record, root, contract)
 
 
 def _is_same(held: dict[str, Any], root: str, contract: FeatureContract) -> bool:

@@ -24,7 +24,7 @@ from pyarrow import fs
 from verger.config import IMAGE_SUFFIXES, check_label_rule
 from verger.errors import EmptySourceError, SourceError, SourceNotFoundError
 from verger.schema import IMAGES, arrow_schema
-from verger.storage import filesystem_of, normalize_source
+from verger.storage import MAX_FILE_BYTES, filesystem_of, normalize_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -416,11 +416,15 @@ def _read_binary_files(
     """Let Spark read the photos of a listing; all that is known of them is the listing's."""
     from pyspark.sql import functions as F
 
-    options = {"recursiveFileLookup": str(listing.recursive).lower()}
+    options = {
+        "recursiveFileLookup": str(listing.recursive).lower(), "ignoreMissingFiles": "true",
+    }  # fmt: skip
     pattern = hadoop_glob(glob)
     if pattern:
         options["pathGlobFilter"] = pattern
-    files = _binary_files(spark, listing.source, **options).select("path", "content")
+    files = _binary_files(spark, listing.source, **options)
+    # Spark looks at the size before it reads.
+    files = files.where(F.col("length") <= MAX_FILE_BYTES).select("path", "content")
     images = files.join(F.broadcast(_listing_frame(spark, listing.photos)), "path")
     if partitions is not None:
         images = images.repartition(partitions)
@@ -446,4 +450,4 @@ def hadoop_glob(glob: tuple[str, ...]) -> str | None:
 def hadoop_path(path: str) -> str:
     """Return a stored path as Spark must be told it: Hadoop reads globs in paths."""
     escaped = re.sub(r"([\\{}\[\]*?,])", r"\\\1", path)
-    return "file://" + escaped if path.startswith("/") else escaped
+    return "file://" + escaped if path.startswith("/") else re.sub("^s3:", "s3a:", escaped)

@@ -89,7 +89,8 @@ def _s3(bucket: str) -> fs.FileSystem:
     return fs.S3FileSystem(
         endpoint_override=endpoint, region=region,
         connect_timeout=CONNECT_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S,
-        # A small file is one request, not three; a killed writer leaves no upload unfinished.
+        # A small file is one request, not three, and a killed writer leaves no upload unfinished
+        # (of a large one it may; see docs/guarantees.md).
         allow_delayed_open=True,
     )  # fmt: skip
 
@@ -122,6 +123,16 @@ class Unread:
     detail: str
 
 
+WAS_THERE = "it was there when the source was listed"
+
+
+def too_large(length: int | None) -> Unread | None:
+    """Return why a file of this size is not read, or None."""
+    if length is None or length <= MAX_FILE_BYTES:
+        return None
+    return Unread(Reason.TOO_MANY_PIXELS, f"{length} bytes is more than {MAX_FILE_BYTES}")
+
+
 def read_photo(path: str, length: int | None = None) -> bytes | Unread:
     """Read one file, trying again where that may help.
 
@@ -132,14 +143,13 @@ def read_photo(path: str, length: int | None = None) -> bytes | Unread:
         Its size in bytes when it was listed: a photo of another size is being changed, and what
         the tables say of it would not be true.
     """
-    if length is not None and length > MAX_FILE_BYTES:
-        detail = f"{length} bytes is more than {MAX_FILE_BYTES}"
-        return Unread(Reason.TOO_MANY_PIXELS, detail)
+    if unread := too_large(length):
+        return unread
     for attempt in range(1, READ_ATTEMPTS + 1):
         try:
             content = _read_bytes(path)
         except FileNotFoundError:
-            return Unread(Reason.VANISHED, "it was there when the source was listed")
+            return Unread(Reason.VANISHED, WAS_THERE)
         except (OSError, pa.ArrowInvalid) as err:  # ArrowInvalid: a key that S3 has but Arrow not
             if isinstance(err, PermissionError) or "ACCESS_DENIED" in str(err):
                 return Unread(Reason.PERMISSION, getattr(err, "strerror", None) or str(err))
@@ -234,7 +244,15 @@ class Folder:
         return self.root.startswith("/")
 
     def address(self, name: str) -> str:
-        """Return the stored path of a file."""
+        """Return the stored path of a file.
+
+        Raises
+        ------
+        OutputError
+            If the name leads out of the folder: names come from files that others may have written.
+        """
+        if name.startswith("/") or ".." in name.split("/"):
+            raise OutputError(f"{self.root}: {name!r} is no name of a file in it")
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
     def _inner(self, name: str) -> tuple[fs.FileSystem, str]:
@@ -305,7 +323,10 @@ class Folder:
                 return False
             self.write(name, content)
             time.sleep(_SETTLE_S)
-            return self.read(name) == content
+            try:
+                return self.read(name) == content
+            except FileNotFoundError:
+                return False
         path = Path(self.address(name))
         part = _part_of(path)
         try:
@@ -315,6 +336,10 @@ class Folder:
                 path.hardlink_to(part)
             except (FileExistsError, FileNotFoundError):  # whoever has the lock has swept
                 return False
+            except OSError as err:
+                if err.errno not in _NO_LINKS:
+                    raise
+                return _create_without_link(path, content)
             finally:
                 part.unlink(missing_ok=True)
         except OSError as err:
@@ -334,6 +359,7 @@ class Folder:
             if self.is_local:
                 Path(place).parent.mkdir(parents=True, exist_ok=True)
                 Path(inner).replace(place)
+                _sync_folder(Path(place).parent)
             else:
                 filesystem.copy_file(inner, place)
                 filesystem.delete_file(inner)
@@ -402,12 +428,14 @@ class Folder:
     def sweep(self, below: str = "") -> None:
         """Remove what a killed process has left half written in a local folder."""
         if self.is_local:
-            for part in Path(self.address(below)).glob(f".*{_PART}"):
+            for part in Path(self.address(below)).glob(f".*.{'[0-9a-f]' * 8}{_PART}"):
                 with suppress(OSError):
                     part.unlink()
 
 
 _PART = ".part"
+#: What file systems without hard links say: exFAT, some network and user-space ones.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 #: How long two that write the same object at once wait before they look who was last.
 _SETTLE_S = 1.0
 
@@ -430,6 +458,16 @@ def _write_local(path: Path, content: bytes) -> None:
             part.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def _create_without_link(path: Path, content: bytes) -> bool:
+    """Write a file that must be new; who reads it at this moment may see a part of it."""
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

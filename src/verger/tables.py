@@ -137,7 +137,7 @@ def read_part(folder: Folder, name: str, columns: Sequence[str] | None = None) -
     try:
         with folder.open(name) as file, pq.ParquetFile(file) as parquet:
             return parquet.read(columns=columns)
-    except (OSError, pa.ArrowException) as err:
+    except (OSError, ValueError, pa.ArrowException) as err:
         raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
 
 
@@ -148,7 +148,7 @@ def iter_part(
     try:
         with folder.open(name) as file, pq.ParquetFile(file) as parquet:
             yield from parquet.iter_batches(rows, columns=list(columns), use_threads=False)
-    except (OSError, pa.ArrowException) as err:
+    except (OSError, ValueError, pa.ArrowException) as err:
         raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
 
 

@@ -150,7 +150,7 @@ def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
             return found | counts | {
                 "types": _as_text(types), "contract": contract_in(file.metadata),
             }  # fmt: skip
-    except (OSError, pa.ArrowException) as err:
+    except (OSError, ValueError, pa.ArrowException) as err:
         return found | {"problem": f"cannot be read: {err}"}
 
 
@@ -163,12 +163,16 @@ def _types(table: str) -> str:
 
 
 def _count_vectors(file: pq.ParquetFile, dimension: int) -> dict[str, int]:
-    """Count rows, null vectors, wrong dimensions and values that are no finite numbers."""
+    """Count rows, null vectors, wrong dimensions and values that are no finite numbers.
+
+    Every column is read, so that a damaged one is found here, where it is a finding.
+    """
     column = next((name for name in VECTORS if name in file.schema_arrow.names), None)
     nulls = wrong = not_finite = 0
-    if column is not None:
-        for batch in file.iter_batches(columns=[column], use_threads=False):
-            vectors = batch.column(0)
+    for batch in file.iter_batches(use_threads=False):
+        batch.validate(full=True)
+        if column is not None:
+            vectors = batch.column(column)
             lengths = pc.list_value_length(vectors).drop_null().to_numpy()
             values = vectors.flatten()
             finite = np.isfinite(values.drop_null().to_numpy()).sum()

@@ -80,13 +80,13 @@ def _kill_after_a_batch(source: Path, out: Path) -> int:
     ]  # fmt: skip
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     try:
-        while len(list(out.glob(f"{JOURNAL}/0001/*.json"))) < 3:
+        while len(list(out.glob(f"{JOURNAL}/0001-*/*.json"))) < 3:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.02)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return len(list(out.glob(f"{JOURNAL}/0001/0*.json")))
+    return len(list(out.glob(f"{JOURNAL}/0001-*/0*.json")))
 
 
 def test_a_killed_run_pays_only_for_what_it_had_not_committed(
@@ -350,7 +350,60 @@ def test_overwrite_that_was_killed_after_it_published_goes_on(
     assert counted == [30, 30]
 
 
+def test_overwrite_is_asked_for_or_not(
+    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    counted: list[int],
+) -> None:  # fmt: skip
+    """After a killed run that was to add, --overwrite begins anew all the same."""
+    out = tmp_path / "another"
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "_reduce", die)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(str(source), out, CONFIG)
+    pipeline.run(str(source), out, dataclasses.replace(CONFIG, overwrite=True))
+    assert counted == [30, 30]
+
+
 # Too many rejected
+
+
+def test_a_result_is_not_replaced_by_rejected_photos(
+    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos that have all become unreadable leave the rows that they had, and are kept aside."""
+    out = tmp_path / "out"
+    pipeline.run(str(source), out, CONFIG)
+    before = {p: p.read_bytes() for p in out.rglob("*.parquet")}
+    for photo in source.rglob("*.jpg"):
+        photo.write_text("no photo")
+    monkeypatch.setattr("verger.overseer._LOOK_S", 60)  # the job ends before anybody looks
+    with pytest.raises(ErrorRateError, match=r"30 of 30 photos.* is as it was"):
+        pipeline.run_featurize(str(source), out, CONFIG)
+    assert {p: p.read_bytes() for p in before} == before
+    found = pipeline.run_featurize(str(source), out, LENIENT)
+    assert (found["counts"]["rejected"], found["counts"]["computed"]) == (30, 0)
+
+
+def test_a_photo_that_spark_does_not_find_any_more_is_rejected(
+    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --reader spark too: it has vanished since the listing, and is in the ledger."""
+    gone = min(source.rglob("*.jpg"))
+    real = pipeline.read_images
+
+    def read_images(*arguments: Any, **options: Any) -> Any:
+        gone.unlink()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "read_images", read_images)
+    config = dataclasses.replace(LENIENT, reader="spark")
+    found = pipeline.run_featurize(str(source), tmp_path / "out", config)
+    assert found["counts"]["reasons"] == {"vanished before reading": 1}
+    assert list(rows(tmp_path / "out", "rejected")) == [str(gone)]
 
 
 def test_too_many_rejected_photos_stop_the_run_early_and_nothing_is_lost(

@@ -102,6 +102,16 @@ def test_a_flipped_bit(spark: SparkSession, result: Path) -> None:
     assert any("has the bytes that were written" in line for line in broken(spark, result))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.97, 0.99, 0.999])
+def test_a_flipped_bit_anywhere(spark: SparkSession, result: Path, share: float) -> None:
+    """In a header, a page of paths or the footer, too: a check fails, and the others are made."""
+    file = part(result)
+    content = bytearray(file.read_bytes())
+    content[int(len(content) * share)] ^= 0x10
+    file.write_bytes(content)
+    assert any("has the bytes that were written" in line for line in broken(spark, result))
+
+
 def test_a_file_cut_short(spark: SparkSession, result: Path) -> None:
     file = part(result)
     file.write_bytes(file.read_bytes()[:-100])

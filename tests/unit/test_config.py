@@ -269,7 +269,9 @@ def test_the_cache_is_where_the_environment_says(
     [
         "spark.hadoop.fs.s3a.secret.key", "spark.hadoop.fs.s3a.access.key",
         "spark.hadoop.fs.s3a.session.token", "spark.ssl.keyStorePassword",
-        "spark.hadoop.fs.s3a.aws.credentials.x",
+        "spark.hadoop.fs.s3a.aws.credentials.x", "spark.hadoop.fs.s3a.encryption.key",
+        "spark.hadoop.fs.azure.account.key.orchard", "spark.hadoop.fs.azure.sas.fixed.token.x",
+        "spark.hadoop.fs.azure.sas.orchard.x", "spark.hadoop.fs.gs.auth.account.private.key",
     ],
 )  # fmt: skip
 def test_secrets_of_spark_are_used_and_never_written_down(key: str) -> None:
@@ -280,3 +282,9 @@ def test_secrets_of_spark_are_used_and_never_written_down(key: str) -> None:
     assert "hunter2" not in written
     assert "(hidden)" in written
     assert "4g" in written
+
+
+def test_a_secret_within_a_value_is_never_written_down() -> None:
+    """Java's options may hold one."""
+    config = Config(conf={"spark.driver.extraJavaOptions": "-Daws.secretKey=hunter2"})
+    assert "hunter2" not in str(config.as_dict())

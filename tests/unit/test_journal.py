@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,12 @@ from verger.errors import BusyError, OutputError
 from verger.journal import BatchWriter, Lock, latest_attempt, locked, start_attempt
 from verger.output import JOURNAL, LOCK, Output
 from verger.schema import OUTCOMES, arrow_schema
+from verger.storage import Folder
 from verger.tables import read_part
 
-START = {"source": "/photos", "contract_hash": "f00d", "contract": {}, "fresh": True}
+START = {
+    "source": "/photos", "contract_hash": "f00d", "contract": {}, "fresh": True, "overwrite": False,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def test_a_batch_without_its_marker_is_none(out: Output) -> None:
     """Killed between the files and the marker, nothing is committed."""
     attempt = start_attempt(out, START, [])
     BatchWriter.of(attempt).commit("000001-00000", outcomes("a"), Clock())
-    (marker,) = Path(out.root).glob(f"{JOURNAL}/0001/000001*.json")
+    (marker,) = Path(out.root).glob(f"{JOURNAL}/{attempt.name}/000001*.json")
     marker.unlink()
     assert attempt.batches() == []
     assert BatchWriter.of(attempt).committed_keys() == set()
@@ -82,9 +87,52 @@ def test_an_attempt_takes_over_what_was_committed_before_it_and_nothing_later(ou
     BatchWriter.of(second).commit("000001-00000", outcomes("b"), Clock())
     latest = latest_attempt(out)
     assert latest is not None
-    assert latest.name == "0002"
+    assert latest.name == second.name
+    assert latest.name.startswith("0002-")
     tables = [read_part(out.folder, b.features.name) for b in latest.batches() if b.features]
     assert [t["path"].to_pylist() for t in tables] == [["a"], ["b"]]
+
+
+def test_no_attempt_has_the_name_of_one_before_it(out: Output) -> None:
+    """A task of a dead run writes where nobody reads, though all attempts were forgotten since."""
+    first = start_attempt(out, START, [])
+    out.clear_journal()
+    second = start_attempt(out, START, [])
+    BatchWriter.of(first).commit("000001-00000", outcomes("late"), Clock())
+    assert second.batches() == []
+    assert BatchWriter.of(second).committed_keys() == set()
+    assert latest_attempt(out) == second
+
+
+def test_forgetting_attempts_can_be_interrupted(
+    out: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left never names a batch that is gone."""
+    first = start_attempt(out, START, [])
+    BatchWriter.of(first).commit("000001-00000", outcomes("a"), Clock())
+    start_attempt(out, START, first.markers())
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(Folder, "remove_tree", die)
+            with pytest.raises(KeyboardInterrupt):
+                out.clear_journal()
+        latest = latest_attempt(out)
+        assert latest is None or latest.batches()
+
+
+def test_other_results_leave_what_is_committed(out: Output) -> None:
+    """A PCA that is published while a run is unfinished takes none of its batches."""
+    attempt = start_attempt(out, START, [])
+    BatchWriter.of(attempt).commit("000001-00000", outcomes("a"), Clock())
+    out.publish({}, add=[], remove=[], attempts=False)
+    assert len(attempt.batches()) == 1
+    assert latest_attempt(out) == attempt
+    out.publish({}, add=[], remove=[], attempts=True)
+    assert latest_attempt(out) is None
 
 
 def test_a_batch_of_rejected_photos_alone(out: Output) -> None:
@@ -99,7 +147,7 @@ def test_a_batch_of_rejected_photos_alone(out: Output) -> None:
 def test_a_damaged_marker_is_told_with_what_to_do(out: Output) -> None:
     """A marker that is no JSON stops the run: what it stood for is not known."""
     attempt = start_attempt(out, START, [])
-    out.folder.write(f"{JOURNAL}/0001/000001-00000-x.json", b"{")
+    out.folder.write(f"{JOURNAL}/{attempt.name}/000001-00000-x.json", b"{")
     with pytest.raises(OutputError, match=r"cannot be read: .*delete the folder \.journal"):
         attempt.batches()
 
@@ -174,6 +222,12 @@ def test_of_another_machine_only_the_heart_is_seen(
     elsewhere = held | {"place": "another machine", "host": "another"}
     out.folder.write(LOCK, json.dumps(elsewhere).encode())
     said: list[str] = []
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        said.append("waiting")
+        yield
+
     done = threading.Event()
 
     def beat() -> None:
@@ -185,10 +239,10 @@ def test_of_another_machine_only_the_heart_is_seen(
     heart = threading.Thread(target=beat)
     heart.start()
     with pytest.raises(BusyError, match="on another since"):
-        Lock(out).acquire(said.append)
+        Lock(out).acquire(waiting)
     done.set()
     heart.join()
-    assert said == ["OUT is locked by another; looking whether that run is alive"]
+    assert said == ["waiting"]
     with locked(out):
         pass
 
@@ -206,6 +260,30 @@ def test_a_heart_beats_and_finds_that_the_lock_was_taken(
         with pytest.raises(BusyError, match="another run has taken it over"):
             lock.check()
     assert json.loads(out.folder.read(LOCK))["id"] == "somebody else"
+
+
+def test_a_heart_finds_that_the_lock_is_gone(out: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that slept while another had OUT and ended does not get it back."""
+    monkeypatch.setattr(journal, "BEAT_S", 0.02)
+    with locked(out) as lock:
+        out.folder.remove(LOCK)
+        lock._heart.join(5)
+        out.folder.write(LOCK, lock._content())
+        with pytest.raises(BusyError, match="another run has taken it over"):
+            lock.check()
+
+
+def test_only_the_lock_that_was_found_stale_is_removed(out: Output) -> None:
+    """Two that find one lock stale at once: the slower leaves the faster one's alone."""
+    out.folder.write(LOCK, b"{}")
+    faster = Lock(out)
+    held = json.dumps({"id": "faster"}).encode()
+    out.folder.write(LOCK, held)
+    faster._remove_stale({})
+    assert out.folder.read(LOCK) == held
+    faster._remove_stale({"id": "faster"})
+    assert not out.folder.exists(LOCK)
+    assert out.folder.files(JOURNAL) == []
 
 
 def test_a_run_that_did_nothing_leaves_nothing(out: Output) -> None:

@@ -245,7 +245,8 @@ def publish(out: Output, remove: tuple[str, ...] = (), **files: str) -> None:
     """Stage files and publish them."""
     names = [name.replace("__", "/") for name in files]
     fill(root(out) / STAGED, **files)
-    out.publish(RECORD, add=[(f"{STAGED}/{name}", name) for name in names], remove=remove)
+    out.publish(RECORD, add=[(f"{STAGED}/{name}", name) for name in names], remove=remove,
+                attempts=True)  # fmt: skip
 
 
 def test_publish_adds_what_is_new_and_removes_what_is_old(out: Output) -> None:
@@ -299,6 +300,20 @@ def test_publishing_is_finished_by_whoever_is_next(
     assert not any("old" in name for name in found)
     assert json.loads(found["run.json"] or "") == RECORD
     assert not out.finish_publishing()
+
+
+@pytest.mark.parametrize("name", ["../victim", "/victim", "features/../../victim"])
+@pytest.mark.parametrize("how", ["remove", "add"])
+def test_no_name_leads_out_of_the_folder(out: Output, name: str, how: str) -> None:
+    """An announcement that somebody else has written touches nothing outside OUT."""
+    victim = fill(root(out).parent, victim="mine") / "victim"
+    fill(root(out), new="2")
+    intent = {"record": RECORD, "add": [], "remove": [], "attempts": True}
+    intent[how] = [name if how == "remove" else ["new", name]]
+    out.folder.write(PUBLISH, json.dumps(intent).encode())
+    with pytest.raises(OutputError, match="is no name of a file in it"):
+        out.finish_publishing()
+    assert victim.read_text() == "mine"
 
 
 def test_what_links_point_to_is_never_removed(out: Output) -> None:

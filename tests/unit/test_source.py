@@ -469,7 +469,7 @@ def test_hadoop_takes_several_patterns_as_one() -> None:
         ("/data/a b/50%/#+", "file:///data/a b/50%/#+"),
         ("/data/{a,b}[c]*?", r"file:///data/\{a\,b\}\[c\]\*\?"),
         ("/data/back\\slash", "file:///data/back\\\\slash"),
-        ("s3://bucket/a*", r"s3://bucket/a\*"),
+        ("s3://bucket/a*", r"s3a://bucket/a\*"),
         ("hdfs://node/photos/", "hdfs://node/photos/"),
     ],
 )

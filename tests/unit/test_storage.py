@@ -427,12 +427,35 @@ def test_a_file_is_created_once(tmp_path: Path) -> None:
     assert [e.name for e in folder.files(recursive=True)] == ["a/lock"]
 
 
+def test_a_file_is_created_once_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on exFAT, and on some network file systems."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    test_a_file_is_created_once(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/../../x", "/x"])
+def test_no_name_leads_out_of_a_folder(tmp_path: Path, name: str) -> None:
+    """Names may come from files that somebody else has written."""
+    folder = Folder(str(tmp_path))
+    for use in (folder.read, folder.remove, folder.remove_tree, folder.files, folder.address):
+        with pytest.raises(OutputError, match="is no name of a file in it"):
+            use(name)
+
+
 def test_what_a_killed_process_left_half_written_is_swept(tmp_path: Path) -> None:
     """Only Verger's own half files go."""
-    for name in (".run.json.0123abcd.part", ".hidden", "photo.part"):
+    for name in (".run.json.0123abcd.part", ".hidden", "photo.part", ".mine.part"):
         (tmp_path / name).touch()
     Folder(str(tmp_path)).sweep()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "photo.part"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".hidden", ".mine.part", "photo.part",
+    ]  # fmt: skip
 
 
 # S3
