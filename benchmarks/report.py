@@ -64,16 +64,19 @@ class Runs:
         return {number: run[name] for number, run in runs.items() if run[name] is not None}
 
     def steady(self, key: str, n: int, more: int) -> dict[int, float]:
-        """Return images/s between two sizes by round; of the limit, those of its own clock."""
+        """Return images/s between two sizes by round; of the limit, those of its own clock.
+
+        Nothing where more photos took less time in any round: dropping such rounds alone would
+        flatter.
+        """
         inner = self.values(key, more, "inner_seconds")
         if inner:
             return {number: more / seconds for number, seconds in inner.items()}
         short, long = self.values(key, n), self.values(key, more)
-        return {
-            number: (more - n) / (long[number] - short[number])
-            for number in short.keys() & long.keys()
-            if long[number] > short[number]
-        }
+        longer = {number: long[number] - short[number] for number in short.keys() & long.keys()}
+        if min(longer.values(), default=0) <= 0:
+            return {}
+        return {number: (more - n) / seconds for number, seconds in longer.items()}
 
 
 def ratios(above: dict[int, float], below: dict[int, float]) -> list[float]:
@@ -256,7 +259,7 @@ def page(runs: Runs, results: dict[str, Any]) -> list[str]:
         "# Speed",
         "",
         f"{results['photos'].capitalize()} photos, {results['model']['name']}, all ways side by "
-        f"side in one go; rounds: {rounds or 'none'} photos. Medians, with the least and the "
+        f"side and in turns; rounds: {rounds or 'none'} photos. Medians, with the least and the "
         "greatest in brackets. A ratio is taken within each round, of the notebook to `verger run` "
         "and of all others to `verger featurize`. Only ratios carry over to another machine.",
         "",
@@ -307,7 +310,8 @@ def n_rounds(runs: Runs, n: int) -> int:
 STEADY_NOTE = (
     "Photos more, divided by seconds more, between two whole processes of one round: starting up "
     "cancels out, and no way measures itself. The limits have a clock of their own, which leaves "
-    "out the start and the writing. Of the notebook and of `verger run` the PCA is in it."
+    "out the start and the writing. Of the notebook and of `verger run` the PCA is in it. A dash: "
+    "not measured, or more photos took less time in some round, and the machine was not quiet."
 )
 
 HOW = (
