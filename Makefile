@@ -40,8 +40,14 @@ test-matrix: ## Run the tests with pyspark 3.5, 4.1 and 4.3
 test-keras: ## Compare with Keras itself, live (installs TensorFlow in an environment of its own)
 	bash tests/keras.sh $(PYTHON) $(SHARED)
 
-bench: $(VENV)/.ready ## Measure PCA against Spark's own; writes benchmarks/PCA.md
-	$(BIN)/python benchmarks/pca.py
+# Hours as it is; BENCH='--sizes 300 3000 --rounds 5' is half of one. Without real photos it renders some.
+BENCH  ?= --sizes 300 3000 20622 --flat 2000 20000 60000 --rounds 3
+PHOTOS  = $(wildcard $(SHARED)/data/fruits360-test.tar)
+WEIGHTS = $(firstword $(wildcard $(SHARED)/weights/*_no_top.h5))
+
+bench: $(VENV)/.ready ## Measure speed beside other ways; writes benchmarks/RESULTS.md (BENCH='--sizes 300 3000')
+	bash benchmarks/peers/setup.sh $(PYTHON)
+	$(BIN)/python benchmarks/bench.py $(PHOTOS:%=--photos %) $(WEIGHTS:%=--weights %) $(BENCH)
 
 memory: $(VENV)/.ready ## Measure memory over large photos and many files; writes benchmarks/MEMORY.md
 	$(BIN)/python benchmarks/memory.py
