@@ -254,7 +254,7 @@ class Journal:
             names = [name.split("/") for name in self._place.files(".journal")]
         except OSError:  # it goes while it is listed
             return []
-        markers = (n for n in names if len(n) == 3 and n[1].isdigit() and n[2] != "start.json")
+        markers = (n for n in names if len(n) == 3 and n[1][:4].isdigit() and n[2] != "start.json")
         return ["/".join(n) for n in markers if n[2].endswith(".json") and n[2][0] != "."]
 
     def _read(self, name: str) -> dict:
