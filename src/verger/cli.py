@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FIELDS = {f.name: f for f in fields(Config)}
 
 _PHOTOS = ("glob", "recursive", "label_from", "reader")
-_MODEL = ("model", "weights", "weights_sha256", "micro_batch")
+_MODEL = ("model", "weights", "weights_sha256", "input_size", "micro_batch")
 _FEATURES = (
     "max_error_rate", "accept_truncated", "decode_timeout_s", "commit_every", "prune",
     "legacy_parquet",
@@ -72,6 +72,7 @@ def _option(name: str) -> Callable[..., Any]:
         "components": {"type": _Components()},
         "weights": {"metavar": "PATH"},
         "partitions": {"type": int},
+        "input_size": {"type": int},
     }
     kind = type(field.default) if isinstance(field.default, int | float) else str
     shown = "" if field.default in (None, ()) or name == "conf" else f"  [default: {field.default}]"

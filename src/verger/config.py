@@ -26,6 +26,9 @@ IMAGE_SUFFIXES = (
 #: Width of every feature vector of the built-in models.
 N_FEATURES = 1280
 
+#: Sides of the input that the built-in models are read for; MobileNetV2 was published at these.
+INPUT_SIZES = (224, 192, 160, 128, 96)
+
 #: Most pixels (width x height) that a photo may have before it is decoded at all.
 MAX_PIXELS = 200_000_000
 
@@ -80,6 +83,11 @@ class Config:
         None, "File of the model's weights, instead of the published ones."
     )
     weights_sha256: str | None = _option(None, "Refuse weights whose sha256 is another.")
+    input_size: int | None = _option(
+        None,
+        "Side of a photo before the model, in pixels: 224 by default; 192, 160, 128 or 96 are "
+        "cheaper, and give other features.",
+    )
     micro_batch: int = _option(8, "Photos per call of the model.")
     max_error_rate: float = _option(
         0.05, "Largest share of rejected photos that is still a success, 0 to 1."
@@ -133,6 +141,8 @@ class Config:
             )
         if self.partitions is not None:
             _check_at_least("partitions", self.partitions, 1)
+        if self.input_size is not None:
+            check_input_size(self.input_size)
         if not 0 <= self.max_error_rate <= 1:
             raise ConfigError(f"max_error_rate={self.max_error_rate} must be between 0 and 1")
         check_components(self.components, n_features=N_FEATURES if self.built_in_model else None)
@@ -176,6 +186,17 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def _check_at_least(name: str, value: int, bound: int) -> None:
     if value < bound:
         raise ConfigError(f"{name}={value} must be at least {bound}")
+
+
+def check_input_size(value: int) -> None:
+    """Refuse a size that the built-in models are not read for.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if value not in INPUT_SIZES:
+        raise ConfigError(f"input_size={value} must be one of {', '.join(map(str, INPUT_SIZES))}")
 
 
 def check_components(value: int | float, *, n_features: int | None = None) -> None:
@@ -271,7 +292,8 @@ def _known_key(key: str, path: Path) -> str:
 
 _ACCEPTED: dict[str, tuple[type, ...]] = {
     "glob": (str, list), "recursive": (bool,), "label_from": (str,), "reader": (str,),
-    "model": (str,), "weights": (str,), "weights_sha256": (str,), "micro_batch": (int,),
+    "model": (str,), "weights": (str,), "weights_sha256": (str,), "input_size": (int,),
+    "micro_batch": (int,),
     "max_error_rate": (float, int), "accept_truncated": (bool,),
     "decode_timeout_s": (float, int), "commit_every": (int,), "prune": (bool,),
     "partitions": (int,), "components": (int, float), "standardize": (bool,), "center": (bool,),

@@ -323,6 +323,7 @@ def _load_model(config: Config, on_progress: OnProgress | None = None) -> Model:
         config.model,
         weights=config.weights,
         weights_sha256=config.weights_sha256,
+        input_size=config.input_size,
         on_progress=on_progress,
     )
 

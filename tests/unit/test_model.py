@@ -112,6 +112,37 @@ def test_weights_of_an_onnx_model_are_refused(tmp_path: Path) -> None:
         load_model(str(path), weights=tmp_path / "none.h5")
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_lite0"])
+@pytest.mark.parametrize("size", [192, 160, 128, 96])
+def test_a_smaller_input_is_another_contract(name: str, size: int, random_weights: Path) -> None:
+    """The same weights on smaller photos: features of the same length, and of their own."""
+    weights = random_weights if name == "mobilenet_v2" else None
+    whole, smaller = (load_model(name, weights=weights, input_size=s) for s in (None, size))
+    assert smaller.contract == dataclasses.replace(whole.contract, input_size=size)
+    assert smaller.contract.hash != whole.contract.hash
+    assert smaller.published == whole.published
+    photo = jpeg(1, (300, 200))
+    features = smaller.predict(photo)
+    assert features.shape == (1280,)
+    assert not np.allclose(features, whole.predict(photo), atol=1e-3)
+
+
+def test_the_models_own_size_is_the_default(random_weights: Path, random_model: Model) -> None:
+    """Asked for by its number it is the same contract."""
+    asked = load_model("mobilenet_v2", weights=random_weights, input_size=224)
+    assert asked.contract == random_model.contract
+
+
+@pytest.mark.parametrize("size", [0, -224, 100, 256])
+def test_no_other_size_is_taken(size: int, tmp_path: Path) -> None:
+    """A size that no weights were published for is refused; so is any for a model of one's own."""
+    with pytest.raises(ConfigError, match=rf"input_size={size} must be one of 224, 192, 160"):
+        load_model("mobilenet_v2", input_size=size)
+    (tmp_path / "own.onnx").touch()
+    with pytest.raises(ConfigError, match="has a size of its own"):
+        load_model(str(tmp_path / "own.onnx"), input_size=size)
+
+
 def test_wrong_sum_of_weights_is_refused(random_weights: Path) -> None:
     """Weights with another sha256 than asked for are refused with both sums."""
     with pytest.raises(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from verger.config import check_input_size
 from verger.contract import FeatureContract
 from verger.errors import (
     ConfigError,
@@ -282,6 +283,7 @@ def load_model(
     *,
     weights: str | Path | None = None,
     weights_sha256: str | None = None,
+    input_size: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Model:
     """Load a model on the driver.
@@ -295,6 +297,9 @@ def load_model(
         File of weights instead of the published ones.
     weights_sha256 : str, optional
         Refuse weights whose sha256 is another.
+    input_size : int, optional
+        One of :data:`verger.config.INPUT_SIZES`: the side in pixels that photos are resized to,
+        for features that are cheaper and others. By default the model's own.
     on_progress : callable, optional
         Told (bytes so far, bytes in all) while weights are downloaded.
 
@@ -314,20 +319,34 @@ def load_model(
     if name.lower().endswith(".onnx"):
         if weights is not None:
             raise ConfigError(f"weights={str(weights)!r}: model={name!r} has its weights inside")
+        if input_size is not None:
+            raise ConfigError(f"input_size={input_size}: model={name!r} has a size of its own")
         return _load_custom(Path(name), weights_sha256)
+    if input_size is not None:
+        check_input_size(input_size)
     card = find_card(name)
     path = _weights_path(card, weights, on_progress)
     digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
-    graph = _writer(name)(path, size=card.input_size)
+    model = _load_built_in(card, path, digest, card.input_size)
+    if input_size in (None, card.input_size):
+        return model
+    # Only at its own size is it known what the published weights compute.
+    smaller = _load_built_in(card, path, digest, input_size)
+    return replace(smaller, published=model.published)
+
+
+def _load_built_in(card: ModelCard, path: Path, digest: str, size: int) -> Model:
+    graph = _writer(card.name)(path, size=size)
     contract = FeatureContract(
-        model=name, weights_sha256=digest, graph=f"{name} {GRAPH_VERSION}",
-        input_size=card.input_size, n_features=card.n_features, mean=card.mean, std=card.std,
+        model=card.name, weights_sha256=digest, graph=f"{card.name} {GRAPH_VERSION}",
+        input_size=size, n_features=card.n_features, mean=card.mean, std=card.std,
     )  # fmt: skip
     onnx_bytes = graph.to_bytes()
     golden = _golden(contract, onnx_bytes)
     return Model(
         contract=contract, onnx=onnx_bytes, golden=golden, license=card.license,
-        published=_is_published(name, golden), weights_path=str(path), layers=tuple(graph.layers),
+        published=_is_published(card.name, golden), weights_path=str(path),
+        layers=tuple(graph.layers),
     )  # fmt: skip
 
 
