@@ -24,7 +24,7 @@ import pytest
 
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
 from verger.model import CARDS
-from verger.model import weights as weights_module
+from verger.model import download as download_module
 from verger.model.weights import WeightsSource, check_sha256, sha256_of
 
 NAME = "published.h5"
@@ -119,7 +119,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that would have been waited."""
     waited: list[float] = []
     # The name in that module alone: other threads of this process sleep too.
-    monkeypatch.setattr(weights_module, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(download_module, "time", SimpleNamespace(sleep=waited.append))
     return waited
 
 

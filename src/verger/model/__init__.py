@@ -6,6 +6,7 @@ broadcasts. ``Model.open`` runs where the photos are, once a process.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,11 +29,12 @@ from verger.errors import (
     WeightsError,
     WeightsNotFoundError,
 )
+from verger.model.layer import Graph, Layer, cached_graph
 from verger.model.weights import OnProgress, WeightsSource, check_sha256, sha256_of
 from verger.preprocess import decode_photo, normalize
 
 if TYPE_CHECKING:
-    from verger.model.graph import GraphWriter, Layer
+    from verger.model.graph import GraphWriter
 
 Vector = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -336,18 +338,31 @@ def load_model(
 
 
 def _load_built_in(card: ModelCard, path: Path, digest: str, size: int) -> Model:
-    graph = _writer(card.name)(path, size=size)
+    graph = cached_graph(
+        _graph_key(card.name, digest, size), lambda: _write_graph(card, path, size)
+    )
     contract = FeatureContract(
         model=card.name, weights_sha256=digest, graph=f"{card.name} {GRAPH_VERSION}",
         input_size=size, n_features=card.n_features, mean=card.mean, std=card.std,
     )  # fmt: skip
-    onnx_bytes = graph.to_bytes()
-    golden = _golden(contract, onnx_bytes)
+    golden = _golden(contract, graph.onnx)
     return Model(
-        contract=contract, onnx=onnx_bytes, golden=golden, license=card.license,
-        published=_is_published(card.name, golden), weights_path=str(path),
-        layers=tuple(graph.layers),
+        contract=contract, onnx=graph.onnx, golden=golden, license=card.license,
+        published=_is_published(card.name, golden), weights_path=str(path), layers=graph.layers,
     )  # fmt: skip
+
+
+def _graph_key(name: str, digest: str, size: int) -> str:
+    """Name a graph by its weights, its size and the code that writes it."""
+    code = hashlib.sha256()
+    for file in ("graph.py", f"{name}.py"):
+        code.update((resources.files("verger.model") / file).read_bytes())
+    return f"{name}-{size}-{digest[:16]}-{code.hexdigest()[:12]}"
+
+
+def _write_graph(card: ModelCard, path: Path, size: int) -> Graph:
+    graph = _writer(card.name)(path, size=size)
+    return Graph(graph.to_bytes(), tuple(graph.layers))
 
 
 def find_card(name: str) -> ModelCard:

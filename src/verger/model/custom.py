@@ -22,7 +22,7 @@ from typing import Any
 import onnx
 
 from verger.errors import ConfigError, WeightsError
-from verger.model.graph import Layer
+from verger.model.layer import Layer
 
 _KEYS = {"mean", "std", "input_size", "output", "license"}
 

@@ -10,31 +10,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from verger.model.layer import Layer
+
 #: Opset and IR that onnxruntime has read since 1.15, so that older workers can run the graph.
 OPSET = 17
 IR_VERSION = 8
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One row of a model's summary, in Keras' terms.
-
-    Attributes
-    ----------
-    name, kind : str
-        For instance ``Conv1`` and ``Conv2D``.
-    shape : tuple of int
-        Output as (height, width, channels), or (n_features,).
-    n_params : int
-        Numbers that the layer holds, moving averages of BatchNorm included.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    n_params: int = 0
 
 
 @dataclass(frozen=True)

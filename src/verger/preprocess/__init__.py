@@ -25,7 +25,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from verger.config import MAX_PIXELS
 from verger.preprocess.jpeg import JPEG_MAGIC, Jpeg, is_deep_jpeg, without_cut_segment
@@ -48,12 +48,6 @@ FORMATS = (
 # Verger's bound (max_pixels) is set for each photo, and refuses; Pillow's own warns of it wherever
 # a photo is opened in this process, the notebook's cells included.
 Image.MAX_IMAGE_PIXELS = None
-# Pillow gives a PNG up for one long text or colour profile: 1 MiB of it unpacked. The bound on
-# all of its texts, 64 MiB, is bound enough.
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-# One process a core, one thread a process; and each thread takes address space, which is bounded
-# where photos are decoded apart.
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 # Held while Pillow decodes: how many pixels it takes, and whether it takes photos that were cut
 # off, are global values.
@@ -233,7 +227,18 @@ def _decode_errors(*, is_photo: bool) -> Iterator[None]:
 
 @cache
 def known_formats() -> tuple[str, ...]:
-    """Return those of :data:`FORMATS` that this process can decode; looked up once."""
+    """Return those of :data:`FORMATS` that this process can decode; looked up once.
+
+    Their plug-ins are imported and set here, and not for a JPEG.
+    """
+    from PIL import AvifImagePlugin, PngImagePlugin
+
+    # Pillow gives a PNG up for one long text or colour profile: 1 MiB of it unpacked. The bound
+    # on all of its texts, 64 MiB, is bound enough.
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+    # One process a core, one thread a process; and each thread takes address space, which is
+    # bounded where photos are decoded apart.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     try:
         import pillow_heif
 
