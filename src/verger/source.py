@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
-# What a photo costs beside its bytes, in bytes: the model takes about as long as decoding
-# 400 kB of JPEG, so that partitions cut by this cost end together.
-_COST_PER_PHOTO_BYTES = 400_000
 _PHOTOS_PER_PARTITION = (32, 256)
 
 
@@ -278,7 +275,11 @@ def count_partitions(n_photos: int, parallelism: int) -> int:
 
 
 def cut_partitions(lengths: npt.NDArray[np.int64], n_partitions: int) -> npt.NDArray[np.int64]:
-    """Cut a listing into runs of about equal cost, by count and bytes.
+    """Deal photos to partitions, so that each has the same number and about the same bytes.
+
+    The photos go round from the largest to the smallest, one to each partition a round; in every
+    round the one with the fewest bytes so far gets the largest. Counts differ by one photo at
+    most, bytes by the largest photo.
 
     Parameters
     ----------
@@ -288,12 +289,19 @@ def cut_partitions(lengths: npt.NDArray[np.int64], n_partitions: int) -> npt.NDA
     Returns
     -------
     ndarray of shape (n_photos,), int64
-        Partition of each photo, rising from 0.
+        Partition of each photo, from 0.
     """
-    cost = np.cumsum(lengths + _COST_PER_PHOTO_BYTES, dtype=np.float64)
-    middle = cost - (lengths + _COST_PER_PHOTO_BYTES) / 2
-    partition: npt.NDArray[np.int64] = (middle / cost[-1] * n_partitions).astype(np.int64)
-    return np.minimum(partition, n_partitions - 1)
+    partition = np.zeros(len(lengths), np.int64)
+    if n_partitions == 1:
+        return partition
+    held = np.zeros(n_partitions, np.int64)
+    from_largest = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(lengths), n_partitions):
+        photos = from_largest[start : start + n_partitions]
+        lightest = np.argsort(held, kind="stable")[: len(photos)]
+        partition[photos] = lightest
+        held[lightest] += lengths[photos]
+    return partition
 
 
 def read_images(

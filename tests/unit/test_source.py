@@ -37,7 +37,6 @@ ODD_NAMES = [
     "a b", "  two  spaces", "été", "50%", "%20", "a#b", "a+b", "a,b", "it's \"x\"", "🍎🍏", "تفاح",
     "new\nline", "back\\slash", "a&b=c?d", "{a,b}[c]*", "日本", "e\u0301",
 ]  # fmt: skip
-COST_PER_PHOTO_BYTES = 400_000
 
 
 def fill(folder: Path, *names: str, content: bytes = b"x") -> Path:
@@ -375,36 +374,54 @@ def lengths(values: list[int]) -> npt.NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
+def shares(values: npt.NDArray[np.int64], n: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the count and the bytes of every partition, each as a share of the mean."""
+    partition = cut_partitions(values, n)
+    count = np.bincount(partition, minlength=n)
+    size = np.bincount(partition, weights=values, minlength=n)
+    return count / count.mean(), size / size.mean()
+
+
 @settings(deadline=None)
 @given(values=sizes, n=st.integers(1, 64))
 def test_every_photo_is_in_one_partition(values: list[int], n: int) -> None:
-    """Partitions are runs of the listing, numbered from 0 to n - 1, whatever the sizes."""
+    """Partitions are numbered from 0 to n - 1, whatever the sizes."""
     partition = cut_partitions(lengths(values), n)
     assert partition.shape == (len(values),)
     assert partition.dtype == np.int64
-    assert (np.diff(partition) >= 0).all()
     assert partition.min() >= 0
     assert partition.max() < n
 
 
 @settings(deadline=None)
 @given(values=sizes, n=st.integers(1, 30))
-def test_partitions_cost_the_same(values: list[int], n: int) -> None:
-    """Where no photo costs more than a tenth of a partition, each is within 10 % of the mean."""
-    cost = lengths(values) + COST_PER_PHOTO_BYTES
-    # As many partitions as leave each at least ten times the dearest photo.
-    n = min(n, int(cost.sum() // (10 * cost.max()))) or 1
-    mean = cost.sum() / n
-    found = np.bincount(cut_partitions(lengths(values), n), weights=cost, minlength=n)
-    if cost.max() <= mean / 10 or n == 1:
-        assert np.abs(found - mean).max() <= 0.1 * mean + 1
+def test_partitions_differ_by_one_photo_and_by_the_largest(values: list[int], n: int) -> None:
+    """Whatever the sizes, counts differ by at most 1 and bytes by at most the largest photo."""
+    partition = cut_partitions(lengths(values), n)
+    assert np.ptp(np.bincount(partition, minlength=n)) <= 1
+    assert np.ptp(np.bincount(partition, weights=values, minlength=n)) <= max(values)
 
 
-def test_a_photo_costs_more_than_its_bytes() -> None:
-    """Many small photos and few large ones of the same bytes are cut by both count and bytes."""
-    values = lengths([1_000] * 400 + [400_000] * 200)
-    found = np.bincount(cut_partitions(values, 4), minlength=4)
-    assert found.tolist() == [200, 200, 100, 100]
+MIXES = {
+    "all alike": lambda rng: np.full(50_000, 5_000),
+    "phone photos": lambda rng: rng.lognormal(15, 0.4, 20_000),
+    "a heavy tail": lambda rng: rng.lognormal(9, 1.0, 50_000),
+    "tiny, then large, by folder": lambda rng: np.repeat([2_000, 900_000, 30_000], 10_000),
+    "one in a hundred is a raw": lambda rng: np.where(
+        rng.random(50_000) < 0.01, 25_000_000, 3_000_000),
+    "sorted by size": lambda rng: np.sort(rng.integers(1_000, 1_000_000, 30_000)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_partitions_are_balanced_in_count_and_in_bytes(mix: str) -> None:
+    """Real mixes of sizes, in any order, are cut to within 10 % of the mean in both."""
+    values = MIXES[mix](np.random.default_rng(7)).astype(np.int64)
+    count, size = shares(values, count_partitions(len(values), 8))
+    assert count.min() >= 0.9
+    assert count.max() <= 1.1
+    assert size.min() >= 0.9
+    assert size.max() <= 1.1
 
 
 @pytest.mark.parametrize("n_photos", [1, 2, 500])
