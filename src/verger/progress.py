@@ -41,6 +41,7 @@ _TITLES = {
     "start Spark": "Starting Spark",
     "featurize": "Computing features",
     "write": "Writing tables",
+    "pack": "Packing photos",
     "validate": "Checking every count",
     "reduce": "Fitting the PCA",
     "report": "Writing the report",
