@@ -8,6 +8,7 @@ reaches.
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
 from collections import Counter
@@ -337,9 +338,9 @@ def count_partitions(n_photos: int, parallelism: int) -> int:
 def cut_partitions(lengths: npt.NDArray[np.int64], n_partitions: int) -> npt.NDArray[np.int64]:
     """Deal photos to partitions, so that each has the same number and about the same bytes.
 
-    The photos go round from the largest to the smallest, one to each partition a round; in every
-    round the one with the fewest bytes so far gets the largest. Counts differ by one photo at
-    most, bytes by the largest photo.
+    From the largest photo to the smallest, each goes to the partition with the fewest bytes that
+    has not its full number yet: beside a huge photo come small ones. Counts differ by one photo
+    at most, bytes by the largest photo, and mostly by far less.
 
     Parameters
     ----------
@@ -351,16 +352,19 @@ def cut_partitions(lengths: npt.NDArray[np.int64], n_partitions: int) -> npt.NDA
     ndarray of shape (n_photos,), int64
         Partition of each photo, from 0.
     """
+    n_each, n_with_one_more = divmod(len(lengths), n_partitions)
     partition = np.zeros(len(lengths), np.int64)
-    if n_partitions == 1:
-        return partition
-    held = np.zeros(n_partitions, np.int64)
-    from_largest = np.argsort(-lengths, kind="stable")
-    for start in range(0, len(lengths), n_partitions):
-        photos = from_largest[start : start + n_partitions]
-        lightest = np.argsort(held, kind="stable")[: len(photos)]
-        partition[photos] = lightest
-        held[lightest] += lengths[photos]
+    counts, sizes = [0] * n_partitions, lengths.tolist()
+    lightest = [(0, number) for number in range(n_partitions)]  # a heap: (bytes, partition)
+    for photo in np.argsort(-lengths, kind="stable").tolist():
+        n_bytes, number = heapq.heappop(lightest)
+        while counts[number] == n_each and not n_with_one_more:
+            n_bytes, number = heapq.heappop(lightest)
+        n_with_one_more -= counts[number] == n_each
+        counts[number] += 1
+        partition[photo] = number
+        if counts[number] <= n_each:
+            heapq.heappush(lightest, (n_bytes + sizes[photo], number))
     return partition
 
 

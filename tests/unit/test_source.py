@@ -408,7 +408,7 @@ def test_partitions_differ_by_one_photo_and_by_the_largest(values: list[int], n:
 MIXES = {
     "all alike": lambda rng: np.full(50_000, 5_000),
     "phone photos": lambda rng: rng.lognormal(15, 0.4, 20_000),
-    "a heavy tail": lambda rng: rng.lognormal(9, 1.0, 50_000),
+    "a heavy tail": lambda rng: rng.lognormal(9, 1.2, 50_000),
     "tiny, then large, by folder": lambda rng: np.repeat([2_000, 900_000, 30_000], 10_000),
     "one in a hundred is a raw": lambda rng: np.where(
         rng.random(50_000) < 0.01, 25_000_000, 3_000_000),
