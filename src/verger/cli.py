@@ -200,6 +200,29 @@ def sample(
 
 @app.command()
 @click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@_options("glob", "recursive", "label_from", "max_error_rate", "partitions", "overwrite",
+          "master", "conf")  # fmt: skip
+@_dry_run
+def pack(source: str, target: str, as_json: bool, dry_run: bool, **_: Any) -> None:
+    """Write photos into few large Parquet files, which run and featurize read like a folder."""
+    from verger import packing
+
+    config = _config()
+    if dry_run:
+        _print_plan(packing.describe_pack(source, target, config), as_json)
+        return
+    manifest = packing.pack_photos(source, target, config, watch=_watch(config))
+    if as_json:
+        _print_json(manifest)
+        return
+    for name, text in _pack_lines(manifest):
+        click.echo(f"{name:<9} {text}")
+    click.echo(f"{'pack':<9} {target}")
+
+
+@app.command()
+@click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
 @_options(*_PHOTOS, *_MODEL, *_FEATURES, *_REDUCE, "partitions", "overwrite", *_SPARK)
 @_dry_run
@@ -442,6 +465,24 @@ def _print_summary(record: Mapping[str, Any], as_json: bool) -> None:
         click.echo(f"{name:<9} {text}")
     for notice in _warnings(record):
         click.echo(click.wrap_text(f"note: {notice}", _width(), "", "      "), err=True)
+
+
+def _pack_lines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what a pack holds, in the words of a run."""
+    counts, seconds = manifest["counts"], manifest["seconds"]
+    n = f"{counts['listed']:,} listed = {counts['packed']:,} packed"
+    lines = [("photos", f"{n} + {counts['unreadable']:,} unreadable")]
+    lines += [("", f"{n:,} unreadable: {reason}") for reason, n in counts["reasons"].items()]
+    if counts["ignored"]:
+        left_out = ", ".join(f"{n:,} {suffix}" for suffix, n in counts["ignored"].items())
+        lines.append(("", f"left out by the glob: {left_out}"))
+    size = sum(part["size"] for part in manifest["files"])
+    files = "1 file" if len(manifest["files"]) == 1 else f"{len(manifest['files']):,} files"
+    lines.append(("size", f"{size / 1e6:,.1f} MB in {files}"))
+    speed = counts["packed"] / max(seconds["pack"], 0.001)
+    lines.append(("time", f"{sum(seconds.values()):.1f} s in all; pack {seconds['pack']:.1f} s, "
+                          f"{speed:,.0f} images/s"))  # fmt: skip
+    return lines
 
 
 def _width() -> int:

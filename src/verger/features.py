@@ -21,8 +21,17 @@ from verger.errors import SchemaError
 from verger.isolate import deadline, decode_apart
 from verger.journal import Attempt, BatchWriter
 from verger.model import Model, Predictor, load_model, open_cached
+from verger.pack import read_packed
 from verger.preprocess import DecodeError, Photo, decode_photo
-from verger.schema import CONTRACT_KEY, IMAGES, OUTCOMES, Reason, arrow_schema, spark_schema
+from verger.schema import (
+    CONTRACT_KEY,
+    IMAGES,
+    OUTCOMES,
+    PACKED,
+    Reason,
+    arrow_schema,
+    spark_schema,
+)
 from verger.storage import WAS_THERE, Unread, read_ahead, too_large
 
 if TYPE_CHECKING:
@@ -210,7 +219,8 @@ def _select_images(images: DataFrame) -> DataFrame:
     missing = [name for name in IMAGES if name not in images.columns]
     if missing:
         raise SchemaError(f"images: column {missing[0]!r} is missing; it has {images.columns}")
-    return images.select(*IMAGES, *(["content"] if "content" in images.columns else []))
+    extra = [name for name in ("content", *PACKED) if name in images.columns]
+    return images.select(*IMAGES, *extra)
 
 
 def _task() -> tuple[int, int]:
@@ -254,7 +264,8 @@ def featurize_batches(
     Parameters
     ----------
     batches : iterator of pyarrow.RecordBatch
-        Columns of :data:`verger.schema.IMAGES`, and ``content`` or not.
+        Columns of :data:`verger.schema.IMAGES`, and ``content``, or those of
+        :data:`verger.schema.PACKED`, or neither.
     predictor : Predictor
     micro_batch : int
     decoding : Decoding, optional
@@ -284,7 +295,7 @@ def featurize_batches(
 def _read_rows(
     batches: Iterator[pa.RecordBatch],
 ) -> Iterator[tuple[Outcome, bytes | Unread]]:
-    """Pair every photo's row with its bytes, from the column or from the file."""
+    """Pair every photo's row with its bytes, from the column, from a pack or from the file."""
     for batch in batches:
         rows = batch.select(IMAGES).to_pylist()
         if "content" in batch.schema.names:
@@ -292,6 +303,8 @@ def _read_rows(
                 _check_length(value.as_py() or b"", row["length"])
                 for value, row in zip(batch["content"], rows, strict=True)
             )
+        elif "row_group" in batch.schema.names:
+            contents = read_packed(batch.select(["path", "length", *PACKED]).to_pylist())
         else:
             contents = read_ahead([row["path"] for row in rows], [row["length"] for row in rows])
         yield from zip(rows, contents, strict=True)

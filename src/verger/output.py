@@ -94,8 +94,7 @@ class Output:
             If it cannot be written.
         """
         self._check_apart(normalize_source(source))
-        if self.folder.is_local:
-            self._check_folder()
+        self.check_folder()
         if not self._holds_anything():
             return
         if not self.folder.exists(RUN) and not self._is_under_way():
@@ -115,7 +114,15 @@ class Output:
     def _top_names(self) -> list[str]:
         return [*self.folder.folders(), *(entry.name for entry in self.folder.files())]
 
-    def _check_folder(self) -> None:
+    def check_folder(self) -> None:
+        """Check that it can be a folder that is written to.
+
+        Raises
+        ------
+        OutputError
+        """
+        if not self.folder.is_local:
+            return
         root = Path(self.root)
         try:
             is_folder = root.is_dir()
@@ -128,8 +135,7 @@ class Output:
         self._check_writable(root)
 
     def _check_apart(self, source: str) -> None:
-        ours, photos = (_resolved(place) for place in (self.root, source))
-        if ours == photos or ours.startswith(photos + "/") or photos.startswith(ours + "/"):
+        if not lie_apart(self.root, source):
             raise ConfigError(f"OUT={self.root}: must lie outside SRC={source}, and not around it")
 
     def _holds_anything(self) -> bool:
@@ -285,6 +291,16 @@ class Output:
         if self.folder.exists(name):
             return [name]
         return [entry.name for entry in self.folder.files(name, recursive=True)]
+
+
+def lie_apart(one: str, other: str) -> bool:
+    """Whether neither of two places lies inside the other, links followed."""
+    first, second = _resolved(one), _resolved(other)
+    return (
+        first != second
+        and not first.startswith(second + "/")
+        and not second.startswith(first + "/")
+    )
 
 
 def _resolved(place: str) -> str:

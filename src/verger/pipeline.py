@@ -58,7 +58,7 @@ from verger.reduce import (
 )
 from verger.resume import State, find_state
 from verger.session import check_environment, get_session, settings_for_block
-from verger.source import Listing, list_photos, list_with_spark, read_images
+from verger.source import Listing, list_photos, list_with_spark, read_images, refuse_pack
 from verger.storage import normalize_source
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def run(
     Parameters
     ----------
     source : str
-        Folder or bucket of photos.
+        Folder, bucket or pack of photos.
     out : path
         Folder of the result, or ``s3://bucket/prefix``.
     config : Config
@@ -294,6 +294,7 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         )
     run.output.prepare(source=source, overwrite=config.overwrite)
     if config.reader != "arrow":
+        refuse_pack(source)
         return None
     with run.stage("list"):
         listing = list_photos(
@@ -341,7 +342,7 @@ def describe_plan(
         n_labels = len(listing.photos["label"].unique())
         listed = (
             f"read {len(listing.photos):,} photos ({listing.n_bytes / 1e6:,.1f} MB, "
-            f"{n_labels:,} labels) of {listing.source}"
+            f"{n_labels:,} labels) of {'the pack ' if listing.is_pack else ''}{listing.source}"
         )
     else:
         listed = f"let Spark list and read {source}"

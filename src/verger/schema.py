@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 IMAGES = ("path", "modification_time", "length", "label")
+#: Where a packed photo is, or why the pack has no content of it; see :mod:`verger.pack`.
+PACKED = ("file", "row_group", "reason", "detail")
 #: ``truncated`` is true only where ``--accept-truncated`` let a photo pass that was cut off.
 FEATURES = (
     "path", "label", "features", "width", "height", "length", "modification_time", "truncated",
@@ -37,6 +39,8 @@ _TYPES = {
     "length": "int64",
     "modification_time": "timestamp",
     "content": "binary",
+    "file": "string",
+    "row_group": "int32",
     "features": "vector",
     "features_pca": "vector",
     "width": "int32",

@@ -1,12 +1,14 @@
 """Where photos come from: list them on the driver, and cut the list into partitions.
 
 Two readers give the same table. ``arrow`` lists and reads by itself (local folders and ``s3://``,
-through pyarrow's filesystems) and can plan before a byte is read. ``spark`` is Spark's own
-``binaryFile``, for anything that only Hadoop reaches.
+through pyarrow's filesystems) and can plan before a byte is read; it also reads packs, which
+:mod:`verger.pack` describes. ``spark`` is Spark's own ``binaryFile``, for anything that only Hadoop
+reaches.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
 from collections import Counter
@@ -14,15 +16,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import fs
 
-from verger.config import IMAGE_SUFFIXES, check_label_rule
-from verger.errors import EmptySourceError, SourceError, SourceNotFoundError
+from verger.config import IMAGE_SUFFIXES, Config, check_label_rule
+from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
+from verger.pack import is_pack, read_listing
 from verger.schema import IMAGES, arrow_schema
 from verger.storage import MAX_FILE_BYTES, filesystem_of, normalize_source
 
@@ -30,10 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
-# What a photo costs beside its bytes, in bytes: the model takes about as long as decoding
-# 400 kB of JPEG, so that partitions cut by this cost end together.
-_COST_PER_PHOTO_BYTES = 400_000
 _PHOTOS_PER_PARTITION = (32, 256)
+# Row groups of a pack are handed out whole: with ten to a partition, one more or less is 10 %.
+_ROW_GROUPS_PER_PARTITION = 10
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,11 @@ class Listing:
     Attributes
     ----------
     source : str
-        As every path in the table begins: an absolute folder, or ``s3://bucket/prefix``.
+        As every path in the table begins: an absolute folder, or ``s3://bucket/prefix``. Of a
+        pack its own place, while the paths are those of the photos that were packed.
     photos : pyarrow.Table
-        Columns ``path``, ``modification_time``, ``length``, ``label``; sorted by path.
+        Columns ``path``, ``modification_time``, ``length``, ``label``, and of a pack those of
+        :data:`verger.schema.PACKED`; sorted by path.
     ignored : dict of str to int
         Suffix to number of files that the glob left out.
     recursive : bool
@@ -62,6 +66,11 @@ class Listing:
         """Sum of the photos' sizes."""
         return int(pa.compute.sum(self.photos["length"]).as_py() or 0)
 
+    @property
+    def is_pack(self) -> bool:
+        """Whether the photos are read from a pack."""
+        return "row_group" in self.photos.schema.names
+
 
 def list_photos(
     source: str,
@@ -70,7 +79,7 @@ def list_photos(
     recursive: bool = True,
     label_from: str = "parent",
 ) -> Listing:
-    """List the photos of a folder or a bucket.
+    """List the photos of a folder, a bucket or a pack.
 
     Parameters
     ----------
@@ -83,7 +92,8 @@ def list_photos(
         Look into subfolders.
     label_from : str
         ``parent`` (the folder's name), ``none``, or a regular expression that is searched in
-        the path and whose first group is the label.
+        the path and whose first group is the label. The labels of a pack are those that were
+        packed, unless this says otherwise than its default.
 
     Returns
     -------
@@ -99,6 +109,8 @@ def list_photos(
     check_label_rule(label_from)
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     root = normalize_source(source)
+    if is_pack(root):
+        return _list_pack(root, source, patterns, label_from, recursive=recursive)
     files = _list_local(root, recursive) if root.startswith("/") else _list_s3(root, recursive)
     return _listing(files, root, source, patterns, label_from, recursive=recursive)
 
@@ -109,9 +121,7 @@ def _listing(
 ) -> Listing:  # fmt: skip
     """Make the listing of all files that are there."""
     wanted, ignored = _by_glob(files, root, glob)
-    if not wanted:
-        what = f"no file matches {', '.join(glob)}" if glob else "no photo"
-        raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
+    _check_any(wanted, source, glob, ignored)
     paths = [file.path for file in wanted]
     # Milliseconds are the finest that both readers give.
     times = pa.array([file.modified_ns // 1_000_000 * 1_000 for file in wanted], pa.int64())
@@ -123,6 +133,54 @@ def _listing(
     }
     table = pa.table(columns, schema=arrow_schema(IMAGES)).sort_by("path")
     return Listing(root, table, ignored, recursive)
+
+
+def _check_any(
+    photos: Sequence[Any], source: str, glob: tuple[str, ...], ignored: dict[str, int]
+) -> None:
+    if len(photos) == 0:
+        what = f"no file matches {', '.join(glob)}" if glob else "no photo"
+        raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
+
+
+def _list_pack(
+    root: str, source: str, glob: tuple[str, ...], label_from: str, *, recursive: bool
+) -> Listing:
+    """List a pack as its folder was listed: what these options leave out is left out here."""
+    manifest, photos = read_listing(root)
+    origin = str(manifest["source"]).rstrip("/") + "/"
+    if not recursive:
+        below = pa.compute.utf8_replace_slice(photos["path"], 0, len(origin), "")
+        photos = photos.filter(pa.compute.invert(pa.compute.match_substring(below, "/")))
+    ignored = Counter(manifest["counts"]["ignored"])
+    if glob:
+        names = [path.rsplit("/", 1)[-1] for path in photos["path"].to_pylist()]
+        wanted = np.array([matches(name, glob) for name in names], bool)
+        ignored.update(
+            PurePosixPath(name).suffix.lower() or "no suffix"
+            for name, is_wanted in zip(names, wanted, strict=True)
+            if not is_wanted
+        )
+        photos = photos.filter(pa.array(wanted))
+    _check_any(photos, source, glob, ignored)
+    if label_from != Config.label_from:
+        labels = pa.array(labels_of(photos["path"].to_pylist(), label_from), pa.string())
+        photos = photos.set_column(photos.schema.get_field_index("label"), "label", labels)
+    return Listing(root, photos, dict(ignored.most_common()), recursive)
+
+
+def refuse_pack(source: str) -> None:
+    """Refuse a pack as the source of Spark's reader.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if is_pack(normalize_source(source)):
+        raise ConfigError(
+            f"reader='spark' with SRC={source}: is a pack, which only the arrow reader reads; "
+            "leave --reader out"
+        )
 
 
 class _File(NamedTuple):
@@ -278,7 +336,11 @@ def count_partitions(n_photos: int, parallelism: int) -> int:
 
 
 def cut_partitions(lengths: npt.NDArray[np.int64], n_partitions: int) -> npt.NDArray[np.int64]:
-    """Cut a listing into runs of about equal cost, by count and bytes.
+    """Deal photos to partitions, so that each has the same number and about the same bytes.
+
+    From the largest photo to the smallest, each goes to the partition with the fewest bytes that
+    has not its full number yet: beside a huge photo come small ones. Counts differ by one photo
+    at most, bytes by the largest photo, and mostly by far less.
 
     Parameters
     ----------
@@ -288,12 +350,59 @@ def cut_partitions(lengths: npt.NDArray[np.int64], n_partitions: int) -> npt.NDA
     Returns
     -------
     ndarray of shape (n_photos,), int64
-        Partition of each photo, rising from 0.
+        Partition of each photo, from 0.
     """
-    cost = np.cumsum(lengths + _COST_PER_PHOTO_BYTES, dtype=np.float64)
-    middle = cost - (lengths + _COST_PER_PHOTO_BYTES) / 2
-    partition: npt.NDArray[np.int64] = (middle / cost[-1] * n_partitions).astype(np.int64)
-    return np.minimum(partition, n_partitions - 1)
+    n_each, n_with_one_more = divmod(len(lengths), n_partitions)
+    partition = np.zeros(len(lengths), np.int64)
+    counts, sizes = [0] * n_partitions, lengths.tolist()
+    lightest = [(0, number) for number in range(n_partitions)]  # a heap: (bytes, partition)
+    for photo in np.argsort(-lengths, kind="stable").tolist():
+        n_bytes, number = heapq.heappop(lightest)
+        while counts[number] == n_each and not n_with_one_more:
+            n_bytes, number = heapq.heappop(lightest)
+        n_with_one_more -= counts[number] == n_each
+        counts[number] += 1
+        partition[photo] = number
+        if counts[number] <= n_each:
+            heapq.heappush(lightest, (n_bytes + sizes[photo], number))
+    return partition
+
+
+def cut_listing(
+    photos: pa.Table, parallelism: int, n_partitions: int | None = None
+) -> tuple[pa.Table, int]:
+    """Cut a listing into partitions; those of a pack are made of whole row groups.
+
+    A row group is a partition of its own, unless partitions of the usual size take ten or more.
+
+    Parameters
+    ----------
+    photos : pyarrow.Table
+        As in :class:`Listing`.
+    parallelism : int
+        Tasks that run at once.
+    n_partitions : int, optional
+        By default by count and bytes.
+
+    Returns
+    -------
+    photos : pyarrow.Table
+        With a column ``partition``; the photos of a row group one after the other.
+    n_partitions : int
+    """
+    n = n_partitions or count_partitions(len(photos), parallelism)
+    lengths = photos["length"].to_numpy()
+    if "row_group" not in photos.schema.names:
+        return photos.append_column("partition", pa.array(cut_partitions(lengths, n))), n
+    photos = photos.sort_by([("file", "ascending"), ("row_group", "ascending")])
+    lengths = photos["length"].to_numpy()
+    places = photos.select(["file", "row_group"]).to_pandas()
+    group = places.groupby(["file", "row_group"], dropna=False, sort=False).ngroup().to_numpy()
+    n_groups = int(group[-1]) + 1 if len(group) else 0
+    if n_partitions is None and n_groups < n * _ROW_GROUPS_PER_PARTITION:
+        n = max(n_groups, 1)
+    n_bytes = np.bincount(group, weights=lengths).astype(np.int64)
+    return photos.append_column("partition", pa.array(cut_partitions(n_bytes, n)[group])), n
 
 
 def read_images(
@@ -317,7 +426,8 @@ def read_images(
         As in :func:`list_photos`; ``glob`` also tells Spark's reader what not to open.
     reader : {"arrow", "spark"}
         With ``arrow`` the DataFrame holds no content: :func:`verger.featurize` reads the files
-        where they are used. With ``spark`` it has ``content``, read by ``binaryFile``.
+        where they are used, or the row groups of a pack. With ``spark`` it has ``content``, read
+        by ``binaryFile``.
     partitions : int, optional
         Number of partitions; by default by count and bytes. The ``spark`` reader repartitions
         nothing unless asked: it would move the photos' bytes.
@@ -325,10 +435,13 @@ def read_images(
     Returns
     -------
     DataFrame
-        ``path``, ``modification_time``, ``length``, ``label`` [, ``content``].
+        ``path``, ``modification_time``, ``length``, ``label`` [, ``content``]; of a pack also the
+        columns :data:`verger.schema.PACKED`.
     """
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     if not isinstance(source, Listing):
+        if reader == "spark":
+            refuse_pack(source)
         how = {"glob": patterns, "recursive": recursive, "label_from": label_from}
         source = (
             list_with_spark(spark, source, **how)  # type: ignore[arg-type]
@@ -337,22 +450,28 @@ def read_images(
         )
     if reader == "spark":
         return _read_binary_files(spark, source, patterns, partitions)
-    photos = source.photos
-    n = partitions or count_partitions(len(photos), spark.sparkContext.defaultParallelism)
-    return plan_images(spark, photos, n)
+    parallelism = spark.sparkContext.defaultParallelism
+    return plan_images(spark, *cut_listing(source.photos, parallelism, partitions))
 
 
 def plan_images(spark: SparkSession, photos: pa.Table, n_partitions: int) -> DataFrame:
     """Turn a listing into a DataFrame of exactly ``n_partitions`` partitions, without a shuffle.
 
     The partitions come from ``range``; a broadcast join brings every partition its rows.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    photos : pyarrow.Table
+        A listing, its column ``partition``, and any others, which the DataFrame has too.
+    n_partitions : int
     """
     from pyspark.sql import functions as F
 
-    partition = cut_partitions(photos["length"].to_numpy(), n_partitions)
-    listing = _listing_frame(spark, photos.append_column("partition", pa.array(partition)))
+    listing = _listing_frame(spark, photos)
     slots = spark.range(0, n_partitions, 1, n_partitions).withColumnRenamed("id", "partition")
-    return slots.join(F.broadcast(listing), "partition").select(*IMAGES)
+    columns = [name for name in photos.schema.names if name != "partition"]
+    return slots.join(F.broadcast(listing), "partition").select(*columns)
 
 
 def _listing_frame(spark: SparkSession, photos: pa.Table) -> DataFrame:
@@ -363,8 +482,9 @@ def _listing_frame(spark: SparkSession, photos: pa.Table) -> DataFrame:
     millis = photos["modification_time"].cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64())
     place = photos.schema.get_field_index("modification_time")
     frame = photos.set_column(place, "modification_time", millis).to_pandas()
-    types = {"path": "string", "label": "string"}
-    schema = ", ".join(f"{name} {types.get(name, 'long')}" for name in frame.columns)
+    texts = {field.name for field in photos.schema if pa.types.is_string(field.type)}
+    kinds = {name: "string" if name in texts else "long" for name in frame.columns}
+    schema = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
     listing = spark.createDataFrame(frame, schema)
     return listing.withColumn("modification_time", F.timestamp_millis("modification_time"))
 

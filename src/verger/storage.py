@@ -15,12 +15,12 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -312,6 +312,34 @@ class Folder:
                 f"{self.address(name)}: cannot be written: {err.strerror or err}"
             ) from err
 
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes] | pa.NativeFile]:
+        """Write a file piece by piece; it is there once the block has ended well.
+
+        Raises
+        ------
+        OutputError
+        """
+        filesystem, inner = self._inner(name)
+        try:
+            if self.is_local:
+                with _local_file(Path(inner)) as file:
+                    yield file
+                return
+            stream = filesystem.open_output_stream(inner)
+            try:
+                yield stream
+            except BaseException:
+                with suppress(OSError):  # to close is to finish the upload: it goes again
+                    stream.close()
+                    filesystem.delete_file(inner)
+                raise
+            stream.close()
+        except OSError as err:
+            raise OutputError(
+                f"{self.address(name)}: cannot be written: {err.strerror or err}"
+            ) from err
+
     def create(self, name: str, content: bytes) -> bool:
         """Write a file only if there is none of this name; return whether it was written.
 
@@ -445,15 +473,22 @@ def _part_of(path: Path) -> Path:
 
 
 def _write_local(path: Path, content: bytes) -> None:
+    with _local_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _local_file(path: Path) -> Iterator[IO[bytes]]:
+    """Write beside the place of a file, and rename once the block has ended well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part_of(path)
     try:
         with part.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             part.unlink()
         raise

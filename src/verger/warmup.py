@@ -19,7 +19,7 @@ from verger.java import find_java
 from verger.reduce import Moments, fit_pca, save_spark_model, to_spark_model
 from verger.schema import IMAGES, arrow_schema
 from verger.session import get_session
-from verger.source import plan_images
+from verger.source import cut_listing, plan_images
 from verger.storage import Folder
 
 
@@ -37,7 +37,8 @@ def use_spark(java_options: str) -> None:
     conf = {"spark.driver.extraJavaOptions": java_options, "spark.driver.memory": "1g"}
     spark = get_session(Config(master="local[1]", conf=conf, app_name="verger-warmup"))
     row = {"path": "/a/b.jpg", "modification_time": 0, "length": 1, "label": "a"}
-    images = plan_images(spark, pa.Table.from_pylist([row] * 2, arrow_schema(IMAGES)), 2)
+    photos = pa.Table.from_pylist([row] * 2, arrow_schema(IMAGES))
+    images = plan_images(spark, *cut_listing(photos, 1, 2))
     images.select("path").mapInArrow(lambda batches: batches, "path string").collect()
     images.groupBy("label").count().collect()
     pca = fit_pca(Moments.of(np.eye(3)), 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +27,7 @@ from verger.errors import (
 from verger.schema import IMAGES, arrow_schema
 from verger.source import (
     count_partitions,
+    cut_listing,
     cut_partitions,
     hadoop_glob,
     hadoop_path,
@@ -37,7 +40,6 @@ ODD_NAMES = [
     "a b", "  two  spaces", "été", "50%", "%20", "a#b", "a+b", "a,b", "it's \"x\"", "🍎🍏", "تفاح",
     "new\nline", "back\\slash", "a&b=c?d", "{a,b}[c]*", "日本", "e\u0301",
 ]  # fmt: skip
-COST_PER_PHOTO_BYTES = 400_000
 
 
 def fill(folder: Path, *names: str, content: bytes = b"x") -> Path:
@@ -375,36 +377,101 @@ def lengths(values: list[int]) -> npt.NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
+def shares(values: npt.NDArray[np.int64], n: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the count and the bytes of every partition, each as a share of the mean."""
+    partition = cut_partitions(values, n)
+    count = np.bincount(partition, minlength=n)
+    size = np.bincount(partition, weights=values, minlength=n)
+    return count / count.mean(), size / size.mean()
+
+
 @settings(deadline=None)
 @given(values=sizes, n=st.integers(1, 64))
 def test_every_photo_is_in_one_partition(values: list[int], n: int) -> None:
-    """Partitions are runs of the listing, numbered from 0 to n - 1, whatever the sizes."""
+    """Partitions are numbered from 0 to n - 1, whatever the sizes."""
     partition = cut_partitions(lengths(values), n)
     assert partition.shape == (len(values),)
     assert partition.dtype == np.int64
-    assert (np.diff(partition) >= 0).all()
     assert partition.min() >= 0
     assert partition.max() < n
 
 
 @settings(deadline=None)
 @given(values=sizes, n=st.integers(1, 30))
-def test_partitions_cost_the_same(values: list[int], n: int) -> None:
-    """Where no photo costs more than a tenth of a partition, each is within 10 % of the mean."""
-    cost = lengths(values) + COST_PER_PHOTO_BYTES
-    # As many partitions as leave each at least ten times the dearest photo.
-    n = min(n, int(cost.sum() // (10 * cost.max()))) or 1
-    mean = cost.sum() / n
-    found = np.bincount(cut_partitions(lengths(values), n), weights=cost, minlength=n)
-    if cost.max() <= mean / 10 or n == 1:
-        assert np.abs(found - mean).max() <= 0.1 * mean + 1
+def test_partitions_differ_by_one_photo_and_by_the_largest(values: list[int], n: int) -> None:
+    """Whatever the sizes, counts differ by at most 1 and bytes by at most the largest photo."""
+    partition = cut_partitions(lengths(values), n)
+    assert np.ptp(np.bincount(partition, minlength=n)) <= 1
+    assert np.ptp(np.bincount(partition, weights=values, minlength=n)) <= max(values)
 
 
-def test_a_photo_costs_more_than_its_bytes() -> None:
-    """Many small photos and few large ones of the same bytes are cut by both count and bytes."""
-    values = lengths([1_000] * 400 + [400_000] * 200)
-    found = np.bincount(cut_partitions(values, 4), minlength=4)
-    assert found.tolist() == [200, 200, 100, 100]
+MIXES = {
+    "all alike": lambda rng: np.full(50_000, 5_000),
+    "phone photos": lambda rng: rng.lognormal(15, 0.4, 20_000),
+    "a heavy tail": lambda rng: rng.lognormal(9, 1.2, 50_000),
+    "tiny, then large, by folder": lambda rng: np.repeat([2_000, 900_000, 30_000], 10_000),
+    "one in a hundred is a raw": lambda rng: np.where(
+        rng.random(50_000) < 0.01, 25_000_000, 3_000_000),
+    "sorted by size": lambda rng: np.sort(rng.integers(1_000, 1_000_000, 30_000)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_partitions_are_balanced_in_count_and_in_bytes(mix: str) -> None:
+    """Real mixes of sizes, in any order, are cut to within 10 % of the mean in both."""
+    values = MIXES[mix](np.random.default_rng(7)).astype(np.int64)
+    count, size = shares(values, count_partitions(len(values), 8))
+    assert count.min() >= 0.9
+    assert count.max() <= 1.1
+    assert size.min() >= 0.9
+    assert size.max() <= 1.1
+
+
+def packed(n_groups: int, per_group: int, size: int = 1_000) -> pa.Table:
+    """Return the listing of a pack of two files."""
+    n = n_groups * per_group
+    group = np.arange(n) % n_groups
+    times = pa.array([0] * n, pa.timestamp("us", tz="UTC"))
+    return pa.table({
+        "path": [f"/p/{i:06}.jpg" for i in range(n)], "modification_time": times,
+        "length": pa.array(np.full(n, size)), "label": ["p"] * n,
+        "file": [f"/pack/{number % 2}" for number in group], "row_group": group // 2,
+        "reason": pa.nulls(n, pa.string()), "detail": pa.nulls(n, pa.string()),
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "per_group", "n"),
+    [(82, 251, 82), (5, 60, 5), (4_000, 3, 48), (900, 25, 88)],
+)
+def test_the_partitions_of_a_pack_are_whole_row_groups(
+    n_groups: int, per_group: int, n: int
+) -> None:
+    """No row group is in two partitions, its photos stand together, and 10 % holds."""
+    photos, found = cut_listing(packed(n_groups, per_group), parallelism=2)
+    assert found == n
+    frame = photos.to_pandas()
+    assert (frame.groupby(["file", "row_group"])["partition"].nunique() == 1).all()
+    places = list(zip(frame["file"], frame["row_group"], strict=True))
+    runs = sum(one != other for one, other in itertools.pairwise(places))
+    assert runs == n_groups - 1
+    count = np.bincount(frame["partition"], minlength=n)
+    assert (count / count.mean()).min() >= 0.9
+    assert (count / count.mean()).max() <= 1.1
+
+
+def test_few_photos_of_many_row_groups_are_few_tasks() -> None:
+    """What is left of a pack after a killed run is not one task for every photo."""
+    left = packed(800, 1)
+    _, n = cut_listing(left, parallelism=2)
+    assert n == count_partitions(800, 2) == 26
+
+
+def test_the_partitions_of_a_pack_may_be_told() -> None:
+    """--partitions holds for a pack too."""
+    photos, n = cut_listing(packed(12, 4), parallelism=2, n_partitions=3)
+    assert n == 3
+    assert np.bincount(photos["partition"]).tolist() == [16, 16, 16]
 
 
 @pytest.mark.parametrize("n_photos", [1, 2, 500])

@@ -604,6 +604,37 @@ def test_a_folder_in_a_bucket_is_one_as_on_a_disk() -> None:
         folder.read("b/y")
 
 
+def _fail_half_way(folder: Folder) -> None:
+    with folder.writing("a/broken") as file:
+        file.write(b"1" * 6_000_000)
+        raise RuntimeError("half way")
+
+
+def in_pieces(folder: Folder) -> None:
+    """Write a file piece by piece, once to its end and once not."""
+    with folder.writing("a/whole") as file:
+        for piece in (b"1" * 6_000_000, b"2" * 6_000_000):
+            file.write(piece)
+    assert folder.read("a/whole") == b"1" * 6_000_000 + b"2" * 6_000_000
+    with pytest.raises(RuntimeError, match="half way"):
+        _fail_half_way(folder)
+    assert [e.name for e in folder.files(recursive=True)] == ["a/whole"]
+
+
+def test_a_file_on_a_disk_is_written_in_pieces_or_not_at_all(tmp_path: Path) -> None:
+    """What is written piece by piece is there whole, or leaves nothing."""
+    in_pieces(Folder(str(tmp_path)))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["whole"]
+
+
+@pytest.mark.usefixtures("s3")
+def test_an_object_is_written_in_pieces_or_not_at_all() -> None:
+    """A bucket keeps no half of an object whose writer failed."""
+    folder = Folder("s3://orchard/in pieces")
+    in_pieces(folder)
+    folder.remove_tree()
+
+
 def test_keys_in_an_address_are_refused_and_not_repeated() -> None:
     """An address that holds a secret would be written to every record: it is refused without it."""
     with pytest.raises(ConfigError, match="no keys in an address") as caught:
