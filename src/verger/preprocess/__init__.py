@@ -154,11 +154,11 @@ def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
             else:
                 image.load()
             _check_pixels(image, max_pixels)  # a HEIC file's size is known only now
-            seen = _size_seen(image)
+            seen, box = _size_seen(image), _box_seen(image)
             # One name for every step, so that no more than two of them are in memory.
             image = turn_upright(image)
             image = to_rgb(image)
-            return Photo(_resized(image, size), *seen)
+            return Photo(np.asarray(resize_image(image, size, box)), *seen)
 
 
 def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
@@ -175,22 +175,33 @@ def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
                 image.reduce_scale(DCT_MARGIN * size)
             image.load()
             _check_pixels(image, max_pixels)
-            seen = _size_seen(image)
+            seen, box = _size_seen(image), _box_seen(image)
             image = turn_upright(image)
             image = to_rgb(image)
             if not np.ptp(image.getextrema(), axis=1).any():  # (red, green, blue) x (min, max)
                 return None
-            return Photo(_resized(image, size), *seen, truncated=True)
-
-
-def _resized(rgb: Image.Image, size: int) -> npt.NDArray[np.uint8]:
-    return np.asarray(resize_image(rgb, size))
+            return Photo(np.asarray(resize_image(image, size, box)), *seen, truncated=True)
 
 
 def _size_seen(image: Image.Image) -> tuple[int, int]:
     """Return width and height of the whole photo once it is turned, at whatever scale it is."""
     width, height = getattr(image, "full_size", None) or image.size
     return (height, width) if _turn_of(image) in _ON_ITS_SIDE else (width, height)
+
+
+Box = tuple[float, float, float, float]
+
+
+def _box_seen(image: Image.Image) -> Box | None:
+    """Return what a reduced photo fills of its pixels once they are turned; None for all."""
+    if not isinstance(image, Jpeg) or image.extent is None:
+        return None
+    turn, (width, height) = _turn_of(image), image.extent
+    left = image.width - width if turn in _MIRRORS_X else 0.0
+    top = image.height - height if turn in _MIRRORS_Y else 0.0
+    if turn in _ON_ITS_SIDE:
+        return top, left, top + height, left + width
+    return left, top, left + width, top + height
 
 
 @contextmanager
@@ -295,10 +306,15 @@ _TURNS = {
 _ON_ITS_SIDE = tuple(_TURNS[turn] for turn in (5, 6, 7, 8))
 
 
+# A turn is a mirror of either axis, or none, or both, and then the axes may change places.
+_MIRRORS_X = tuple(_TURNS[turn] for turn in (2, 3, 7, 8))
+_MIRRORS_Y = tuple(_TURNS[turn] for turn in (3, 4, 6, 7))
+
+
 def turn_upright(image: Image.Image) -> Image.Image:
     """Turn a photo as its EXIF says; EXIF that cannot be read turns nothing."""
     turn = _turn_of(image)
-    return image.transpose(turn) if turn is not None else image
+    return image if turn is None else image.transpose(turn)
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
@@ -360,9 +376,18 @@ def _onto_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, seen).convert("RGB")
 
 
-def resize_image(image: Image.Image, size: int) -> Image.Image:
-    """Resize an RGB image to (size, size) as Pillow's ``resize`` does by default: bicubic."""
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+def resize_image(image: Image.Image, size: int, box: Box | None = None) -> Image.Image:
+    """Resize an RGB image to (size, size) as Pillow's ``resize`` does by default: bicubic.
+
+    Parameters
+    ----------
+    image : Image
+    size : int
+    box : (left, top, right, bottom), optional
+        What the photo fills of it. At 1/8 of 1001 pixels that is 125.125 of 126; taken as all of
+        them, features of large photos were off by up to a cosine of 0.989.
+    """
+    return image.resize((size, size), Image.Resampling.BICUBIC, box)
 
 
 def normalize(

@@ -30,10 +30,18 @@ class Jpeg(JpegImageFile):
     """A JPEG that tells whether it ends before its last pixel.
 
     libjpeg fills with grey what is missing before an end marker, and Pillow drops its warning.
+
+    Attributes
+    ----------
+    full_size : (int, int) or None
+        Width and height in the file, where it is decoded at a reduced scale.
+    extent : (float, float) or None
+        How much of the reduced width and height they are: the last pixels may be partly filled.
     """
 
     parts: tuple[bytes, ...] | None = None
     full_size: tuple[int, int] | None = None
+    extent: tuple[float, float] | None = None
 
     def reduce_scale(self, least: int) -> None:
         """Decode at 1/2, 1/4 or 1/8 of width and height: the smallest that leaves enough.
@@ -48,7 +56,9 @@ class Jpeg(JpegImageFile):
         """
         if min(self.size) >= 2 * least:
             self.full_size = self.size
-            self.draft(None, (least, least))
+            drafted = self.draft(None, (least, least))
+            if drafted is not None:
+                self.extent = drafted[1][2:]
 
     def load_whole(self, content: bytes) -> None:
         """Decode the photo.
