@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup demo test check test-real test-matrix test-keras bench memory soak fuzz clean
+.PHONY: help setup demo test check large-photos test-real test-matrix test-keras bench memory small-files soak fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,8 +49,14 @@ bench: $(VENV)/.ready ## Measure speed beside other ways; writes benchmarks/RESU
 	bash benchmarks/peers/setup.sh $(PYTHON)
 	$(BIN)/python benchmarks/bench.py $(PHOTOS:%=--photos %) $(WEIGHTS:%=--weights %) $(BENCH)
 
+large-photos: $(VENV)/.ready ## Decode the large pictures of PHOTOS at reduced scales; writes benchmarks/LARGE_PHOTOS.md
+	$(BIN)/python benchmarks/large_photos.py $(PHOTOS) $(WEIGHTS:%=--weights %)
+
 memory: $(VENV)/.ready ## Measure memory over large photos and many files; writes benchmarks/MEMORY.md
 	$(BIN)/python benchmarks/memory.py
+
+small-files: $(VENV)/.ready ## Plan 200,000 files, balance partitions, read a folder and a pack; writes benchmarks/SMALL_FILES.md
+	$(BIN)/python benchmarks/small_files.py
 
 soak: $(VENV)/.ready ## Kill, fill disks, break servers, compare the results; writes benchmarks/SOAK.md
 	$(BIN)/python tests/soak/soak.py

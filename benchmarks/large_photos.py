@@ -1,6 +1,6 @@
 """Large JPEGs: how much faster a reduced DCT scale is, and what it does to the features.
 
-    python benchmarks/large_photos.py DIR [--weights FILE]
+    python benchmarks/large_photos.py DIR [--weights FILE] [--model NAME]
 
 DIR holds large pictures (any format, at least 3 megapixels). Each is brought to 12, 24 and 48
 megapixels, given the noise of a sensor, and saved as a camera's JPEG (quality 92, 4:2:0); then it

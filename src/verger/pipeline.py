@@ -334,7 +334,7 @@ def describe_plan(
 ) -> dict[str, Any]:
     """Return the resolved configuration and what a run would do.
 
-    Starts no Spark, writes nothing and downloads nothing.
+    Starts no Spark, downloads nothing, and writes nothing but a model's graph into the cache.
     """
     run = Run(Output.at(out), config)
     listing = check_and_list(run, source, reduce=reduce)
