@@ -442,7 +442,10 @@ def test_prediction_leaves_the_home_folder_alone(tmp_path: Path) -> None:
         "load_model('efficientnet_lite0').predict(sys.argv[1]); "
         "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
-    environ = {"PATH": os.defpath, "HOME": str(tmp_path / "home"), "PYTHONUTF8": "1"}
+    environ = {
+        "PATH": os.defpath, "HOME": str(tmp_path / "home"), "PYTHONUTF8": "1",
+        "VERGER_HOME": str(tmp_path / "cache"),
+    }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", code, str(photo)], env=environ,
         capture_output=True, text=True, timeout=120, check=False,
