@@ -128,7 +128,7 @@ def render(result: Result, n: int, model: str) -> str:
     lines += [
         "",
         f"The contract's rule is {RULE} x input. Python {platform.python_version()}, Pillow "
-        f" {PIL.__version__}.",
+        f"{PIL.__version__}.",
         "Command: `python benchmarks/large_photos.py DIR --weights FILE`.",
         "",
     ]
