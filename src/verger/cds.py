@@ -103,6 +103,7 @@ def train_at_exit(java: Java) -> None:
     Nothing waits for it: it takes half a minute at the lowest priority.
     """
     if not _is_off() and not _is_whole(archive_path(java)):
+        atexit.unregister(_start_training)  # of a session before this one
         atexit.register(_start_training)
 
 

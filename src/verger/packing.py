@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 
 from verger.config import Config
 from verger.errors import ConfigError, ErrorRateError, OutputExistsError
-from verger.journal import locked
 from verger.output import JOURNAL, Output, as_json, lie_apart
 from verger.pack import COLUMNS, LISTING, MANIFEST, PART_NAME, PHOTOS, VERSION, is_pack
 from verger.pipeline import Run, Watch
@@ -81,9 +80,9 @@ def pack_photos(
     run = Run(Output.at(target), config, watch) if watch else Run(Output.at(target), config)
     listing = _check_and_list(run, source)
     check_environment()
-    with locked(run.output) as lock:
+    with run.locked():
         with run.stage("start Spark"):
-            spark = get_session(config)
+            spark = get_session(config, brief=True)
         photos, n_files = _deal(listing, spark.sparkContext.defaultParallelism, config.partitions)
         with run.stage("pack", len(photos), spark):
             reports = _write_photos(spark, run.output.folder, photos, n_files)
@@ -92,7 +91,7 @@ def pack_photos(
             manifest = _describe(listing, placed, reports, config)
             manifest["listing"] = _write_listing(run.output.folder, placed).as_dict()
             manifest["seconds"] = run.seconds
-            lock.check()
+            run.check_lock()
             run.output.folder.write(MANIFEST, as_json(manifest))
             _sweep(run.output.folder, manifest)
     _check_error_rate(run.output, manifest, config)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from verger.cds import archive_options, drop_archive, train_at_exit
 from verger.config import Config
 from verger.errors import EnvironmentNotReadyError
-from verger.java import find_java
+from verger.java import Java, find_java
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -61,8 +61,9 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     local = bool(master and master.startswith("local"))
     settings = session_settings(config, local=local)
-    archive = ""
-    if java is not None and local and _JAVA_OPTIONS not in config.conf:
+    # Options of the user's own replace all of ours.
+    archive, takes_options = "", local and _JAVA_OPTIONS not in config.conf
+    if java is not None and takes_options:
         archive = archive_options(java)
         settings[_JAVA_OPTIONS] += f" {_BRIEF} {archive}" if brief else f" {archive}"
     if master:
@@ -71,18 +72,11 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
     quiet = "VERGER_SPARK_LOG" not in os.environ
     try:
         if java is not None and quiet:
-            try:
-                _launch_quietly(settings)
-            except EnvironmentNotReadyError:
-                if not archive:
-                    raise
-                drop_archive(java)
-                settings[_JAVA_OPTIONS] = settings[_JAVA_OPTIONS].replace(archive, "")
-                _launch_quietly(settings)
+            settings = _launch(settings, java, archive)
         session = SparkSession.builder.config(map=settings).getOrCreate()
         if quiet:
             _hush(session)
-        if java is not None and local:
+        if java is not None and takes_options:
             train_at_exit(java)
         return session
     except EnvironmentNotReadyError:
@@ -91,6 +85,25 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
         raise EnvironmentNotReadyError(
             f"Spark does not start (master {master}): {_first_line(err)}; try verger doctor"
         ) from err
+
+
+def _launch(settings: dict[str, Any], java: Java, archive: str) -> dict[str, Any]:
+    """Start the JVM, once more without the archive of its classes if it does not start with it.
+
+    Returns
+    -------
+    dict
+        The settings that it has started with.
+    """
+    try:
+        _launch_quietly(settings)
+    except EnvironmentNotReadyError:
+        if not archive:
+            raise
+        drop_archive(java)
+        settings = settings | {_JAVA_OPTIONS: settings[_JAVA_OPTIONS].replace(archive, "")}
+        _launch_quietly(settings)
+    return settings
 
 
 def _launch_quietly(settings: dict[str, Any]) -> None:

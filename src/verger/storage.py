@@ -301,16 +301,12 @@ class Folder:
         OutputError
         """
         filesystem, inner = self._inner(name)
-        try:
+        with _write_errors(self.address(name)):
             if self.is_local:
                 _write_local(Path(inner), content)
                 return
             with filesystem.open_output_stream(inner) as stream:
                 stream.write(content)
-        except OSError as err:
-            raise OutputError(
-                f"{self.address(name)}: cannot be written: {err.strerror or err}"
-            ) from err
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes] | pa.NativeFile]:
@@ -321,7 +317,7 @@ class Folder:
         OutputError
         """
         filesystem, inner = self._inner(name)
-        try:
+        with _write_errors(self.address(name)):
             if self.is_local:
                 with _local_file(Path(inner)) as file:
                     yield file
@@ -335,10 +331,6 @@ class Folder:
                     filesystem.delete_file(inner)
                 raise
             stream.close()
-        except OSError as err:
-            raise OutputError(
-                f"{self.address(name)}: cannot be written: {err.strerror or err}"
-            ) from err
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a file only if there is none of this name; return whether it was written.
@@ -470,6 +462,15 @@ _SETTLE_S = 1.0
 
 def _part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_PART}")
+
+
+@contextmanager
+def _write_errors(address: str) -> Iterator[None]:
+    """Raise what an operating system says of a file as an OutputError that names it."""
+    try:
+        yield
+    except OSError as err:
+        raise OutputError(f"{address}: cannot be written: {err.strerror or err}") from err
 
 
 def _write_local(path: Path, content: bytes) -> None:

@@ -146,17 +146,17 @@ def decode_photo(
 
 def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
     with _pillow(max_pixels, load_truncated=False):
-        image = _open(content, max_pixels)
+        image = _open(content, max_pixels, size)
         with _decode_errors(is_photo=True):
             if isinstance(image, Jpeg):
-                image.reduce_scale(DCT_MARGIN * size)
                 image.load_whole(content)
             else:
                 image.load()
             _check_pixels(image, max_pixels)  # a HEIC file's size is known only now
-            seen, box = _size_seen(image), _box_seen(image)
+            turn = _turn_of(image)
+            seen, box = _size_seen(image, turn), _box_seen(image, turn)
             # One name for every step, so that no more than two of them are in memory.
-            image = turn_upright(image)
+            image = image if turn is None else image.transpose(turn)
             image = to_rgb(image)
             return Photo(np.asarray(resize_image(image, size, box)), *seen)
 
@@ -169,34 +169,33 @@ def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
     if content.startswith(JPEG_MAGIC):
         content = without_cut_segment(content)
     with _pillow(max_pixels, load_truncated=True):
-        image = _open(content, max_pixels)
+        image = _open(content, max_pixels, size)
         with _decode_errors(is_photo=True):
-            if isinstance(image, Jpeg):
-                image.reduce_scale(DCT_MARGIN * size)
             image.load()
             _check_pixels(image, max_pixels)
-            seen, box = _size_seen(image), _box_seen(image)
-            image = turn_upright(image)
+            turn = _turn_of(image)
+            seen, box = _size_seen(image, turn), _box_seen(image, turn)
+            image = image if turn is None else image.transpose(turn)
             image = to_rgb(image)
             if not np.ptp(image.getextrema(), axis=1).any():  # (red, green, blue) x (min, max)
                 return None
             return Photo(np.asarray(resize_image(image, size, box)), *seen, truncated=True)
 
 
-def _size_seen(image: Image.Image) -> tuple[int, int]:
+def _size_seen(image: Image.Image, turn: Image.Transpose | None) -> tuple[int, int]:
     """Return width and height of the whole photo once it is turned, at whatever scale it is."""
     width, height = getattr(image, "full_size", None) or image.size
-    return (height, width) if _turn_of(image) in _ON_ITS_SIDE else (width, height)
+    return (height, width) if turn in _ON_ITS_SIDE else (width, height)
 
 
 Box = tuple[float, float, float, float]
 
 
-def _box_seen(image: Image.Image) -> Box | None:
+def _box_seen(image: Image.Image, turn: Image.Transpose | None) -> Box | None:
     """Return what a reduced photo fills of its pixels once they are turned; None for all."""
     if not isinstance(image, Jpeg) or image.extent is None:
         return None
-    turn, (width, height) = _turn_of(image), image.extent
+    width, height = image.extent
     left = image.width - width if turn in _MIRRORS_X else 0.0
     top = image.height - height if turn in _MIRRORS_Y else 0.0
     if turn in _ON_ITS_SIDE:
@@ -260,13 +259,15 @@ def known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _open(content: bytes, max_pixels: int) -> Image.Image:
-    """Read a photo's header."""
+def _open(content: bytes, max_pixels: int, size: int) -> Image.Image:
+    """Read a photo's header, and choose the scale at which a JPEG is decoded."""
     if not content:
         raise DecodeError(Reason.EMPTY, "0 bytes")
     with _decode_errors(is_photo=content.startswith(_PHOTO_MAGIC)):
         image = _identify(content)
         _check_pixels(image, max_pixels)
+        if isinstance(image, Jpeg):
+            image.reduce_scale(DCT_MARGIN * size)
     return image
 
 
@@ -311,14 +312,8 @@ _MIRRORS_X = tuple(_TURNS[turn] for turn in (2, 3, 7, 8))
 _MIRRORS_Y = tuple(_TURNS[turn] for turn in (3, 4, 6, 7))
 
 
-def turn_upright(image: Image.Image) -> Image.Image:
-    """Turn a photo as its EXIF says; EXIF that cannot be read turns nothing."""
-    turn = _turn_of(image)
-    return image if turn is None else image.transpose(turn)
-
-
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """Return how a photo is turned upright.
+    """Return how a photo is turned upright; EXIF that cannot be read turns nothing.
 
     Only the one tag is read: Pillow's ``exif_transpose`` writes the whole block anew, and gives
     up the photo where any other tag is odd.
