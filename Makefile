@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup demo test check large-photos test-real test-matrix test-keras bench memory small-files soak fuzz clean
+.PHONY: help setup demo test check large-photos cheaper-models latency test-real test-matrix test-keras bench memory small-files soak fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,14 @@ bench: $(VENV)/.ready ## Measure speed beside other ways; writes benchmarks/RESU
 
 large-photos: $(VENV)/.ready ## Decode the large pictures of PHOTOS at reduced scales; writes benchmarks/LARGE_PHOTOS.md
 	$(BIN)/python benchmarks/large_photos.py $(PHOTOS) $(WEIGHTS:%=--weights %)
+
+cheaper-models: $(VENV)/.ready ## Measure int8 and small inputs on PHOTOS; writes benchmarks/CHEAPER_MODELS.md
+	$(BIN)/python benchmarks/cheaper_models.py $(PHOTOS) $(WEIGHTS:%=--weights %)
+
+latency: $(VENV)/.ready ## Read photos from a bucket at 30 ms a request; writes benchmarks/LATENCY.md (needs mvn)
+	bash benchmarks/peers/setup.sh $(PYTHON)
+	bash benchmarks/peers/hadoop_aws.sh $(BIN)/python build/hadoop-aws
+	$(BIN)/python benchmarks/latency.py $(PHOTOS) $(WEIGHTS:%=--weights %) --jars build/hadoop-aws
 
 memory: $(VENV)/.ready ## Measure memory over large photos and many files; writes benchmarks/MEMORY.md
 	$(BIN)/python benchmarks/memory.py

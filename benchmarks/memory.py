@@ -170,9 +170,11 @@ def make_small(folder: Path, n: int) -> None:
 
 _PLAN = """
 import sys, time
+import pyarrow as pa
 from verger import Config, get_session, list_photos
 from verger.ledger import compare, read_known
-from verger.source import count_partitions, cut_partitions, read_images
+from verger.shares import Shares
+from verger.source import cut_listing
 from verger.storage import Folder
 started = time.perf_counter()
 listing = list_photos(sys.argv[1])
@@ -180,12 +182,20 @@ listed = time.perf_counter()
 work = compare(listing.photos, read_known(Folder(sys.argv[1]), []), accept_truncated=False)
 assert len(work.todo) == len(listing.photos)
 compared = time.perf_counter()
-spark = get_session(Config(master="local[2]", conf={"spark.driver.memory": "512m"}))
+spark = get_session(Config(master="local[2]", conf={"spark.driver.memory": "512m"}), brief=True)
 ready = time.perf_counter()
-images = read_images(spark, listing)
-n = images.mapInArrow(lambda batches: batches, images.schema).count()
+shares = Shares.write(Folder(sys.argv[2]), "shares", *cut_listing(work.todo, 2))
+written = time.perf_counter()
+
+def count(batches):
+    for batch in batches:
+        for task in batch.column(0).to_pylist():
+            yield pa.RecordBatch.from_pydict({"n": [len(shares.read(task))]})
+
+rows = spark.range(0, shares.n_tasks, 1, shares.n_tasks).mapInArrow(count, "n long").collect()
+n = sum(row["n"] for row in rows)
 assert n == len(listing.photos)
-print(n, listed - started, compared - listed, time.perf_counter() - ready)
+print(n, listed - started, compared - listed, written - ready, time.perf_counter() - written)
 """
 
 
@@ -216,14 +226,16 @@ def measure_workers(n: int, folder: Path) -> tuple[str, bool]:
 
 def measure_driver(n: int, folder: Path) -> tuple[str, bool]:
     make_small(folder / "small", n)
-    output, peaks, _ = run_watched([sys.executable, "-c", _PLAN, str(folder / "small")])
-    count, listed, compared, planned = output.split()
+    command = [sys.executable, "-c", _PLAN, str(folder / "small"), str(folder / "plan")]
+    output, peaks, _ = run_watched(command)
+    count, listed, compared, cut, handed_out = output.split()
     driver, jvm = peaks.peak("driver"), peaks.peak("jvm")
     fits = 0 < driver + jvm < DRIVER_LIMIT_BYTES and int(count) == n
     found = [
         f"driver {_mb(driver)} and its JVM {_mb(jvm)} (spark.driver.memory=512m)",
         f"list {float(listed):.1f} s",
-        f"compare {float(compared):.1f} s", f"cut and hand out {float(planned):.1f} s",
+        f"compare {float(compared):.1f} s", f"cut and write down {float(cut):.1f} s",
+        f"read in the tasks {float(handed_out):.1f} s",
     ]  # fmt: skip
     limit = f"{_mb(DRIVER_LIMIT_BYTES)} on the driver, both together"
     return _row(f"{n:,} small files, listed and planned", found, limit, fits), fits

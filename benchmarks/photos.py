@@ -33,19 +33,14 @@ def make_folder(n: int, photos: Path | None, work: Path) -> Path:
     if not target.exists():
         part = work / "part"
         shutil.rmtree(part, ignore_errors=True)
-        _link(_balanced(_source(photos, n, work)), n, part)
+        source = _rendered(n, work) if photos is None else source_folder(photos, work)
+        _link(_balanced(source), n, part)
         part.rename(target)
     return target
 
 
-def _source(photos: Path | None, n: int, work: Path) -> Path:
-    if photos is None:
-        folder = work / f"rendered from {min(n, N_RENDERED)}"
-        if not folder.exists():
-            per_class = -(-min(n, N_RENDERED) // N_CLASSES)
-            render_dataset(work / "part", n_classes=N_CLASSES, per_class=per_class)
-            (work / "part").rename(folder)
-        return folder
+def source_folder(photos: Path, work: Path) -> Path:
+    """Return a folder of class folders; a tar of one is unpacked below ``work``."""
     if photos.is_dir():
         return photos
     folder = work / f"unpacked {photos.stem}"
@@ -55,6 +50,15 @@ def _source(photos: Path | None, n: int, work: Path) -> Path:
         (work / "part").rename(folder)
     inside = [path for path in folder.iterdir() if path.is_dir()]
     return inside[0] if len(inside) == 1 else folder
+
+
+def _rendered(n: int, work: Path) -> Path:
+    folder = work / f"rendered from {min(n, N_RENDERED)}"
+    if not folder.exists():
+        per_class = -(-min(n, N_RENDERED) // N_CLASSES)
+        render_dataset(work / "part", n_classes=N_CLASSES, per_class=per_class)
+        (work / "part").rename(folder)
+    return folder
 
 
 def _balanced(source: Path) -> list[Path]:

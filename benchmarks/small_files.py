@@ -39,11 +39,11 @@ from verger.pack import read_packed
 from verger.packing import pack_photos
 from verger.render import render_dataset
 from verger.schema import FEATURES, arrow_schema
+from verger.shares import Shares
 from verger.source import (
     count_partitions,
     cut_listing,
     cut_partitions,
-    plan_images,
     read_images,
 )
 from verger.storage import Folder, read_ahead
@@ -133,8 +133,8 @@ def measure_planning(spark: SparkSession, source: Path, stored: Path) -> tuple[l
     laps["cut what is to do"] = clock.lap()
     photos, n = cut_listing(listing.photos, parallelism)
     laps[f"cut all {len(photos):,} into {n}"] = clock.lap()
-    plan_images(spark, photos, n)
-    laps["make Spark's DataFrame of all"] = clock.lap()
+    Shares.write(Folder(str(stored)), "shares", photos, n)
+    laps["write down the shares of all"] = clock.lap()
     assert len(work.todo) == len(listing.photos) // 2
     wall = sum(lap[0] for lap in laps.values())
     rows = [f"| {name} | {lap[0]:.2f} | {lap[1]:.2f} |" for name, lap in laps.items()]
@@ -165,13 +165,35 @@ def measure_balance(n: int, parallelism: int) -> tuple[list[str], bool]:
 # Spark's plan
 
 
+def explain(frame: DataFrame) -> str:
+    with redirect_stdout(StringIO()) as text:
+        frame.explain()
+    return text.getvalue().strip()
+
+
+def exchanges(plan: str) -> set[str]:
+    return set(re.findall(r"\w*Exchange\b", plan))
+
+
 def plan_of(images: DataFrame) -> tuple[str, bool]:
     """Return the plan of featurizing, and whether nothing but the listing is exchanged."""
-    outcomes = featurize(images, model=load_model("efficientnet_lite0"))
-    with redirect_stdout(StringIO()) as text:
-        outcomes.explain()
-    plan = text.getvalue().strip()
-    return plan, set(re.findall(r"\w*Exchange\b", plan)) == {"BroadcastExchange"}
+    plan = explain(featurize(images, model=load_model("efficientnet_lite0")))
+    return plan, exchanges(plan) == {"BroadcastExchange"}
+
+
+def plan_of_run(spark: SparkSession, photos: Path, out: Path) -> tuple[str, bool]:
+    """Return the plan of the job in which ``verger run`` reads photos, as it was run."""
+    kind, plans = type(spark.range(1)), []
+    real = kind.collect
+
+    def collect(frame: DataFrame) -> Any:
+        plans.append(explain(frame))
+        return real(frame)
+
+    with patch.object(kind, "collect", collect):
+        pipeline.run_featurize(str(photos), out, Config(model="efficientnet_lite0"))
+    (plan,) = (plan for plan in plans if "commit_share" in plan)
+    return plan, not exchanges(plan)
 
 
 def shorten(plan: str) -> str:
@@ -336,11 +358,14 @@ def measure(place: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
     make_files(place / "small", arguments.read)
     packing = pack_photos(str(place / "small"), place / "pack", Config())["seconds"]
     plans = {
-        "folder": read_images(spark, str(place / "small")),
-        "folder, --reader spark": read_images(spark, str(place / "small"), reader="spark"),
-        "pack": read_images(spark, str(place / "pack")),
-    }
-    found = {kind: plan_of(images) for kind, images in plans.items()}
+        "verger.read_images(FOLDER)": read_images(spark, str(place / "small")),
+        'verger.read_images(FOLDER, reader="spark"), and verger run --reader spark':
+            read_images(spark, str(place / "small"), reader="spark"),
+        "verger.read_images(PACK)": read_images(spark, str(place / "pack")),
+    }  # fmt: skip
+    render_dataset(place / "few", n_classes=2, per_class=5)
+    found = {"verger run": plan_of_run(spark, place / "few", place / "few out")}
+    found |= {kind: plan_of(images) for kind, images in plans.items()}
     alone = [measure_alone("folder", place / "small"), measure_alone("pack", place / "pack")]
     reading = [
         measure_reading(spark, "folder", place / "small"),
@@ -374,7 +399,9 @@ def measure(place: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
         "| sizes | least photos | most | least bytes | most | largest photo | within 10 % |",
         "|---|---|---|---|---|---|---|", *balance, "",
         "## Spark's plan", "",
-        "The one exchange is the broadcast of the listing; no photo's byte moves between tasks.",
+        "A run's tasks read which photos are theirs, and exchange nothing. In the library's "
+        "DataFrames the one exchange is the broadcast of the listing. No photo's byte moves "
+        "between tasks.",
         *(f"\n{kind}: {'holds' if ok else 'BROKEN'}\n\n```\n{shorten(plan)}\n```"
           for kind, (plan, ok) in found.items()), "",
         f"## Reading {arguments.read:,} files of 1 to 9 kB", "",

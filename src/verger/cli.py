@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from verger.config import READERS, Config, load_config
+from verger.config import PRECISIONS, READERS, Config, load_config
 from verger.errors import ConfigError, UsageError, VergerError, WeightsError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FIELDS = {f.name: f for f in fields(Config)}
 
 _PHOTOS = ("glob", "recursive", "label_from", "reader")
-_MODEL = ("model", "weights", "weights_sha256", "input_size", "micro_batch")
+_MODEL = ("model", "weights", "weights_sha256", "input_size", "precision", "micro_batch")
 _FEATURES = (
     "max_error_rate", "accept_truncated", "decode_timeout_s", "commit_every", "prune",
     "legacy_parquet",
@@ -69,6 +69,7 @@ def _option(name: str) -> Callable[..., Any]:
         "glob": {"multiple": True, "metavar": "PATTERN"},
         "conf": {"multiple": True, "metavar": "KEY=VALUE"},
         "reader": {"type": click.Choice(READERS)},
+        "precision": {"type": click.Choice(PRECISIONS)},
         "components": {"type": _Components()},
         "weights": {"metavar": "PATH"},
         "partitions": {"type": int},
@@ -613,6 +614,7 @@ def _keep_page_up(config: Config) -> None:
 
 def main() -> None:
     """Run the command line; the entry point of ``verger``."""
+    _hush_helpers()
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -639,11 +641,35 @@ _JAVA_GONE = (
 )
 
 
-def _java_is_gone(err: Exception) -> bool:
-    """Whether the process that Spark runs in does not answer any more."""
-    if not isinstance(err, ConnectionError) and type(err).__name__ != "Py4JNetworkError":
-        return False
-    return any("py4j" in frame.filename for frame in traceback.extract_tb(err.__traceback__))
+def _java_is_gone(err: BaseException | None) -> bool:
+    """Whether an error is about the process that Spark runs in, which answers no more."""
+    while err is not None:
+        frames = traceback.extract_tb(err.__traceback__)
+        if (isinstance(err, ConnectionError) or type(err).__name__ == "Py4JNetworkError") and any(
+            "py4j" in frame.filename for frame in frames
+        ):
+            return True
+        err = err.__context__  # pyspark turns some into errors of other kinds
+    return False
+
+
+def _hush_helpers() -> None:
+    """Leave it to the error that ends the command to say that Java is gone.
+
+    Threads and finalisers of pyspark's and ours meet the same end, and Python would print their
+    tracebacks.
+    """
+    thread, unraisable = threading.excepthook, sys.unraisablehook
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        if not _java_is_gone(args.exc_value):
+            thread(args)
+
+    def of_finaliser(args: Any) -> None:
+        if not _java_is_gone(args.exc_value):
+            unraisable(args)
+
+    threading.excepthook, sys.unraisablehook = of_thread, of_finaliser
 
 
 def _spark_message(err: Exception) -> str:

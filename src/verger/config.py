@@ -36,6 +36,7 @@ MAX_PIXELS = 200_000_000
 MAX_TIMEOUT_S = 86_400
 
 READERS = ("arrow", "spark")
+PRECISIONS = ("float32", "int8")
 
 
 def verger_home() -> Path:
@@ -88,6 +89,11 @@ class Config:
         "Side of a photo before the model, in pixels: 224 by default; 192, 160, 128 or 96 are "
         "cheaper, and give other features.",
     )
+    precision: Literal["float32", "int8"] = _option(
+        "float32",
+        "int8 computes the model in integers, calibrated on some of the photos: cheaper, and "
+        "other features.",
+    )
     micro_batch: int = _option(8, "Photos per call of the model.")
     max_error_rate: float = _option(
         0.05, "Largest share of rejected photos that is still a success, 0 to 1."
@@ -132,6 +138,14 @@ class Config:
         object.__setattr__(self, "glob", patterns)
         object.__setattr__(self, "conf", dict(self.conf))
         _check_choice("reader", self.reader, READERS)
+        _check_choice("precision", self.precision, PRECISIONS)
+        if self.precision == "int8" and self.reader == "spark":
+            raise ConfigError("precision='int8' needs reader='arrow', to calibrate before Spark")
+        if self.precision == "int8" and not self.built_in_model:
+            raise ConfigError(
+                f"precision='int8' with model={self.model!r}: only built-in models are quantised; "
+                "of a model of your own, name a quantised file"
+            )
         _check_at_least("micro_batch", self.micro_batch, 1)
         _check_at_least("commit_every", self.commit_every, 1)
         if not 0 < self.decode_timeout_s <= MAX_TIMEOUT_S:
@@ -293,7 +307,7 @@ def _known_key(key: str, path: Path) -> str:
 _ACCEPTED: dict[str, tuple[type, ...]] = {
     "glob": (str, list), "recursive": (bool,), "label_from": (str,), "reader": (str,),
     "model": (str,), "weights": (str,), "weights_sha256": (str,), "input_size": (int,),
-    "micro_batch": (int,),
+    "precision": (str,), "micro_batch": (int,),
     "max_error_rate": (float, int), "accept_truncated": (bool,),
     "decode_timeout_s": (float, int), "commit_every": (int,), "prune": (bool,),
     "partitions": (int,), "components": (int, float), "standardize": (bool,), "center": (bool,),

@@ -6,7 +6,7 @@ it. What comes back is one row a photo: features, or a reason why there are none
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -35,7 +35,9 @@ from verger.schema import (
 from verger.storage import WAS_THERE, Unread, read_ahead, too_large
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
+
+    from verger.shares import Shares
 
 #: Rows in an Arrow batch that goes back to Spark: 64 x 1280 float32 are 330 kB.
 ROWS_PER_BATCH = 64
@@ -165,19 +167,63 @@ def commit_features(
     SchemaError
         If a column is missing.
     """
-    shared = images.sparkSession.sparkContext.broadcast(model)
-    writer = BatchWriter.of(attempt)
-    decoding = decoding or Decoding()
-
     # Photos whose bytes Spark has moved come in any order when their task is tried again: then
     # batches of the same number are not the same, and of two rows the younger counts.
     ordered = "content" not in images.columns
+    commit = _committing(
+        images.sparkSession, attempt, model, commit_every, micro_batch, decoding, ordered=ordered
+    )
+    _select_images(images).mapInArrow(commit, "batch string").collect()
+
+
+def commit_shares(
+    spark: SparkSession,
+    shares: Shares,
+    attempt: Attempt,
+    *,
+    model: Model,
+    commit_every: int,
+    micro_batch: int = 8,
+    decoding: Decoding | None = None,
+) -> None:
+    """Do the same for photos that the tasks read from their :class:`verger.shares.Shares`.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    shares : Shares
+        Columns :data:`verger.schema.IMAGES`, and of a pack :data:`verger.schema.PACKED`.
+    attempt, model, commit_every, micro_batch, decoding
+        As for :func:`commit_features`.
+    """
+    commit = _committing(spark, attempt, model, commit_every, micro_batch, decoding, ordered=True)
+
+    def commit_share(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for task in batch.column(0).to_pylist():
+                yield from commit(shares.batches(task, ROWS_PER_BATCH))
+
+    tasks = spark.range(0, shares.n_tasks, 1, shares.n_tasks)
+    tasks.mapInArrow(commit_share, "batch string").collect()
+
+
+def _committing(
+    spark: SparkSession, attempt: Attempt, model: Model, commit_every: int, micro_batch: int,
+    decoding: Decoding | None, *, ordered: bool,
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:  # fmt: skip
+    """Return what a task does with its images: it yields the names of the batches it commits.
+
+    ``ordered`` tells whether a task that is tried again gets its photos in the same order.
+    """
+    shared = spark.sparkContext.broadcast(model)
+    writer = BatchWriter.of(attempt)
+    how = decoding or Decoding()
 
     def commit_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         task, attempt_number = _task()
         done = writer.committed_keys() if ordered and attempt_number else set()
         predictor = open_cached(shared.value)
-        how = _decoding_of_task(decoding)
+        decoding = _decoding_of_task(how)
         for number, group in groupby(_numbered(batches, commit_every), itemgetter(0)):
             key = f"{task:06}-{number:05}"
             if not ordered:
@@ -188,12 +234,12 @@ def commit_features(
             outcomes = list(
                 featurize_batches(
                     (batch for _, batch in group), predictor, micro_batch=micro_batch,
-                    decoding=how, clock=clock,
+                    decoding=decoding, clock=clock,
                 )
             )  # fmt: skip
             yield pa.RecordBatch.from_pydict({"batch": [writer.commit(key, outcomes, clock)]})
 
-    _select_images(images).mapInArrow(commit_partition, "batch string").collect()
+    return commit_partition
 
 
 def commit_unread(photos: pa.Table, attempt: Attempt) -> None:
@@ -375,6 +421,26 @@ def _vector_or_reason(features: Any, photo: Photo, predictor: Predictor) -> Outc
         "features": features, "width": photo.width, "height": photo.height,
         "truncated": photo.truncated,
     }  # fmt: skip
+
+
+def decode_listed(photos: pa.Table, size: int, decoding: Decoding) -> Iterator[Photo | Unread]:
+    """Read and decode listed photos in this process.
+
+    Parameters
+    ----------
+    photos : pyarrow.Table
+        Columns of :data:`verger.schema.IMAGES`, and of a pack :data:`verger.schema.PACKED`.
+    size : int
+    decoding : Decoding
+
+    Yields
+    ------
+    Photo or Unread
+        One for each photo, in their order.
+    """
+    batches = iter(photos.to_batches(max_chunksize=ROWS_PER_BATCH))
+    for _, photo in _decode_rows(_read_rows(batches), size, decoding, Clock()):
+        yield photo
 
 
 def outcomes_of_contents(

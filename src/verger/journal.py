@@ -5,6 +5,7 @@
     OUT/.journal/
       lock.json                        who writes; gone when nobody does
       0003-9ac4/start.json             what attempt 3 was asked, and which batches it took over
+      0003-9ac4/shares/000000.parquet  which of its tasks does which photos
       0003-9ac4/00017-00-4be1.json     batch 17 is committed: names of its files, its counts
       0003-9ac4/00017-00-4be1.features.parquet  0003-9ac4/00017-00-4be1.rejected.parquet
       publish.json                     which files are being moved into the result
@@ -111,6 +112,11 @@ class Attempt:
     def path(self) -> str:
         """Folder of the attempt, below OUT."""
         return f"{JOURNAL}/{self.name}"
+
+    @property
+    def shares(self) -> str:
+        """Folder of what its tasks are to do, below OUT."""
+        return f"{self.path}/shares"
 
     @property
     def adopted(self) -> list[str]:

@@ -28,8 +28,10 @@ LOCK = f"{JOURNAL}/lock.json"
 STAGED = f"{JOURNAL}/staged"
 #: What is derived from the features, and goes when they are replaced.
 DERIVED = ("pca", "models", "explained_variance.csv", "scree.png", "report.html", "report.json")
+#: Models that made the features and could not be made again; see :mod:`verger.precision`.
+EXTRACTOR = "extractor"
 #: Everything that Verger ever writes below OUT; nothing else is ever touched.
-OWN_NAMES = (*TABLES, *DERIVED, RUN, JOURNAL)
+OWN_NAMES = (*TABLES, *DERIVED, EXTRACTOR, RUN, JOURNAL)
 
 SPARK_PCA = "models/pca"
 PCA_NPZ = "models/pca.npz"

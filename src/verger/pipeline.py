@@ -29,7 +29,7 @@ from verger.errors import (
     ReduceError,
     ValidationError,
 )
-from verger.features import Decoding, commit_features, commit_unread
+from verger.features import Decoding, commit_features, commit_shares, commit_unread
 from verger.journal import Attempt, latest_attempt, locked, start_attempt
 from verger.ledger import Known, compare, compose, read_known, sources_of
 from verger.model import Model, find_card, load_model
@@ -44,6 +44,7 @@ from verger.output import (
     Output,
 )
 from verger.overseer import check_error_rate, error_inside, overseen, worth_another_try
+from verger.precision import int8_model, keep_model
 from verger.publish import publish_features
 from verger.record import REDUCE_OPTIONS, command_line, describe_pca, describe_run, spectrum_csv
 from verger.reduce import (
@@ -58,7 +59,15 @@ from verger.reduce import (
 )
 from verger.resume import State, find_state
 from verger.session import check_environment, get_session, settings_for_block
-from verger.source import Listing, list_photos, list_with_spark, read_images, refuse_pack
+from verger.shares import Shares
+from verger.source import (
+    Listing,
+    cut_listing,
+    list_photos,
+    list_with_spark,
+    read_images,
+    refuse_pack,
+)
 from verger.storage import normalize_source
 
 if TYPE_CHECKING:
@@ -270,8 +279,7 @@ class Plan:
 def plan(run: Run, source: str, *, reduce: bool) -> Plan:
     """Find every mistake that can be found before Spark starts; write nothing."""
     listing = check_and_list(run, source, reduce=reduce)
-    with run.stage("load model") as on_progress:
-        model = _load_model(run.config, on_progress)
+    model = _find_model(run, listing)
     root = listing.source if listing else normalize_source(source)
     find_state(run.output, root, model.contract, overwrite=run.config.overwrite)
     check_environment()
@@ -319,14 +327,21 @@ def _check_count(n: int, source: str, config: Config) -> None:
         )
 
 
-def _load_model(config: Config, on_progress: OnProgress | None = None) -> Model:
-    return load_model(
-        config.model,
-        weights=config.weights,
-        weights_sha256=config.weights_sha256,
-        input_size=config.input_size,
-        on_progress=on_progress,
-    )
+def _find_model(run: Run, listing: Listing | None) -> Model:
+    """Load the model, and calibrate it where that is asked for."""
+    config = run.config
+    with run.stage("load model") as on_progress:
+        model = load_model(
+            config.model,
+            weights=config.weights,
+            weights_sha256=config.weights_sha256,
+            input_size=config.input_size,
+            on_progress=on_progress,
+        )
+    if config.precision == "float32" or listing is None:  # the latter only with float32
+        return model
+    with run.stage("calibrate"):
+        return int8_model(run.output, listing, model, config)
 
 
 def describe_plan(
@@ -346,18 +361,20 @@ def describe_plan(
         )
     else:
         listed = f"let Spark list and read {source}"
-    steps = [*_model_steps(config), listed, *_output_steps(run, listing)]
+    model = None if _weights_are_missing(config) else _find_model(run, listing)
+    steps = [_model_step(config, model), listed, *_output_steps(run, listing, model)]
     if reduce:
         steps.append(f"fit a PCA and keep components = {config.components}")
     return {"config": config.as_dict(), "steps": steps}
 
 
-def _model_steps(config: Config) -> list[str]:
-    if _weights_are_missing(config):
+def _model_step(config: Config, model: Model | None) -> str:
+    if model is None:
         address = find_card(config.model).weights.address()
-        return [f"fetch the weights of {config.model} from {address}"]
-    contract = _load_model(config).contract
-    return [f"use {contract.model}, contract {contract.short_hash}: {contract.n_features} features"]
+        return f"fetch the weights of {config.model} from {address}"
+    contract = model.contract
+    name = contract.model if config.precision == "float32" else f"{contract.model} in int8"
+    return f"use {name}, contract {contract.short_hash}: {contract.n_features} features"
 
 
 def _weights_are_missing(config: Config) -> bool:
@@ -366,15 +383,14 @@ def _weights_are_missing(config: Config) -> bool:
     return find_card(config.model).weights.find() is None
 
 
-def _output_steps(run: Run, listing: Listing | None) -> list[str]:
+def _output_steps(run: Run, listing: Listing | None, model: Model | None) -> list[str]:
     """Say what becomes of what OUT holds."""
     config, output = run.config, run.output
     holds = output.folder.exists(RUN)
     verb = ("replace the result in" if config.overwrite else "add to") if holds else "write to"
-    if listing is None or _weights_are_missing(config):
+    if listing is None or model is None:
         return [f"{verb} {output.root}"]
-    contract = _load_model(config).contract
-    state = find_state(output, listing.source, contract, overwrite=config.overwrite)
+    state = find_state(output, listing.source, model.contract, overwrite=config.overwrite)
     known = _read_known(output, state)
     work = compare(listing.photos, known, accept_truncated=config.accept_truncated)
     n_done = len(listing.photos) - len(work.todo)
@@ -477,6 +493,7 @@ def _compute(run: Run, spark: SparkSession, planned: Plan, listing: Listing, sta
         "source": listing.source, "contract_hash": contract.hash, "contract": contract.as_dict(),
         "fresh": state.record is None, "overwrite": run.config.overwrite,
     }  # fmt: skip
+    keep_model(run.output, planned.model)
     for number in range(1, ROUNDS + 1):
         attempt = start_attempt(run.output, start, markers)
         known = _read_known(run.output, state)
@@ -507,24 +524,31 @@ def _commit(
 ) -> None:  # fmt: skip
     """Run the one job that reads photos."""
     config = run.config
-    images = read_images(
-        spark, Listing(listing.source, work.todo, {}, listing.recursive),
-        glob=config.glob, reader=config.reader, partitions=config.partitions,
-    )  # fmt: skip
-    decoding = Decoding(
-        accept_truncated=config.accept_truncated, timeout_s=config.decode_timeout_s, apart=careful
-    )
+    how: dict[str, Any] = {
+        "model": planned.model, "commit_every": config.commit_every,
+        "micro_batch": config.micro_batch,
+        "decoding": Decoding(
+            accept_truncated=config.accept_truncated, timeout_s=config.decode_timeout_s,
+            apart=careful,
+        ),
+    }  # fmt: skip
     with (
-        settings_for_block(spark, _FEW_ROWS if config.reader == "spark" else {}),
         run.stage("featurize", len(work.todo), spark),
         overseen(spark, attempt, config, before=work.rejected, n_listed=len(listing.photos)),
     ):
-        commit_features(
-            images, attempt, model=planned.model, commit_every=config.commit_every,
-            micro_batch=config.micro_batch, decoding=decoding,
+        if config.reader == "arrow":
+            parallelism = spark.sparkContext.defaultParallelism
+            photos, n_tasks = cut_listing(work.todo, parallelism, config.partitions)
+            shares = Shares.write(run.output.folder, attempt.shares, photos, n_tasks)
+            commit_shares(spark, shares, attempt, **how)
+            return
+        images = read_images(
+            spark, Listing(listing.source, work.todo, {}, listing.recursive),
+            glob=config.glob, reader="spark", partitions=config.partitions,
         )  # fmt: skip
-        if config.reader == "spark":
-            commit_unread(_without_batch(run.output, work.todo, attempt), attempt)
+        with settings_for_block(spark, _FEW_ROWS):
+            commit_features(images, attempt, **how)
+        commit_unread(_without_batch(run.output, work.todo, attempt), attempt)
 
 
 def _without_batch(output: Output, photos: pa.Table, attempt: Attempt) -> pa.Table:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from verger.contract import FeatureContract
 from verger.ledger import Composition
-from verger.output import MOMENTS_NPZ, STAGED, Output
+from verger.output import EXTRACTOR, MOMENTS_NPZ, STAGED, Output
+from verger.precision import model_file
 from verger.schema import FEATURES, REJECTED
 from verger.session import settings_for_block
 from verger.tables import (
@@ -63,7 +65,7 @@ def publish_features(
         moves += [(f"{STAGED}/{part.name}", part.name) for part in new]
         files[table] = [*kept, *new]
     record["files"] = {t: [part.as_dict() for part in parts] for t, parts in files.items()}
-    old = found.removed if added else _own_parts(output)
+    old = found.removed if added else [*_own_parts(output), *_old_models(output, record)]
     # The sums over files that stay are good for those that come.
     stale = [name for name in output.derived_files() if not added or name != MOMENTS_NPZ]
     output.publish(record, add=moves, remove=[*stale, *old], attempts=True)
@@ -72,6 +74,12 @@ def publish_features(
 def _own_parts(output: Output) -> list[str]:
     """List all files of the tables, known to ``run.json`` or not."""
     return [name for table in ("features", "rejected") for name in output.own_files(table)]
+
+
+def _old_models(output: Output, record: dict[str, Any]) -> list[str]:
+    """List kept models of other contracts than this one's."""
+    ours = model_file(FeatureContract.from_dict(record["contract"]))
+    return [name for name in output.own_files(EXTRACTOR) if name != ours]
 
 
 def _join(

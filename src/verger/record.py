@@ -44,6 +44,7 @@ def describe_run(
             "published": model.published,
             "n_features": model.contract.n_features,
             "input_size": model.contract.input_size,
+            "precision": config.precision,
         },
         "versions": versions(spark),
         "machine": {"platform": platform.platform(), "master": spark.sparkContext.master,

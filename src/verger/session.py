@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
-#: Java's quick compiler only: the thorough one takes a core while Spark starts.
-_BRIEF = "-XX:TieredStopAtLevel=1"
+#: Java's quick compiler only: the thorough one takes a core while Spark starts. And the collector
+#: that has neither threads nor tables of its own.
+_BRIEF = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSession:
@@ -137,12 +138,16 @@ def _launch_quietly(settings: dict[str, Any]) -> None:
 def _hush(session: SparkSession) -> None:
     """Leave it to the error that is raised to say that Java has ended.
 
-    py4j would log every call that failed, and the server of Spark's accumulators its traceback.
+    py4j would log every call that failed, the server of Spark's accumulators its traceback, and
+    pyspark that of a function that it could not send.
     """
+    from pyspark import util
+
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     server = getattr(session.sparkContext, "_accumulatorServer", None)
     if server is not None:
         server.handle_error = lambda *_: None
+    util.print_exec = lambda stream: None  # noqa: ARG005 - the error that is raised says the same
 
 
 def _with_conf(session: SparkSession, config: Config) -> SparkSession:

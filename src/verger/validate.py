@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from verger.contract import FeatureContract
-from verger.errors import ContractError, ValidationError
+from verger.errors import ContractError, OutputError, ValidationError
+from verger.precision import check_kept_model, model_file
 from verger.schema import FEATURES, PCA, REJECTED, Reason, spark_schema
 from verger.tables import VECTORS, Part, contract_in, in_tasks, read_table
 
@@ -101,6 +102,7 @@ def validate_output(spark: SparkSession, output: Output) -> Report:
                 checks += _vector_checks(name, _sum_up(looks[name]), dimension)
         labels = _check_rows(spark, output, record, checks)
     checks += _check_contract(record, looks)
+    checks += _check_kept_model(output, record)
     return Report(tuple(checks), labels)
 
 
@@ -312,3 +314,18 @@ def _check_contract(record: dict[str, Any], looks: dict[str, list[dict[str, Any]
             detail = f"{len(named)} file(s)" + (f", found {foreign}" if foreign else "")
             checks.append(Check(f"every file of {name}/ names this contract", not foreign, detail))
     return checks
+
+
+def _check_kept_model(output: Output, record: dict[str, Any]) -> list[Check]:
+    """Check that a model that cannot be made again is there, whole, and this contract's."""
+    try:
+        contract = FeatureContract.from_dict(record["contract"])
+    except ContractError:
+        return []  # a finding already
+    if model_file(contract) is None:
+        return []
+    try:
+        holds, detail = True, check_kept_model(output, contract)
+    except OutputError as err:
+        holds, detail = False, str(err)
+    return [Check("the calibrated model is the one that the contract names", holds, detail)]

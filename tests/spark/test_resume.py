@@ -141,7 +141,7 @@ def test_a_job_that_fails_of_a_machine_is_followed_by_another(
 ) -> None:
     """Where Spark gives up on a task, the driver tries once more, decoding apart."""
     careful: list[bool] = []
-    real = pipeline.commit_features
+    real = pipeline.commit_shares
 
     def dies_at_first(*arguments: Any, **options: Any) -> None:
         careful.append(options["decoding"].apart)
@@ -149,7 +149,7 @@ def test_a_job_that_fails_of_a_machine_is_followed_by_another(
             raise RuntimeError("Python worker exited unexpectedly (crashed)")
         real(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "commit_features", dies_at_first)
+    monkeypatch.setattr(pipeline, "commit_shares", dies_at_first)
     pipeline.run_featurize(str(photos), tmp_path / "out", CONFIG)
     assert careful == [False, True]
     assert len(rows(tmp_path / "out")) == 30

@@ -7,9 +7,11 @@ or would start Java run in a process of their own, where every java on the PATH 
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -767,3 +769,62 @@ def test_every_command_is_documented() -> None:
         if not re.search(typed, readme):
             missing.append(f"verger {name}")
     assert missing == []
+
+
+# ---- Java is gone --------------------------------------------------------------------------
+
+
+def _call_a_dead_java() -> None:
+    """Fail where a call of py4j's fails; a real one would leave its sockets to later tests."""
+    code = "raise ConnectionRefusedError(111, 'Connection refused')"
+    exec(compile(code, "/lib/python/site-packages/py4j/java_gateway.py", "exec"))
+
+
+def _pickle_for_a_dead_java() -> None:
+    """Fail as pyspark does when Java dies while a function is packed for it."""
+    try:
+        _call_a_dead_java()
+    except ConnectionError:
+        raise pickle.PicklingError("Could not serialize object")  # noqa: B904 - as pyspark does
+
+
+@pytest.mark.parametrize("call", [_call_a_dead_java, _pickle_for_a_dead_java])
+def test_a_dead_java_is_told_in_one_line(
+    call: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever pyspark makes of it, the command says what happened and what to do."""
+    monkeypatch.setattr(cli, "app", lambda **_: call())
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("verger: Spark's Java has ended")
+
+
+def test_helpers_are_silent_about_a_dead_java_and_about_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread's or finaliser's traceback is left out where the command's error says the same."""
+    told: list[type[BaseException] | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(args.exc_type))
+    cli._hush_helpers()
+
+    class Finalised:
+        def __init__(self, last: Callable[[], None]) -> None:
+            self.last = last
+
+        def __del__(self) -> None:
+            self.last()
+
+    def fail() -> None:
+        raise ValueError("of its own")
+
+    for last in (_call_a_dead_java, fail):
+        thread = threading.Thread(target=last)
+        thread.start()
+        thread.join()
+        del thread
+        Finalised(last)
+    assert told == [ValueError, ValueError]

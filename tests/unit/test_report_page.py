@@ -85,7 +85,7 @@ def _report(labels: tuple[str | None, ...] = HOSTILE, n_points: int = 20) -> Rep
         ],
         "model": {"name": evil, "license": "Apache-2.0", "weights_sha256": "ab" * 32,
                   "weights_path": evil, "published": False, "n_features": 1280,
-                  "input_size": 224},
+                  "input_size": 224, "precision": "float32"},
         "contract": {"model": "mobilenet_v2", "mean": [127.5] * 3, evil: evil},
         "contract_hash": "cd" * 32,
         "pca": {"n_samples": 1000, "n_components": 174, "components": 0.9, "kept": 0.9003,

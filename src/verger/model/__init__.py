@@ -177,15 +177,23 @@ class Model:
         return np.array(rows, np.float32).reshape(len(rows), self.contract.n_features)
 
 
+def import_onnxruntime() -> Any:
+    """Import onnxruntime, which sends nothing anywhere.
+
+    Its Linux wheels write an identifier to the home folder and report to their publisher
+    (microsoft/onnxruntime#27379) unless they are told not to, before the import.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
 class Predictor:
     """An inference session of one process: one thread, for Spark runs one process a core."""
 
     def __init__(self, contract: FeatureContract, graph: bytes) -> None:
-        # Its Linux wheels write an identifier to the home folder and report to their publisher
-        # (microsoft/onnxruntime#27379) unless they are told not to, before the import.
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        import onnxruntime as ort
-
+        ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -345,7 +353,7 @@ def _load_built_in(card: ModelCard, path: Path, digest: str, size: int) -> Model
         model=card.name, weights_sha256=digest, graph=f"{card.name} {GRAPH_VERSION}",
         input_size=size, n_features=card.n_features, mean=card.mean, std=card.std,
     )  # fmt: skip
-    golden = _golden(contract, graph.onnx)
+    golden = golden_vector(contract, graph.onnx)
     return Model(
         contract=contract, onnx=graph.onnx, golden=golden, license=card.license,
         published=_is_published(card.name, golden), weights_path=str(path), layers=graph.layers,
@@ -415,12 +423,19 @@ def _load_custom(path: Path, weights_sha256: str | None) -> Model:
         input_size=custom.size, n_features=custom.n_features, mean=custom.mean, std=custom.std,
     )  # fmt: skip
     return Model(
-        contract=contract, onnx=custom.onnx, golden=_golden(contract, custom.onnx),
+        contract=contract, onnx=custom.onnx, golden=golden_vector(contract, custom.onnx),
         published=None, license=custom.license, weights_path=str(path), layers=custom.layers,
     )  # fmt: skip
 
 
-def _golden(contract: FeatureContract, graph: bytes) -> Vector:
+def golden_vector(contract: FeatureContract, graph: bytes) -> Vector:
+    """Compute the features of the golden photo, and prove that they depend on no other.
+
+    Raises
+    ------
+    WeightsError
+        If they are not as many as the contract says, not finite, or others beside another photo.
+    """
     pixels = golden_pixels(contract.input_size)
     predictor = Predictor(contract, graph)
     golden: Vector = predictor.predict(pixels[None])[0]

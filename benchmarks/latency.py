@@ -1,0 +1,314 @@
+"""Photos in a bucket whose every request waits: throughput beside that of the local disk.
+
+    python benchmarks/latency.py PHOTOS [--weights FILE] [--n 2000] [--jars FOLDER]
+
+Puts n photos into a local S3 (SeaweedFS, one process), and a proxy before it that hands every
+request on after 30 ms. ``verger featurize`` then reads the same photos from the folder, from the
+bucket directly and through the proxy, and, given the jars of hadoop-aws, lets Spark's own
+``binaryFile`` read them through the proxy; whole processes, in turns. Server and proxy have the
+same cores as the workers. Writes benchmarks/LATENCY.md. ``make latency`` fetches what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from pyarrow import fs
+
+from photos import make_folder
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+LATENCY_S = 0.03
+LEAST_SHARE = 0.9
+BUCKET = "photos"
+KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": "eu-west-3"}
+
+
+# The bucket
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
+    for _ in range(300):
+        if process is not None and process.poll() is not None:
+            sys.exit(f"the server ended with {process.returncode}")
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    sys.exit(f"nothing listens on port {port}")
+
+
+@contextmanager
+def seaweed(weed: Path, work: Path) -> Iterator[int]:
+    """Run SeaweedFS with its S3 gateway on loopback; yields the gateway's port."""
+    folder = work / "weed"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    s3, master, volume, filer = (free_port() for _ in range(4))
+    who = {
+        "name": "bench", "actions": ["Admin"],
+        "credentials": [{"accessKey": KEYS["AWS_ACCESS_KEY_ID"],
+                         "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}],
+    }  # fmt: skip
+    identities = work / "weed.json"
+    identities.write_text(json.dumps({"identities": [who]}))
+    command = [
+        weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
+        f"-s3.config={identities}", f"-s3.port={s3}", f"-master.port={master}",
+        f"-volume.port={volume}", f"-filer.port={filer}",
+        *(f"-{part}.port.grpc={free_port()}" for part in ("s3", "master", "volume", "filer")),
+        "-master.volumeSizeLimitMB=1024", "-master.telemetry=false",
+    ]  # fmt: skip
+    with (work / "weed.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        try:
+            wait_for(s3, process)
+            yield s3
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def fill(port: int, folder: Path) -> None:
+    """Copy a folder of class folders into the bucket."""
+    filesystem = fs.S3FileSystem(
+        access_key=KEYS["AWS_ACCESS_KEY_ID"], secret_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        region=KEYS["AWS_REGION"], endpoint_override=f"http://127.0.0.1:{port}",
+        allow_bucket_creation=True,
+    )  # fmt: skip
+    for attempt in range(30):  # the server listens a little before it can write
+        try:
+            filesystem.create_dir(BUCKET)
+            break
+        except OSError:
+            if attempt == 29:
+                raise
+            time.sleep(1)
+    fs.copy_files(str(folder), BUCKET, destination_filesystem=filesystem)
+    there = filesystem.get_file_info(fs.FileSelector(BUCKET, recursive=True))
+    if sum(info.is_file for info in there) != sum(path.is_file() for path in folder.rglob("*")):
+        sys.exit("the bucket has not taken all photos")
+
+
+# The delay
+
+
+class _Upstream(asyncio.Protocol):
+    """The server's answers go to the client as they come."""
+
+    def __init__(self, client: asyncio.Transport) -> None:
+        self.client = client
+
+    def data_received(self, data: bytes) -> None:
+        self.client.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.client.close()
+
+
+class _Delay(asyncio.Protocol):
+    """What a client sends reaches the server a moment later, in its order."""
+
+    port = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.waiting: list[bytes] = []
+        self.server: asyncio.Transport | None = None
+        self.loop = asyncio.get_running_loop()
+        self.connecting = self.loop.create_task(self.connect(transport))
+
+    async def connect(self, client: asyncio.Transport) -> None:
+        self.server, _ = await self.loop.create_connection(
+            lambda: _Upstream(client), "127.0.0.1", self.port
+        )
+        for data in self.waiting:
+            self.server.write(data)
+        self.waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        self.loop.call_later(LATENCY_S, self.send, data)
+
+    def send(self, data: bytes) -> None:
+        if self.server is None or self.waiting:
+            self.waiting.append(data)
+        else:
+            self.server.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if self.server is not None:
+            self.loop.call_later(LATENCY_S, self.server.close)
+
+
+def run_proxy(port: int, server_port: int) -> None:
+    async def serve() -> None:
+        _Delay.port = server_port
+        server = await asyncio.get_running_loop().create_server(_Delay, "127.0.0.1", port)
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+@contextmanager
+def delayed(server_port: int) -> Iterator[int]:
+    """Put the delay before a server; yields the port to ask instead."""
+    port = free_port()
+    process = multiprocessing.get_context("spawn").Process(
+        target=run_proxy, args=(port, server_port), daemon=True
+    )
+    process.start()
+    try:
+        wait_for(port)
+        yield port
+    finally:
+        process.terminate()
+        process.join()
+
+
+# The runs
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to the same photos."""
+
+    title: str
+    source: str
+    port: int | None = None
+    options: tuple[str, ...] = ()
+
+
+def ways(folder: Path, near: int, far: int, jars: list[Path]) -> list[Way]:
+    bucket = f"s3://{BUCKET}"
+    found = [
+        Way("local disk", str(folder)),
+        Way("bucket, no delay", bucket, near),
+        Way("bucket, 30 ms a request", bucket, far),
+    ]
+    if jars:
+        conf = {
+            "spark.jars": ",".join(map(str, jars)),
+            "spark.hadoop.fs.s3a.endpoint": f"http://127.0.0.1:{far}",
+            "spark.hadoop.fs.s3a.endpoint.region": KEYS["AWS_REGION"],
+            "spark.hadoop.fs.s3a.path.style.access": "true",
+        }
+        options = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
+        title = "bucket, 30 ms a request, Spark's `binaryFile` (`--reader spark`)"
+        found.append(Way(title, bucket, far, ("--reader", "spark", *options)))
+    return found
+
+
+def run_once(way: Way, model: list[str], out: Path) -> tuple[float, float]:
+    """Return seconds of the stage that reads photos, and of the whole process."""
+    shutil.rmtree(out, ignore_errors=True)
+    environment = dict(os.environ) | KEYS
+    if way.port is not None:
+        environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{way.port}"
+    command = [sys.executable, "-m", "verger.cli", "featurize", way.source, str(out), *model]
+    started = time.perf_counter()
+    done = subprocess.run([*command, *way.options], env=environment, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        sys.exit(f"{way.title}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return json.loads((out / "run.json").read_text())["seconds"]["featurize"], seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path, nargs="?", help="folder of class folders, or a tar")
+    parser.add_argument("--weights")
+    parser.add_argument("--n", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--weed", type=Path, default=ROOT / ".venv-bench" / "bin" / "weed")
+    parser.add_argument("--jars", type=Path, help="folder of hadoop-aws and what it needs")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench")
+    arguments = parser.parse_args()
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(arguments.n, arguments.photos, work)
+    jars = sorted(arguments.jars.glob("*.jar")) if arguments.jars else []
+    model = ["--weights", arguments.weights] if arguments.weights else []
+    if not arguments.weights:
+        model = ["--model", "efficientnet_lite0"]
+    found: dict[str, list[tuple[float, float]]] = {}
+    with seaweed(arguments.weed, work) as near, delayed(near) as far:
+        fill(near, folder)
+        for number in range(arguments.rounds):
+            for way in ways(folder, near, far, jars):
+                stage, whole = run_once(way, model, work / "latency-out")
+                found.setdefault(way.title, []).append((stage, whole))
+                print(f"round {number}  {way.title:<70} {stage:7.1f} s of {whole:.1f}", flush=True)
+    page = render(found, arguments.n)
+    (HERE / "LATENCY.md").write_text(page)
+    print(page)
+
+
+def render(found: dict[str, list[tuple[float, float]]], n: int) -> str:
+    names = ("verger", "pyspark", "pyarrow", "onnxruntime")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    local = [stage for stage, _ in found["local disk"]]
+    lines = [
+        "# Latency",
+        "",
+        f"`python benchmarks/latency.py --n {n}` on {os.cpu_count()} cores, {platform.machine()}, "
+        f"{versions}. Medians of {len(local)} rounds, least and greatest in brackets.",
+        "",
+        f"| {n:,} photos from | images/s while photos are read | share of the local disk's | "
+        "whole process, s |",
+        "|---|---|---|---|",
+    ]
+    shares = {}
+    for title, runs in found.items():
+        speeds = [n / stage for stage, _ in runs]
+        share = [ours / stage for ours, (stage, _) in zip(local, runs, strict=True)]
+        shares[title] = statistics.median(share)
+        whole = [seconds for _, seconds in runs]
+        cells = [title, spread(speeds, 0), spread(share, 2), spread(whole, 1)]
+        lines.append(f"| {' | '.join(cells)} |")
+    met = shares["bucket, 30 ms a request"] >= LEAST_SHARE
+    return "\n".join([
+        *lines,
+        "",
+        f"At 30 ms a request the bucket is to give at least {LEAST_SHARE} of the local disk's "
+        f"throughput: {'yes' if met else 'NO'}, {shares['bucket, 30 ms a request']:.2f}.",
+        "",
+        "The bucket is SeaweedFS, the delay a proxy before it; both take their time from the same "
+        "cores, which the line without delay shows. Verger asks twice for a photo (its size, its "
+        "bytes) and has 8 reads in flight in each task; `binaryFile` reads one after the other.",
+        "",
+    ])  # fmt: skip
+
+
+def spread(values: list[float], digits: int) -> str:
+    median = f"{statistics.median(values):.{digits}f}"
+    if len(values) == 1:
+        return median
+    return f"{median} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
