@@ -65,7 +65,8 @@ WAYS = {
         "Spark, `predict_batch_udf`",
         "Bytes go to the worker, pixels never leave it; its files packed into 16 even partitions a "
         "core, as Verger's are, instead of 32 files each; folders listed without a job; Arrow "
-        "batches of 32; session kept by the worker; 4 GiB for the JVM.",
+        "batches of 32; session kept by the worker; Unix sockets to the workers; 4 GiB for the "
+        "JVM.",
         script="predict_batch.py",
     ),
     "ray_data": Way(

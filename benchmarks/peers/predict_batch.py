@@ -2,8 +2,8 @@
 
 Tuned: bytes go to the worker, and pixels never leave it; files are packed into 16 even
 partitions a core, as Verger's are, instead of 32 files each; Arrow batches are as small as the
-chunks of all peers; folders are listed without a job; one thread a worker. The function itself
-caches its session in the worker.
+chunks of all peers; folders are listed without a job; one thread a worker; workers talk over Unix
+sockets. The function itself caches its session in the worker.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def get_session(job: Job) -> SparkSession:
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(CHUNK),
         "spark.sql.files.openCostInBytes": str(64 * 1024),
         "spark.sql.files.minPartitionNum": str(n_partitions),
+        "spark.python.unix.domain.socket.enabled": "true",
     }
     return SparkSession.builder.master(f"local[{job.cores}]").config(map=settings).getOrCreate()
 

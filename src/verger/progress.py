@@ -38,6 +38,7 @@ _TITLES = {
     "render": "Rendering photos",
     "list": "Listing photos",
     "load model": "Loading the model",
+    "calibrate": "Calibrating to int8",
     "start Spark": "Starting Spark",
     "lock": "Looking who has OUT",
     "featurize": "Computing features",
