@@ -18,6 +18,7 @@ import re
 import statistics
 import time
 from collections import defaultdict
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +165,9 @@ def render(
         "# Cheaper models",
         "",
         f"`python benchmarks/cheaper_models.py {arguments.photos.name} --per-class "
-        f"{arguments.per_class}` on {platform.machine()}, {arguments.model}, onnxruntime: "
-        f"{len(labels):,} photos of {len(set(labels))} classes.",
+        f"{arguments.per_class}` on {cpu_name()}, {time.strftime('%Y-%m-%d')}, {arguments.model}, "
+        f"onnxruntime {version('onnxruntime')}: {len(labels):,} photos of {len(set(labels))} "
+        "classes.",
         "",
         "| precision | input | images/s of one core | speed, float32 at 224 = 1 | speed, float32 "
         "at this size = 1 | cosine to float32 at this size: mean, worst | probe, random split | "
@@ -200,6 +202,12 @@ def render(
         "fruits are told apart.",
         "",
     ])  # fmt: skip
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
