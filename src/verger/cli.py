@@ -334,6 +334,36 @@ def show(out: str, table: str, rows: int, as_json: bool) -> None:
 
 
 @app.group()
+def emr() -> None:
+    """AWS EMR Serverless: the infrastructure for jobs."""
+
+
+@emr.command("init")
+@click.argument("path", metavar="[FILE]", default="verger-stack.yaml",
+                type=click.Path(path_type=Path, dir_okay=False))  # fmt: skip
+@click.option("--region", required=True, help="AWS region, such as eu-west-3.")
+@click.option("--alarm-email", required=True, help="Who is told when the bill nears its limit.")
+@click.option("--name", default="verger", show_default=True, help="Name of the stack.")
+@click.option("--allow-region", is_flag=True, help="Accept a region outside the EU.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def emr_init(
+    path: Path, region: str, alarm_email: str, name: str, allow_region: bool, overwrite: bool
+) -> None:
+    """Write the infrastructure as a CloudFormation template, and print the line that creates it."""
+    from verger.emr.region import WITHOUT_ALARM
+    from verger.emr.stack import deploy_command, write_stack
+
+    command = deploy_command(
+        path, name=name, region=region, alarm_email=alarm_email, allow_region=allow_region
+    )
+    write_stack(path, overwrite=overwrite)
+    click.echo(f"{path} holds a bucket, roles, an application that stops when idle, an alarm.")
+    if region in WITHOUT_ALARM:
+        click.echo(f"No alarm can be made in {region}: make one for the account in AWS Budgets.")
+    click.echo(f"Create them with\n\n  {command}\n")
+
+
+@app.group()
 def models() -> None:
     """Show what models there are, where their weights are, and fetch them."""
 
