@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from verger.errors import ConfigError, OutputError, OutputExistsError, SchemaError
-from verger.storage import Folder, normalize_source
+from verger.storage import Folder, is_half_written, normalize_source
 from verger.tables import Part
 
 TABLES = ("features", "rejected", "pca")
@@ -114,7 +114,9 @@ class Output:
         )
 
     def _top_names(self) -> list[str]:
-        return [*self.folder.folders(), *(entry.name for entry in self.folder.files())]
+        files = (entry.name for entry in self.folder.files())
+        # run.json may have been half written; whoever holds the lock sweeps it away.
+        return [*self.folder.folders(), *(name for name in files if not is_half_written(name))]
 
     def check_folder(self) -> None:
         """Check that it can be a folder that is written to.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import time
@@ -448,12 +449,17 @@ class Folder:
     def sweep(self, below: str = "") -> None:
         """Remove what a killed process has left half written in a local folder."""
         if self.is_local:
-            for part in Path(self.address(below)).glob(f".*.{'[0-9a-f]' * 8}{_PART}"):
-                with suppress(OSError):
-                    part.unlink()
+            for part in Path(self.address(below)).glob(".*.part"):
+                if is_half_written(part.name):
+                    with suppress(OSError):
+                        part.unlink()
 
 
-_PART = ".part"
+def is_half_written(name: str) -> bool:
+    """Whether a name is that of a file of ours which a killed process has not finished."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.part", name) is not None
+
+
 #: What file systems without hard links say: exFAT, some network and user-space ones.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 #: How long two that write the same object at once wait before they look who was last.
@@ -461,7 +467,7 @@ _SETTLE_S = 1.0
 
 
 def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_PART}")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
 @contextmanager

@@ -109,6 +109,29 @@ def test_a_killed_run_pays_only_for_what_it_had_not_committed(
     assert {path.name for path in out.iterdir()} == {"features", "rejected", "run.json"}
 
 
+def test_a_run_that_was_killed_while_it_wrote_run_json_goes_on(
+    spark: SparkSession, finished: Path, photos: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, counted: list[int],
+) -> None:  # fmt: skip
+    """The tables are in place, run.json is half written: the next run computes nothing."""
+    out = tmp_path / "out"
+
+    def dies(*_: Any) -> None:
+        (out / ".run.json.686ddbd4.part").write_text('{"verger":')
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Output, "write_run", dies)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run_featurize(str(photos), out, CONFIG)
+    assert (out / "features").is_dir()
+    assert not (out / "run.json").exists()
+    pipeline.run_featurize(str(photos), out, CONFIG)
+    assert counted == [30]
+    assert rows(out) == rows(finished)
+    assert {path.name for path in out.iterdir()} == {"features", "rejected", "run.json"}
+
+
 def test_a_second_run_on_one_out_is_refused(
     spark: SparkSession, photos: Path, tmp_path: Path
 ) -> None:

@@ -120,6 +120,11 @@ def test_an_out_that_is_empty_is_ready(source: Path, out: Output) -> None:
     fill(root(out) / JOURNAL / "0001", start="{}")
     fill(root(out) / "features", part="half of it was being moved here")
     out.prepare(source=str(source), overwrite=False)
+    fill(root(out), **{".run.json.686ddbd4.part": "{"})  # killed while run.json was written
+    out.prepare(source=str(source), overwrite=False)
+    fill(root(out), **{".holiday.part": "x"})
+    with pytest.raises(OutputExistsError):
+        out.prepare(source=str(source), overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -140,7 +145,9 @@ def test_a_result_of_an_older_version_needs_overwrite(source: Path, out: Output)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("name", ["features__part", "holiday.txt", ".hidden", "run.json__part"])
+@pytest.mark.parametrize(
+    "name", ["features__part", "holiday.txt", ".hidden", "run.json__part", ".a.part"]
+)
 def test_what_is_no_result_is_never_replaced(
     source: Path, out: Output, name: str, overwrite: bool
 ) -> None:
