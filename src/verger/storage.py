@@ -31,8 +31,9 @@ from verger.config import MAX_PIXELS
 from verger.errors import ConfigError, OutputError, SourceError
 from verger.schema import Reason
 
-#: Reads that one task keeps in flight: on object storage each waits 20 to 50 ms.
-READS_IN_FLIGHT = 8
+#: Reads that one task keeps in flight. On object storage each waits 20 to 50 ms twice, for the size
+#: and for the bytes, and longer where all cores are busy: eight were too few.
+READS_IN_FLIGHT = 24
 #: Bytes of photos that one task holds ahead of the decoder, beside the one being decoded.
 BYTES_IN_FLIGHT = 64 * 2**20
 #: Largest file that is read: a photo of the most pixels, four bytes each.
