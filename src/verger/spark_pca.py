@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,7 +108,7 @@ def _data(pca: FittedPCA) -> bytes:
 
     types = {"pc": MatrixUDT(), "explainedVariance": VectorUDT()}
     row = {
-        name: dict(zip(kind.sqlType().names, kind.serialize(value), strict=True))
+        name: dict(zip(cast(StructType, kind.sqlType()).names, kind.serialize(value), strict=True))
         for (name, kind), value in zip(types.items(), _parameters(pca), strict=True)
     }
     schema = StructType([StructField(name, kind) for name, kind in types.items()])
