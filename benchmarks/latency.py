@@ -19,7 +19,6 @@ import multiprocessing
 import os
 import platform
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from photos import make_folder
+from seaweed import KEYS, bucket_of, free_port, seaweed, wait_for
 from verger.storage import READS_IN_FLIGHT
 
 HERE = Path(__file__).parent
@@ -40,76 +40,14 @@ ROOT = HERE.parent
 LATENCY_S = 0.03
 LEAST_SHARE = 0.9
 BUCKET = "photos"
-KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": "eu-west-3"}
 
 
 # The bucket
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
-    for _ in range(300):
-        if process is not None and process.poll() is not None:
-            sys.exit(f"the server ended with {process.returncode}")
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    sys.exit(f"nothing listens on port {port}")
-
-
-@contextmanager
-def seaweed(weed: Path, work: Path) -> Iterator[int]:
-    """Run SeaweedFS with its S3 gateway on loopback; yields the gateway's port."""
-    folder = work / "weed"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    s3, master, volume, filer = (free_port() for _ in range(4))
-    who = {
-        "name": "bench", "actions": ["Admin"],
-        "credentials": [{"accessKey": KEYS["AWS_ACCESS_KEY_ID"],
-                         "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}],
-    }  # fmt: skip
-    identities = work / "weed.json"
-    identities.write_text(json.dumps({"identities": [who]}))
-    command = [
-        weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
-        f"-s3.config={identities}", f"-s3.port={s3}", f"-master.port={master}",
-        f"-volume.port={volume}", f"-filer.port={filer}",
-        *(f"-{part}.port.grpc={free_port()}" for part in ("s3", "master", "volume", "filer")),
-        "-master.volumeSizeLimitMB=1024", "-master.telemetry=false",
-    ]  # fmt: skip
-    with (work / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-        try:
-            wait_for(s3, process)
-            yield s3
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
 def fill(port: int, folder: Path) -> None:
     """Copy a folder of class folders into the bucket."""
-    filesystem = fs.S3FileSystem(
-        access_key=KEYS["AWS_ACCESS_KEY_ID"], secret_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-        region=KEYS["AWS_REGION"], endpoint_override=f"http://127.0.0.1:{port}",
-        allow_bucket_creation=True,
-    )  # fmt: skip
-    for attempt in range(30):  # the server listens a little before it can write
-        try:
-            filesystem.create_dir(BUCKET)
-            break
-        except OSError:
-            if attempt == 29:
-                raise
-            time.sleep(1)
+    filesystem = bucket_of(port, BUCKET)
     fs.copy_files(str(folder), BUCKET, destination_filesystem=filesystem)
     there = filesystem.get_file_info(fs.FileSelector(BUCKET, recursive=True))
     if sum(info.is_file for info in there) != sum(path.is_file() for path in folder.rglob("*")):

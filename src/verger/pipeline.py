@@ -56,7 +56,12 @@ from verger.reduce import (
     write_scores,
 )
 from verger.resume import State, find_state
-from verger.session import check_environment, get_session, settings_for_block
+from verger.session import (
+    check_environment,
+    check_hadoop_reads,
+    get_session,
+    settings_for_block,
+)
 from verger.shares import Shares
 from verger.source import (
     Listing,
@@ -302,6 +307,7 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
     run.output.prepare(source=source, overwrite=config.overwrite)
     if config.reader != "arrow":
         refuse_pack(source)
+        check_hadoop_reads(source, config)
         return None
     with run.stage("list"):
         listing = list_photos(

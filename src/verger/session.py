@@ -64,7 +64,7 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
     active = SparkSession.getActiveSession()
     if active is not None:
         return _with_conf(active, config)
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit: its JVM runs already
+    submitted = _is_submitted()
     java = None if submitted else find_java()
     if java is not None:
         os.environ["JAVA_HOME"] = str(java.home)
@@ -216,7 +216,48 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
             **_worker_sockets(),
             _JAVA_OPTIONS: f"-Dlog4j2.configurationFile={_log4j()}",
         }
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        settings |= {
+            "spark.hadoop.fs.s3a.endpoint": endpoint,
+            "spark.hadoop.fs.s3a.path.style.access": "true",
+        }
     return settings | dict(config.conf)
+
+
+#: Settings by which a user brings libraries to Spark.
+_LIBRARIES = ("spark.jars", "spark.jars.packages", "spark.driver.extraClassPath")
+
+
+def check_hadoop_reads(source: str, config: Config) -> None:
+    """Refuse ``reader="spark"`` for a bucket that this Spark has no library for.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        With the setting that fetches it, of the version of Hadoop that this pyspark carries.
+    """
+    import pyspark
+    from pyspark.sql import SparkSession
+
+    theirs = _is_submitted() or SparkSession.getActiveSession() is not None
+    given = any(key in config.conf for key in _LIBRARIES)
+    if theirs or given or not source.startswith(("s3://", "s3a://", "s3n://")):
+        return
+    jars = Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent, "jars")
+    if any(jars.glob("hadoop-aws-*.jar")):
+        return
+    carried = sorted(jars.glob("hadoop-client-api-*.jar"))
+    version = carried[-1].stem.removeprefix("hadoop-client-api-") if carried else "VERSION"
+    raise EnvironmentNotReadyError(
+        f"source {source}: Spark reads buckets with hadoop-aws, which is not in {jars}; use "
+        "--reader arrow, which needs nothing, or "
+        f"--conf spark.jars.packages=org.apache.hadoop:hadoop-aws:{version}"
+    )
+
+
+def _is_submitted() -> bool:
+    """Whether spark-submit has started this process, and a JVM before it."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def _workers_environment(config: Config) -> dict[str, str]:
@@ -315,5 +356,5 @@ def check_environment() -> None:
     """
     from pyspark.sql import SparkSession
 
-    if SparkSession.getActiveSession() is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
+    if SparkSession.getActiveSession() is None and not _is_submitted():
         find_java()

@@ -27,7 +27,7 @@ from verger.config import IMAGE_SUFFIXES, Config, check_label_rule
 from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
 from verger.pack import is_pack, read_listing
 from verger.schema import IMAGES, arrow_schema
-from verger.storage import MAX_FILE_BYTES, filesystem_of, normalize_source, s3_advice
+from verger.storage import MAX_FILE_BYTES, explain, filesystem_of, normalize_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,7 +252,7 @@ def _list_s3(root: str, recursive: bool) -> Iterator[_File]:
     except (OSError, pa.ArrowInvalid) as err:
         if "NO_SUCH_BUCKET" in str(err):
             raise SourceNotFoundError(f"source {root}: does not exist: no such bucket") from err
-        raise SourceError(f"source {root}: cannot be listed: {err}{s3_advice(err)}") from err
+        raise SourceError(f"source {root}: cannot be listed: {explain(err)}") from err
     for info in infos:
         if info.type == fs.FileType.File:
             yield _File(f"s3://{info.path}", info.size or 0, info.mtime_ns or 0)

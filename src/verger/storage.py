@@ -112,10 +112,10 @@ _ADVICE = {
 }
 
 
-def s3_advice(err: Exception) -> str:
-    """Return what to do about an error of S3's, with a semicolon before it; or nothing."""
+def explain(err: Exception) -> str:
+    """Return what an error says, and what to do about it where S3 says it."""
     text = str(err)
-    return next((f"; {advice}" for sign, advice in _ADVICE.items() if sign in text), "")
+    return next((f"{text}; {advice}" for sign, advice in _ADVICE.items() if sign in text), text)
 
 
 def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
@@ -305,7 +305,7 @@ class Folder:
         except FileNotFoundError:
             raise
         except OSError as err:
-            raise OutputError(f"{self.address(name)}: cannot be read: {err}") from err
+            raise OutputError(f"{self.address(name)}: cannot be read: {explain(err)}") from err
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -313,7 +313,7 @@ class Folder:
         try:
             found: bool = filesystem.get_file_info(inner).type == fs.FileType.File
         except OSError as err:
-            raise OutputError(f"{self.address(name)}: cannot be looked at: {err}") from err
+            raise OutputError(f"{self.address(name)}: cannot be looked at: {explain(err)}") from err
         return found
 
     def write(self, name: str, content: bytes) -> None:
@@ -422,7 +422,9 @@ class Folder:
                 filesystem.delete_file(inner)
         except OSError as err:  # FileNotFoundError too
             if self.exists(name):
-                raise OutputError(f"{self.address(name)}: cannot be removed: {err}") from err
+                raise OutputError(
+                    f"{self.address(name)}: cannot be removed: {explain(err)}"
+                ) from err
         if self.is_local:  # a bucket has no empty folders
             for above in list(Path(name).parents)[:-1]:
                 with suppress(OSError):
@@ -439,7 +441,7 @@ class Folder:
         except FileNotFoundError:
             return
         except OSError as err:
-            raise OutputError(f"{self.address(name)}: cannot be removed: {err}") from err
+            raise OutputError(f"{self.address(name)}: cannot be removed: {explain(err)}") from err
 
     def files(self, below: str = "", *, recursive: bool = False) -> list[Entry]:
         """List the files of a folder below the root, sorted by name; none if it is not there.
@@ -454,7 +456,7 @@ class Folder:
         try:
             infos = filesystem.get_file_info(selector)
         except (OSError, pa.ArrowInvalid) as err:
-            raise OutputError(f"{self.address(below)}: cannot be listed: {err}") from err
+            raise OutputError(f"{self.address(below)}: cannot be listed: {explain(err)}") from err
         files = (info for info in infos if info.type == fs.FileType.File)
         return sorted(Entry(info.path.removeprefix(base), info.size or 0) for info in files)
 
@@ -465,7 +467,7 @@ class Folder:
         try:
             infos = filesystem.get_file_info(selector)
         except OSError as err:
-            raise OutputError(f"{self.address(below)}: cannot be listed: {err}") from err
+            raise OutputError(f"{self.address(below)}: cannot be listed: {explain(err)}") from err
         return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
 
     def sweep(self, below: str = "") -> None:
@@ -498,7 +500,7 @@ def _write_errors(address: str) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        raise OutputError(f"{address}: cannot be written: {err.strerror or err}") from err
+        raise OutputError(f"{address}: cannot be written: {err.strerror or explain(err)}") from err
 
 
 def _write_local(path: Path, content: bytes) -> None:
