@@ -111,7 +111,7 @@ class Classifier:
         x: Array = np.asarray(features, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.n_features:
             raise ConfigError(f"features of shape {x.shape} must be (n, {self.n_features})")
-        if self.components is not None:
+        if self.components is not None and self.pca_mean is not None:
             x = (x - self.pca_mean) @ self.components.T  # (n, n_features) -> (n, k)
         return (x - self.mean) / self.scale
 

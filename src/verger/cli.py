@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from verger.export import Exported
     from verger.pipeline import Watch
     from verger.predict import Prediction
+    from verger.storage import Unread
 
 _FIELDS = {f.name: f for f in fields(Config)}
 
@@ -352,15 +353,13 @@ def predict(
     photos: tuple[str, ...], out: str, weights: str | None, model: str | None, as_json: bool
 ) -> None:
     """Say what is on photos: files, folders, or - for standard input. No Spark, no Java."""
-    from verger.predict import STDIN, Predictor, list_named
-    from verger.storage import read_photo
+    from verger.predict import Predictor, list_named
 
     paths = list_named(photos)
     with _download_bar() as on_progress:
         predictor = Predictor.load(out, weights, model, on_progress=on_progress)
-    contents = (sys.stdin.buffer.read() if p == STDIN else read_photo(p) for p in paths)
     failed, rows = False, []
-    for found in predictor.iter_predictions(contents, paths):
+    for found in predictor.iter_predictions(map(_read_photo, paths), paths):
         failed |= found.error is not None
         if as_json:
             rows.append(found.as_dict())
@@ -369,6 +368,30 @@ def predict(
     if as_json:
         _print_json(rows)
     click.get_current_context().exit(1 if failed else 0)
+
+
+@app.command()
+@click.argument("photo", metavar="PHOTO")
+@click.argument("out", metavar="OUT")
+@click.option("-k", type=int, default=10, show_default=True, help="How many to find.")
+@_weights
+@_extractor
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects as JSON.")
+def similar(photo: str, out: str, as_json: bool, **options: Any) -> None:
+    """Find the photos of a result that are most like a file, or - for standard input."""
+    from verger.predict import list_named
+    from verger.similar import find_similar
+
+    if Path(photo).is_dir():
+        raise ConfigError(f"PHOTO={photo}: is a folder; name one photo")
+    (path,) = list_named([photo])
+    with _download_bar() as on_progress:
+        found = find_similar(_read_photo(path), out, on_progress=on_progress, **options)
+    if as_json:
+        _print_json([match.as_dict() for match in found])
+        return
+    for match in found:
+        click.echo(f"{match.similarity:.4f}  {match.path}  ({match.label or 'no label'})")
 
 
 @app.command()
@@ -697,6 +720,13 @@ def _print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
     click.echo("Would:")
     for step in plan["steps"]:
         click.echo(f"  {step}")
+
+
+def _read_photo(name: str) -> bytes | Unread:
+    from verger.predict import STDIN
+    from verger.storage import read_photo
+
+    return sys.stdin.buffer.read() if name == STDIN else read_photo(name)
 
 
 @contextmanager

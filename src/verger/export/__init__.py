@@ -1,7 +1,7 @@
 """A result's classifier for an app: one ONNX file, checked against the pipeline before it is kept.
 
 The file takes a photo's pixels as an app has them and does the rest by itself; see
-:mod:`verger.export.graph`. docs/export.md says how to call it.
+:mod:`verger.export.graph`.
 """
 
 from __future__ import annotations

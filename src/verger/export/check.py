@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from verger.classifier import Array
 from verger.errors import SourceError, WeightsError
-from verger.model import import_onnxruntime, open_cached
+from verger.model import Vector, import_onnxruntime, open_cached
 from verger.model.int8 import graph_digest
 from verger.predict import Predictor
 from verger.preprocess import decode_full_size, resize_image
@@ -160,7 +159,7 @@ def check_app(graph: bytes, predictor: Predictor, photos: Sequence[Known]) -> Ch
 
 
 def _compare(
-    predictor: Predictor, given: Array, vectors: Array, expected: Array, own: Array,
+    predictor: Predictor, given: Vector, vectors: Vector, expected: Vector, own: Vector,
     labels: list[str | None],
 ) -> Check:  # fmt: skip
     classifier = predictor.classifier
