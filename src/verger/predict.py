@@ -141,8 +141,9 @@ class Predictor:
             If classifier, weights and features do not belong together.
         """
         output = Output.at(out)
+        classifier = Classifier.load(output)  # before weights are downloaded for nothing
         extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
-        return cls(classifier=Classifier.load(output), model=extractor)
+        return cls(classifier=classifier, model=extractor)
 
     def predict(self, photos: Iterable[bytes | Unread], paths: Iterable[str]) -> list[Prediction]:
         """Predict the labels of photos; one that cannot be decoded has an ``error``.
