@@ -17,7 +17,7 @@ from verger.schema import FEATURES, arrow_schema
 from verger.tables import part_name, read_part, stored_schema, write_part
 
 
-def write_result(out: Path, photos: Path, model: Model) -> Output:
+def write_result(out: str | Path, photos: Path, model: Model) -> Output:
     """Write the features of a folder's photos, and a ``run.json`` that names them."""
     output, contract = Output.at(out), model.contract
     files = sorted(photos.rglob("*.jpg"))

@@ -141,6 +141,7 @@ class Predictor:
             If classifier, weights and features do not belong together.
         """
         output = Output.at(out)
+        output.read_run()  # a folder that is no result is told as such
         classifier = Classifier.load(output)  # before weights are downloaded for nothing
         extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
         return cls(classifier=classifier, model=extractor)

@@ -160,6 +160,8 @@ def test_a_result_without_a_classifier_is_refused(out: Path) -> None:
     (out / "models" / "classifier.npz").unlink()
     with pytest.raises(OutputError, match="has no classifier"):
         Predictor.load(out)
+    with pytest.raises(OutputError, match=r"has no run\.json"):
+        Predictor.load(out / "models")
 
 
 def change_contract(out: Path, **changes: object) -> None:

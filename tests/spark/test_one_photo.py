@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import fs
 from pyspark.sql import SparkSession
 
-from results import train
+from results import train, write_result
 from spark.conftest import CONFIG
 from verger import pipeline
 from verger.export import export_app
+from verger.model import Model
 from verger.output import Output
 from verger.packing import pack_photos
 from verger.predict import Predictor
 from verger.reduce import vectors_of
-from verger.similar import search
+from verger.similar import find_similar, search
 from verger.tables import read_part
 
 
@@ -44,6 +46,17 @@ def test_stored_features_are_searched(result: Path) -> None:
     (found,) = search(output, vectors[3], 1)
     assert found.path == table["path"][3].as_py()
     assert found.label == table["label"][3].as_py()
+
+
+def test_a_result_in_a_bucket_predicts(s3: str, photos: Path, model: Model) -> None:
+    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
+    bucket.create_dir("larder")
+    train(write_result("s3://larder/out", photos, model))
+    file = sorted(photos.rglob("*.jpg"))[7]
+    (found,) = Predictor.load("s3://larder/out").predict([file.read_bytes()], ["x"])
+    assert found.prediction == file.parent.name
+    assert found.nearest[0].path == str(file)
+    assert find_similar(file.read_bytes(), "s3a://larder/out", k=1)[0].path == str(file)
 
 
 def test_a_packed_source_checks_an_export(
