@@ -407,7 +407,7 @@ def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
     """Write one ONNX file for apps: pixels in, probabilities and features out."""
     from verger.export import export_app
 
-    with _download_bar() as on_progress, _watch()("export", None, None):
+    with _watch()("export", None, None) as on_progress:
         written = export_app(out, path, on_progress=on_progress, **options)
     if as_json:
         _print_json(written.as_dict())

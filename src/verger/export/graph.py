@@ -116,6 +116,8 @@ def _part(
     opset = beside.opset_import[0].version
     header = f'<ir_version: {beside.ir_version}, opset_import: ["": {opset}]>'
     part = parser.parse_model(header + Template(text).substitute(words))
+    for node in part.graph.node:  # an input left out has no name, which older parsers refuse
+        node.input[:] = ["" if name == "none" else name for name in node.input]
     tensors = (numpy_helper.from_array(value, name) for name, value in constants.items())
     part.graph.initializer.extend(tensors)
     return part
@@ -142,9 +144,9 @@ head (uint8[height, width, 3] image) => (float[1, $size, $size, 3] normalised)
     planes = Transpose <perm=[2, 0, 1]> (image)
     photo = Unsqueeze (planes, first)
     lower = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
-        (photo, "", "", between)
+        (photo, none, none, between)
     resized = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
-        (lower, "", "", square)
+        (lower, none, none, square)
     pixels = Transpose <perm=[0, 2, 3, 1]> (resized)
     wide = Cast <to=1> (pixels)
     scaled = Div (wide, std)
