@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup demo test check large-photos cheaper-models latency test-real test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
+.PHONY: help setup demo test check large-photos cheaper-models latency test-real test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,10 @@ check: $(VENV)/.ready ## Lint, types, import rules, known vulnerabilities of the
 
 test-real: $(VENV)/.ready ## Run the tests on real photos and weights (SHARED=folder that holds them)
 	VERGER_SHARED=$(SHARED) $(BIN)/python -m pytest tests/real -m real
+
+test-web: $(VENV)/.ready ## Run exported files in onnxruntime's WebAssembly build (needs node and npm)
+	npm install --prefix tests/web --no-audit --no-fund
+	$(BIN)/python -m pytest tests/web
 
 test-matrix: ## Run the tests with pyspark 3.5, 4.1 and 4.3
 	for spark in 3.5 4.1 4.3; do bash tests/matrix.sh $(PYTHON) $$spark || exit 1; done

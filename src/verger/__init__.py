@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from verger.model import Model, load_model
     from verger.model.int8 import quantize
     from verger.pipeline import run
+    from verger.predict import Predictor
     from verger.reduce import fit_pca, sum_moments
     from verger.session import get_session
     from verger.source import list_photos, read_images
@@ -35,14 +36,15 @@ _HOMES = {
     "Config": "config", "load_config": "config", "FeatureContract": "contract",
     "VergerError": "errors", "featurize": "features", "split_outcomes": "features",
     "PCA": "ml", "ImageFeaturizer": "ml", "Model": "model", "load_model": "model",
-    "quantize": "model.int8", "run": "pipeline", "fit_pca": "reduce", "sum_moments": "reduce",
-    "get_session": "session", "list_photos": "source", "read_images": "source",
+    "Predictor": "predict", "quantize": "model.int8", "run": "pipeline", "fit_pca": "reduce",
+    "sum_moments": "reduce", "get_session": "session", "list_photos": "source",
+    "read_images": "source",
 }  # fmt: skip
 
 __all__ = [
-    "PCA", "Config", "FeatureContract", "ImageFeaturizer", "Model", "VergerError", "featurize",
-    "fit_pca", "get_session", "list_photos", "load_config", "load_model", "quantize", "read_images",
-    "run", "split_outcomes", "sum_moments",
+    "PCA", "Config", "FeatureContract", "ImageFeaturizer", "Model", "Predictor", "VergerError",
+    "featurize", "fit_pca", "get_session", "list_photos", "load_config", "load_model", "quantize",
+    "read_images", "run", "split_outcomes", "sum_moments",
 ]  # fmt: skip
 
 

@@ -25,7 +25,10 @@ from verger.errors import ConfigError, UsageError, VergerError, WeightsError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from verger.export import Exported
     from verger.pipeline import Watch
+    from verger.predict import Prediction
+    from verger.storage import Unread
 
 _FIELDS = {f.name: f for f in fields(Config)}
 
@@ -333,6 +336,86 @@ def show(out: str, table: str, rows: int, as_json: bool) -> None:
         click.echo("\n" + "\n".join(f"  {key}: {_short(value)}" for key, value in row.items()))
 
 
+_weights = click.option("--weights", metavar="PATH", help=_FIELDS["weights"].metadata["help"])
+_extractor = click.option(
+    "--extractor", "model", metavar="FILE.onnx",
+    help="Where the file of your own model is now, if OUT was made with one.",
+)  # fmt: skip
+
+
+@app.command()
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
+@click.option("--model", "out", metavar="OUT", required=True, help="Result with a classifier.")
+@_weights
+@_extractor
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects as JSON.")
+def predict(
+    photos: tuple[str, ...], out: str, weights: str | None, model: str | None, as_json: bool
+) -> None:
+    """Say what is on photos: files, folders, or - for standard input. No Spark, no Java."""
+    from verger.predict import Predictor, list_named
+
+    paths = list_named(photos)
+    with _download_bar() as on_progress:
+        predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+    failed, rows = False, []
+    for found in predictor.iter_predictions(map(_read_photo, paths), paths):
+        failed |= found.error is not None
+        if as_json:
+            rows.append(found.as_dict())
+        else:
+            click.echo("\n".join(_prediction_lines(found)))
+    if as_json:
+        _print_json(rows)
+    click.get_current_context().exit(1 if failed else 0)
+
+
+@app.command()
+@click.argument("photo", metavar="PHOTO")
+@click.argument("out", metavar="OUT")
+@click.option("-k", type=int, default=10, show_default=True, help="How many to find.")
+@_weights
+@_extractor
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects as JSON.")
+def similar(photo: str, out: str, as_json: bool, **options: Any) -> None:
+    """Find the photos of a result that are most like a file, or - for standard input."""
+    from verger.predict import list_named
+    from verger.similar import find_similar
+
+    if Path(photo).is_dir():
+        raise ConfigError(f"PHOTO={photo}: is a folder; name one photo")
+    (path,) = list_named([photo])
+    with _download_bar() as on_progress:
+        found = find_similar(_read_photo(path), out, on_progress=on_progress, **options)
+    if as_json:
+        _print_json([match.as_dict() for match in found])
+        return
+    for match in found:
+        click.echo(f"{match.similarity:.4f}  {match.path}  ({match.label or 'no label'})")
+
+
+@app.command()
+@click.argument("out", metavar="OUT")
+@click.argument("path", metavar="FILE.onnx", type=click.Path(path_type=Path))
+@click.option("--precision", type=click.Choice(["fp16", "int8"]),
+              help="A smaller file that is less exact; what it costs is printed.")  # fmt: skip
+@_weights
+@_extractor
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
+    """Write one ONNX file for apps: pixels in, probabilities and features out."""
+    from verger.export import export_app
+
+    with _watch()("export", None, None) as on_progress:
+        written = export_app(out, path, on_progress=on_progress, **options)
+    if as_json:
+        _print_json(written.as_dict())
+        return
+    for name, text in _export_lines(written):
+        click.echo(f"{name:<9} {text}")
+
+
 @app.group()
 def emr() -> None:
     """AWS EMR Serverless: the infrastructure for jobs."""
@@ -516,6 +599,29 @@ def _pack_lines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
+def _prediction_lines(found: Prediction) -> list[str]:
+    if found.error is not None:
+        return [f"{found.path}  error: {found.error} ({found.detail})"]
+    lines = [f"{found.path}  {found.prediction or 'unknown'}"]
+    lines += [f"  {score.probability:6.1%}  {score.label}" for score in found.top]
+    return lines + [f"  near {near.path} ({near.label})" for near in found.nearest]
+
+
+def _export_lines(written: Exported) -> list[tuple[str, str]]:
+    check = written.check
+    lines = [
+        ("file", f"{written.path}, {written.size_bytes / 1e6:.1f} MB, {written.n_labels} labels"),
+        ("check", f"{check.n_photos} photos: the same label for {check.agreement:.0%}, "
+                  f"probabilities within {check.probability_difference:.1g}, "
+                  f"features within {check.features_difference:.1g} of the largest"),
+        ("", f"with large JPEGs decoded whole: the same label for {check.agreement_on_files:.0%}"),
+    ]  # fmt: skip
+    if check.accuracy is not None:
+        lines.append(("accuracy", f"{check.accuracy:.1%} of the labels of these photos, "
+                                  f"{check.accuracy_of_run:.1%} by the run itself"))  # fmt: skip
+    return lines
+
+
 def _width() -> int:
     return min(shutil.get_terminal_size().columns, 100)
 
@@ -614,6 +720,13 @@ def _print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
     click.echo("Would:")
     for step in plan["steps"]:
         click.echo(f"  {step}")
+
+
+def _read_photo(name: str) -> bytes | Unread:
+    from verger.predict import STDIN
+    from verger.storage import read_photo
+
+    return sys.stdin.buffer.read() if name == STDIN else read_photo(name)
 
 
 @contextmanager

@@ -455,13 +455,15 @@ def decode_listed(photos: pa.Table, size: int, decoding: Decoding) -> Iterator[P
 
 
 def outcomes_of_contents(
-    contents: Iterable[bytes | None],
+    contents: Iterable[bytes | Unread | None],
     predictor: Predictor,
     *,
     micro_batch: int = 8,
     decoding: Decoding | None = None,
 ) -> Iterator[Outcome]:
     """Featurize photos given by their bytes, one outcome each, in their order.
+
+    A photo that could not be read keeps the reason that it brings.
 
     Yields
     ------

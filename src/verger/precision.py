@@ -55,8 +55,7 @@ def int8_model(output: Output, listing: Listing, base: Model, config: Config) ->
     """
     held = None if config.overwrite else _held(output)
     if held is not None and graph_digest(held) and float32_contract(held) == base.contract:
-        graph, golden = _load(output, held)
-        return restore(base, graph, golden)
+        return restore(base, *read_kept_model(output, held))
     drawn = np.random.default_rng(0).permutation(len(listing.photos))[:N_CALIBRATION]
     # A photo may crash or hang its decoder: not in this process.
     decoding = Decoding(apart=True, timeout_s=config.decode_timeout_s)
@@ -94,7 +93,7 @@ def check_kept_model(output: Output, contract: FeatureContract) -> str:
     OutputError
         If it is missing, damaged, or of another contract.
     """
-    graph, _ = _load(output, contract)
+    graph, _ = read_kept_model(output, contract)
     return f"{len(graph) / 1e6:.1f} MB"
 
 
@@ -110,7 +109,14 @@ def _held(output: Output) -> FeatureContract | None:
         return None  # of another version: refused where the run is planned
 
 
-def _load(output: Output, contract: FeatureContract) -> tuple[bytes, Vector]:
+def read_kept_model(output: Output, contract: FeatureContract) -> tuple[bytes, Vector]:
+    """Read the graph that OUT keeps, and its features of the golden photo.
+
+    Raises
+    ------
+    OutputError
+        If it is missing, damaged, or of another contract.
+    """
     name = model_file(contract)
     try:
         content = io.BytesIO(output.folder.read(str(name)))

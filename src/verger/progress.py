@@ -47,6 +47,7 @@ _TITLES = {
     "validate": "Checking every count",
     "reduce": "Fitting the PCA",
     "report": "Writing the report",
+    "export": "Exporting and checking",
 }
 
 

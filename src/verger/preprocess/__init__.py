@@ -148,17 +148,48 @@ def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
     with _pillow(max_pixels, load_truncated=False):
         image = _open(content, max_pixels, size)
         with _decode_errors(is_photo=True):
-            if isinstance(image, Jpeg):
-                image.load_whole(content)
-            else:
-                image.load()
-            _check_pixels(image, max_pixels)  # a HEIC file's size is known only now
+            _load_whole(image, content, max_pixels)
             turn = _turn_of(image)
             seen, box = _size_seen(image, turn), _box_seen(image, turn)
             # One name for every step, so that no more than two of them are in memory.
             image = image if turn is None else image.transpose(turn)
             image = to_rgb(image)
             return Photo(np.asarray(resize_image(image, size, box)), *seen)
+
+
+def _load_whole(image: Image.Image, content: bytes, max_pixels: int) -> None:
+    if isinstance(image, Jpeg):
+        image.load_whole(content)
+    else:
+        image.load()
+    _check_pixels(image, max_pixels)  # a HEIC file's size is known only now
+
+
+def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Decode and turn one photo, and leave its size: what a program sees that shows it.
+
+    Parameters
+    ----------
+    content : bytes
+    max_pixels : int
+        Largest width x height that is decoded.
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3), uint8
+        RGB, transparent pixels onto white.
+
+    Raises
+    ------
+    DecodeError
+        As from :func:`decode_photo`.
+    """
+    with _pillow(max_pixels, load_truncated=False):
+        image = _open(content, max_pixels, None)
+        with _decode_errors(is_photo=True):
+            _load_whole(image, content, max_pixels)
+            turn = _turn_of(image)
+            return np.asarray(to_rgb(image if turn is None else image.transpose(turn)))
 
 
 def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
@@ -259,14 +290,14 @@ def known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _open(content: bytes, max_pixels: int, size: int) -> Image.Image:
-    """Read a photo's header, and choose the scale at which a JPEG is decoded."""
+def _open(content: bytes, max_pixels: int, size: int | None) -> Image.Image:
+    """Read a photo's header, and choose the scale at which a JPEG is decoded; None is 1/1."""
     if not content:
         raise DecodeError(Reason.EMPTY, "0 bytes")
     with _decode_errors(is_photo=content.startswith(_PHOTO_MAGIC)):
         image = _identify(content)
         _check_pixels(image, max_pixels)
-        if isinstance(image, Jpeg):
+        if isinstance(image, Jpeg) and size is not None:
             image.reduce_scale(DCT_MARGIN * size)
     return image
 

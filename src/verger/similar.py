@@ -1,0 +1,113 @@
+"""The known photos that are most like a photo: exact search through a result's features.
+
+The table is read batch by batch, in this process; memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from verger.errors import ConfigError, SourceError
+from verger.extractor import load_extractor
+from verger.features import outcomes_of_contents
+from verger.model import open_cached
+from verger.model.weights import OnProgress
+from verger.output import Output
+from verger.reduce import vectors_of
+from verger.storage import Unread
+from verger.tables import iter_part
+
+
+@dataclass(frozen=True)
+class Match:
+    """A known photo, and the cosine of its features to those that were looked for."""
+
+    path: str
+    label: str | None
+    similarity: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+
+def find_similar(
+    photo: bytes | Unread,
+    out: str | Path,
+    *,
+    k: int = 10,
+    weights: str | Path | None = None,
+    model: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[Match]:
+    """Find the photos of a result that are most like a photo.
+
+    Parameters
+    ----------
+    photo : bytes
+        The file as it is, or the reason why it could not be read.
+    out : path
+        The folder of a result, or ``s3://bucket/prefix``.
+    k : int
+        How many to find; a smaller table gives all it has.
+    weights, model, on_progress
+        As for :func:`verger.extractor.load_extractor`.
+
+    Returns
+    -------
+    list of Match
+        By falling similarity, then by path.
+
+    Raises
+    ------
+    ConfigError
+        If ``k`` is not at least 1.
+    SourceError
+        If the photo cannot be decoded.
+    OutputError, ContractError
+        As from :func:`verger.extractor.load_extractor`.
+    """
+    if k < 1:
+        raise ConfigError(f"k={k} must be at least 1")
+    output = Output.at(out)
+    extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
+    (outcome,) = outcomes_of_contents([photo], open_cached(extractor))
+    if "features" not in outcome:
+        raise SourceError(f"PHOTO: {outcome['reason']}: {outcome['detail']}")
+    return search(output, outcome["features"], k)
+
+
+def search(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Match]:
+    """Find the rows of a result whose features have the largest cosine to these.
+
+    Parameters
+    ----------
+    output : Output
+    features : ndarray of shape (n_features,), float32
+    k : int
+    """
+    found: list[Match] = []
+    for name in output.part_names("features"):
+        for batch in iter_part(output.folder, name, ["path", "label", "features"]):
+            found += _best(batch, features.astype(np.float64), k)
+            found = sorted(found, key=lambda match: (-match.similarity, match.path))[:k]
+    return found
+
+
+def _best(batch: pa.RecordBatch, features: npt.NDArray[np.float64], k: int) -> list[Match]:
+    """Return the k best rows of a batch, and those that are as good as the last of them."""
+    if not batch.num_rows:
+        return []
+    vectors = vectors_of(batch.column("features")).astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(features)
+    cosine = vectors @ features / np.where(lengths, lengths, 1)  # (n,)
+    last = np.partition(cosine, -k)[-k] if k < len(cosine) else -np.inf
+    rows = np.flatnonzero(cosine >= last)
+    paths, labels = (batch.column(name).take(pa.array(rows)) for name in ("path", "label"))
+    return list(map(Match, paths.to_pylist(), labels.to_pylist(), cosine[rows].tolist()))

@@ -1,0 +1,67 @@
+"""A finished result with a classifier, made without Spark: where predicting and exporting start."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from verger.classifier import Classifier
+from verger.model import Model
+from verger.output import Output
+from verger.reduce import vectors_of
+from verger.schema import FEATURES, arrow_schema
+from verger.tables import part_name, read_part, stored_schema, write_part
+
+
+def write_result(out: str | Path, photos: Path, model: Model) -> Output:
+    """Write the features of a folder's photos, and a ``run.json`` that names them."""
+    output, contract = Output.at(out), model.contract
+    files = sorted(photos.rglob("*.jpg"))
+    rows = [
+        {
+            "path": str(file), "label": file.parent.name, "features": vector, "width": 1,
+            "height": 1, "length": file.stat().st_size, "truncated": False,
+            "modification_time": datetime(2026, 1, 1, tzinfo=UTC),
+        }
+        for file, vector in zip(files, model.predict(files), strict=True)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, arrow_schema(FEATURES))
+    schema = stored_schema(FEATURES, contract.hash)
+    part = write_part(output.folder, part_name("features"), table, schema)
+    output.write_run({
+        "source": str(photos), "output": output.root, "counts": {}, "seconds": {},
+        "contract": contract.as_dict(), "contract_hash": contract.hash,
+        "model": {"name": contract.model, "weights_path": model.weights_path},
+        "files": {"features": [part.as_dict()]},
+    })  # fmt: skip
+    return output
+
+
+def train(output: Output, method: str = "centroid", on: str = "features") -> Classifier:
+    """Make a classifier of a result's features by centroids, whatever it is called; save it."""
+    table = read_part(output.folder, output.part_names("features")[0])
+    x = vectors_of(table["features"].combine_chunks()).astype(np.float64)
+    names, values = table["label"].to_pylist(), {}
+    if on == "pca":
+        centre = x.mean(axis=0)
+        axes = np.linalg.svd(x - centre, full_matrices=False)[2][:10]
+        x = (x - centre) @ axes.T
+        values: dict[str, Any] = {"components": axes, "pca_mean": centre}
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    scale[scale == 0] = 1
+    z, labels = (x - mean) / scale, tuple(sorted(set(names)))
+    y = np.array([labels.index(name) for name in names], np.int32)
+    centroids = np.stack([z[y == j].mean(axis=0) for j in range(len(labels))])
+    found = Classifier(
+        method=method, on=on, labels=labels, mean=mean, scale=scale, temperature=float(x.shape[1]),
+        contract_hash=output.read_run()["contract_hash"], coefficients=centroids,
+        intercepts=-np.square(centroids).sum(axis=1) / 2, threshold=0.0, n_neighbors=3,
+        references=z.astype(np.float32), reference_labels=y,
+        reference_paths=tuple(table["path"].to_pylist()), **values,
+    )  # fmt: skip
+    found.save(output)
+    return found

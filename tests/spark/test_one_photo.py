@@ -1,0 +1,73 @@
+"""One photo and the pipeline: the same probabilities, exported too, from files and from packs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import fs
+from pyspark.sql import SparkSession
+
+from results import train, write_result
+from spark.conftest import CONFIG
+from verger import pipeline
+from verger.export import export_app
+from verger.model import Model
+from verger.output import Output
+from verger.packing import pack_photos
+from verger.predict import Predictor
+from verger.reduce import vectors_of
+from verger.similar import find_similar, search
+from verger.tables import read_part
+
+
+@pytest.mark.parametrize("on", ["features", "pca"])
+def test_one_photo_gets_the_probabilities_of_the_table(result: Path, on: str) -> None:
+    """Features that Spark's workers have stored, and those of a photo alone: within 1e-5."""
+    output = Output.at(result)
+    classifier = train(output, "logistic", on)
+    table = read_part(output.folder, output.part_names("features")[0])
+    expected = classifier.probabilities(vectors_of(table["features"].combine_chunks()))
+    paths = table["path"].to_pylist()
+    found = Predictor.load(result).predict((Path(p).read_bytes() for p in paths), paths)
+    for row, prediction in zip(expected, found, strict=True):
+        told = [score.probability for score in prediction.top]
+        np.testing.assert_allclose(told, np.sort(row)[::-1][:5], rtol=0, atol=1e-5)
+        assert prediction.prediction == classifier.labels[row.argmax()]
+        assert prediction.nearest[0].path == prediction.path
+
+
+def test_stored_features_are_searched(result: Path) -> None:
+    output = Output.at(result)
+    table = read_part(output.folder, output.part_names("features")[0])
+    vectors = vectors_of(table["features"].combine_chunks())
+    (found,) = search(output, vectors[3], 1)
+    assert found.path == table["path"][3].as_py()
+    assert found.label == table["label"][3].as_py()
+
+
+def test_a_result_in_a_bucket_predicts(s3: str, photos: Path, model: Model) -> None:
+    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
+    bucket.create_dir("larder")
+    train(write_result("s3://larder/out", photos, model))
+    file = sorted(photos.rglob("*.jpg"))[7]
+    (found,) = Predictor.load("s3://larder/out").predict([file.read_bytes()], ["x"])
+    assert found.prediction == file.parent.name
+    assert found.nearest[0].path == str(file)
+    assert find_similar(file.read_bytes(), "s3a://larder/out", k=1)[0].path == str(file)
+
+
+def test_a_packed_source_checks_an_export(
+    spark: SparkSession, photos: Path, tmp_path: Path
+) -> None:
+    """The photos that an export is checked on come out of the pack."""
+    copy, pack, out = tmp_path / "photos", tmp_path / "pack", tmp_path / "out"
+    shutil.copytree(photos, copy)
+    pack_photos(str(copy), str(pack), CONFIG)
+    shutil.rmtree(copy)
+    pipeline.run_featurize(str(pack), out, CONFIG)
+    train(Output.at(out))
+    check = export_app(out, tmp_path / "app.onnx").check
+    assert (check.n_photos, check.agreement) == (30, 1.0)

@@ -1,0 +1,98 @@
+"""Photos that are alike: the exact search, over files and batches, and the command."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from results import write_result
+from verger import cli, similar
+from verger.errors import ConfigError, SourceError
+from verger.model import Model
+from verger.output import Output
+from verger.schema import FEATURES, arrow_schema
+from verger.similar import find_similar, search
+from verger.storage import Folder
+from verger.tables import part_name, stored_schema, write_part
+
+
+def table_of(folder: Path, *parts: np.ndarray) -> Output:
+    """Write features by hand, a file for each matrix; paths are numbered throughout."""
+    output, number, files = Output.at(folder), 0, []
+    for matrix in parts:
+        rows = []
+        for vector in matrix:
+            rows.append({
+                "path": f"{number:03}", "label": None, "features": vector, "width": 1, "height": 1,
+                "length": 1, "truncated": False,
+                "modification_time": datetime(2026, 1, 1, tzinfo=UTC),
+            })  # fmt: skip
+            number += 1
+        table = pa.Table.from_pylist(rows, arrow_schema(FEATURES))
+        name, schema = part_name("features"), stored_schema(FEATURES, "c0ffee")
+        files.append(write_part(Folder(output.root), name, table, schema).as_dict())
+    output.write_run({
+        "source": "", "output": "", "counts": {}, "seconds": {}, "contract": {}, "model": {},
+        "contract_hash": "c0ffee", "files": {"features": files},
+    })  # fmt: skip
+    return output
+
+
+@pytest.mark.parametrize("k", [1, 7, 60, 500])
+def test_the_best_of_all_files_are_found(tmp_path: Path, k: int) -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((n, 8)).astype(np.float32) for n in (50, 0, 1, 70)]
+    wanted, every = rng.standard_normal(8).astype(np.float32), np.concatenate(parts)
+    cosine = every @ wanted / np.linalg.norm(every, axis=1) / np.linalg.norm(wanted)
+    found = search(table_of(tmp_path / "out", *parts), wanted, k)
+    assert [int(match.path) for match in found] == np.argsort(-cosine)[:k].tolist()
+    np.testing.assert_allclose([m.similarity for m in found], np.sort(cosine)[::-1][:k], atol=1e-6)
+
+
+def test_equal_photos_come_by_path(tmp_path: Path) -> None:
+    """A scaled vector has the same direction; no order of files decides."""
+    ones, other = np.ones((3, 4), np.float32), np.eye(4, dtype=np.float32)[:1]
+    found = search(table_of(tmp_path / "out", other, ones, 2 * ones), np.ones(4, np.float32), 4)
+    assert [match.path for match in found] == ["001", "002", "003", "004"]
+
+
+def test_a_vector_of_zeros_is_like_nothing(tmp_path: Path) -> None:
+    output = table_of(tmp_path / "out", np.zeros((1, 4), np.float32))
+    assert search(output, np.ones(4, np.float32), 1)[0].similarity == 0
+
+
+@pytest.fixture(scope="module")
+def out(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("similar") / "out"
+    write_result(folder, photos, model)
+    return folder
+
+
+def test_a_known_photo_finds_itself_and_its_class(out: Path, photos: Path) -> None:
+    file = sorted(photos.rglob("*.jpg"))[7]
+    done = CliRunner().invoke(cli.app, ["similar", str(file), str(out), "-k", "4", "--json"])
+    first, *others = json.loads(done.stdout)
+    assert (first["path"], first["label"]) == (str(file), file.parent.name)
+    assert first["similarity"] == pytest.approx(1, abs=1e-5)
+    assert others[0]["label"] == file.parent.name
+    assert all(a["similarity"] >= b["similarity"] for a, b in pairwise(others))
+    text = CliRunner().invoke(cli.app, ["similar", str(file), str(out)]).stdout
+    assert text.startswith(f"1.0000  {file}  ({file.parent.name})\n")
+    assert text.count("\n") == 10
+
+
+def test_mistakes_are_told(out: Path, photos: Path) -> None:
+    with pytest.raises(SourceError, match="PHOTO: not an image: no decoder"):
+        find_similar(b"no photo", out)
+    with pytest.raises(ConfigError, match="k=0 must be at least 1"):
+        similar.find_similar(b"", out, k=0)
+    done = CliRunner().invoke(cli.app, ["similar", str(photos), str(out)])
+    assert isinstance(done.exception, ConfigError)
+    assert "is a folder; name one photo" in str(done.exception)
