@@ -269,10 +269,15 @@ def _wait(
     click.echo(f"report    {path}")
 
 
+def can_ask() -> bool:
+    """Whether there is somebody who could answer."""
+    return sys.stdin.isatty()
+
+
 def _ask_to_cancel(cloud: Cloud, run: Run) -> None:
     from verger.emr.runs import cancel_run
 
-    if sys.stdin.isatty() and click.confirm("\nCancel the run too?", default=False, err=True):
+    if can_ask() and click.confirm("\nCancel the run too?", default=False, err=True):
         cancel_run(cloud, run)
         _tell("cancelled; what is committed is kept")
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,11 @@ from unit.test_emr_package import environment
 from verger.emr import runs
 from verger.emr.aws import Cloud, connect, split_address
 from verger.emr.package import Package, upload_package
-from verger.emr.submit import Place, find_place
+from verger.emr.submit import Place, find_place, read_stack
 
 LIVE = os.environ.get("VERGER_LIVE") == "1"
 REGION = os.environ.get("AWS_REGION", "eu-west-3") if LIVE else "eu-west-3"
+STACK = os.environ.get("VERGER_LIVE_STACK", "verger")
 BUCKET = "standin-orchard"
 ROLE = "verger-JobRole"
 
@@ -58,10 +60,11 @@ def moto() -> Iterator[str | None]:
 
 
 @pytest.fixture
-def standin(moto: str | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
-    """Return the stand-in that all clients of this test speak to; on real AWS there is none."""
+def aws(moto: str | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin | None]:
+    """Let all clients of this test speak to a stand-in, which is returned, or to the real AWS."""
     if moto is None:
-        pytest.skip("VERGER_LIVE=1: real AWS has no faults on demand")
+        yield None
+        return
     service = Standin()
     for name, value in environment_of(moto, service).items():
         monkeypatch.setenv(name, value)
@@ -71,12 +74,19 @@ def standin(moto: str | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand
     monkeypatch.setattr(runs, "LONGEST_PAUSE_S", 0.05)
 
     def store(address: str, content: bytes) -> None:
-        bucket, key = split_address(address)
-        connect(REGION).s3.put_object(Bucket=bucket, Key=key, Body=content)
+        put(connect(REGION), address, content)
 
     service.store = store
     yield service
     service.close()
+
+
+@pytest.fixture
+def standin(aws: Standin | None) -> Standin:
+    """Return the stand-in, for tests of what real AWS does not do on demand."""
+    if aws is None:
+        pytest.skip("VERGER_LIVE=1: real AWS has no faults on demand")
+    return aws
 
 
 def environment_of(moto: str, service: Standin) -> dict[str, str]:
@@ -90,25 +100,36 @@ def environment_of(moto: str, service: Standin) -> dict[str, str]:
 
 
 @pytest.fixture
-def cloud(standin: Standin) -> Cloud:
+def cloud(aws: Standin | None) -> Cloud:
     """Return the clients."""
     return connect(REGION)
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A prefix of one test's own."""
+    """Prefixes of one test's own, in the four folders that a stack of ours allows.
 
-    root: str
+    Attributes
+    ----------
+    name : str
+    test : str
+        What no other test is called.
+    """
+
+    name: str
+    test: str
 
     def address(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        """Return the address of ``photos/...``, ``env/...``, ``results/...`` or ``logs/...``."""
+        folder, slash, rest = name.partition("/")
+        return f"s3://{self.name}/{folder}/{self.test}{slash}{rest}"
 
 
 @pytest.fixture
-def bucket(request: pytest.FixtureRequest) -> Bucket:
-    """Return a prefix that no other test uses."""
-    return Bucket(f"s3://{BUCKET}/{abs(hash(request.node.nodeid)):x}")
+def bucket(aws: Standin | None) -> Bucket:
+    """Return prefixes that no other test uses."""
+    name = read_stack(connect(REGION), STACK)["BucketName"] if aws is None else BUCKET
+    return Bucket(name, uuid.uuid4().hex[:12])
 
 
 def put(cloud: Cloud, address: str, content: bytes) -> None:
@@ -121,7 +142,7 @@ def put(cloud: Cloud, address: str, content: bytes) -> None:
 def package(cloud: Cloud, bucket: Bucket, tmp_path: Path) -> Package:
     """Return a package whose environment is a few bytes."""
     return upload_package(
-        cloud, environment(tmp_path), bucket.address("env/v1"), release="emr-7.10.0",
+        cloud, environment(tmp_path), bucket.address("env"), release="emr-7.10.0",
         architecture="X86_64", model="efficientnet_lite0",
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ def plan(cloud: Cloud, bucket: Bucket, place: Place, photos: Path) -> Plan:
     for number, photo in enumerate(sorted(photos.rglob("*.jpg"))[:3]):
         put(cloud, bucket.address(f"photos/a/{number}.jpg"), photo.read_bytes())
     return plan_run(
-        cloud, bucket.address("photos"), bucket.address("results/out"), CONFIG, place,
+        cloud, bucket.address("photos"), bucket.address("results"), CONFIG, place,
         limit=LIMIT, speed=10.0,
     )  # fmt: skip
 
@@ -79,7 +79,7 @@ def test_what_is_planned_is_bounded_and_priced(plan: Plan, bucket: Bucket) -> No
     assert plan.job.limit == Limit(1, 60)
     assert plan.most == pytest.approx(plan.rates.vcpu_hour * 6 + plan.rates.memory_gb_hour * 20)
     assert plan.job.arguments[:3] == (
-        "run", bucket.address("photos"), bucket.address("results/out"),
+        "run", bucket.address("photos"), bucket.address("results"),
     )  # fmt: skip
     assert "--components" in plan.job.arguments
 

@@ -42,7 +42,7 @@ def environment(
     with tarfile.open(archive, "w:gz") as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(f"./{name}")
-            info.size = len(content)
+            info.size, info.mode = len(content), 0o755
             tar.addfile(info, io.BytesIO(content))
     return archive
 

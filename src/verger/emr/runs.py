@@ -6,6 +6,7 @@ its time is over.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -275,11 +276,9 @@ def check_end(found: dict[str, Any], log: DriverLog) -> None:
 
 def _ran_out(found: dict[str, Any]) -> bool:
     """Whether a run was ended because its time was over."""
-    limit, took = found.get("executionTimeoutMinutes"), found.get("totalExecutionDurationSeconds")
-    late = bool(limit) and took is not None and took >= 60 * limit
-    return found["state"] != "SUCCESS" and (
-        late or "timeout" in found.get("stateDetails", "").lower()
-    )
+    limit = found.get("executionTimeoutMinutes") or math.inf
+    late = found.get("totalExecutionDurationSeconds", 0) >= 60 * limit
+    return late or "timeout" in found.get("stateDetails", "").lower()
 
 
 def logs_of(found: dict[str, Any]) -> str | None:

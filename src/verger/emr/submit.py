@@ -182,7 +182,9 @@ def probe_job(
     cloud: Cloud, source: str, out: str, place: Place, package: Package, minutes: int
 ) -> Job:
     """Return the run that ``doctor`` starts: one executor, and no photo."""
-    job = make_job(cloud, source, out, Config(), place, package, Limit(1, minutes))
+    job = make_job(
+        cloud, source, out, Config(model=package.model), place, package, Limit(1, minutes)
+    )
     weights = [f"{package.root}/{package.weights}"] if package.weights else []
     arguments = (job.reads[0], job.writes[0], package.model, *weights)
     return replace(job, entry="probe.py", arguments=arguments)
