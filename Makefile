@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup demo test check large-photos cheaper-models latency test-real test-matrix test-keras bench memory small-files soak fuzz clean
+.PHONY: help setup demo test check large-photos cheaper-models latency test-real test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,12 @@ small-files: $(VENV)/.ready ## Plan 200,000 files, balance partitions, read a fo
 
 soak: $(VENV)/.ready ## Kill, fill disks, break servers, compare the results; writes benchmarks/SOAK.md
 	$(BIN)/python tests/soak/soak.py
+
+cluster-up: $(VENV)/.ready ## Start a Spark cluster of a master and two workers on this machine; prints how to use it
+	@$(BIN)/python tests/soak/cluster.py up build/cluster
+
+cluster-down: $(VENV)/.ready ## Stop it
+	@$(BIN)/python tests/soak/cluster.py down build/cluster
 
 fuzz: $(VENV)/.ready ## Feed 100,000 broken photos to the Arrow function; writes benchmarks/FUZZ.md
 	$(BIN)/python tests/fuzz/fuzz.py --n 100000 --seed 0

@@ -29,7 +29,7 @@ from verger.java import Java
 SWITCH = "VERGER_CLASS_ARCHIVE"
 
 #: Raised by one when :mod:`verger.warmup` loads other classes.
-_TRAINING = 1
+_TRAINING = 2
 #: How long a training that has left no archive keeps others from trying, in seconds.
 _TRY_AGAIN_S = 86_400
 # What HotSpot has to say of an archive goes to its standard output by default, thousands of lines.

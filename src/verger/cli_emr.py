@@ -108,7 +108,6 @@ def emr_init(
               help="Model whose weights go along.")  # fmt: skip
 @click.option("--weights", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="File of its weights. Default: those of this machine.")  # fmt: skip
-@click.option("--python", help="Interpreter that the environment is made of.")
 @click.option("--environment", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="An archive that was made elsewhere, by --dockerfile.")  # fmt: skip
 @click.option("--dockerfile", type=click.Path(path_type=Path, dir_okay=False),
@@ -117,12 +116,10 @@ def emr_init(
 @_json
 def emr_package(
     target: str, release: str, architecture: str, model: str, weights: Path | None,
-    python: str | None, environment: Path | None, dockerfile: Path | None, region: str | None,
+    environment: Path | None, dockerfile: Path | None, region: str | None,
     allow_region: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Bring the environment, the entry point and the weights into a bucket."""
-    import tempfile
-
     from verger.emr import package as packages
     from verger.emr.aws import check_bucket, connect
 
@@ -132,14 +129,10 @@ def emr_package(
         return
     cloud = connect(region, allow_region=allow_region)
     check_bucket(cloud, target)
-    with tempfile.TemporaryDirectory() as folder:
-        archive = environment or packages.build_here(
-            Path(folder), release, architecture, python=python
-        )
-        made = packages.upload_package(
-            cloud, archive, target, release=release, architecture=architecture, model=model,
-            weights=weights,
-        )  # fmt: skip
+    made = packages.upload_package(
+        cloud, environment or packages.build_here(release, architecture), target, release=release,
+        architecture=architecture, model=model, weights=weights,
+    )  # fmt: skip
     if as_json:
         _print_json({"root": made.root, "release": made.release, "files": made.files,
                      "architecture": made.architecture, "python": made.python})  # fmt: skip

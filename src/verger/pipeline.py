@@ -52,9 +52,7 @@ from verger.reduce import (
     StoredMoments,
     fit_pca,
     load_moments,
-    save_spark_model,
     sum_stored_moments,
-    to_spark_model,
     write_scores,
 )
 from verger.resume import State, find_state
@@ -68,6 +66,7 @@ from verger.source import (
     read_images,
     refuse_pack,
 )
+from verger.spark_pca import write_spark_model
 from verger.storage import normalize_source
 
 if TYPE_CHECKING:
@@ -641,7 +640,7 @@ def _write_pca(output: Output, pca: FittedPCA, moments: StoredMoments, contract:
     }
     for name, content in files.items():
         output.folder.write(f"{STAGED}/{name}", content)
-    spark_files = save_spark_model(to_spark_model(pca), output.folder, f"{STAGED}/{SPARK_PCA}")
+    spark_files = write_spark_model(pca, output.folder, f"{STAGED}/{SPARK_PCA}")
     return [*files, *(name.removeprefix(f"{STAGED}/") for name in spark_files)]
 
 

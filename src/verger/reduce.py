@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import io
 import numbers
-import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +36,6 @@ from verger.tables import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.ml.feature import PCAModel as SparkPCAModel
     from pyspark.sql import DataFrame, SparkSession
 
 Array = npt.NDArray[np.float64]
@@ -450,71 +446,3 @@ def _project(batch: pa.RecordBatch, pca: FittedPCA) -> pa.RecordBatch:
     vectors = pa.ListArray.from_arrays(offsets, scores.ravel())
     columns = [batch.column("path"), batch.column("label"), vectors]
     return pa.RecordBatch.from_arrays(columns, schema=arrow_schema(PCA))
-
-
-def to_spark_model(pca: FittedPCA) -> SparkPCAModel:
-    """Return Spark's own ``PCAModel`` of a fitted PCA, without Spark's fit.
-
-    The model's input column is ``features_vec`` and its output ``features_pca``, as in the
-    notebook; both can be set anew. It does not centre: Spark's never does.
-
-    Raises
-    ------
-    EnvironmentNotReadyError
-        Without an active session of classic Spark: over Spark Connect there is no JVM to hold
-        the model.
-    """
-    from pyspark.ml.common import _py2java
-    from pyspark.ml.feature import PCAModel
-    from pyspark.ml.linalg import DenseMatrix, DenseVector
-    from pyspark.ml.util import Identifiable
-    from pyspark.sql import SparkSession
-
-    from verger.errors import EnvironmentNotReadyError
-
-    session = SparkSession.getActiveSession()
-    if session is None or not hasattr(session, "_jvm"):
-        raise EnvironmentNotReadyError("Spark's PCAModel needs an active session of classic Spark")
-    projection = pca.projection
-    n_features, k = projection.shape
-    matrix = DenseMatrix(n_features, k, projection.ravel(order="F").tolist())
-    ratio = DenseVector(pca.explained_variance_ratio[: pca.n_components])
-    context = session.sparkContext
-    # The constructor is private to Scala's package and public in the class file.
-    uid = f"PCA_{Identifiable().uid.rsplit('_', 1)[-1]}"
-    jvm: Any = context._jvm
-    java_model = jvm.org.apache.spark.ml.feature.PCAModel(
-        uid, _py2java(context, matrix), _py2java(context, ratio)
-    )
-    model = PCAModel(java_model)
-    return model._set(k=k, inputCol="features_vec", outputCol="features_pca")
-
-
-def save_spark_model(model: SparkPCAModel, folder: Folder, name: str) -> list[str]:
-    """Save Spark's model in Spark's own format; return the names of its files below OUT.
-
-    A model that goes into a bucket from a local session is saved on the disk first: Spark
-    needs packages of its own to reach a bucket.
-    """
-    from pyspark.sql import SparkSession
-
-    session = SparkSession.getActiveSession()
-    if folder.is_local:
-        model.save(Path(folder.address(name)).as_uri())
-        return _visible(folder, name)
-    if session is None or not str(session.sparkContext.master).startswith("local"):
-        model.save(re.sub("^s3:", "s3a:", folder.address(name)))
-        return _visible(folder, name)
-    with TemporaryDirectory() as place:
-        model.save(Path(place, "model").as_uri())
-        disk = Folder(f"{place}/model")
-        names = _visible(disk, "")
-        for file in names:
-            folder.write(f"{name}/{file}", disk.read(file))
-        return [f"{name}/{file}" for file in names]
-
-
-def _visible(folder: Folder, name: str) -> list[str]:
-    """List the files that are not checksums of Hadoop's."""
-    files = folder.files(name, recursive=True)
-    return [file.name for file in files if not file.name.rsplit("/", 1)[-1].startswith(".")]

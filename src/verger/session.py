@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from verger.cds import archive_options, drop_archive, train_at_exit
 from verger.config import Config
+from verger.environment import PYTHON, UNPACKED, cached_environment
 from verger.errors import EnvironmentNotReadyError
 from verger.java import Java, find_java
 
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 #: One thread a Python worker: Spark runs one worker a core, and two threads on a core only wait
 #: for each other.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+#: What workers must know of a bucket's place; keys are theirs to have, by a role or a profile.
+_SHARED = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE",
+    "AWS_NO_SIGN_REQUEST",
+)  # fmt: skip
 
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 #: Java's quick compiler only: the thorough one takes a core while Spark starts. And the collector
@@ -62,9 +69,11 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
     if java is not None:
         os.environ["JAVA_HOME"] = str(java.home)
     master = config.master or (None if submitted else _configured_master())
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     local = bool(master and master.startswith("local"))
     settings = session_settings(config, local=local)
+    if not local and not submitted:
+        settings = _workers_environment(config) | settings
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # Options of the user's own replace all of ours.
     archive, takes_options = "", local and _JAVA_OPTIONS not in config.conf
     if java is not None and takes_options:
@@ -155,7 +164,8 @@ def _hush(session: SparkSession) -> None:
 
 def _with_conf(session: SparkSession, config: Config) -> SparkSession:
     for key, value in config.conf.items():
-        session.conf.set(key, value)
+        if session.conf.isModifiable(key):
+            session.conf.set(key, value)
     return session
 
 
@@ -194,6 +204,7 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         **{f"spark.executorEnv.{name}": "1" for name in _ONE_THREAD},
+        **{f"spark.executorEnv.{name}": os.environ[name] for name in _SHARED if name in os.environ},
     }
     if local:
         # A laptop's session is nobody else's: it listens on loopback only.
@@ -206,6 +217,20 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
             _JAVA_OPTIONS: f"-Dlog4j2.configurationFile={_log4j()}",
         }
     return settings | dict(config.conf)
+
+
+def _workers_environment(config: Config) -> dict[str, str]:
+    """Send the workers of a cluster this environment, unless they are told to use another.
+
+    ``PYSPARK_PYTHON`` or ``spark.pyspark.python`` names a Python that they have.
+    """
+    theirs = config.conf.get("spark.pyspark.python")
+    if theirs:
+        os.environ["PYSPARK_PYTHON"] = theirs
+    if "PYSPARK_PYTHON" in os.environ:
+        return {}
+    os.environ["PYSPARK_PYTHON"] = PYTHON
+    return {"spark.archives": f"{cached_environment().as_uri()}#{UNPACKED}"}
 
 
 def _worker_sockets() -> dict[str, str]:

@@ -27,7 +27,7 @@ from verger.config import IMAGE_SUFFIXES, Config, check_label_rule
 from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
 from verger.pack import is_pack, read_listing
 from verger.schema import IMAGES, arrow_schema
-from verger.storage import MAX_FILE_BYTES, filesystem_of, normalize_source
+from verger.storage import MAX_FILE_BYTES, filesystem_of, normalize_source, s3_advice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -244,16 +244,15 @@ def _stat(entry: os.DirEntry[str]) -> _File:
 def _list_s3(root: str, recursive: bool) -> Iterator[_File]:
     filesystem, inner = filesystem_of(root)
     try:
-        found = filesystem.get_file_info(inner)
-        if found.type == fs.FileType.NotFound:
-            raise SourceNotFoundError(f"source {root}: does not exist")
-        if found.type == fs.FileType.File:
-            raise SourceNotFoundError(f"source {root}: is a file; give the folder of the photos")
         infos = filesystem.get_file_info(fs.FileSelector(inner, recursive=recursive))
-    except (SourceNotFoundError, SourceError):
-        raise
+    except FileNotFoundError as err:
+        is_file = filesystem.get_file_info(inner).type == fs.FileType.File
+        what = "is a file; give the folder of the photos" if is_file else "does not exist"
+        raise SourceNotFoundError(f"source {root}: {what}") from err
     except (OSError, pa.ArrowInvalid) as err:
-        raise SourceError(f"source {root}: cannot be listed: {err}") from err
+        if "NO_SUCH_BUCKET" in str(err):
+            raise SourceNotFoundError(f"source {root}: does not exist: no such bucket") from err
+        raise SourceError(f"source {root}: cannot be listed: {err}{s3_advice(err)}") from err
     for info in infos:
         if info.type == fs.FileType.File:
             yield _File(f"s3://{info.path}", info.size or 0, info.mtime_ns or 0)

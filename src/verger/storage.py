@@ -83,18 +83,39 @@ def _s3(bucket: str) -> fs.FileSystem:
     """Open S3 for one bucket, by the standard AWS variables, profile or role."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None and endpoint is None:
+    if endpoint is None:  # AWS says itself where a bucket is, whatever region others are in
         try:
             region = fs.resolve_s3_region(bucket)
         except OSError as err:
-            raise SourceError(f"s3://{bucket}: no such bucket, or no way to it: {err}") from err
+            if region is None:
+                raise SourceError(f"s3://{bucket}: no such bucket, or no way to it: {err}") from err
     return fs.S3FileSystem(
         endpoint_override=endpoint, region=region,
+        anonymous=os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true"),
         connect_timeout=CONNECT_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S,
         # A small file is one request, not three, and a killed writer leaves no upload unfinished
         # (of a large one it may; see docs/guarantees.md).
         allow_delayed_open=True,
     )  # fmt: skip
+
+
+#: What S3 or Arrow says, and what to do about it.
+_ADVICE = {
+    "while the bucket is located in": "set AWS_REGION to the bucket's region",
+    "PermanentRedirect": "set AWS_REGION to the bucket's region",
+    "AuthorizationHeaderMalformed": "set AWS_REGION to the bucket's region",
+    "INVALID_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID, or the profile's, is unknown there",
+    "SIGNATURE_DOES_NOT_MATCH": "AWS_SECRET_ACCESS_KEY is not the key's, or has a typing error",
+    "ExpiredToken": "the session is over: sign in again",
+    "ACCESS_DENIED": "these credentials may not: they need s3:ListBucket and s3:GetObject; of a "
+    "public bucket, AWS_NO_SIGN_REQUEST=yes",
+}
+
+
+def s3_advice(err: Exception) -> str:
+    """Return what to do about an error of S3's, with a semicolon before it; or nothing."""
+    text = str(err)
+    return next((f"; {advice}" for sign, advice in _ADVICE.items() if sign in text), "")
 
 
 def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:

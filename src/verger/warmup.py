@@ -10,17 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from verger.cds import make_archive
 from verger.config import Config
 from verger.java import find_java
-from verger.reduce import Moments, fit_pca, save_spark_model, to_spark_model
 from verger.schema import IMAGES, arrow_schema
 from verger.session import get_session
 from verger.source import cut_listing, plan_images
-from verger.storage import Folder
 
 
 def main() -> None:
@@ -41,9 +38,7 @@ def use_spark(java_options: str) -> None:
     images = plan_images(spark, *cut_listing(photos, 1, 2))
     images.select("path").mapInArrow(lambda batches: batches, "path string").collect()
     images.groupBy("label").count().collect()
-    pca = fit_pca(Moments.of(np.eye(3)), 2)
     with tempfile.TemporaryDirectory() as folder:
-        save_spark_model(to_spark_model(pca), Folder(folder), "pca")
         written = Path(folder, "table").as_uri()
         images.write.parquet(written)
         spark.read.parquet(written).count()

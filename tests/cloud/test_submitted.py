@@ -53,7 +53,7 @@ def orchard(
 def _archive(aws: Standin | None, folder: Path, release: str) -> Path:
     """Return an environment: a real one for real AWS, else the interpreter of these tests."""
     if aws is None:
-        return build_here(folder, release, "X86_64")
+        return build_here(release, "X86_64")
     return environment(folder, binary=wrapper(), binaries=(elf(),))
 
 

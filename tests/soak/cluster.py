@@ -1,17 +1,31 @@
-"""A standalone cluster of Spark on loopback: a master and two workers, from pyspark's own files."""
+"""A standalone cluster of Spark on loopback: a master and two workers, from pyspark's own files.
+
+    python tests/soak/cluster.py up FOLDER
+    python tests/soak/cluster.py down FOLDER
+
+``make cluster-up`` and ``make cluster-down`` call these. FOLDER holds logs, the work folders of
+the workers, and cluster.json, by which it is taken down.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pyspark
 from processes import end_session, of_session, wait_until
+
+from verger.java import find_java
 
 N_WORKERS = 2
 START_S = 120.0
@@ -48,10 +62,25 @@ class Cluster:
         if dead:
             raise RuntimeError(f"a part of the cluster has ended by itself: {dead}")
 
+    def stop(self) -> None:
+        """End every process of it."""
+        for daemon in reversed(self.daemons):
+            end_session(daemon.pid)
+            daemon.wait()
+
 
 @contextmanager
 def run_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
-    """Start a cluster, and end every process of it at the end.
+    """Start a cluster, and end every process of it at the end; see :func:`start_cluster`."""
+    cluster = start_cluster(folder, environment)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def start_cluster(folder: Path, environment: Mapping[str, str]) -> Cluster:
+    """Start a master and its workers.
 
     Parameters
     ----------
@@ -79,11 +108,10 @@ def run_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[Cluste
                   "--webui-port", "0", "-d", str(folder / name), address)  # fmt: skip
         for name in names:
             _wait_for(folder / f"{name}.log", "Successfully registered with master")
-        yield Cluster(address, tuple(daemons))
-    finally:
-        for daemon in reversed(daemons):
-            end_session(daemon.pid)
-            daemon.wait()
+    except BaseException:
+        Cluster(address, tuple(daemons)).stop()
+        raise
+    return Cluster(address, tuple(daemons))
 
 
 def _start(
@@ -111,3 +139,51 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+# Command line
+
+
+def bare_environment() -> dict[str, str]:
+    """Return the environment of machines with Java and nothing of ours; AWS_* goes along."""
+    own = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return own | {
+        "PATH": "/usr/local/bin:/usr/bin:/bin", "JAVA_HOME": str(find_java().home),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }  # fmt: skip
+
+
+def up(folder: Path) -> None:
+    """Start a cluster that outlives this process."""
+    state = folder / "cluster.json"
+    if state.exists():
+        known = json.loads(state.read_text())
+        if any(psutil.pid_exists(pid) for pid in known["pids"]):
+            sys.exit(f"a cluster is up already, at {known['master']}: make cluster-down")
+    shutil.rmtree(folder, ignore_errors=True)
+    cluster = start_cluster(folder, bare_environment())
+    pids = [daemon.pid for daemon in cluster.daemons]
+    state.write_text(json.dumps({"master": cluster.master, "pids": pids}))
+    print(f"verger run photos/ result/ --master {cluster.master}")
+
+
+def down(folder: Path) -> None:
+    """Stop the cluster that ``up`` has started."""
+    state = folder / "cluster.json"
+    if not state.exists():
+        sys.exit(f"no cluster is up: {state} is not there")
+    for pid in reversed(json.loads(state.read_text())["pids"]):
+        with suppress(psutil.Error):  # its number may be another process's by now
+            if _CLASSES in " ".join(psutil.Process(pid).cmdline()):
+                end_session(pid)
+    state.unlink()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["up", "down"])
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    {"up": up, "down": down}[given.what](given.folder.absolute())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from verger.reduce import (
     fit_pca,
     sum_moments,
     sum_stored_moments,
-    to_spark_model,
 )
+from verger.spark_pca import to_spark_model, write_spark_model
 from verger.storage import Folder
 
 N, D, K = 400, 40, 7
@@ -110,8 +111,9 @@ def test_the_model_in_sparks_format_is_loaded_by_spark_and_gives_the_same_scores
     """PCAModel.load takes the folder, and its transform equals the table pca."""
     for standardize in (False, True):
         pca = fit_pca(sum_moments(table), K, standardize=standardize)
-        path = (tmp_path / f"pca-{standardize}").as_uri()
-        to_spark_model(pca).save(path)
+        folder = tmp_path / f"pca-{standardize}"
+        write_spark_model(pca, Folder(str(folder)), "model")
+        path = (folder / "model").as_uri()
         loaded = PCAModel.load(path)
         assert loaded.getK() == K
         np.testing.assert_allclose(
@@ -121,6 +123,29 @@ def test_the_model_in_sparks_format_is_loaded_by_spark_and_gives_the_same_scores
         rows = {row.path: row.features_pca for row in loaded.transform(vec).collect()}
         found = np.array([rows[str(i)].toArray() for i in range(N)])
         np.testing.assert_allclose(found, pca.transform(vectors), rtol=1e-5, atol=1e-4)
+
+
+def test_the_model_is_written_as_spark_writes_it(table: DataFrame, tmp_path: Path) -> None:
+    """Files, parameters, columns and their types: only names and times differ."""
+    pca = fit_pca(sum_moments(table), K)
+    write_spark_model(pca, Folder(str(tmp_path)), "ours")
+    to_spark_model(pca).save((tmp_path / "theirs").as_uri())
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in ("metadata", "data"):
+        assert (ours / folder / "_SUCCESS").read_bytes() == b""
+    told, wanted = (
+        json.loads(next((path / "metadata").glob("part-*")).read_text()) for path in (ours, theirs)
+    )
+    assert told["defaultParamMap"].pop("outputCol") == f"{told['uid']}__output"
+    del wanted["defaultParamMap"]["outputCol"]
+    own = ("uid", "timestamp")
+    assert {k: v for k, v in told.items() if k not in own} == {
+        k: v for k, v in wanted.items() if k not in own
+    }
+    spark = table.sparkSession
+    read = [spark.read.parquet((path / "data").as_uri()) for path in (ours, theirs)]
+    assert read[0].schema == read[1].schema
+    assert read[0].collect() == read[1].collect()
 
 
 def test_the_estimator_gives_sparks_model_in_a_pipeline(

@@ -650,10 +650,19 @@ def test_an_address_without_a_bucket_is_refused(source: str) -> None:
         list_photos(source)
 
 
-class _Forbidden(BaseHTTPRequestHandler):
+class _Refusing(ThreadingHTTPServer):
+    """An S3 that gives every request the same answer."""
+
+    status, code = 403, "AccessDenied"
+
+
+class _Refusal(BaseHTTPRequestHandler):
+    server: _Refusing
+
     def do_GET(self) -> None:
-        body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-        self.send_response(403)
+        code = self.server.code
+        body = f"<Error><Code>{code}</Code><Message>{code}, in words</Message></Error>".encode()
+        self.send_response(self.server.status)
         self.send_header("Content-Type", "application/xml")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -667,27 +676,68 @@ class _Forbidden(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def forbidden_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An S3 that answers 403 to everything."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Forbidden)
+def refusing_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Refusing]:
+    """An S3 that answers 403 to everything, or what the test tells it."""
+    server = _Refusing(("127.0.0.1", 0), _Refusal)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     _use_s3(monkeypatch, f"http://127.0.0.1:{server.server_port}")
-    yield
+    yield server
     storage._s3.cache_clear()
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-@pytest.mark.usefixtures("forbidden_s3")
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (403, "AccessDenied", "they need s3:ListBucket"),
+        (403, "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID, or the profile's, is unknown there"),
+        (403, "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY is not the key's"),
+        (400, "ExpiredToken", "the session is over: sign in again"),
+        (301, "PermanentRedirect", "set AWS_REGION to the bucket's region"),
+        (400, "AuthorizationHeaderMalformed", "set AWS_REGION to the bucket's region"),
+    ],
+)
+def test_a_refused_listing_says_what_to_do(
+    refusing_s3: _Refusing, status: int, code: str, advice: str
+) -> None:
+    """Wrong keys, an old session and a bucket in another region are told apart."""
+    refusing_s3.status, refusing_s3.code = status, code
+    with pytest.raises(SourceError, match=rf"s3://orchard/x: cannot be listed: .*; .*{advice}"):
+        list_photos("s3://orchard/x")
+
+
+def test_aws_is_asked_for_the_region_of_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket is read in its own region, whatever region is set for all else."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    storage._s3.cache_clear()
+    monkeypatch.setattr(storage.fs, "resolve_s3_region", lambda bucket: "eu-central-1")
+    assert storage._s3("elsewhere").region == "eu-central-1"
+
+    def silent(bucket: str) -> str:
+        raise OSError("no route to the host")
+
+    monkeypatch.setattr(storage.fs, "resolve_s3_region", silent)
+    assert storage._s3("behind-an-endpoint").region == "eu-west-3"
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    with pytest.raises(SourceError, match="s3://unknown: no such bucket, or no way to it"):
+        storage._s3("unknown")
+    storage._s3.cache_clear()
+
+
+@pytest.mark.usefixtures("refusing_s3")
 def test_a_bucket_that_is_closed_to_us() -> None:
     """A listing that S3 forbids is an error that says so, not a missing source."""
     with pytest.raises(SourceError, match=r"s3://orchard/x: cannot be listed: .*ACCESS_DENIED"):
         list_photos("s3://orchard/x")
 
 
-@pytest.mark.usefixtures("forbidden_s3")
+@pytest.mark.usefixtures("refusing_s3")
 def test_a_key_that_is_closed_to_us(pauses: list[float]) -> None:
     """A read that S3 forbids has the reason of a local file's, and is not tried again."""
     found = read_photo("s3://orchard/x.jpg")

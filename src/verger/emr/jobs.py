@@ -16,6 +16,7 @@ from typing import Any
 
 from verger.emr.aws import split_address
 from verger.emr.price import DRIVER, EXECUTOR, Limit, Worker
+from verger.environment import PYTHON, UNPACKED
 from verger.errors import ConfigError
 
 #: The longest that AWS lets a batch run take: a week.
@@ -24,8 +25,6 @@ MAX_MINUTES = 10_080
 IDLE_MINUTES = 5
 #: Longest text of a policy that comes with a run.
 MAX_POLICY = 2048
-#: Where the environment is unpacked, on the driver and beside every executor.
-PYTHON = "./environment/bin/python"
 #: The rest of a worker's memory is for its Python processes, which Spark counts as overhead.
 DRIVER_JVM_GB = 3
 EXECUTOR_JVM_GB = 4
@@ -182,7 +181,7 @@ def spark_settings(job: Job) -> dict[str, str]:
         "executor": EXECUTOR.memory_gb - EXECUTOR_JVM_GB,
     }
     return {
-        "spark.archives": f"{job.package}/{job.archive}#environment",
+        "spark.archives": f"{job.package}/{job.archive}#{UNPACKED}",
         "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": PYTHON,
         "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": PYTHON,
         "spark.emr-serverless.driverEnv.AWS_REGION": job.region,

@@ -27,6 +27,7 @@ from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors, read_object, split_address
 from verger.emr.jobs import ARCHITECTURES, pythons_of
+from verger.environment import cached_environment
 from verger.errors import CloudError, ConfigError, EnvironmentNotReadyError
 from verger.model import find_card
 from verger.model.weights import sha256_of
@@ -59,7 +60,7 @@ class Environment:
     glibc : tuple of int
         Newest symbol version of the C library that one of them asks for.
     packages : tuple of str
-        Top-level folders of ``site-packages``.
+        Top-level folders of those beside the standard library.
     size_bytes, unpacked_bytes : int
     """
 
@@ -112,16 +113,8 @@ class Package:
 # Made here
 
 
-def build_here(target: Path, release: str, architecture: str, *, python: str | None = None) -> Path:
-    """Make the archive of the environment on this machine.
-
-    Parameters
-    ----------
-    target : Path
-        A folder.
-    release, architecture : str
-    python : str, optional
-        Interpreter that the environment is made of.
+def build_here(release: str, architecture: str) -> Path:
+    """Return the archive of this machine's own environment, made if need be.
 
     Raises
     ------
@@ -136,9 +129,7 @@ def build_here(target: Path, release: str, architecture: str, *, python: str | N
             f"{platform.machine()}, and an environment for the workers is made on their like; "
             "--dockerfile FILE writes what makes it anywhere"
         )
-    from verger.environment import build_environment
-
-    return build_environment(target, python=python)
+    return cached_environment()
 
 
 def inspect_environment(archive: Path) -> Environment:
@@ -157,10 +148,8 @@ def inspect_environment(archive: Path) -> Environment:
                 name = member.name.removeprefix("./")
                 unpacked += member.size
                 has_python |= name == "bin/python"
-                found = re.match(r"lib/python(\d+\.\d+)/(?:site-packages/([^/]+)/)?", name)
-                if found:
-                    pythons.add(found[1])
-                    packages.update({found[2]} - {None})
+                pythons.update(re.findall(r"^lib(?:64)?/python(\d+\.\d+)/", name))
+                packages.update(re.findall(r"^(?:packages|lib.*/site-packages)/([^/]+)/", name))
                 file = tar.extractfile(member) if member.isfile() else None
                 if file and (content := file.read(20)).startswith(b"\x7fELF"):
                     content += file.read()

@@ -1,0 +1,102 @@
+"""A real cluster, whose machines have Java and nothing of ours: the table is the laptop's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import processes
+import pyarrow.parquet as pq
+import pytest
+from cluster import Cluster, bare_environment, run_cluster
+
+#: Small batches, so that a worker can be killed between them.
+OPTIONS = (
+    "--model", "efficientnet_lite0", "--components", "5", "--commit-every", "2", "--json",
+    "--partitions", "6", "--conf", "spark.driver.host=127.0.0.1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Start a master and two workers on what a bare machine has."""
+    folder = tmp_path_factory.mktemp("cluster") / "cluster"
+    with run_cluster(folder, bare_environment()) as running:
+        yield running
+
+
+def start(cluster: Cluster, source: object, out: object) -> subprocess.Popen[str]:
+    """Start the command of a user, in whose environment nothing speaks of workers."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "SPARK"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", "verger.cli", "run", str(source), str(out), *OPTIONS,
+         "--master", cluster.master],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(run: subprocess.Popen[str]) -> dict[str, object]:
+    out, err = run.communicate(timeout=200)
+    assert run.returncode == 0, err
+    record: dict[str, object] = json.loads(out)
+    return record
+
+
+def rows(out: Path, table: str = "features") -> dict[str, object]:
+    return {row["path"]: row for row in pq.read_table(out / table).to_pylist()}
+
+
+def test_a_cluster_gives_the_table_of_a_laptop(
+    cluster: Cluster, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Workers get Python, packages, Verger and the model from the driver: row for row the same."""
+    record = finish(start(cluster, photos, tmp_path / "out"))
+    assert record["counts"]["computed"] == 30
+    assert rows(tmp_path / "out") == rows(finished)
+    assert rows(tmp_path / "out", "pca").keys() == rows(finished, "pca").keys()
+    assert (tmp_path / "out" / "models" / "pca" / "metadata").is_dir()
+
+
+def test_a_cluster_writes_into_a_bucket(
+    cluster: Cluster, s3: str, finished: Path, photos: Path
+) -> None:
+    """Spark's model too, though neither driver nor workers have a library of Hadoop's for S3."""
+    from pyarrow import fs
+
+    from verger.storage import Folder
+
+    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
+    bucket.create_dir("silo")
+    finish(start(cluster, photos, "s3://silo/out"))
+    folder = Folder("s3://silo/out")
+    found = {}
+    for entry in folder.files("features"):
+        with folder.open(entry.name) as file:
+            found |= {row["path"]: row for row in pq.read_table(file).to_pylist()}
+    assert found == rows(finished)
+    assert [e.name for e in folder.files("models/pca/data")]
+
+
+def test_a_killed_executor_costs_nothing_but_time(
+    cluster: Cluster, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    """The run itself goes on, and ends with the very table."""
+    run = start(cluster, photos, tmp_path / "out")
+    journal = tmp_path / "out" / ".journal"
+    try:
+        assert processes.wait_until(lambda: run.poll() is not None or _committed(journal), 120)
+        executors = [p for p in cluster.processes() if processes.is_executor(p)]
+        assert processes.kill(executors[:1]) == 1
+    finally:
+        record = finish(run)
+    assert record["counts"]["featurized"] == 30
+    assert rows(tmp_path / "out") == rows(finished)
+
+
+def _committed(journal: Path) -> bool:
+    return any(path for path in journal.glob("*/*.json") if path.name != "start.json")
