@@ -66,7 +66,8 @@ _place = _add(
     click.option("--logs", metavar="s3://BUCKET/PREFIX", help="Default: logs/ of the bucket."),
 )  # fmt: skip
 _run_id = click.argument("run_id", metavar="RUN")
-_application = click.option("--application", required=True, metavar="ID")
+_application = click.option("--application", required=True, metavar="ID",
+                            help="Where the run is; submit has said it.")  # fmt: skip
 
 
 @click.group()

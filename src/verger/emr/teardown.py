@@ -12,6 +12,8 @@ from verger.emr.runs import list_runs
 from verger.errors import CloudError
 
 _IDLE = ("CREATED", "STOPPED")
+#: Times and seconds that an application is given to stop: AWS deletes none that runs.
+STOP_TRIES, STOP_PAUSE_S = 30, 4.0
 
 
 @dataclass(frozen=True)
@@ -106,20 +108,16 @@ def tear_down(cloud: Cloud, plan: Teardown, sleep: Callable[[float], None]) -> N
                 raise CloudError(f"s3://{bucket}/{error['Key']}: {error['Message']}")
 
 
-#: Times and seconds that an application is given to stop: AWS deletes none that runs.
-_STOP_TRIES, _STOP_PAUSE_S = 30, 4.0
-
-
 def _delete_application(cloud: Cloud, application: str, sleep: Callable[[float], None]) -> None:
     try:
         with aws_errors(f"delete the application {application}"):
-            for attempt in range(_STOP_TRIES):
+            for attempt in range(STOP_TRIES):
                 found = cloud.emr.get_application(applicationId=application)["application"]
                 if found["state"] in (*_IDLE, "TERMINATED"):
                     break
                 if attempt == 0:
                     cloud.emr.stop_application(applicationId=application)
-                sleep(_STOP_PAUSE_S)
+                sleep(STOP_PAUSE_S)
             if found["state"] != "TERMINATED":
                 cloud.emr.delete_application(applicationId=application)
     except CloudError as err:
