@@ -125,7 +125,7 @@ def emr_package(
     from verger.emr.aws import check_bucket, connect
 
     if dockerfile is not None:
-        dockerfile.write_text(packages.dockerfile(release, architecture, str(dockerfile)), "utf-8")
+        packages.write_dockerfile(dockerfile, release, architecture)
         click.echo(f"{dockerfile} says in its first lines how it is used")
         return
     cloud = connect(region, allow_region=allow_region)
@@ -217,9 +217,9 @@ def emr_submit(
                        logs=logs, stack=stack)  # fmt: skip
     plan = plan_run(
         cloud, source, out, config, place, limit=Limit(max_executors, max_minutes),
-        speed=speed or ASSUMED_SPEED, max_cost=max_cost, rates=rates,
+        speed=ASSUMED_SPEED if speed is None else speed, max_cost=max_cost, rates=rates,
     )  # fmt: skip
-    _tell(_estimate_line(plan.estimate) + ("" if speed else " (a speed was assumed)"))
+    _tell(_estimate_line(plan.estimate) + ("" if speed is not None else " (a speed was assumed)"))
     _tell(f"at most   {plan.most:,.2f} {plan.rates.currency}: {plan.job.limit.executors} "
           f"executors, {plan.job.limit.minutes} minutes")  # fmt: skip
     if plan.estimate.seconds > 60 * plan.job.limit.minutes:
@@ -252,7 +252,7 @@ def _wait(
         _ask_to_cancel(cloud, run)
         raise click.Abort from None
     path = report or Path(f"report-{run.id}.html")
-    path.write_bytes(fetch_report(out))
+    fetch_report(out, path)
     record = Output.at(out).read_run()
     bill = describe_bill(found, plan.rates, record["counts"]["computed"])
     if as_json:

@@ -21,7 +21,13 @@ from verger.emr.aws import Cloud, aws_errors, check_bucket, read_object, split_a
 from verger.emr.package import read_package, upload_package
 from verger.emr.price import Limit
 from verger.emr.submit import Place, find_place, plan_run
-from verger.errors import CloudError, ConfigError, OutputError, WeightsNotFoundError
+from verger.errors import (
+    CloudError,
+    ConfigError,
+    OutputError,
+    OutputExistsError,
+    WeightsNotFoundError,
+)
 from verger.model import load_model
 
 ROLE_ARN = f"arn:aws:iam::123456789012:role/{ROLE}"
@@ -123,6 +129,12 @@ def test_a_dockerfile_is_written_without_aws(tmp_path: Path) -> None:
     done = call("package", "s3://b/env", "--dockerfile", str(file), "--architecture", "ARM64")
     assert done.exit_code == 0, done.output
     assert "--platform linux/arm64" in file.read_text()
+    assert call("package", "s3://b/env", "--dockerfile", str(file)).exit_code == 0
+    assert "--platform linux/amd64" in file.read_text()
+    file.write_text("FROM mine\n")
+    refused = call("package", "s3://b/env", "--dockerfile", str(file))
+    assert isinstance(refused.exception, OutputExistsError)
+    assert file.read_text() == "FROM mine\n"
 
 
 # doctor
@@ -310,6 +322,15 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_cancel_it(
     assert standin.counts["CancelJobRun"] == 1
 
 
-def test_a_report_that_is_not_there_is_told(cloud: Cloud, standin: Standin, bucket: Bucket) -> None:
-    with pytest.raises(OutputError, match=r"report\.html: is not there"):
-        runs.fetch_report(bucket.address("results"))
+def test_a_report_that_cannot_be_had_or_kept_is_told(
+    cloud: Cloud, standin: Standin, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Where it cannot be written here, it is told where it is."""
+    out = bucket.address("results")
+    with pytest.raises(OutputError, match=r"results/.*/report\.html: is not there"):
+        runs.fetch_report(out, tmp_path / "r.html")
+    put(cloud, f"{out}/report.html", b"<html>")
+    with pytest.raises(OutputError, match=rf"cannot be written: No such .*; it is in {out}/rep"):
+        runs.fetch_report(out, tmp_path / "none" / "r.html")
+    runs.fetch_report(out, tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_bytes() == b"<html>"

@@ -28,7 +28,13 @@ from typing import Any
 from verger.emr.aws import Cloud, aws_errors, read_object, split_address
 from verger.emr.jobs import ARCHITECTURES, pythons_of
 from verger.environment import cached_environment
-from verger.errors import CloudError, ConfigError, EnvironmentNotReadyError
+from verger.errors import (
+    CloudError,
+    ConfigError,
+    EnvironmentNotReadyError,
+    OutputError,
+    OutputExistsError,
+)
 from verger.model import find_card
 from verger.model.weights import sha256_of
 
@@ -220,6 +226,28 @@ def dockerfile(release: str, architecture: str, file: str = "Dockerfile") -> str
     for name, value in values.items():
         text = text.replace("{" + name + "}", value)
     return text
+
+
+def write_dockerfile(path: Path, release: str, architecture: str) -> None:
+    """Write :func:`dockerfile` into a file that is not there yet, or holds one already.
+
+    Raises
+    ------
+    OutputExistsError
+        If it holds anything else.
+    OutputError
+        If it cannot be written.
+    """
+    text = dockerfile(release, architecture, str(path))
+    first = text.partition(" release")[0]  # of any release
+    try:
+        if path.exists() and not path.read_text("utf-8", "replace").startswith(first):
+            raise OutputExistsError(f"{path}: is there, and none of Verger's; choose another")
+        path.write_text(text, "utf-8")
+    except OSError as err:
+        if isinstance(err, OutputExistsError):
+            raise
+        raise OutputError(f"{path}: cannot be written: {err.strerror}") from err
 
 
 def check_architecture(architecture: str) -> None:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors, read_object
@@ -22,7 +23,7 @@ from verger.emr.package import Package
 from verger.emr.price import Limit
 from verger.errors import CloudError, ConfigError, JobError, OutputError, VergerError
 from verger.journal import latest_attempt
-from verger.output import Output
+from verger.output import REPORT, Output
 
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 30.0
@@ -376,15 +377,21 @@ def _rows_below(output: Output, path: str) -> int:
     return total
 
 
-def fetch_report(out: str) -> bytes:
-    """Return ``report.html`` of a result.
+def fetch_report(out: str, path: Path) -> None:
+    """Copy ``report.html`` of a result to this machine.
 
     Raises
     ------
     OutputError
-        If there is none.
+        If there is none, or it cannot be written here.
     """
     try:
-        return Output.at(out).folder.read("report.html")
+        content = Output.at(out).folder.read(REPORT)
     except FileNotFoundError as err:
-        raise OutputError(f"{out}/report.html: is not there") from err
+        raise OutputError(f"{out}/{REPORT}: is not there") from err
+    try:
+        path.write_bytes(content)
+    except OSError as err:
+        raise OutputError(
+            f"report {path}: cannot be written: {err.strerror}; it is in {out}/{REPORT}"
+        ) from err
