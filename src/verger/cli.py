@@ -12,15 +12,24 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from verger.config import PRECISIONS, READERS, Config, load_config
+from verger.cli_emr import emr
+from verger.config import Config
 from verger.errors import ConfigError, UsageError, VergerError, WeightsError
+from verger.options import (
+    FEATURES,
+    FIELDS,
+    MODEL,
+    PHOTOS,
+    REDUCE,
+    SPARK,
+    config_options,
+    resolve_config,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,102 +39,10 @@ if TYPE_CHECKING:
     from verger.predict import Prediction
     from verger.storage import Unread
 
-_FIELDS = {f.name: f for f in fields(Config)}
-
-_PHOTOS = ("glob", "recursive", "label_from", "reader")
-_MODEL = ("model", "weights", "weights_sha256", "input_size", "precision", "micro_batch")
-_FEATURES = (
-    "max_error_rate", "accept_truncated", "decode_timeout_s", "commit_every", "prune",
-    "legacy_parquet",
-)  # fmt: skip
-_REDUCE = ("components", "standardize", "center")
-_SPARK = ("master", "conf", "app_name", "ui")
-
-
-class _Components(click.ParamType[int | float]):
-    """A whole number, or a share such as 0.90."""
-
-    name = "number|share"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | float:  # noqa: ARG002
-        if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]
-        try:
-            return int(value)
-        except ValueError:
-            pass
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number such as 50 nor a share such as 0.90")
-
-
-def _option(name: str) -> Callable[..., Any]:
-    """Make the option of one of Config's fields."""
-    field, flag = _FIELDS[name], "--" + name.replace("_", "-")
-    text = field.metadata["help"]
-    if isinstance(field.default, bool):
-        both = f"{flag}/--no-{flag[2:]}"
-        shown = f"{text}  [default: {'yes' if field.default else 'no'}]"
-        return click.option(both, name, default=None, is_flag=True, help=shown)
-    special: dict[str, dict[str, Any]] = {
-        "glob": {"multiple": True, "metavar": "PATTERN"},
-        "conf": {"multiple": True, "metavar": "KEY=VALUE"},
-        "reader": {"type": click.Choice(READERS)},
-        "precision": {"type": click.Choice(PRECISIONS)},
-        "components": {"type": _Components()},
-        "weights": {"metavar": "PATH"},
-        "partitions": {"type": int},
-        "input_size": {"type": int},
-    }
-    kind = type(field.default) if isinstance(field.default, int | float) else str
-    shown = "" if field.default in (None, ()) or name == "conf" else f"  [default: {field.default}]"
-    arguments = {"type": kind} | special.get(name, {})
-    return click.option(flag, name, default=None, help=text + shown, **arguments)
-
-
-def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the options of these fields, and those that every such command has."""
-
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        extra = [
-            click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False),
-                         help="TOML file of options; flags win."),
-            click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-        ]  # fmt: skip
-        for option in reversed([*(_option(name) for name in names), *extra]):
-            function = option(function)
-        return function
-
-    return add
-
 
 _dry_run = click.option(
     "--dry-run", is_flag=True, help="Print the configuration and what would be done; do nothing."
 )
-
-
-def _config() -> Config:
-    """Resolve the options: defaults, then the file, then the flags that were given."""
-    ctx = click.get_current_context()
-    file = ctx.params.get("config_file")
-    values = load_config(file) if file else {}
-    for name, value in ctx.params.items():
-        given = ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
-        if name in _FIELDS and given and value is not None:
-            # One setting of Spark typed does not drop those of the file.
-            values[name] = values.get("conf", {}) | _pairs(value) if name == "conf" else value
-    return Config(**values)
-
-
-def _pairs(values: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--conf {text!r}: must be KEY=VALUE, e.g. spark.executor.memory=4g")
-        pairs[key.strip()] = value.strip()
-    return pairs
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -165,7 +82,7 @@ def app() -> None:
 @click.option("--classes", default=30, show_default=True, help="Classes to render.")
 @click.option("--per-class", default=10, show_default=True, help="Photos of each class.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the renderer.")
-@_options(*_MODEL, *_REDUCE, *_SPARK, "overwrite")
+@config_options(*MODEL, *REDUCE, *SPARK, "overwrite")
 def demo(
     directory: Path, classes: int, per_class: int, seed: int, as_json: bool,
     **_: Any,
@@ -173,7 +90,7 @@ def demo(
     """Render photos and run everything on them."""
     from verger.demo import run_demo
 
-    config = _config()
+    config = resolve_config()
     summary = run_demo(
         directory, config, classes=classes, per_class=per_class, seed=seed, watch=_watch(config)
     )
@@ -205,14 +122,14 @@ def sample(
 @app.command()
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
-@_options("glob", "recursive", "label_from", "max_error_rate", "partitions", "overwrite",
+@config_options("glob", "recursive", "label_from", "max_error_rate", "partitions", "overwrite",
           "master", "conf")  # fmt: skip
 @_dry_run
 def pack(source: str, target: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Write photos into few large Parquet files, which run and featurize read like a folder."""
     from verger import packing
 
-    config = _config()
+    config = resolve_config()
     if dry_run:
         _print_plan(packing.describe_pack(source, target, config), as_json)
         return
@@ -228,13 +145,13 @@ def pack(source: str, target: str, as_json: bool, dry_run: bool, **_: Any) -> No
 @app.command()
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
-@_options(*_PHOTOS, *_MODEL, *_FEATURES, *_REDUCE, "partitions", "overwrite", *_SPARK)
+@config_options(*PHOTOS, *MODEL, *FEATURES, *REDUCE, "partitions", "overwrite", *SPARK)
 @_dry_run
 def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Featurize, reduce, validate and report: the whole job."""
     from verger import pipeline
 
-    config = _config()
+    config = resolve_config()
     if dry_run:
         _print_plan(pipeline.describe_plan(source, out, config), as_json)
         return
@@ -245,13 +162,13 @@ def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
 @app.command()
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
-@_options(*_PHOTOS, *_MODEL, *_FEATURES, "partitions", "overwrite", *_SPARK)
+@config_options(*PHOTOS, *MODEL, *FEATURES, "partitions", "overwrite", *SPARK)
 @_dry_run
 def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Write features/ and rejected/."""
     from verger import pipeline
 
-    config = _config()
+    config = resolve_config()
     if dry_run:
         _print_plan(pipeline.describe_plan(source, out, config, reduce=False), as_json)
         return
@@ -261,24 +178,24 @@ def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> 
 
 @app.command()
 @click.argument("out", metavar="OUT")
-@_options(*_REDUCE, "overwrite", *_SPARK)
+@config_options(*REDUCE, "overwrite", *SPARK)
 def reduce(out: str, as_json: bool, **_: Any) -> None:
     """Write pca/, models/pca/, explained_variance.csv and scree.png."""
     from verger import pipeline
 
-    config = _config()
+    config = resolve_config()
     _print_summary(pipeline.run_reduce(out, config, watch=_watch(config)), as_json)
     _keep_page_up(config)
 
 
 @app.command()
 @click.argument("out", metavar="OUT")
-@_options(*_SPARK)
+@config_options(*SPARK)
 def validate(out: str, as_json: bool, **_: Any) -> None:
     """Re-derive every count of a result; exit 1 and a reason when something does not hold."""
     from verger import pipeline
 
-    config = _config()
+    config = resolve_config()
     found = pipeline.run_validate(out, config, watch=_watch(config))
     if as_json:
         labels = {"null" if k is None else k: n for k, n in found.labels.items()}
@@ -294,12 +211,12 @@ def validate(out: str, as_json: bool, **_: Any) -> None:
 
 @app.command()
 @click.argument("out", metavar="OUT")
-@_options(*_SPARK)
+@config_options(*SPARK)
 def report(out: str, as_json: bool, **_: Any) -> None:
     """Write report.html and report.json."""
     from verger import pipeline
 
-    config = _config()
+    config = resolve_config()
     _print_summary(pipeline.run_report(out, config, watch=_watch(config)), as_json)
     _keep_page_up(config)
 
@@ -336,7 +253,7 @@ def show(out: str, table: str, rows: int, as_json: bool) -> None:
         click.echo("\n" + "\n".join(f"  {key}: {_short(value)}" for key, value in row.items()))
 
 
-_weights = click.option("--weights", metavar="PATH", help=_FIELDS["weights"].metadata["help"])
+_weights = click.option("--weights", metavar="PATH", help=FIELDS["weights"].metadata["help"])
 _extractor = click.option(
     "--extractor", "model", metavar="FILE.onnx",
     help="Where the file of your own model is now, if OUT was made with one.",
@@ -416,34 +333,7 @@ def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
         click.echo(f"{name:<9} {text}")
 
 
-@app.group()
-def emr() -> None:
-    """AWS EMR Serverless: the infrastructure for jobs."""
-
-
-@emr.command("init")
-@click.argument("path", metavar="[FILE]", default="verger-stack.yaml",
-                type=click.Path(path_type=Path, dir_okay=False))  # fmt: skip
-@click.option("--region", required=True, help="AWS region, such as eu-west-3.")
-@click.option("--alarm-email", required=True, help="Who is told when the bill nears its limit.")
-@click.option("--name", default="verger", show_default=True, help="Name of the stack.")
-@click.option("--allow-region", is_flag=True, help="Accept a region outside the EU.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-def emr_init(
-    path: Path, region: str, alarm_email: str, name: str, allow_region: bool, overwrite: bool
-) -> None:
-    """Write the infrastructure as a CloudFormation template, and print the line that creates it."""
-    from verger.emr.region import WITHOUT_ALARM
-    from verger.emr.stack import deploy_command, write_stack
-
-    command = deploy_command(
-        path, name=name, region=region, alarm_email=alarm_email, allow_region=allow_region
-    )
-    write_stack(path, overwrite=overwrite)
-    click.echo(f"{path} holds a bucket, roles, an application that stops when idle, an alarm.")
-    if region in WITHOUT_ALARM:
-        click.echo(f"No alarm can be made in {region}: make one for the account in AWS Budgets.")
-    click.echo(f"Create them with\n\n  {command}\n")
+app.add_command(emr)
 
 
 @app.group()
@@ -488,7 +378,7 @@ def models_fetch(name: str) -> None:
 
 @models.command("show")
 @click.argument("name")
-@click.option("--weights", metavar="PATH", help=_FIELDS["weights"].metadata["help"])
+@click.option("--weights", metavar="PATH", help=FIELDS["weights"].metadata["help"])
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def models_show(name: str, weights: str | None, as_json: bool) -> None:
     """Show a model's layers and parameters, its weights and its contract."""

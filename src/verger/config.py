@@ -81,7 +81,7 @@ class Config:
         "mobilenet_v2, efficientnet_lite0, or an ONNX file with a TOML card beside it.",
     )
     weights: str | None = _option(
-        None, "File of the model's weights, instead of the published ones."
+        None, "File of the model's weights, or s3://bucket/file, instead of the published ones."
     )
     weights_sha256: str | None = _option(None, "Refuse weights whose sha256 is another.")
     input_size: int | None = _option(

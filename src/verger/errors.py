@@ -19,6 +19,8 @@
     ├── SchemaError (ValueError)                a table without the columns or types it must have
     ├── ReduceError (ValueError)                features that no PCA can be fitted to
     ├── ErrorRateError (RuntimeError)           more photos rejected than max_error_rate allows
+    ├── CloudError (RuntimeError)               AWS refuses, cannot be reached, or lacks something
+    ├── JobError (RuntimeError)                 a run on EMR Serverless did not end well
     └── ValidationError (RuntimeError)          a stored result that does not hold
 
 Each leaf is also the builtin exception that a caller would expect. A photo that cannot be
@@ -98,6 +100,14 @@ class ReduceError(VergerError, ValueError):
 
 class ErrorRateError(VergerError, RuntimeError):
     """More photos were rejected than ``max_error_rate`` allows; what was done is kept."""
+
+
+class CloudError(VergerError, RuntimeError):
+    """AWS has refused something, cannot be reached, or lacks what is asked for."""
+
+
+class JobError(VergerError, RuntimeError):
+    """A run on EMR Serverless has failed, was cancelled, or ran out of its time."""
 
 
 class ValidationError(VergerError, RuntimeError):

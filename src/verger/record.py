@@ -73,10 +73,11 @@ def command_line(source: str, output: Output, config: Config) -> str:
 
 def versions(spark: SparkSession) -> dict[str, str]:
     """Return the versions of all that has a part in the numbers."""
-    packages = ("verger", "pyspark", "pyarrow", "numpy", "onnxruntime", "onnx", "pillow", "h5py")
+    packages = ("verger", "pyarrow", "numpy", "onnxruntime", "onnx", "pillow", "h5py")
     return {
         "python": platform.python_version(),
         "java": java_of(spark),
+        "pyspark": spark.version,  # a managed Spark brings a pyspark that is no installed package
         **{name: version(name) for name in packages},
     }
 

@@ -31,7 +31,13 @@ HEAVY = ("pyspark", "onnxruntime", "pyarrow", "matplotlib", "pandas", "onnx")
 COMMANDS = {
     "demo", "pack", "sample", "run", "featurize", "reduce", "validate", "report", "show", "doctor",
     "predict", "export", "similar",
-    "models list", "models fetch", "models show", "emr init",
+    "models list", "models fetch", "models show",
+}  # fmt: skip
+COMMANDS |= {
+    f"emr {name}"
+    for name in (
+        "init", "package", "doctor", "estimate", "submit", "status", "logs", "cancel", "teardown"
+    )
 }  # fmt: skip
 
 

@@ -96,7 +96,8 @@ def test_no_action_is_a_pattern_and_no_resource_is_everything(stack: dict[str, A
             assert text_of(resource) not in ("*", "arn:aws:s3:::*")
             assert text_of(resource).startswith(
                 ("Bucket.Arn", "${Bucket.Arn}/", "JobRole.Arn", "Application.Arn",
-                 "${Application.Arn}/jobruns/", "arn:${AWS::Partition}:s3:::${PhotosBucket}")
+                 "${Application.Arn}/jobruns/", "AWS::StackId",
+                 "arn:${AWS::Partition}:s3:::${PhotosBucket}")
             )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def test_a_job_writes_results_and_logs_and_nothing_else(stack: dict[str, Any]) -
         and not all(a.split(":")[1].startswith(READS) for a in as_list(statement["Action"]))
         for resource in as_list(statement["Resource"])
     }
-    assert written == {"${Bucket.Arn}/results/*", "${Bucket.Arn}/logs/*"}
+    assert written == {"${Bucket.Arn}/results", "${Bucket.Arn}/results/*", "${Bucket.Arn}/logs/*"}
     services = {a.split(":")[0] for n, s in statements(stack) if n == "JobRole"
                 for a in as_list(s["Action"])}  # fmt: skip
     assert services == {"s3"}

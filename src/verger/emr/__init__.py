@@ -1,1 +1,1 @@
-"""AWS EMR Serverless: the infrastructure that jobs of Verger's need, and nothing beside it."""
+"""AWS EMR Serverless: the infrastructure that jobs of Verger's need, and the jobs."""

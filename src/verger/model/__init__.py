@@ -30,7 +30,13 @@ from verger.errors import (
     WeightsNotFoundError,
 )
 from verger.model.layer import Graph, Layer, cached_graph
-from verger.model.weights import OnProgress, WeightsSource, check_sha256, sha256_of
+from verger.model.weights import (
+    OnProgress,
+    WeightsSource,
+    check_sha256,
+    copy_from_bucket,
+    sha256_of,
+)
 from verger.preprocess import decode_photo, normalize
 
 if TYPE_CHECKING:
@@ -304,7 +310,7 @@ def load_model(
         A key of :data:`CARDS`, or the path of an ONNX file with a card beside it
         (:mod:`verger.model.custom`).
     weights : path, optional
-        File of weights instead of the published ones.
+        File of weights instead of the published ones, or its address ``s3://bucket/file``.
     weights_sha256 : str, optional
         Refuse weights whose sha256 is another.
     input_size : int, optional
@@ -393,6 +399,8 @@ def _weights_path(
 ) -> Path:
     if weights is None:
         return card.weights.fetch(on_progress)
+    if str(weights).startswith(("s3://", "s3a://")):
+        return copy_from_bucket(str(weights))
     path = Path(weights).expanduser()
     if not path.is_file():
         what = "is a folder; name the file in it" if path.is_dir() else "no such file"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from verger.config import verger_home
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
+from verger.storage import Folder, normalize_source
 
 #: Told (bytes so far, bytes in all) while a download runs.
 OnProgress = Callable[[int, int], None]
@@ -119,6 +120,24 @@ class WeightsSource:
                 raise ConfigError(f"VERGER_WEIGHTS_URL={mirror!r} must begin with https://")
             return f"{mirror.rstrip('/')}/{self.file_name}"
         return self.url
+
+
+def copy_from_bucket(address: str) -> Path:
+    """Copy a file of weights out of a bucket into Verger's cache; the driver alone does so.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If it is not there, or cannot be read.
+    """
+    root, _, name = normalize_source(address).rpartition("/")
+    path = verger_home() / "weights" / "from-buckets" / name
+    try:
+        content = Folder(root).read(name)
+    except OSError as err:
+        raise WeightsNotFoundError(f"weights {address}: {err}") from err
+    Folder(str(path.parent.absolute())).write(name, content)
+    return path
 
 
 def sha256_of(path: Path) -> str:

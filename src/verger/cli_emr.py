@@ -1,0 +1,493 @@
+"""The commands of ``verger emr``; see :mod:`verger.cli` for how they end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from verger.options import FEATURES, FIELDS, PHOTOS, REDUCE, config_options, resolve_config
+
+if TYPE_CHECKING:
+    from verger.emr.aws import Cloud
+    from verger.emr.price import Estimate
+    from verger.emr.runs import Run, Watcher
+    from verger.emr.submit import Place, Plan
+    from verger.validate import Check
+
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_RUN_OPTIONS = (
+    *PHOTOS, "model", "weights_sha256", "input_size", "precision", "micro_batch", *FEATURES,
+    *REDUCE, "partitions", "overwrite", "conf", "app_name",
+)  # fmt: skip
+
+
+def _add(*options: Any) -> _Decorator:
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+_region = _add(
+    click.option("--region", help="AWS region, such as eu-west-3. Default: AWS_REGION, a profile."),
+    click.option("--allow-region", is_flag=True, help="Accept a region outside the EU."),
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+_rates = click.option(
+    "--rates", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file of rates instead of Verger's own.",
+)  # fmt: skip
+_package = click.option("--package", required=True, metavar="s3://BUCKET/env/NAME",
+                        help="What verger emr package has made.")  # fmt: skip
+_architecture = click.option("--architecture", default="X86_64", show_default=True,
+                             type=click.Choice(["X86_64", "ARM64"]),
+                             help="Processor of the workers; ARM64 is cheaper.")  # fmt: skip
+_executors = click.option("--max-executors", default=8, show_default=True,
+                          type=click.IntRange(min=1),
+                          help="Most executors, of 4 virtual cores each.")  # fmt: skip
+_speed = click.option("--speed", type=float, help="Photos a second and virtual core; verger emr "
+                      "estimate times it.")  # fmt: skip
+_place = _add(
+    _package,
+    click.option("--stack", metavar="NAME",
+                 help="Stack of verger emr init: its bucket, its role, its application."),
+    click.option("--role", metavar="ARN", help="Role of the run, if there is no stack."),
+    click.option("--application", metavar="ID",
+                 help="Default: the stack's, else Verger's own, made where there is none."),
+    click.option("--logs", metavar="s3://BUCKET/PREFIX", help="Default: logs/ of the bucket."),
+)  # fmt: skip
+_run_id = click.argument("run_id", metavar="RUN")
+_application = click.option("--application", required=True, metavar="ID",
+                            help="Where the run is; submit has said it.")  # fmt: skip
+
+
+@click.group()
+def emr() -> None:
+    """AWS EMR Serverless: the infrastructure for jobs, and the jobs."""
+
+
+@emr.command("init")
+@click.argument("path", metavar="[FILE]", default="verger-stack.yaml",
+                type=click.Path(path_type=Path, dir_okay=False))  # fmt: skip
+@click.option("--region", required=True, help="AWS region, such as eu-west-3.")
+@click.option("--alarm-email", required=True, help="Who is told when the bill nears its limit.")
+@click.option("--name", default="verger", show_default=True, help="Name of the stack.")
+@click.option("--allow-region", is_flag=True, help="Accept a region outside the EU.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def emr_init(
+    path: Path, region: str, alarm_email: str, name: str, allow_region: bool, overwrite: bool
+) -> None:
+    """Write the infrastructure as a CloudFormation template, and print the line that creates it."""
+    from verger.emr.region import WITHOUT_ALARM
+    from verger.emr.stack import deploy_command, write_stack
+
+    command = deploy_command(
+        path, name=name, region=region, alarm_email=alarm_email, allow_region=allow_region
+    )
+    write_stack(path, overwrite=overwrite)
+    click.echo(f"{path} holds a bucket, roles, an application that stops when idle, an alarm.")
+    if region in WITHOUT_ALARM:
+        click.echo(f"No alarm can be made in {region}: make one for the account in AWS Budgets.")
+    click.echo(f"Create them with\n\n  {command}\n")
+
+
+@emr.command("package")
+@click.argument("target", metavar="s3://BUCKET/env/NAME")
+@click.option("--release", default="emr-7.10.0", show_default=True,
+              help="emr-7.x.y (Spark 3.5), or emr-spark-8.x.y (Spark 4).")  # fmt: skip
+@_architecture
+@click.option("--model", default=FIELDS["model"].default, show_default=True,
+              help="Model whose weights go along.")  # fmt: skip
+@click.option("--weights", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="File of its weights. Default: those of this machine.")  # fmt: skip
+@click.option("--environment", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="An archive that was made elsewhere, by --dockerfile.")  # fmt: skip
+@click.option("--dockerfile", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write a Dockerfile that makes the archive, or an image, and stop.")  # fmt: skip
+@_region
+@_json
+def emr_package(
+    target: str, release: str, architecture: str, model: str, weights: Path | None,
+    environment: Path | None, dockerfile: Path | None, region: str | None,
+    allow_region: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Bring the environment, the entry point and the weights into a bucket."""
+    from verger.emr import package as packages
+    from verger.emr.aws import check_bucket, connect
+
+    if dockerfile is not None:
+        packages.write_dockerfile(dockerfile, release, architecture)
+        click.echo(f"{dockerfile} says in its first lines how it is used")
+        return
+    cloud = connect(region, allow_region=allow_region)
+    check_bucket(cloud, target)
+    made = packages.upload_package(
+        cloud, environment or packages.build_here(release, architecture), target, release=release,
+        architecture=architecture, model=model, weights=weights,
+    )  # fmt: skip
+    if as_json:
+        _print_json({"root": made.root, "release": made.release, "files": made.files,
+                     "architecture": made.architecture, "python": made.python})  # fmt: skip
+        return
+    for name, file in made.files.items():
+        click.echo(f"{file['bytes'] / 1e6:>9,.1f} MB  {name}")
+    click.echo(
+        f"{made.n_bytes / 1e6:>9,.1f} MB  {made.root}, {made.unpacked_bytes / 1e6:,.0f} MB unpacked"
+        f"; {made.release} on {made.architecture}, Python {made.python}"
+    )
+
+
+@emr.command("estimate")
+@click.argument("source", metavar="SRC")
+@click.option("--region", required=True, help="AWS region, such as eu-west-3.")
+@click.option("--allow-region", is_flag=True, help="Accept a region outside the EU.")
+@_architecture
+@_executors
+@_speed
+@click.option("--sample", default=64, show_default=True, help="Photos that are timed here.")
+@_rates
+@config_options("glob", "recursive", "model", "weights", "input_size")
+def emr_estimate(
+    source: str, region: str, allow_region: bool, architecture: str, max_executors: int,
+    speed: float | None, sample: int, rates: Path | None, as_json: bool, **_: Any,
+) -> None:  # fmt: skip
+    """Time a sample of the photos here, and say what minutes and money all of them would take."""
+    from verger.emr.estimate import time_sample
+    from verger.emr.price import estimate_run, load_rates
+    from verger.emr.region import check_region
+    from verger.model import load_model
+    from verger.source import list_photos
+
+    config = resolve_config()
+    check_region(region, allow=allow_region)
+    prices = load_rates(region, architecture, rates)
+    listing = list_photos(source, glob=config.glob, recursive=config.recursive)
+    if timed := speed is None:
+        model = load_model(config.model, weights=config.weights, input_size=config.input_size)
+        speed = time_sample(listing, model, n=sample)
+    found = estimate_run(len(listing.photos), speed, prices, max_executors=max_executors)
+    if as_json:
+        _print_json(found.as_dict() | {"timed_here": timed})
+        return
+    click.echo(_estimate_line(found))
+    origin = "timed on one core here: a virtual core there may differ" if timed else "as given"
+    click.echo(f"speed     {speed:,.1f} photos a second and core, {origin}")
+    click.echo(f"rates     {prices.words}")
+
+
+@emr.command("submit")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="OUT")
+@_place
+@click.option("--max-cost", type=float, help="Most that the run may cost, in the rates' currency; "
+              "becomes a limit of executors and minutes.")  # fmt: skip
+@click.option("--max-minutes", default=720, show_default=True, help="Most that it may take.")
+@_executors
+@_speed
+@_rates
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Follow it to its end.")
+@click.option("--report", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="Where the report goes. Default: report-RUN.html")  # fmt: skip
+@_region
+@config_options(*_RUN_OPTIONS)
+def emr_submit(
+    source: str, out: str, package: str, stack: str | None, role: str | None,
+    application: str | None, logs: str | None, max_cost: float | None, max_minutes: int,
+    max_executors: int, speed: float | None, rates: Path | None, wait: bool, report: Path | None,
+    region: str | None, allow_region: bool, as_json: bool, **_: Any,
+) -> None:  # fmt: skip
+    """Do what verger run does, on EMR Serverless."""
+    from verger.emr.aws import connect
+    from verger.emr.price import ASSUMED_SPEED, Limit
+    from verger.emr.runs import start_run
+    from verger.emr.submit import find_place, plan_run, with_application
+
+    config = resolve_config()
+    cloud = connect(region, allow_region=allow_region)
+    place = find_place(cloud, package=package, out=out, role=role, application=application,
+                       logs=logs, stack=stack)  # fmt: skip
+    plan = plan_run(
+        cloud, source, out, config, place, limit=Limit(max_executors, max_minutes),
+        speed=ASSUMED_SPEED if speed is None else speed, max_cost=max_cost, rates=rates,
+    )  # fmt: skip
+    _tell(_estimate_line(plan.estimate) + ("" if speed is not None else " (a speed was assumed)"))
+    _tell(f"at most   {plan.most:,.2f} {plan.rates.currency}: {plan.job.limit.executors} "
+          f"executors, {plan.job.limit.minutes} minutes")  # fmt: skip
+    if plan.estimate.seconds > 60 * plan.job.limit.minutes:
+        _tell("          too little for all of it: what is committed by then is kept, and the same "
+              "command goes on")  # fmt: skip
+    _tell(f"rates     {plan.rates.words}")
+    job, created = with_application(cloud, plan)
+    _tell(f"application {job.application}, {'created' if created else 'that is there'}")
+    run, started = start_run(cloud, job)
+    _tell(f"run {run.id}, {'started' if started else 'which was under way already'}")
+    if not wait:
+        _print_json({"application": run.application, "run": run.id}) if as_json else click.echo(
+            f"verger emr status {run.id} --application {run.application} --region {cloud.region}"
+        )
+        return
+    _wait(cloud, run, plan, out, report, as_json=as_json)
+
+
+def _wait(
+    cloud: Cloud, run: Run, plan: Plan, out: str, report: Path | None, *, as_json: bool
+) -> None:
+    """Follow a run to its end, fetch its report, and say what it has cost."""
+    from verger.emr.runs import fetch_report, follow
+    from verger.emr.submit import describe_bill
+    from verger.output import Output
+
+    try:
+        found = follow(cloud, run, out, _watcher())
+    except KeyboardInterrupt:
+        _ask_to_cancel(cloud, run)
+        raise click.Abort from None
+    path = report or Path(f"report-{run.id}.html")
+    fetch_report(out, path)
+    record = Output.at(out).read_run()
+    bill = describe_bill(found, plan.rates, record["counts"]["computed"])
+    if as_json:
+        _print_json({"run": run.id, "report": str(path), "counts": record["counts"],
+                     "estimate": plan.estimate.as_dict(), "billed": bill})  # fmt: skip
+        return
+    click.echo(_bill_line(bill, estimated=plan.estimate.cost))
+    click.echo(f"report    {path}")
+
+
+def can_ask() -> bool:
+    """Whether there is somebody who could answer."""
+    return sys.stdin.isatty()
+
+
+def _ask_to_cancel(cloud: Cloud, run: Run) -> None:
+    from verger.emr.runs import cancel_run
+
+    if can_ask() and click.confirm("\nCancel the run too?", default=False, err=True):
+        cancel_run(cloud, run)
+        _tell("cancelled; what is committed is kept")
+        return
+    _tell(
+        f"run {run.id} goes on; verger emr cancel {run.id} --application {run.application} "
+        f"--region {cloud.region}"
+    )
+
+
+@emr.command("status")
+@_run_id
+@_application
+@_rates
+@_region
+@_json
+def emr_status(
+    run_id: str, application: str, rates: Path | None, region: str | None, allow_region: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Say how far a run is, and what AWS has billed for it."""
+    from verger.emr.aws import connect
+    from verger.emr.price import load_rates
+    from verger.emr.runs import Progress, Run, read_application, read_run
+    from verger.emr.submit import describe_bill
+
+    cloud = connect(region, allow_region=allow_region)
+    found = read_run(cloud, Run(application, run_id))
+    arguments = found["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
+    done = Progress(arguments[2]).read() if arguments[:1] == ["run"] else None
+    architecture = read_application(cloud, application).get("architecture", "X86_64")
+    bill = describe_bill(found, load_rates(cloud.region, architecture, rates), 0)
+    if as_json:
+        _print_json({"state": found["state"], "details": found.get("stateDetails"),
+                     "photos": done[0] if done else None, "of": done[1] if done else None,
+                     "billed": bill})  # fmt: skip
+        return
+    click.echo(f"state     {found['state']}  {found.get('stateDetails', '')}".rstrip())
+    if done:
+        click.echo(f"photos    {_photos(*done)}")
+    click.echo(_bill_line(bill))
+
+
+@emr.command("logs")
+@_run_id
+@_application
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stderr",
+              show_default=True, help="What the driver has printed.")  # fmt: skip
+@_region
+def emr_logs(
+    run_id: str, application: str, stream: str, region: str | None, allow_region: bool
+) -> None:
+    """Print the log of a run's driver, as far as AWS has brought it to the bucket."""
+    from verger.emr.aws import connect
+    from verger.emr.runs import DriverLog, Run, logs_of, read_run
+
+    cloud = connect(region, allow_region=allow_region)
+    run = Run(application, run_id)
+    text = DriverLog(cloud, run, logs_of(read_run(cloud, run))).read(stream)
+    click.echo(text, nl=False)
+    if not text:
+        _tell("nothing yet: AWS brings logs a minute or two after they were written")
+
+
+@emr.command("cancel")
+@_run_id
+@_application
+@_region
+def emr_cancel(run_id: str, application: str, region: str | None, allow_region: bool) -> None:
+    """Cancel a run; what it has committed is kept."""
+    from verger.emr.aws import connect
+    from verger.emr.runs import Run, cancel_run
+
+    cloud = connect(region, allow_region=allow_region)
+    done = cancel_run(cloud, Run(application, run_id))
+    click.echo(f"run {run_id} {'is being cancelled' if done else 'has ended already'}")
+
+
+@emr.command("doctor")
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="OUT")
+@_place
+@click.option("--from-here", is_flag=True, help="Start nothing: look at what can be seen.")
+@click.option("--max-minutes", default=15, show_default=True, help="Most that the start may take.")
+@_region
+@_json
+def emr_doctor(
+    source: str, out: str, package: str, stack: str | None, role: str | None,
+    application: str | None, logs: str | None, from_here: bool, max_minutes: int,
+    region: str | None, allow_region: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Look at rights, regions and the package, and start its environment on one worker."""
+    from verger.emr.aws import connect
+    from verger.emr.doctor import look_from_here, look_from_there
+    from verger.emr.submit import find_place
+
+    cloud = connect(region, allow_region=allow_region)
+    place = find_place(cloud, package=package, out=out, role=role, application=application,
+                       logs=logs, stack=stack)  # fmt: skip
+    addresses = {"SRC": source, "OUT": out, "the logs": place.logs}
+    looks = look_from_here(cloud, addresses, place.package, place.application)
+    found = _show(looks, as_json)
+    if all(check.holds for check in found) and not from_here:
+        job = _probe(cloud, source, out, place, max_minutes)
+        found += _show(look_from_there(cloud, job, _watcher()), as_json)
+    if as_json:
+        _print_json([check.as_dict() for check in found])
+    click.get_current_context().exit(0 if all(check.holds for check in found) else 1)
+
+
+def _probe(cloud: Cloud, source: str, out: str, place: Place, minutes: int) -> Any:
+    from dataclasses import replace
+
+    from verger.emr.package import read_package
+    from verger.emr.runs import find_application
+    from verger.emr.submit import probe_job
+
+    package = read_package(cloud, place.package)
+    job = probe_job(cloud, source, out, place, package, minutes)
+    application, _ = find_application(cloud, package, job.limit, job.logs, place.application)
+    return replace(job, application=application)
+
+
+@emr.command("teardown")
+@click.option("--package", metavar="s3://BUCKET/env/NAME", help="A package that goes too.")
+@click.option("--stack", default="verger", show_default=True, help="Name of the stack.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_region
+def emr_teardown(
+    package: str | None, stack: str, yes: bool, region: str | None, allow_region: bool
+) -> None:
+    """Remove applications and packages that Verger has made; say what stays."""
+    from verger.emr.aws import connect
+    from verger.emr.teardown import plan_teardown, tear_down
+
+    cloud = connect(region, allow_region=allow_region)
+    plan = plan_teardown(cloud, package, stack)
+    for application in plan.applications:
+        click.echo(f"goes      application {application}")
+    if plan.keys:
+        click.echo(f"goes      {len(plan.keys)} objects of {plan.package}")
+    for what in plan.stays:
+        click.echo(f"stays     {what}")
+    if plan.is_empty:
+        click.echo("nothing of Verger's to remove")
+        return
+    if not yes:
+        click.confirm("Remove it?", abort=True, err=True)
+    tear_down(cloud, plan, time.sleep)
+    click.echo("removed")
+
+
+# Printing
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _show(checks: Iterable[Check], as_json: bool) -> list[Check]:
+    """Print checks as they come; with ``--json`` they are printed at the end."""
+    found = []
+    for check in checks:
+        found.append(check)
+        if not as_json:
+            click.echo(f"{'ok    ' if check.holds else 'FAILED'}  {check.name}: {check.detail}")
+    return found
+
+
+def _watcher() -> Watcher:
+    """Return what tells on stderr how a run goes: one line for each change."""
+    from verger.emr.runs import Watcher
+
+    start, last = time.monotonic(), [""]
+
+    def on_progress(done: int, total: int | None) -> None:
+        text = _photos(done, total)
+        if text != last[0]:
+            _tell(f"{time.monotonic() - start:7.0f} s  {text}")
+            last[0] = text
+
+    return Watcher(
+        on_state=lambda state, details: _tell(
+            f"{time.monotonic() - start:7.0f} s  {state}  {details}".rstrip()
+        ),
+        on_progress=on_progress,
+        on_log=lambda line: _tell(f"  | {line}"),
+    )
+
+
+def _photos(done: int, total: int | None) -> str:
+    return f"{done:,} photos" + (f" of {total:,} ({done / total:.0%})" if total else "")
+
+
+def _estimate_line(found: Estimate) -> str:
+    from verger.emr.price import per_thousand
+
+    each = per_thousand(found.cost, found.n_photos)
+    return (
+        f"estimate  {found.n_photos:,} photos, {found.executors} executors: "
+        f"{found.seconds / 60:,.0f} minutes with the start, {found.cost:,.2f} "
+        f"{found.rates.currency}" + (f", {each:.4f} for 1,000 photos" if each else "")
+    )
+
+
+def _bill_line(bill: Mapping[str, Any] | None, *, estimated: float | None = None) -> str:
+    if bill is None:
+        return "billed    AWS has not said yet; verger emr status asks again"
+    text = (
+        f"billed    {bill['vcpu_hours']:.3f} vCPU-hours, {bill['memory_gb_hours']:.3f} GB-hours: "
+        f"{bill['cost']:,.2f} {bill['currency']}"
+    )
+    if estimated is not None:
+        text += f", estimated {estimated:,.2f}"
+    each = bill["cost_per_1000_photos"]
+    return text + (f", {each:.4f} for 1,000 photos" if each else "")

@@ -1,0 +1,92 @@
+"""What would keep a run from working, found before any photo is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from verger.emr.aws import Cloud, aws_errors, check_bucket
+from verger.emr.jobs import Job
+from verger.emr.package import read_package
+from verger.emr.probe import read_probe
+from verger.emr.runs import (
+    DriverLog,
+    Watcher,
+    check_application,
+    follow,
+    logs_of,
+    read_run,
+    start_run,
+)
+from verger.errors import JobError, VergerError
+from verger.validate import Check
+
+
+def look_from_here(
+    cloud: Cloud, addresses: dict[str, str], package: str, application: str | None
+) -> Iterator[Check]:
+    """Yield what can be seen without starting anything.
+
+    Parameters
+    ----------
+    cloud : Cloud
+    addresses : dict of str to str
+        Name (``SRC``, ``OUT``, ``logs``) to address; each must be in the region.
+    package : str
+        Address.
+    application : str or None
+    """
+    yield _check("AWS knows the credentials", lambda: _identity(cloud))
+    for name, address in {**addresses, "the package": package}.items():
+        yield _check(f"The bucket of {name} is in {cloud.region}", partial(_bucket, cloud, address))
+    yield _check("The package is whole", lambda: _package(cloud, package))
+    if application is not None:
+        yield _check("The application fits it", lambda: _application(cloud, package, application))
+
+
+def look_from_there(cloud: Cloud, job: Job, watcher: Watcher) -> Iterator[Check]:
+    """Start the real environment on a driver and one worker, and yield what it says of itself."""
+    run, _ = start_run(cloud, job)
+    failed = None
+    try:
+        follow(cloud, run, job.writes[0], watcher)
+    except JobError as err:
+        failed = err
+    log = DriverLog(cloud, run, logs_of(read_run(cloud, run)))
+    found = read_probe(log.read("stdout"))
+    if found is None:
+        yield Check("The environment starts", False, str(failed or "its log has not come"))
+        return
+    yield Check("The environment starts", True, f"run {run.id} of application {run.application}")
+    for check in found:
+        yield Check(**check)
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except VergerError as err:
+        return Check(name, False, str(err))
+
+
+def _identity(cloud: Cloud) -> str:
+    with aws_errors("ask AWS who this is"):
+        return str(cloud.client("sts").get_caller_identity()["Arn"])
+
+
+def _bucket(cloud: Cloud, address: str) -> str:
+    check_bucket(cloud, address)
+    return address
+
+
+def _package(cloud: Cloud, root: str) -> str:
+    package = read_package(cloud, root)
+    return (
+        f"{package.release} on {package.architecture}, Python {package.python}, verger "
+        f"{package.verger}, {package.n_bytes / 1e6:,.0f} MB"
+    )
+
+
+def _application(cloud: Cloud, root: str, application: str) -> str:
+    check_application(cloud, read_package(cloud, root), application)
+    return application

@@ -1,0 +1,281 @@
+"""What is asked of EMR Serverless, as plain values: an application, a run, its rights.
+
+Nothing here talks to AWS. The same question gives the same bytes, so that the token made of them
+lets AWS recognise a request that was sent twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from verger.emr.aws import split_address
+from verger.emr.price import DRIVER, EXECUTOR, Limit, Worker
+from verger.environment import PYTHON, UNPACKED
+from verger.errors import ConfigError
+
+#: The longest that AWS lets a batch run take: a week.
+MAX_MINUTES = 10_080
+#: Minutes without a run after which an application of ours stops.
+IDLE_MINUTES = 5
+#: Longest text of a policy that comes with a run.
+MAX_POLICY = 2048
+#: The rest of a worker's memory is for its Python processes, which Spark counts as overhead.
+DRIVER_JVM_GB = 3
+EXECUTOR_JVM_GB = 4
+
+#: No run in these states goes on.
+ENDED = ("SUCCESS", "FAILED", "CANCELLED")
+
+#: Release to the Pythons that its Spark knows: 3.5 up to 3.11, 4.0 up to 3.13.
+RELEASES = {
+    r"emr-7\.\d+\.\d+": ("3.11",),
+    r"emr-spark-8\.\d+(\.\d+|-preview)": ("3.11", "3.12", "3.13"),
+}
+ARCHITECTURES = ("X86_64", "ARM64")
+
+
+def pythons_of(release: str) -> tuple[str, ...]:
+    """Return the versions of Python that a release can be given.
+
+    Raises
+    ------
+    ConfigError
+        If it is no release that Verger runs on.
+    """
+    for pattern, pythons in RELEASES.items():
+        if re.fullmatch(pattern, release):
+            return pythons
+    raise ConfigError(
+        f"release={release!r} must be emr-7.x.y, such as emr-7.10.0, or emr-spark-8.x.y"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run, and all that it needs.
+
+    Attributes
+    ----------
+    entry : str
+        Name of the file in the package that is started.
+    arguments : tuple of str
+        Its arguments; of the command line, ``run SRC OUT --option ...``.
+    reads : tuple of str
+        Addresses below which it may read: the photos.
+    writes : tuple of str
+        Addresses below which it may write: OUT.
+    package : str
+        Address of the package, ``s3://bucket/env/name``.
+    archive : str
+        Name of the environment's archive in the package.
+    application, role : str
+        Identifier of the application, address (ARN) of the role.
+    logs : str
+        Address below which logs go.
+    region : str
+    limit : Limit
+        Executors and minutes that it may not pass.
+    conf : dict of str to str
+        Settings of Spark, on top of ours.
+    """
+
+    entry: str = "main.py"
+    arguments: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    package: str
+    archive: str
+    application: str
+    role: str
+    logs: str
+    region: str
+    limit: Limit
+    conf: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def partition(self) -> str:
+        """The part of AWS that the role is in, ``aws`` in all of Europe."""
+        return self.role.split(":")[1]
+
+
+def application_request(
+    name: str, release: str, architecture: str, limit: Limit, logs: str
+) -> dict[str, Any]:
+    """Return what ``CreateApplication`` is asked: bounded, and stopped when idle."""
+    return {
+        "name": name,
+        "releaseLabel": release,
+        "type": "SPARK",
+        "architecture": architecture,
+        "maximumCapacity": capacity(limit.executors),
+        "autoStartConfiguration": {"enabled": True},
+        "autoStopConfiguration": {"enabled": True, "idleTimeoutMinutes": IDLE_MINUTES},
+        "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{logs}/"}},
+        "tags": {"made-by": "verger"},
+        "clientToken": digest([name, release, architecture])[:32],
+    }
+
+
+def capacity(executors: int) -> dict[str, str]:
+    """Return the room for a driver and its executors."""
+    workers: list[tuple[Worker, int]] = [(DRIVER, 1), (EXECUTOR, executors)]
+    totals = {
+        "cpu": (sum(n * w.vcpu for w, n in workers), "vCPU"),
+        "memory": (sum(n * w.memory_gb for w, n in workers), "GB"),
+        "disk": (sum(n * w.disk_gb for w, n in workers), "GB"),
+    }
+    return {name: f"{number} {unit}" for name, (number, unit) in totals.items()}
+
+
+def job_request(job: Job, earlier: int = 0) -> dict[str, Any]:
+    """Return what ``StartJobRun`` is asked.
+
+    Parameters
+    ----------
+    job : Job
+    earlier : int
+        Runs of the same job that have ended. They are part of the token: one that failed can be
+        started again, and one that was sent twice is one run.
+    """
+    request = {
+        "applicationId": job.application,
+        "executionRoleArn": job.role,
+        "executionIamPolicy": {"policy": session_policy(job)},
+        "executionTimeoutMinutes": job.limit.minutes,
+        "jobDriver": {
+            "sparkSubmit": {
+                "entryPoint": f"{job.package}/{job.entry}",
+                "entryPointArguments": list(job.arguments),
+                "sparkSubmitParameters": spark_parameters(job),
+            }
+        },
+        "configurationOverrides": {
+            "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{job.logs}/"}}
+        },
+    }
+    name = job_name(job)
+    return request | {"name": name, "clientToken": digest([request, earlier])[:32]}
+
+
+def job_name(job: Job) -> str:
+    """Return a name that runs of the same job share, whatever their limits."""
+    conf = sorted(job.conf.items())
+    return "verger-" + digest([job.entry, job.arguments, job.package, job.archive, conf])[:12]
+
+
+def digest(value: Any) -> str:
+    """Return the hex sha256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def spark_settings(job: Job) -> dict[str, str]:
+    """Return the settings of Spark that the run is submitted with; ``conf`` wins over ours."""
+    overhead = {
+        "driver": DRIVER.memory_gb - DRIVER_JVM_GB,
+        "executor": EXECUTOR.memory_gb - EXECUTOR_JVM_GB,
+    }
+    return {
+        "spark.archives": f"{job.package}/{job.archive}#{UNPACKED}",
+        "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": PYTHON,
+        "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": PYTHON,
+        "spark.emr-serverless.driverEnv.AWS_REGION": job.region,
+        "spark.emr-serverless.driverEnv.VERGER_HOME": "/tmp/verger",  # noqa: S108 - the driver's own
+        "spark.executorEnv.PYSPARK_PYTHON": PYTHON,
+        "spark.executorEnv.AWS_REGION": job.region,
+        "spark.driver.cores": str(DRIVER.vcpu),
+        "spark.driver.memory": f"{DRIVER_JVM_GB}g",
+        "spark.driver.memoryOverhead": f"{overhead['driver']}g",
+        "spark.executor.cores": str(EXECUTOR.vcpu),
+        "spark.executor.memory": f"{EXECUTOR_JVM_GB}g",
+        "spark.executor.memoryOverhead": f"{overhead['executor']}g",
+        "spark.dynamicAllocation.enabled": "true",
+        "spark.dynamicAllocation.initialExecutors": "1",
+        "spark.dynamicAllocation.maxExecutors": str(job.limit.executors),
+        # What partitions are cut for: all cores, not those of the executors that are up by then.
+        "spark.default.parallelism": str(job.limit.executors * EXECUTOR.vcpu),
+        "spark.log.level": "WARN",
+        **job.conf,
+    }
+
+
+def spark_parameters(job: Job) -> str:
+    """Return the settings as the words of ``spark-submit``."""
+    words = [
+        word for key, value in spark_settings(job).items() for word in ("--conf", f"{key}={value}")
+    ]
+    return shlex.join(words)
+
+
+def session_policy(job: Job) -> str:
+    """Return the rights of this one run: those of the role, narrowed to its own prefixes.
+
+    Raises
+    ------
+    ConfigError
+        If the addresses are so long that AWS takes no such policy.
+    """
+    root = f"arn:{job.partition}:s3:::"
+    seen = [*job.reads, *job.writes, job.package]
+    buckets = _buckets(seen)
+    statements = [
+        _allow(["s3:GetBucketLocation"], [root + bucket for bucket in buckets]),
+        *(_allow_list(root + bucket, prefixes) for bucket, prefixes in buckets.items()),
+        _allow(["s3:GetObject"], _objects(root, seen)),
+        _allow(
+            ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+            _objects(root, job.writes),
+        ),
+        _allow(["s3:PutObject"], _objects(root, [job.logs])),
+    ]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
+    if len(policy) > MAX_POLICY:
+        raise ConfigError(
+            f"the addresses of SRC, OUT and the package are too long: the rights of the run take "
+            f"{len(policy)} characters, and AWS takes {MAX_POLICY}; choose shorter prefixes"
+        )
+    return policy
+
+
+def _allow(actions: list[str], resources: list[str]) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resources}
+
+
+def _allow_list(bucket: str, prefixes: list[str]) -> dict[str, Any]:
+    """Allow to list some prefixes, and to learn that an object is missing.
+
+    To look for one object names no prefix. Without the right to list, S3 says that a missing
+    object is forbidden, and a run could not tell a new OUT from one that it may not read.
+    """
+    condition = {"StringLikeIfExists": {"s3:prefix": prefixes}}
+    return _allow(["s3:ListBucket"], [bucket]) | {"Condition": condition}
+
+
+def _buckets(addresses: Iterable[str]) -> dict[str, list[str]]:
+    """Return buckets, and the prefixes of each that may be listed."""
+    found: dict[str, list[str]] = {}
+    for address in addresses:
+        bucket, prefix = split_address(address)
+        prefixes = [_literal(prefix), f"{_literal(prefix)}/*"] if prefix else ["*"]
+        found[bucket] = list(dict.fromkeys([*found.get(bucket, []), *prefixes]))
+    return found
+
+
+def _objects(root: str, addresses: Iterable[str]) -> list[str]:
+    """Return what is below addresses, and the addresses, which are looked at as objects too."""
+    found = []
+    for address in addresses:
+        bucket, prefix = split_address(address)
+        place = f"{root}{bucket}/{_literal(prefix)}" if prefix else f"{root}{bucket}"
+        found += [place, f"{place}/*"] if prefix else [f"{place}/*"]
+    return found
+
+
+def _literal(text: str) -> str:
+    """Return a text that stands for itself in a policy, where ``*``, ``?`` and ``$`` do not."""
+    return re.sub(r"[*?$]", lambda found: "${" + found[0] + "}", text)

@@ -1,0 +1,375 @@
+"""Everything that a run on EMR Serverless brings along, below one address in a bucket.
+
+::
+
+    s3://bucket/env/name/
+      environment-1f2e3d4c5b6a.tar.gz   an interpreter with Verger and what it needs, no pyspark
+      main.py  probe.py                 what spark-submit starts: the command line; what doctor asks
+      weights/file                      of a model whose weights no package carries
+      package.json                      which of these files belong together; written last
+
+Archives are named by their content: a run that has begun keeps the one that it was started with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from verger.emr.aws import Cloud, aws_errors, read_object, split_address
+from verger.emr.jobs import ARCHITECTURES, pythons_of
+from verger.environment import cached_environment
+from verger.errors import (
+    CloudError,
+    ConfigError,
+    EnvironmentNotReadyError,
+    OutputError,
+    OutputExistsError,
+)
+from verger.model import find_card
+from verger.model.weights import sha256_of
+
+MANIFEST = "package.json"
+#: What spark-submit starts, whole: the command line that people type, and what doctor asks.
+ENTRIES = {
+    "main.py": "from verger.cli import main\n\nmain()\n",
+    "probe.py": "from verger.emr.probe import main\n\nmain()\n",
+}
+
+#: The C library of Amazon Linux 2023, which the workers run on.
+GLIBC = (2, 34)
+#: The machine that an ELF file is for, bytes 18 and 19 of its header.
+_MACHINES = {b"\x3e\x00": "X86_64", b"\xb7\x00": "ARM64"}
+_PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}
+_NAMES = {"x86_64": "X86_64", "amd64": "X86_64", "aarch64": "ARM64", "arm64": "ARM64"}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What an archive of an environment holds.
+
+    Attributes
+    ----------
+    python : str
+        Such as ``3.11``.
+    architectures : tuple of str
+        Of its binaries.
+    glibc : tuple of int
+        Newest symbol version of the C library that one of them asks for.
+    packages : tuple of str
+        Top-level folders of those beside the standard library.
+    size_bytes, unpacked_bytes : int
+    """
+
+    python: str
+    architectures: tuple[str, ...]
+    glibc: tuple[int, int]
+    packages: tuple[str, ...]
+    size_bytes: int
+    unpacked_bytes: int
+
+
+@dataclass(frozen=True)
+class Package:
+    """What ``package.json`` says.
+
+    Attributes
+    ----------
+    root : str
+        Address, ``s3://bucket/env/name``.
+    release, architecture, python, verger : str
+    model : str
+        Whose weights it has.
+    archive : str
+        Name of the environment's archive.
+    weights : str or None
+        Name of the file of weights; None where the environment carries them.
+    files : dict of str to dict
+        Name to ``bytes`` and ``sha256``.
+    unpacked_bytes : int
+        Of the environment.
+    """
+
+    root: str
+    release: str
+    architecture: str
+    python: str
+    verger: str
+    model: str
+    archive: str
+    weights: str | None
+    files: Mapping[str, Mapping[str, Any]]
+    unpacked_bytes: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Sum of its files."""
+        return sum(file["bytes"] for file in self.files.values())
+
+
+# Made here
+
+
+def build_here(release: str, architecture: str) -> Path:
+    """Return the archive of this machine's own environment, made if need be.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If this machine is no Linux on that processor: its binaries would not run there.
+    """
+    pythons_of(release)
+    here = _NAMES.get(platform.machine().lower())
+    if platform.system() != "Linux" or here != architecture:
+        raise EnvironmentNotReadyError(
+            f"architecture={architecture}: this machine is {platform.system()} on "
+            f"{platform.machine()}, and an environment for the workers is made on their like; "
+            "--dockerfile FILE writes what makes it anywhere"
+        )
+    return cached_environment()
+
+
+def inspect_environment(archive: Path) -> Environment:
+    """Read what an archive holds; nothing is unpacked to a disk.
+
+    Raises
+    ------
+    ConfigError
+        If it is no environment.
+    """
+    pythons, packages, machines = set(), set(), set()
+    glibc, unpacked, has_python = (2, 0), 0, False
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                unpacked += member.size
+                has_python |= name == "bin/python"
+                pythons.update(re.findall(r"^lib(?:64)?/python(\d+\.\d+)/", name))
+                packages.update(re.findall(r"^(?:packages|lib.*/site-packages)/([^/]+)/", name))
+                file = tar.extractfile(member) if member.isfile() else None
+                if file and (content := file.read(20)).startswith(b"\x7fELF"):
+                    content += file.read()
+                    machines.add(_MACHINES.get(content[18:20], "another"))
+                    glibc = max(glibc, _newest_glibc(content))
+    except (OSError, EOFError, tarfile.TarError) as err:
+        raise ConfigError(f"environment {archive}: cannot be read: {err}") from err
+    if not has_python or len(pythons) != 1:
+        raise ConfigError(
+            f"environment {archive}: is no environment: has "
+            f"{'Python ' + ', '.join(sorted(pythons)) if has_python else 'no bin/python'}"
+        )
+    return Environment(
+        pythons.pop(), tuple(sorted(machines)), glibc, tuple(sorted(packages)),
+        archive.stat().st_size, unpacked,
+    )  # fmt: skip
+
+
+def _newest_glibc(content: bytes) -> tuple[int, int]:
+    """Return the newest GLIBC_2.x that a binary asks for."""
+    return max(((2, int(n)) for n in re.findall(rb"GLIBC_2\.(\d+)\0", content)), default=(2, 0))
+
+
+def check_environment_of(archive: Path, release: str, architecture: str) -> Environment:
+    """Refuse an archive that would not run on the workers, before it is uploaded.
+
+    Raises
+    ------
+    ConfigError
+        If its Python is none of the release's, its binaries are for other machines or for a newer
+        system, it lacks Verger, or it has a pyspark, which would be another than the workers'.
+    """
+    found = inspect_environment(archive)
+    pythons = pythons_of(release)
+    problem = None
+    if found.python not in pythons:
+        problem = f"has Python {found.python}; {release} takes {' or '.join(pythons)}"
+    elif set(found.architectures) - {architecture}:
+        problem = f"has binaries for {', '.join(found.architectures)}, not {architecture} alone"
+    elif found.glibc > GLIBC:
+        newest, there = (".".join(map(str, pair)) for pair in (found.glibc, GLIBC))
+        problem = (
+            f"asks for glibc {newest}, and the workers have {there}; --dockerfile FILE writes what "
+            "makes one on their system"
+        )
+    elif "verger" not in found.packages:
+        problem = "has no verger"
+    elif "pyspark" in found.packages:
+        problem = "has a pyspark; the workers have their own"
+    if problem:
+        raise ConfigError(f"environment {archive}: {problem}")
+    return found
+
+
+def dockerfile(release: str, architecture: str, file: str = "Dockerfile") -> str:
+    """Return a Dockerfile that makes the archive, or an image, on the workers' own system.
+
+    Raises
+    ------
+    ConfigError
+    """
+    check_architecture(architecture)
+    text = (resources.files("verger.emr") / "dockerfile.in").read_text("utf-8")
+    values = {
+        "release": release, "architecture": architecture, "file": file,
+        "platform": _PLATFORMS[architecture], "python": pythons_of(release)[0],
+    }  # fmt: skip
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", value)
+    return text
+
+
+def write_dockerfile(path: Path, release: str, architecture: str) -> None:
+    """Write :func:`dockerfile` into a file that is not there yet, or holds one already.
+
+    Raises
+    ------
+    OutputExistsError
+        If it holds anything else.
+    OutputError
+        If it cannot be written.
+    """
+    text = dockerfile(release, architecture, str(path))
+    first = text.partition(" release")[0]  # of any release
+    try:
+        if path.exists() and not path.read_text("utf-8", "replace").startswith(first):
+            raise OutputExistsError(f"{path}: is there, and none of Verger's; choose another")
+        path.write_text(text, "utf-8")
+    except OSError as err:
+        if isinstance(err, OutputExistsError):
+            raise
+        raise OutputError(f"{path}: cannot be written: {err.strerror}") from err
+
+
+def check_architecture(architecture: str) -> None:
+    """Refuse a processor that EMR Serverless does not have."""
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(
+            f"architecture={architecture!r} must be one of {', '.join(ARCHITECTURES)}"
+        )
+
+
+# In the bucket
+
+
+def upload_package(
+    cloud: Cloud, archive: Path, root: str, *, release: str, architecture: str, model: str,
+    weights: Path | None = None,
+) -> Package:  # fmt: skip
+    """Bring an environment, the entry point and weights into a bucket; what is there stays.
+
+    Parameters
+    ----------
+    cloud : Cloud
+    archive : Path
+        As :func:`check_environment_of` has let it pass.
+    root : str
+        ``s3://bucket/env/name``.
+    release, architecture, model : str
+    weights : Path, optional
+        A file of the model's weights; by default those that are found on this machine.
+
+    Raises
+    ------
+    CloudError, WeightsError, ConfigError
+    """
+    found = check_environment_of(archive, release, architecture)
+    carried = find_card(model).weights.package is not None
+    if weights is None and not carried:
+        weights = find_card(model).weights.fetch()
+    bucket, prefix = split_address(root)
+    root = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+    name = f"environment-{sha256_of(archive)[:12]}.tar.gz"
+    before = read_manifest(cloud, root) or {}
+    files = {name: _upload(cloud, root, name, archive, before)}
+    if weights:
+        note = f"weights/{weights.name}"
+        files[note] = _upload(cloud, root, note, weights, before)
+    for entry, text in ENTRIES.items():
+        files[entry] = _put(cloud, root, entry, text.encode())
+    package = Package(
+        root, release, architecture, found.python, version("verger"), model, name,
+        f"weights/{weights.name}" if weights else None, files, found.unpacked_bytes,
+    )  # fmt: skip
+    _put(cloud, root, MANIFEST, json.dumps(asdict(package), indent=2).encode())
+    return package
+
+
+def _upload(
+    cloud: Cloud, root: str, name: str, path: Path, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    note = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    if before.get("files", {}).get(name) != note:
+        bucket, key = split_address(f"{root}/{name}")
+        with aws_errors(f"write {root}/{name}"):
+            cloud.s3.upload_file(str(path), bucket, key)
+    return note
+
+
+def _put(cloud: Cloud, root: str, name: str, content: bytes) -> dict[str, Any]:
+    bucket, key = split_address(f"{root}/{name}")
+    with aws_errors(f"write {root}/{name}"):
+        cloud.s3.put_object(Bucket=bucket, Key=key, Body=content)
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def read_manifest(cloud: Cloud, root: str) -> dict[str, Any] | None:
+    """Read ``package.json``; None if there is none.
+
+    Raises
+    ------
+    CloudError
+        If it is no JSON.
+    """
+    content = read_object(cloud, f"{root}/{MANIFEST}")
+    if content is None:
+        return None
+    try:
+        values: dict[str, Any] = json.loads(content)
+    except ValueError as err:
+        raise CloudError(f"{root}/{MANIFEST}: is damaged: {err}; verger emr package") from err
+    return values
+
+
+def read_package(cloud: Cloud, root: str) -> Package:
+    """Return the package at an address.
+
+    Raises
+    ------
+    CloudError
+        If there is none, or it is of another version of Verger.
+    """
+    bucket, prefix = split_address(root)
+    root = f"s3://{bucket}/{prefix}"
+    values = read_manifest(cloud, root)
+    if values is None:
+        raise CloudError(f"{root}: holds no package; make it with verger emr package {root}")
+    try:
+        return Package(**values | {"root": root})
+    except TypeError as err:
+        raise CloudError(
+            f"{root}/{MANIFEST}: is not of this version of Verger ({err}); verger emr package"
+        ) from err
+
+
+def list_package(cloud: Cloud, root: str) -> Iterator[str]:
+    """Yield the keys of Verger's own files below the address of a package."""
+    bucket, prefix = split_address(root)
+    own = re.compile(
+        rf"environment-[0-9a-f]{{12}}\.tar\.gz|main\.py|probe\.py|{MANIFEST}|weights/[^/]+"
+    )
+    pages = cloud.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+    with aws_errors(f"list {root}"):
+        for page in pages:
+            for entry in page.get("Contents", ()):
+                if own.fullmatch(entry["Key"].removeprefix(f"{prefix}/")):
+                    yield entry["Key"]

@@ -1,0 +1,274 @@
+"""What a run costs: hours of processors, memory and disk, times the rates of a region.
+
+Arithmetic alone; nothing is asked of AWS. The rates are a file (``rates.toml``) with its date and
+its source, and stand beside every sum that is made with them.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from verger.errors import ConfigError
+
+#: Disk that comes with every worker, in GB.
+FREE_DISK_GB = 20
+#: Assumed, in seconds: from the submission until executors compute, with an environment of 200 MB
+#: to fetch and unpack; and from the last photo to the report.
+STARTUP_S = 150.0
+FINISH_S = 60.0
+#: Work that an executor should have, for its start to be worth what it costs, in seconds.
+BUSY_S = 300.0
+#: A run of fewer minutes would hardly get beyond its start.
+LEAST_MINUTES = 10
+#: Assumed where nothing was timed: photos of 100 x 100 pixels, a virtual core of x86.
+ASSUMED_SPEED = 25.0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The size of a driver or an executor, one of those that EMR Serverless has.
+
+    Attributes
+    ----------
+    vcpu : int
+    memory_gb : int
+        Of the container: the JVM's, and beside it the Python workers'.
+    disk_gb : int
+    """
+
+    vcpu: int
+    memory_gb: int
+    disk_gb: int = FREE_DISK_GB
+
+
+#: The driver lists, plans and adds up sums.
+DRIVER = Worker(2, 8)
+#: Four Python workers of 1 to 2 GB each and a JVM that moves no photo.
+EXECUTOR = Worker(4, 12)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What is billed.
+
+    Attributes
+    ----------
+    vcpu_hours, memory_gb_hours, storage_gb_hours : float
+        Storage counts beyond :data:`FREE_DISK_GB` of each worker.
+    """
+
+    vcpu_hours: float
+    memory_gb_hours: float
+    storage_gb_hours: float = 0.0
+
+    @classmethod
+    def of(cls, seconds: float, executors: int) -> Usage:
+        """Return the use of a driver and its executors, all there from beginning to end."""
+        hours = seconds / 3600
+        workers = [(DRIVER, 1), (EXECUTOR, executors)]
+        return cls(
+            sum(n * worker.vcpu for worker, n in workers) * hours,
+            sum(n * worker.memory_gb for worker, n in workers) * hours,
+            sum(n * max(0, worker.disk_gb - FREE_DISK_GB) for worker, n in workers) * hours,
+        )
+
+    @classmethod
+    def billed(cls, job_run: dict[str, Any]) -> Usage | None:
+        """Read what AWS says to have billed for a job run; None until it says so."""
+        found = job_run.get("billedResourceUtilization")
+        if not found:
+            return None
+        return cls(
+            found.get("vCPUHour", 0.0), found.get("memoryGBHour", 0.0),
+            found.get("storageGBHour", 0.0),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Prices in one region, for one kind of processor.
+
+    Attributes
+    ----------
+    region, architecture : str
+    vcpu_hour, memory_gb_hour, storage_gb_hour : float
+        In ``currency``.
+    currency, source, date : str
+        Where they come from, and as of when.
+    checked : bool
+        Whether somebody has held them against the source on that date.
+    """
+
+    region: str
+    architecture: str
+    vcpu_hour: float
+    memory_gb_hour: float
+    storage_gb_hour: float
+    currency: str
+    source: str
+    date: str
+    checked: bool
+
+    def cost(self, usage: Usage) -> float:
+        """Return what a use costs."""
+        return (
+            usage.vcpu_hours * self.vcpu_hour
+            + usage.memory_gb_hours * self.memory_gb_hour
+            + usage.storage_gb_hours * self.storage_gb_hour
+        )
+
+    @property
+    def words(self) -> str:
+        """Say what the rates are, and whether they can be relied on."""
+        check = "" if self.checked else "; check them"
+        return (
+            f"{self.vcpu_hour:g} a vCPU-hour, {self.memory_gb_hour:g} a GB-hour of memory, "
+            f"{self.storage_gb_hour:g} a GB-hour of disk beyond {FREE_DISK_GB} GB "
+            f"({self.currency}, {self.region}, {self.architecture}, {self.date}, "
+            f"{self.source}{check})"
+        )
+
+
+def load_rates(region: str, architecture: str, file: Path | None = None) -> Rates:
+    """Read the rates of a region from a TOML file, by default Verger's own.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or has no whole rates for this region and processor.
+    """
+    name = str(file or "rates.toml")
+    try:
+        text = file.read_text("utf-8") if file else _own_rates()
+        values = tomllib.loads(text)
+    except (OSError, ValueError) as err:
+        raise ConfigError(f"rates {name}: cannot be read: {err}") from err
+    found = values.get(region, {}).get(architecture)
+    if found is None:
+        regions = sorted(key for key, value in values.items() if isinstance(value, dict))
+        raise ConfigError(
+            f"rates {name}: none for region={region}, {architecture}; there are "
+            f"{', '.join(regions)}; write your own into a file, and name it with --rates"
+        )
+    about = {key: values.get(key) for key in ("currency", "source", "date", "checked")}
+    numbers = {key: found.get(key) for key in ("vcpu_hour", "memory_gb_hour", "storage_gb_hour")}
+    for key, value in {**about, **numbers}.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is None or (key in numbers and (not is_number or value < 0)):
+            raise ConfigError(f"rates {name}: {key}={value!r} for {region}, {architecture}")
+    about["date"] = str(about["date"])
+    return Rates(region, architecture, **numbers, **about)  # type: ignore[arg-type]
+
+
+def _own_rates() -> str:
+    return (resources.files("verger.emr") / "rates.toml").read_text("utf-8")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to take, start-up included.
+
+    Attributes
+    ----------
+    n_photos : int
+    speed : float
+        Photos a second and virtual core.
+    executors : int
+    seconds : float
+        From the submission to the report.
+    usage : Usage
+    cost : float
+    rates : Rates
+    """
+
+    n_photos: int
+    speed: float
+    executors: int
+    seconds: float
+    usage: Usage
+    cost: float
+    rates: Rates
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the estimate as plain JSON values."""
+        return asdict(self) | {
+            "minutes": self.seconds / 60,
+            "cost_per_1000_photos": per_thousand(self.cost, self.n_photos),
+            "assumed": {"startup_s": STARTUP_S, "finish_s": FINISH_S},
+        }
+
+
+def estimate_run(n_photos: int, speed: float, rates: Rates, *, max_executors: int) -> Estimate:
+    """Estimate time and money of a run.
+
+    Parameters
+    ----------
+    n_photos : int
+    speed : float
+        Photos a second and virtual core.
+    rates : Rates
+    max_executors : int
+        Fewer are planned with where each would have less than :data:`BUSY_S` of work.
+    """
+    executors = executors_for(n_photos, speed, max_executors)
+    seconds = STARTUP_S + n_photos / (speed * executors * EXECUTOR.vcpu) + FINISH_S
+    usage = Usage.of(seconds, executors)
+    return Estimate(n_photos, speed, executors, seconds, usage, rates.cost(usage), rates)
+
+
+def executors_for(n_photos: int, speed: float, most: int) -> int:
+    """Return how many executors have enough to do."""
+    if speed <= 0:
+        raise ConfigError(f"speed={speed} must be above 0, in photos a second and virtual core")
+    if most < 1:
+        raise ConfigError(f"max_executors={most} must be at least 1")
+    return max(1, min(most, math.ceil(n_photos / (speed * EXECUTOR.vcpu * BUSY_S))))
+
+
+def per_thousand(cost: float, n_photos: int) -> float | None:
+    """Return the cost of 1,000 photos; None of no photo."""
+    return 1000 * cost / n_photos if n_photos else None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a run may not pass: executors at a time, and minutes."""
+
+    executors: int
+    minutes: int
+
+
+def limit_cost(rates: Rates, limit: Limit, max_cost: float | None) -> Limit:
+    """Return a limit under which a run cannot cost more than a sum.
+
+    The dearest that it can do is to keep all its workers busy until its time is over.
+
+    Parameters
+    ----------
+    rates : Rates
+    limit : Limit
+        What is wanted; minutes are taken away first, and executors where too few would be left.
+    max_cost : float or None
+        In the currency of the rates.
+
+    Raises
+    ------
+    ConfigError
+        If not even one executor could do anything for that money.
+    """
+    if max_cost is None:
+        return limit
+    for executors in range(limit.executors, 0, -1):
+        minutes = math.floor(60 * max_cost / rates.cost(Usage.of(3600, executors)) + 1e-9)
+        if minutes >= min(LEAST_MINUTES, limit.minutes):
+            return Limit(executors, min(minutes, limit.minutes))
+    least = rates.cost(Usage.of(60 * min(LEAST_MINUTES, limit.minutes), 1))
+    raise ConfigError(
+        f"max_cost={max_cost:g} must be at least {math.ceil(least * 100) / 100:.2f} "
+        f"{rates.currency}: a driver and one executor for {LEAST_MINUTES} minutes"
+    )

@@ -1,0 +1,106 @@
+"""What is looked at on EMR Serverless itself, before any photo is read.
+
+Runs there, from the same package as a real run and with the same rights: the driver and one worker
+start, compute the features of the golden photo, list the source, and write and remove one object.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from verger.config import Config
+from verger.errors import VergerError
+from verger.model import Model, load_model
+from verger.output import Output
+from verger.record import versions
+from verger.session import get_session
+from verger.source import list_photos
+from verger.validate import Check
+
+#: Begins the one line that the driver's log is searched for.
+MARK = "verger-probe "
+#: Written below OUT and removed at once.
+PROBE = ".verger-probe"
+
+
+def main() -> None:
+    """Look at SRC, OUT, the model and its weights, if there are any of its own; print what holds.
+
+    Exits 1 if something does not.
+    """
+    source, out, model, *weights = sys.argv[1:]
+    found = [check.as_dict() for check in probe(source, out, model, *weights)]
+    sys.stdout.write(MARK + json.dumps(found) + "\n")
+    sys.exit(0 if all(check["holds"] for check in found) else 1)
+
+
+def probe(source: str, out: str, model: str, weights: str | None = None) -> Iterator[Check]:
+    """Yield everything that was looked at; nothing that fails ends it."""
+    loaded: list[Model] = []
+
+    def load() -> str:
+        loaded.append(load_model(model, weights=weights))
+        contract = loaded[0].contract
+        known = {True: "", False: ", NOT the published weights", None: ""}[loaded[0].published]
+        return f"{model}, contract {contract.short_hash}{known}"
+
+    yield _check("The driver has what it needs", _driver)
+    yield _check("The model and its weights are found", load)
+    if loaded:
+        yield _check("A worker computes the golden photo", lambda: _worker(loaded[0]))
+    yield _check("The photos can be listed", lambda: _listed(source))
+    yield _check("OUT can be written", lambda: _written(out))
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except VergerError as err:
+        return Check(name, False, str(err))
+    except Exception as err:  # noqa: BLE001 - whatever it is, it is the finding
+        return Check(name, False, f"{type(err).__name__}: {str(err).strip().partition(chr(10))[0]}")
+
+
+def _driver() -> str:
+    spark = get_session(Config(app_name="verger doctor"))
+    return ", ".join(f"{name} {number}" for name, number in versions(spark).items())
+
+
+def _worker(model: Model) -> str:
+    spark = get_session()
+    shared = spark.sparkContext.broadcast(model)
+
+    def compute(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            shared.value.open()  # refuses other features than the driver's
+            text = f"Python {platform.python_version()} on {platform.machine()}"
+            yield pa.RecordBatch.from_pydict({"found": [text]})
+
+    rows = spark.range(1, numPartitions=1).mapInArrow(compute, "found string").collect()
+    return f"{rows[0]['found']}: the driver's features"
+
+
+def _listed(source: str) -> str:
+    listing = list_photos(source)
+    return f"{len(listing.photos):,} photos, {listing.n_bytes / 1e6:,.1f} MB in {listing.source}"
+
+
+def _written(out: str) -> str:
+    folder = Output.at(out).folder
+    folder.write(PROBE, b"verger doctor")
+    content = folder.read(PROBE)
+    folder.remove(PROBE)
+    return f"{folder.root}: written, read and removed {len(content)} bytes"
+
+
+def read_probe(log: str) -> list[dict[str, Any]] | None:
+    """Return what a probe has printed into the driver's log; None if it did not come so far."""
+    lines = [line for line in log.splitlines() if line.startswith(MARK)]
+    found: list[dict[str, Any]] | None = json.loads(lines[-1][len(MARK) :]) if lines else None
+    return found

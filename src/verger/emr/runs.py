@@ -1,0 +1,397 @@
+"""Runs on EMR Serverless: find or make the application, start, look, follow, cancel.
+
+Every wait is bounded and grows: from two seconds to thirty, with jitter, until the run has ended or
+its time is over.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from verger.emr.aws import Cloud, aws_errors, read_object
+from verger.emr.jobs import ENDED, Job, application_request, job_name, job_request
+from verger.emr.package import Package
+from verger.emr.price import Limit
+from verger.errors import CloudError, ConfigError, JobError, OutputError, VergerError
+from verger.journal import latest_attempt
+from verger.output import REPORT, Output
+
+FIRST_PAUSE_S = 2.0
+LONGEST_PAUSE_S = 30.0
+#: How much longer than its limit a run is waited for: AWS takes a while to cancel it.
+GRACE_S = 900.0
+#: Lines of a log that are shown of a run that has failed.
+LAST_LINES = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that AWS knows of."""
+
+    application: str
+    id: str
+
+
+def pauses(rng: random.Random | None = None) -> Iterator[float]:
+    """Yield seconds to wait, longer and longer, each between a half and the whole of its length."""
+    rng = rng or random.Random()  # noqa: S311 - no secret
+    longest = FIRST_PAUSE_S
+    while True:
+        yield longest * rng.uniform(0.5, 1.0)
+        longest = min(LONGEST_PAUSE_S, longest * 1.5)
+
+
+# Applications
+
+
+def find_application(
+    cloud: Cloud, package: Package, limit: Limit, logs: str, application: str | None = None
+) -> tuple[str, bool]:
+    """Return an application that a package fits, and whether it had to be created.
+
+    Parameters
+    ----------
+    cloud : Cloud
+    package : Package
+    limit : Limit
+        Bounds an application that is created.
+    logs : str
+        Address of its logs.
+    application : str, optional
+        Identifier of one to use; else Verger's own of this release and processor.
+
+    Raises
+    ------
+    CloudError
+        If it is not there, or has been deleted.
+    ConfigError
+        If it is of another release or processor than the package.
+    """
+    if application is not None:
+        check_application(cloud, package, application)
+        return application, False
+    request = application_request(
+        application_name(package.release, package.architecture), package.release,
+        package.architecture, limit, logs,
+    )  # fmt: skip
+    pages = cloud.emr.get_paginator("list_applications").paginate()
+    with aws_errors("list the applications"):
+        for found in (found for page in pages for found in page["applications"]):
+            if found.get("name") == request["name"] and found["state"] != "TERMINATED":
+                return str(found["id"]), False
+    with aws_errors(f"create the application {request['name']}"):
+        return str(cloud.emr.create_application(**request)["applicationId"]), True
+
+
+def application_name(release: str, architecture: str) -> str:
+    """Return the name of Verger's own application for a release and a processor."""
+    return f"verger-{release}-{architecture.lower().replace('_', '-')}"
+
+
+def read_application(cloud: Cloud, application: str) -> dict[str, Any]:
+    """Return what AWS says of an application.
+
+    Raises
+    ------
+    CloudError
+    """
+    with aws_errors(f"look at the application {application} in {cloud.region}"):
+        found: dict[str, Any] = cloud.emr.get_application(applicationId=application)["application"]
+    if found["state"] == "TERMINATED":
+        raise CloudError(f"the application {application} was deleted; leave --application out")
+    return found
+
+
+def check_application(cloud: Cloud, package: Package, application: str) -> None:
+    """Refuse an application that could not run a package, or that never stops by itself."""
+    found = read_application(cloud, application)
+    kind = (found["releaseLabel"], found.get("architecture", "X86_64"))
+    if kind != (package.release, package.architecture):
+        raise ConfigError(
+            f"application {application} is {kind[0]} on {kind[1]}, and the package "
+            f"{package.root} is for {package.release} on {package.architecture}"
+        )
+    if not found.get("autoStopConfiguration", {}).get("enabled", True):
+        raise ConfigError(
+            f"application {application} does not stop when idle; aws emr-serverless "
+            f"update-application --application-id {application} "
+            "--auto-stop-configuration enabled=true,idleTimeoutMinutes=5"
+        )
+
+
+# Runs
+
+
+def start_run(cloud: Cloud, job: Job) -> tuple[Run, bool]:
+    """Start a run, or find the same one that is under way.
+
+    Returns
+    -------
+    Run
+    bool
+        Whether it was started now.
+
+    Raises
+    ------
+    CloudError
+        If AWS refuses.
+    """
+    same = [run for run in list_runs(cloud, job.application) if run.get("name") == job_name(job)]
+    under_way = [run for run in same if run["state"] not in ENDED]
+    if under_way:
+        return Run(job.application, str(under_way[0]["id"])), False
+    request = job_request(job, earlier=len(same))
+    with aws_errors("start the run"):
+        started = cloud.emr.start_job_run(**request)
+    return Run(job.application, str(started["jobRunId"])), True
+
+
+def list_runs(cloud: Cloud, application: str) -> Iterator[dict[str, Any]]:
+    """Yield what AWS says of the runs of an application, the youngest first."""
+    pages = cloud.emr.get_paginator("list_job_runs").paginate(applicationId=application)
+    with aws_errors(f"list the runs of {application}"):
+        for page in pages:
+            yield from page["jobRuns"]
+
+
+def read_run(cloud: Cloud, run: Run) -> dict[str, Any]:
+    """Return what AWS says of a run.
+
+    Raises
+    ------
+    CloudError
+        If there is no such run.
+    """
+    with aws_errors(f"look at the run {run.id}"):
+        found: dict[str, Any] = cloud.emr.get_job_run(
+            applicationId=run.application, jobRunId=run.id
+        )["jobRun"]
+        return found
+
+
+def cancel_run(cloud: Cloud, run: Run) -> bool:
+    """Ask AWS to cancel a run; return whether there was anything to cancel."""
+    if read_run(cloud, run)["state"] in ENDED:
+        return False
+    with aws_errors(f"cancel the run {run.id}"):
+        cloud.emr.cancel_job_run(applicationId=run.application, jobRunId=run.id)
+    return True
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told what happens to a run that is followed.
+
+    Attributes
+    ----------
+    on_state : callable
+        Takes the state, and what AWS says of it.
+    on_progress : callable
+        Takes photos done, and photos in all where that is known.
+    on_log : callable
+        Takes a line that the driver has printed.
+    """
+
+    on_state: Callable[[str, str], None]
+    on_progress: Callable[[int, int | None], None]
+    on_log: Callable[[str], None]
+
+
+def follow(
+    cloud: Cloud, run: Run, out: str, watcher: Watcher, *,
+    sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Any]:  # fmt: skip
+    """Wait until a run has ended, and tell on the way what happens.
+
+    Parameters
+    ----------
+    cloud : Cloud
+    run : Run
+    out : str
+        Address of the result, whose journal says how far the run is.
+    watcher : Watcher
+    sleep, clock : callable
+
+    Returns
+    -------
+    dict
+        What AWS says of the run that has ended well.
+
+    Raises
+    ------
+    JobError
+        If it has ended otherwise, or has not ended long after its time.
+    """
+    found = read_run(cloud, run)
+    until = clock() + 60 * int(found.get("executionTimeoutMinutes", 0)) + GRACE_S
+    progress, log, state = Progress(out), DriverLog(cloud, run, logs_of(found)), ""
+    for pause in pauses():
+        if found["state"] != state:
+            state = found["state"]
+            watcher.on_state(state, found.get("stateDetails", ""))
+        if (now := progress.read()) is not None:
+            watcher.on_progress(*now)
+        for line in log.new_lines():
+            watcher.on_log(line)
+        if state in ENDED:
+            break
+        if clock() > until:
+            raise JobError(f"run {run.id}: is {state} long after its time; verger emr cancel")
+        sleep(pause)
+        found = read_run(cloud, run)
+    check_end(found, log)
+    return found
+
+
+def check_end(found: dict[str, Any], log: DriverLog) -> None:
+    """Raise what a run has ended with, unless it has ended well.
+
+    Raises
+    ------
+    JobError
+        With the exit code where AWS tells it, and the last lines of the driver's log.
+    """
+    state, details = found["state"], found.get("stateDetails", "")
+    if state == "SUCCESS":
+        return
+    code = re.search(r"[Ee]xit ?[Cc]ode:? *(\d+)", details)
+    if _ran_out(found):
+        ended = f"its time of {found['executionTimeoutMinutes']} minutes was over"
+    else:
+        ended = f"{state}{f', exit code {code[1]}' if code else ''}: {details}"
+    lines = "".join(f"\n  {line}" for line in log.last_lines())
+    raise JobError(
+        f"run {found['jobRunId']} did not end well: {ended}; what is committed is kept, and the "
+        f"same command goes on{'; the last lines of the driver:' if lines else ''}{lines}"
+    )
+
+
+def _ran_out(found: dict[str, Any]) -> bool:
+    """Whether a run was ended because its time was over."""
+    limit = found.get("executionTimeoutMinutes") or math.inf
+    late = found.get("totalExecutionDurationSeconds", 0) >= 60 * limit
+    return late or "timeout" in found.get("stateDetails", "").lower()
+
+
+def logs_of(found: dict[str, Any]) -> str | None:
+    """Return the address below which the logs of a run go; None where they go nowhere."""
+    monitoring = found.get("configurationOverrides", {}).get("monitoringConfiguration", {})
+    address = monitoring.get("s3MonitoringConfiguration", {}).get("logUri")
+    return str(address).rstrip("/") if address else None
+
+
+class DriverLog:
+    """What the driver of a run has printed, as far as AWS has brought it to the bucket."""
+
+    def __init__(self, cloud: Cloud, run: Run, logs: str | None) -> None:
+        self._cloud = cloud
+        self._root = f"{logs}/applications/{run.application}/jobs/{run.id}/SPARK_DRIVER"
+        self._has_one = logs is not None
+        self._told = {"stdout": 0, "stderr": 0}
+
+    def read(self, stream: str) -> str:
+        """Return the text of ``stdout`` or ``stderr``; empty while there is none."""
+        content = read_object(self._cloud, f"{self._root}/{stream}.gz") if self._has_one else None
+        return _unzip(content or b"").decode("utf-8", "replace")
+
+    def new_lines(self) -> list[str]:
+        """Return the whole lines that have come since the last call."""
+        found = []
+        for stream, told in self._told.items():
+            lines = self.read(stream).rpartition("\n")[0].splitlines()
+            found += lines[told:]
+            self._told[stream] = len(lines)
+        return found
+
+    def last_lines(self) -> list[str]:
+        """Return the last lines of what was said of an error, or else of anything."""
+        return (self.read("stderr") or self.read("stdout")).splitlines()[-LAST_LINES:]
+
+
+def _unzip(content: bytes) -> bytes:
+    """Return what a gzip file holds, as far as it has been written: it may end anywhere."""
+    text, rest = b"", content
+    while rest:
+        unzip = zlib.decompressobj(wbits=31)
+        try:
+            text += unzip.decompress(rest)
+        except zlib.error:
+            break
+        rest = unzip.unused_data
+    return text
+
+
+@dataclass
+class Progress:
+    """How many photos a run has committed, counted in the journal that it writes to OUT.
+
+    Attributes
+    ----------
+    out : str
+        ``s3://bucket/prefix``.
+    """
+
+    out: str
+    _photos: dict[str, int] = field(default_factory=dict)
+    _total: tuple[str, int] | None = None
+
+    def read(self) -> tuple[int, int | None] | None:
+        """Return photos done and in all; None where nobody computes, or it cannot be seen."""
+        with suppress(VergerError, OSError):
+            return self._read()
+        return None
+
+    def _read(self) -> tuple[int, int | None] | None:
+        output = Output.at(self.out)
+        attempt = latest_attempt(output)
+        if attempt is None:
+            return None
+        markers = attempt.markers()
+        new = [name for name in markers if name not in self._photos]
+        self._photos |= {batch.name: batch.n_photos for batch in attempt.read(new)}
+        if self._total is None or self._total[0] != attempt.name:
+            to_do = _rows_below(output, attempt.shares)
+            before = sum(self._photos.get(name, 0) for name in attempt.adopted)
+            self._total = (attempt.name, to_do + before) if to_do else None
+        done = sum(self._photos.get(name, 0) for name in markers)
+        return done, self._total[1] if self._total else None
+
+
+def _rows_below(output: Output, path: str) -> int:
+    """Return the rows of all Parquet files of a folder, by their footers."""
+    import pyarrow.parquet as pq
+
+    total = 0
+    for entry in output.folder.files(path):
+        with output.folder.open(entry.name) as file:
+            total += pq.read_metadata(file).num_rows
+    return total
+
+
+def fetch_report(out: str, path: Path) -> None:
+    """Copy ``report.html`` of a result to this machine.
+
+    Raises
+    ------
+    OutputError
+        If there is none, or it cannot be written here.
+    """
+    try:
+        content = Output.at(out).folder.read(REPORT)
+    except FileNotFoundError as err:
+        raise OutputError(f"{out}/{REPORT}: is not there") from err
+    try:
+        path.write_bytes(content)
+    except OSError as err:
+        raise OutputError(
+            f"report {path}: cannot be written: {err.strerror}; it is in {out}/{REPORT}"
+        ) from err

@@ -1,0 +1,249 @@
+"""From ``SRC OUT`` to a run on EMR Serverless: what it needs, what it may cost, what it did."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from verger.config import Config
+from verger.emr.aws import Cloud, aws_errors, check_bucket, split_address
+from verger.emr.jobs import MAX_MINUTES, Job
+from verger.emr.package import Package, read_package
+from verger.emr.price import (
+    Estimate,
+    Limit,
+    Rates,
+    Usage,
+    estimate_run,
+    executors_for,
+    limit_cost,
+    load_rates,
+    per_thousand,
+)
+from verger.emr.runs import find_application
+from verger.errors import CloudError, ConfigError
+from verger.output import Output
+from verger.pipeline import Run, check_and_list
+from verger.record import command_line
+from verger.storage import normalize_source
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs go.
+
+    Attributes
+    ----------
+    package : str
+        Address of the package.
+    role : str
+        ARN of the role that a run takes.
+    application : str or None
+        Identifier; None for Verger's own, which is created where there is none.
+    logs : str
+        Address below which logs go.
+    """
+
+    package: str
+    role: str
+    application: str | None
+    logs: str
+
+
+def find_place(
+    cloud: Cloud, *, package: str, out: str, role: str | None = None,
+    application: str | None = None, logs: str | None = None, stack: str | None = None,
+) -> Place:  # fmt: skip
+    """Complete what was named by what a stack of ``verger emr init`` says of itself.
+
+    Raises
+    ------
+    ConfigError
+        If there is neither a role nor a stack.
+    CloudError
+        If there is no such stack.
+    """
+    outputs = read_stack(cloud, stack) if stack else {}
+    role = role or outputs.get("JobRoleArn")
+    if role is None:
+        raise ConfigError("no role for the run: --stack NAME of verger emr init, or --role ARN")
+    bucket = outputs.get("BucketName") or split_address(out)[0]
+    return Place(
+        normalize_source(package), role, application or outputs.get("ApplicationId"),
+        normalize_source(logs or f"s3://{bucket}/logs"),
+    )  # fmt: skip
+
+
+def read_stack(cloud: Cloud, name: str) -> dict[str, str]:
+    """Return the outputs of a stack.
+
+    Raises
+    ------
+    CloudError
+    """
+    with aws_errors(f"look at the stack {name} in {cloud.region}"):
+        (stack,) = cloud.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    outputs = {entry["OutputKey"]: entry["OutputValue"] for entry in stack.get("Outputs", ())}
+    if "JobRoleArn" not in outputs:
+        raise CloudError(f"stack {name}: is none of verger emr init, or not ready yet")
+    return outputs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that could be started.
+
+    Attributes
+    ----------
+    job : Job
+        Without its application.
+    place : Place
+    package : Package
+    estimate : Estimate
+    most : float
+        What it can cost at the very most.
+    """
+
+    job: Job
+    place: Place
+    package: Package
+    estimate: Estimate
+    most: float
+
+    @property
+    def rates(self) -> Rates:
+        """The rates of its sums."""
+        return self.estimate.rates
+
+
+def plan_run(
+    cloud: Cloud, source: str, out: str, config: Config, place: Place, *, limit: Limit,
+    speed: float, max_cost: float | None = None, rates: Path | None = None,
+) -> Plan:  # fmt: skip
+    """Find every mistake that can be found from here, and say what a run would cost.
+
+    Nothing is started and nothing is written.
+
+    Parameters
+    ----------
+    cloud : Cloud
+    source, out : str
+        ``s3://`` both.
+    config : Config
+        Options of the run; ``conf`` goes to ``spark-submit``.
+    place : Place
+    limit : Limit
+        Most executors, most minutes.
+    speed : float
+        Photos a second and virtual core.
+    max_cost : float, optional
+        Makes the limit narrower; see :func:`verger.emr.price.limit_cost`.
+    rates : Path, optional
+        A file instead of Verger's own.
+    """
+    if not 1 <= limit.minutes <= MAX_MINUTES:
+        raise ConfigError(f"minutes={limit.minutes} must be between 1 and {MAX_MINUTES}")
+    for name, address in (("SRC", source), ("OUT", out), ("package", place.package)):
+        if not address.startswith(("s3://", "s3a://")):
+            raise ConfigError(f"{name}={address}: must be s3://bucket/prefix; AWS sees no other")
+        check_bucket(cloud, normalize_source(address))
+    check_bucket(cloud, place.logs)
+    package = read_package(cloud, place.package)
+    listing = check_and_list(Run(Output.at(out), config), source, reduce=True)
+    n_photos = len(listing.photos) if listing else 0
+    prices = load_rates(cloud.region, package.architecture, rates)
+    if listing:
+        limit = replace(limit, executors=executors_for(n_photos, speed, limit.executors))
+    limit = limit_cost(prices, limit, max_cost)
+    estimate = estimate_run(n_photos, speed, prices, max_executors=limit.executors)
+    job = make_job(cloud, source, out, config, place, package, limit)
+    most = prices.cost(Usage.of(60 * limit.minutes, limit.executors))
+    return Plan(job, place, package, estimate, most)
+
+
+def make_job(
+    cloud: Cloud, source: str, out: str, config: Config, place: Place, package: Package,
+    limit: Limit,
+) -> Job:  # fmt: skip
+    """Return the run of a source; its application is not known yet."""
+    source, output = normalize_source(source), Output.at(out)
+    there = _config_there(config, package)
+    return Job(
+        arguments=tuple(shlex.split(command_line(source, output, there))[1:]),
+        reads=(source,), writes=(output.root,), package=package.root, archive=package.archive,
+        application="", role=place.role, logs=place.logs, region=cloud.region, limit=limit,
+        conf=config.conf,
+    )  # fmt: skip
+
+
+def probe_job(
+    cloud: Cloud, source: str, out: str, place: Place, package: Package, minutes: int
+) -> Job:
+    """Return the run that ``doctor`` starts: one executor, and no photo."""
+    job = make_job(
+        cloud, source, out, Config(model=package.model), place, package, Limit(1, minutes)
+    )
+    weights = [f"{package.root}/{package.weights}"] if package.weights else []
+    arguments = (job.reads[0], job.writes[0], package.model, *weights)
+    return replace(job, entry="probe.py", arguments=arguments)
+
+
+def _config_there(config: Config, package: Package) -> Config:
+    """Return the options as the driver over there is given them.
+
+    Raises
+    ------
+    ConfigError
+        If the package does not have the model.
+    """
+    if not config.built_in_model or config.model != package.model:
+        raise ConfigError(
+            f"model={config.model}: the package {package.root} has {package.model}; "
+            f"--model {package.model}, or verger emr package --model {config.model}"
+        )
+    if config.weights is not None:
+        raise ConfigError(
+            f"weights={config.weights}: those of the package are used; verger emr package --weights"
+        )
+    weights = f"{package.root}/{package.weights}" if package.weights else None
+    digest = package.files[package.weights]["sha256"] if package.weights else None
+    return replace(
+        config, master=None, conf={}, ui=False, weights=weights,
+        weights_sha256=config.weights_sha256 or digest,
+    )  # fmt: skip
+
+
+def with_application(cloud: Cloud, plan: Plan) -> tuple[Job, bool]:
+    """Return the run with its application, and whether that had to be created."""
+    job, place = plan.job, plan.place
+    application, created = find_application(
+        cloud, plan.package, job.limit, job.logs, place.application
+    )
+    return replace(job, application=application), created
+
+
+# What it did cost
+
+
+def describe_bill(found: dict[str, Any], rates: Rates, n_photos: int) -> dict[str, Any] | None:
+    """Return what a run was billed, by AWS' own reading and our rates; None until AWS says so.
+
+    Parameters
+    ----------
+    found : dict
+        What AWS says of the run.
+    rates : Rates
+    n_photos : int
+        Photos that it computed.
+    """
+    usage = Usage.billed(found)
+    if usage is None:
+        return None
+    cost = rates.cost(usage)
+    return {
+        "vcpu_hours": usage.vcpu_hours, "memory_gb_hours": usage.memory_gb_hours,
+        "storage_gb_hours": usage.storage_gb_hours, "cost": cost, "currency": rates.currency,
+        "cost_per_1000_photos": per_thousand(cost, n_photos),
+    }  # fmt: skip

@@ -1,0 +1,108 @@
+"""Options of the command line: one for every field of the configuration, and how they combine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from verger.config import PRECISIONS, READERS, Config, load_config
+from verger.errors import ConfigError
+
+#: Every option by its name.
+FIELDS = {f.name: f for f in fields(Config)}
+
+# Options that belong together.
+PHOTOS = ("glob", "recursive", "label_from", "reader")
+MODEL = ("model", "weights", "weights_sha256", "input_size", "precision", "micro_batch")
+FEATURES = (
+    "max_error_rate", "accept_truncated", "decode_timeout_s", "commit_every", "prune",
+    "legacy_parquet",
+)  # fmt: skip
+REDUCE = ("components", "standardize", "center")
+SPARK = ("master", "conf", "app_name", "ui")
+
+
+class _Components(click.ParamType[int | float]):
+    """A whole number, or a share such as 0.90."""
+
+    name = "number|share"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | float:  # noqa: ARG002
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        try:
+            return int(value)
+        except ValueError:
+            pass
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number such as 50 nor a share such as 0.90")
+
+
+def _option(name: str) -> Callable[..., Any]:
+    """Make the option of one of Config's fields."""
+    field, flag = FIELDS[name], "--" + name.replace("_", "-")
+    text = field.metadata["help"]
+    if isinstance(field.default, bool):
+        both = f"{flag}/--no-{flag[2:]}"
+        shown = f"{text}  [default: {'yes' if field.default else 'no'}]"
+        return click.option(both, name, default=None, is_flag=True, help=shown)
+    special: dict[str, dict[str, Any]] = {
+        "glob": {"multiple": True, "metavar": "PATTERN"},
+        "conf": {"multiple": True, "metavar": "KEY=VALUE"},
+        "reader": {"type": click.Choice(READERS)},
+        "precision": {"type": click.Choice(PRECISIONS)},
+        "components": {"type": _Components()},
+        "weights": {"metavar": "PATH"},
+        "partitions": {"type": int},
+        "input_size": {"type": int},
+    }
+    kind = type(field.default) if isinstance(field.default, int | float) else str
+    shown = "" if field.default in (None, ()) or name == "conf" else f"  [default: {field.default}]"
+    arguments = {"type": kind} | special.get(name, {})
+    return click.option(flag, name, default=None, help=text + shown, **arguments)
+
+
+def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of these fields, and those that every such command has."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        extra = [
+            click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False),
+                         help="TOML file of options; flags win."),
+            click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        ]  # fmt: skip
+        for option in reversed([*(_option(name) for name in names), *extra]):
+            function = option(function)
+        return function
+
+    return add
+
+
+def resolve_config() -> Config:
+    """Resolve the options: defaults, then the file, then the flags that were given."""
+    ctx = click.get_current_context()
+    file = ctx.params.get("config_file")
+    values = load_config(file) if file else {}
+    for name, value in ctx.params.items():
+        given = ctx.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+        if name in FIELDS and given and value is not None:
+            # One setting of Spark typed does not drop those of the file.
+            values[name] = values.get("conf", {}) | _pairs(value) if name == "conf" else value
+    return Config(**values)
+
+
+def _pairs(values: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--conf {text!r}: must be KEY=VALUE, e.g. spark.executor.memory=4g")
+        pairs[key.strip()] = value.strip()
+    return pairs

@@ -1,0 +1,156 @@
+"""AWS for the tests: moto's S3, IAM and STS, a stand-in for EMR Serverless; or the real thing.
+
+``VERGER_LIVE=1`` runs what can be run on real AWS there, in the stack of ``verger emr init`` that
+``VERGER_LIVE_STACK`` names, in ``AWS_REGION``. It costs money, and takes minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+
+from cloud.standin import Standin
+from unit.test_emr_package import environment
+from verger.emr import runs
+from verger.emr.aws import Cloud, connect, split_address
+from verger.emr.package import Package, upload_package
+from verger.emr.submit import Place, find_place, read_stack
+
+LIVE = os.environ.get("VERGER_LIVE") == "1"
+REGION = os.environ.get("AWS_REGION", "eu-west-3") if LIVE else "eu-west-3"
+STACK = os.environ.get("VERGER_LIVE_STACK", "verger")
+BUCKET = "standin-orchard"
+ROLE = "verger-JobRole"
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str | None]:
+    """Start a local AWS with a bucket, a bucket elsewhere and a role; return its address."""
+    if LIVE:
+        yield None
+        return
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line for every request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "endpoint_url": address}
+    for name, region in ((BUCKET, REGION), (f"{BUCKET}-elsewhere", "eu-west-1")):
+        boto3.client("s3", region_name=region, **keys).create_bucket(
+            Bucket=name, CreateBucketConfiguration={"LocationConstraint": region}
+        )
+    trust = {"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Action": "sts:AssumeRole",
+        "Principal": {"Service": "emr-serverless.amazonaws.com"},
+    }]}  # fmt: skip
+    boto3.client("iam", region_name=REGION, **keys).create_role(
+        RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(trust)
+    )
+    yield address
+    server.stop()
+
+
+@pytest.fixture
+def aws(moto: str | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin | None]:
+    """Let all clients of this test speak to a stand-in, which is returned, or to the real AWS."""
+    if moto is None:
+        yield None
+        return
+    service = Standin()
+    for name, value in environment_of(moto, service).items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(runs, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(runs, "LONGEST_PAUSE_S", 0.05)
+
+    def store(address: str, content: bytes) -> None:
+        put(connect(REGION), address, content)
+
+    service.store = store
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def standin(aws: Standin | None) -> Standin:
+    """Return the stand-in, for tests of what real AWS does not do on demand."""
+    if aws is None:
+        pytest.skip("VERGER_LIVE=1: real AWS has no faults on demand")
+    return aws
+
+
+def environment_of(moto: str, service: Standin) -> dict[str, str]:
+    """Return what clients need to find the local AWS."""
+    return {
+        "AWS_ENDPOINT_URL": moto, "AWS_ENDPOINT_URL_EMR_SERVERLESS": service.address,
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def cloud(aws: Standin | None) -> Cloud:
+    """Return the clients."""
+    return connect(REGION)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Prefixes of one test's own, in the four folders that a stack of ours allows.
+
+    Attributes
+    ----------
+    name : str
+    test : str
+        What no other test is called.
+    """
+
+    name: str
+    test: str
+
+    def address(self, name: str) -> str:
+        """Return the address of ``photos/...``, ``env/...``, ``results/...`` or ``logs/...``."""
+        folder, slash, rest = name.partition("/")
+        return f"s3://{self.name}/{folder}/{self.test}{slash}{rest}"
+
+
+@pytest.fixture
+def bucket(aws: Standin | None) -> Bucket:
+    """Return prefixes that no other test uses."""
+    name = read_stack(connect(REGION), STACK)["BucketName"] if aws is None else BUCKET
+    return Bucket(name, uuid.uuid4().hex[:12])
+
+
+def put(cloud: Cloud, address: str, content: bytes) -> None:
+    """Write an object."""
+    bucket, key = split_address(address)
+    cloud.s3.put_object(Bucket=bucket, Key=key, Body=content)
+
+
+@pytest.fixture
+def package(cloud: Cloud, bucket: Bucket, tmp_path: Path) -> Package:
+    """Return a package whose environment is a few bytes."""
+    return upload_package(
+        cloud, environment(tmp_path), bucket.address("env"), release="emr-7.10.0",
+        architecture="X86_64", model="efficientnet_lite0",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def place(cloud: Cloud, bucket: Bucket, package: Package) -> Place:
+    """Return where the runs of this test go."""
+    return find_place(
+        cloud, package=package.root, out=bucket.address("results"),
+        role=f"arn:aws:iam::123456789012:role/{ROLE}", logs=bucket.address("logs"),
+    )  # fmt: skip

@@ -1,0 +1,303 @@
+"""A stand-in for EMR Serverless on loopback: real HTTP requests, states that are walked, faults.
+
+A request that AWS' own service model does not allow is refused, names and patterns included. What a
+run does is up to a runner; without one it walks through a list of states.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import botocore.session
+from botocore.model import OperationModel, Shape
+from botocore.validate import ParamValidator
+
+MODEL = botocore.session.get_session().get_service_model("emr-serverless")
+ACCOUNT = "123456789012"
+STATES = ("SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "SUCCESS")
+ENDED = ("SUCCESS", "FAILED", "CANCELLED")
+
+
+class Process(Protocol):
+    """What a runner has started."""
+
+    def poll(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def logs(self) -> dict[str, bytes]: ...
+
+
+Runner = Callable[[dict[str, Any]], Process]
+#: Takes the address of a log and its content.
+Store = Callable[[str, bytes], None]
+
+
+def problems(request: dict[str, Any], shape: Shape) -> list[str]:
+    """Return what is wrong with a request: types and bounds, then the patterns of all texts."""
+    report = ParamValidator().validate(request, shape)
+    found = [report.generate_report()] if report.has_errors() else []
+    return found or list(_patterns(request, shape, shape.name))
+
+
+def _patterns(value: Any, shape: Shape, where: str):
+    if shape.type_name == "structure":
+        for name, member in shape.members.items():
+            if name in value:
+                yield from _patterns(value[name], member, f"{where}.{name}")
+    elif shape.type_name == "list":
+        for item in value:
+            yield from _patterns(item, shape.member, where)
+    elif shape.type_name == "map":
+        for key, item in value.items():
+            yield from _patterns(key, shape.key, where)
+            yield from _patterns(item, shape.value, where)
+    elif shape.type_name == "string":
+        pattern = MODEL._shape_resolver._shape_map[shape.name].get("pattern")
+        if pattern and not re.fullmatch(pattern, value, re.DOTALL):
+            yield f"{where}={value!r} is not {pattern}"
+        if len(value) > shape.metadata.get("max", len(value)):
+            yield f"{where} has {len(value)} characters"
+
+
+@dataclass
+class Standin:
+    """The service.
+
+    Attributes
+    ----------
+    states : sequence of str
+        What a run walks through where there is no runner, one at each look.
+    details : str
+        What is said of the last state.
+    runner : Runner or None
+    store : Store or None
+        Takes the logs.
+    logs : dict of str to bytes
+        What the driver prints where there is no runner.
+    faults : dict of str to list of (int, str)
+        Operation to answers that are given first, such as ``(429, "ThrottlingException")``.
+    requests : list of (str, dict)
+        All that was asked.
+    billed : dict
+        Told of runs that have ended.
+    """
+
+    states: Sequence[str] = STATES
+    details: str = "-"
+    runner: Runner | None = None
+    store: Store | None = None
+    logs: dict[str, bytes] = field(default_factory=dict)
+    faults: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    billed: dict[str, float] = field(default_factory=lambda: {
+        "vCPUHour": 0.5, "memoryGBHour": 1.5, "storageGBHour": 0.0,
+    })  # fmt: skip
+
+    def __post_init__(self) -> None:
+        self.applications: dict[str, dict[str, Any]] = {}
+        self.runs: dict[str, dict[str, Any]] = {}
+        self._tokens: dict[str, tuple[dict[str, Any], str]] = {}
+        self._processes: dict[str, Process] = {}
+        self._lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.standin = self
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return "http://{}:{}".format(*self._server.server_address[:2])
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each operation was asked."""
+        return Counter(name for name, _ in self.requests)
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, operation: OperationModel, request: dict[str, Any]) -> tuple[int, Any]:
+        """Answer one request, under the lock."""
+        with self._lock:
+            self.requests.append((operation.name, request))
+            if self.faults.get(operation.name):
+                status, code = self.faults[operation.name].pop(0)
+                return status, {"__type": code, "message": f"a fault on demand: {code}"}
+            wrong = problems(request, operation.input_shape)
+            if wrong:
+                return 400, {"__type": "ValidationException", "message": "; ".join(wrong)}
+            try:
+                return 200, getattr(self, f"_{operation.name}")(request)
+            except KeyError as err:
+                message = f"{err} does not exist"
+                return 404, {"__type": "ResourceNotFoundException", "message": message}
+            except ValueError as err:
+                return 400, {"__type": "ConflictException", "message": str(err)}
+
+    # Operations
+
+    def _CreateApplication(self, request: dict[str, Any]) -> dict[str, Any]:
+        def create(number: str) -> None:
+            self.applications[number] = {
+                **{k: v for k, v in request.items() if k != "clientToken"},
+                "applicationId": number, "state": "CREATED",
+                "arn": f"arn:aws:emr-serverless:eu-west-3:{ACCOUNT}:/applications/{number}",
+                "createdAt": time.time(), "updatedAt": time.time(),
+            }  # fmt: skip
+
+        number = self._once(request, create, "00app")
+        found = self.applications[number]
+        return {"applicationId": number, "arn": found["arn"], "name": found.get("name", "")}
+
+    def _GetApplication(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"application": self.applications[request["applicationId"]]}
+
+    def _ListApplications(self, request: dict[str, Any]) -> dict[str, Any]:
+        found = [app | {"id": number} for number, app in self.applications.items()]
+        return {"applications": found}
+
+    def _StopApplication(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.applications[request["applicationId"]]["state"] = "STOPPED"
+        return {}
+
+    def _DeleteApplication(self, request: dict[str, Any]) -> dict[str, Any]:
+        found = self.applications[request["applicationId"]]
+        if found["state"] not in ("CREATED", "STOPPED"):
+            raise ValueError(f"application is {found['state']}")
+        found["state"] = "TERMINATED"
+        return {}
+
+    def _StartJobRun(self, request: dict[str, Any]) -> dict[str, Any]:
+        application = self.applications[request["applicationId"]]
+        application["state"] = "STARTED"
+
+        def start(number: str) -> None:
+            arn = f"{application['arn']}/jobruns/{number}"
+            self.runs[number] = {
+                **{k: v for k, v in request.items() if k != "clientToken"},
+                "jobRunId": number, "arn": arn, "createdBy": f"arn:aws:iam::{ACCOUNT}:user/me",
+                "executionRole": request["executionRoleArn"], "createdAt": time.time(),
+                "updatedAt": time.time(), "releaseLabel": application["releaseLabel"],
+                "state": self.states[0], "stateDetails": "-", "step": 0,
+            }  # fmt: skip
+
+        number = self._once(request, start, "00run")
+        return {"applicationId": request["applicationId"], "jobRunId": number,
+                "arn": self.runs[number]["arn"]}  # fmt: skip
+
+    def _GetJobRun(self, request: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs[request["jobRunId"]]
+        shown = {k: v for k, v in run.items() if k != "step"}
+        self._step(run)
+        return {"jobRun": shown}
+
+    def _ListJobRuns(self, request: dict[str, Any]) -> dict[str, Any]:
+        wanted = request["applicationId"]
+        found = [run for run in self.runs.values() if run["applicationId"] == wanted]
+        return {"jobRuns": [run | {"id": run["jobRunId"]} for run in reversed(found)]}
+
+    def _CancelJobRun(self, request: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs[request["jobRunId"]]
+        if run["jobRunId"] in self._processes:
+            self._processes[run["jobRunId"]].terminate()
+        self._end(run, "CANCELLED", "Job run was cancelled")
+        return {"applicationId": run["applicationId"], "jobRunId": run["jobRunId"]}
+
+    # How a run goes
+
+    def _once(self, request: dict[str, Any], make: Callable[[str], None], prefix: str) -> str:
+        """Do what is asked once for each token; the same token with another request is refused."""
+        token = request["clientToken"]
+        if token not in self._tokens:
+            number = f"{prefix}{len(self._tokens):08}"
+            make(number)
+            self._tokens[token] = (request, number)
+        earlier, number = self._tokens[token]
+        if earlier != request:
+            raise ValueError("this token was used for another request")
+        return number
+
+    def _step(self, run: dict[str, Any]) -> None:
+        """Let a run come one state further, as far as it is."""
+        if run["state"] in ENDED:
+            return
+        if self.runner is not None and run["state"] == "RUNNING":
+            process = self._processes[run["jobRunId"]]
+            code = process.poll()
+            if code is not None:
+                self.logs = process.logs()
+                self._end(run, "SUCCESS" if code == 0 else "FAILED", f"ExitCode: {code}")
+            return
+        run["step"] += 1
+        state = self.states[min(run["step"], len(self.states) - 1)]
+        if state in ENDED:
+            self._end(run, state, self.details)
+            return
+        run["state"] = state
+        if state == "RUNNING" and self.runner is not None:
+            self._processes[run["jobRunId"]] = self.runner(run)
+
+    def _end(self, run: dict[str, Any], state: str, details: str) -> None:
+        run |= {"state": state, "stateDetails": details, "billedResourceUtilization": self.billed,
+                "totalExecutionDurationSeconds": 90}  # fmt: skip
+        monitoring = run["configurationOverrides"]["monitoringConfiguration"]
+        logs = monitoring["s3MonitoringConfiguration"]["logUri"].rstrip("/")
+        below = f"applications/{run['applicationId']}/jobs/{run['jobRunId']}/SPARK_DRIVER"
+        for name, content in self.logs.items() if self.store else ():
+            self.store(f"{logs}/{below}/{name}.gz", gzip.compress(content))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    standin: Standin
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self._serve("GET")
+
+    def do_POST(self) -> None:
+        self._serve("POST")
+
+    def do_DELETE(self) -> None:
+        self._serve("DELETE")
+
+    def _serve(self, method: str) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urlsplit(self.path).path
+        for name in MODEL.operation_names:
+            operation = MODEL.operation_model(name)
+            pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", operation.http["requestUri"])
+            found = re.fullmatch(pattern, path)
+            if operation.http["method"] == method and found:
+                request = {**(json.loads(body) if body else {}), **found.groupdict()}
+                self._send(*self.server.standin.answer(operation, request))
+                return
+        self._send(404, {"__type": "UnknownOperationException", "message": path})
+
+    def _send(self, status: int, value: dict[str, Any]) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        if status >= 400:
+            self.send_header("x-amzn-ErrorType", value["__type"])
+        self.end_headers()
+        self.wfile.write(content)

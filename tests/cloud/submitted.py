@@ -1,0 +1,112 @@
+"""Run what was submitted as EMR Serverless does: from the bucket, by spark-submit, on executors."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyspark
+
+from verger.emr.aws import connect, split_address
+
+#: What this machine has no room for, or has no service for.
+_SIZES = ("spark.driver.", "spark.executor.", "spark.dynamicAllocation.", "spark.emr-serverless.")
+#: An executor of two cores, in a process of its own that unpacks the archive by itself.
+_MASTER = "local-cluster[1,2,1024]"
+_DRIVER_ENV = "spark.emr-serverless.driverEnv."
+
+
+@dataclass
+class Submitted:
+    """A driver that runs.
+
+    Attributes
+    ----------
+    process : subprocess.Popen
+    folder : Path
+        Where it works, and where what it prints is kept.
+    """
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def terminate(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+
+    def logs(self) -> dict[str, bytes]:
+        return {name: (self.folder / name).read_bytes() for name in ("stdout", "stderr")}
+
+
+def submit(
+    run: Mapping[str, Any], folder: Path, region: str, environment: Mapping[str, str]
+) -> Submitted:
+    """Start the driver of a run.
+
+    The entry point and the archive come out of the bucket; the driver's archive is unpacked where
+    it works, the executors fetch theirs by Spark. Sizes are left out: this machine is small.
+    """
+    folder.mkdir()
+    asked = run["jobDriver"]["sparkSubmit"]
+    words = shlex.split(asked["sparkSubmitParameters"])
+    conf = dict(word.split("=", 1) for word in words[1::2])
+    entry = _fetch(asked["entryPoint"], folder, region)
+    address, _, name = conf["spark.archives"].partition("#")
+    archive = _fetch(address, folder, region)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder / name, filter="data")
+    driver = {k.removeprefix(_DRIVER_ENV): v for k, v in conf.items() if k.startswith(_DRIVER_ENV)}
+    conf = {key: value for key, value in conf.items() if not key.startswith(_SIZES)}
+    conf |= {"spark.archives": f"{archive}#{name}", "spark.driver.host": "127.0.0.1",
+             "spark.driver.bindAddress": "127.0.0.1", "spark.executor.memory": "1g",
+             "spark.ui.enabled": "false"}  # fmt: skip
+    options = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
+    spark = _spark_home(folder)
+    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+        process = subprocess.Popen(
+            [str(spark / "bin" / "spark-submit"), "--master", _MASTER, *options, str(entry),
+             *asked["entryPointArguments"]],
+            cwd=folder, env={**environment, "SPARK_HOME": str(spark), **driver,
+                             "VERGER_HOME": str(folder / "cache")},
+            stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+        )  # fmt: skip
+    return Submitted(process, folder)
+
+
+def _spark_home(folder: Path) -> Path:
+    """Return a Spark whose executors work in a folder of the test, not in that of the package."""
+    installed, home = Path(pyspark.__file__).parent, folder / "spark"
+    home.mkdir()
+    for name in ("bin", "jars", "python"):
+        (home / name).symlink_to(installed / name)
+    return home
+
+
+def _fetch(address: str, folder: Path, region: str) -> Path:
+    bucket, key = split_address(address)
+    path = folder / Path(key).name
+    connect(region).s3.download_file(bucket, key, str(path))
+    return path
+
+
+def wrapper() -> bytes:
+    """Return a script that stands for the interpreter of an environment: that of these tests."""
+    source = Path(__file__).parents[2] / "src"
+    return f'#!/bin/sh\nPYTHONPATH={source}:$PYTHONPATH exec {sys.executable} "$@"\n'.encode()
+
+
+def variables(more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of drivers."""
+    kept = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ} | dict(more)

@@ -1,0 +1,382 @@
+"""Runs on the stand-in: what is started, followed, told and left, in good weather and bad."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cloud.conftest import BUCKET, REGION, ROLE, Bucket, put
+from cloud.standin import Standin
+from verger.cli import app
+from verger.config import Config
+from verger.emr import runs
+from verger.emr.aws import Cloud, connect
+from verger.emr.package import Package
+from verger.emr.price import Limit
+from verger.emr.runs import (
+    DriverLog,
+    Run,
+    Watcher,
+    cancel_run,
+    find_application,
+    follow,
+    read_run,
+    start_run,
+)
+from verger.emr.submit import Place, Plan, describe_bill, plan_run, with_application
+from verger.errors import CloudError, ConfigError, JobError, SourceNotFoundError
+
+CONFIG = Config(model="efficientnet_lite0", components=2)
+LIMIT = Limit(4, 60)
+
+pytestmark = pytest.mark.usefixtures("standin")
+
+
+@pytest.fixture
+def plan(cloud: Cloud, bucket: Bucket, place: Place, photos: Path) -> Plan:
+    """Return a run of three photos."""
+    for number, photo in enumerate(sorted(photos.rglob("*.jpg"))[:3]):
+        put(cloud, bucket.address(f"photos/a/{number}.jpg"), photo.read_bytes())
+    return plan_run(
+        cloud, bucket.address("photos"), bucket.address("results"), CONFIG, place,
+        limit=LIMIT, speed=10.0,
+    )  # fmt: skip
+
+
+class Notes:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+        self.lines: list[str] = []
+        self.progress: list[tuple[int, int | None]] = []
+        self.watcher = Watcher(
+            on_state=lambda state, details: self.states.append(state),
+            on_progress=lambda *now: self.progress.append(now),
+            on_log=self.lines.append,
+        )
+
+
+def started(cloud: Cloud, plan: Plan) -> Run:
+    job, _ = with_application(cloud, plan)
+    return start_run(cloud, job)[0]
+
+
+def end_of(cloud: Cloud, plan: Plan, notes: Notes | None = None) -> dict[str, Any]:
+    watcher = (notes or Notes()).watcher
+    return follow(cloud, started(cloud, plan), plan.job.writes[0], watcher)
+
+
+# Before anything is started
+
+
+def test_what_is_planned_is_bounded_and_priced(plan: Plan, bucket: Bucket) -> None:
+    """Three photos are work for one executor; the most is that of an hour of it."""
+    assert plan.estimate.n_photos == 3
+    assert plan.job.limit == Limit(1, 60)
+    assert plan.most == pytest.approx(plan.rates.vcpu_hour * 6 + plan.rates.memory_gb_hour * 20)
+    assert plan.job.arguments[:3] == (
+        "run", bucket.address("photos"), bucket.address("results"),
+    )  # fmt: skip
+    assert "--components" in plan.job.arguments
+
+
+def test_planning_starts_nothing(plan: Plan, standin: Standin) -> None:
+    assert standin.requests == []
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "how", "error", "says"),
+    [
+        ("photos", "s3://{b}/r", {}, ConfigError, r"SRC=photos: must be s3://bucket/prefix"),
+        ("s3://{b}/p", "out", {}, ConfigError, r"OUT=out: must be s3://bucket/prefix"),
+        ("s3://{b}-elsewhere/p", "s3://{b}/r", {}, ConfigError,
+         r"bucket is in eu-west-1, and the run in eu-west-3; .*--region eu-west-1"),
+        ("s3://{b}/p", "s3://{b}-elsewhere/r", {}, ConfigError, "bucket is in eu-west-1"),
+        ("s3://none-of-ours/p", "s3://{b}/r", {}, CloudError, "look at the bucket none-of-ours"),
+        ("s3://{b}/no-photos", "s3://{b}/r", {}, SourceNotFoundError, "no-photos"),
+        ("s3://{b}/p", "s3://{b}/r", {"limit": Limit(1, 0)}, ConfigError, "minutes=0 must be"),
+        ("s3://{b}/p", "s3://{b}/r", {"config": Config()}, ConfigError,
+         r"model=mobilenet_v2: the package .* has efficientnet_lite0; --model efficient"),
+        ("s3://{b}/p", "s3://{b}/r", {"max_cost": 0.001}, ConfigError, "max_cost=0.001 must be"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_found_before_anything_is_started(
+    source: str, out: str, how: dict[str, Any], error: type[Exception], says: str,
+    cloud: Cloud, place: Place, standin: Standin, photos: Path,
+) -> None:  # fmt: skip
+    for name in "abc":
+        put(cloud, f"s3://{BUCKET}/p/x/{name}.jpg", next(photos.rglob("*.jpg")).read_bytes())
+    arguments = {"config": CONFIG, "limit": LIMIT, "speed": 10.0} | how
+    with pytest.raises(error, match=says):
+        plan_run(cloud, source.format(b=BUCKET), out.format(b=BUCKET), place=place, **arguments)
+    assert standin.requests == []
+
+
+# The application
+
+
+def test_an_application_is_created_once_and_used_again(
+    cloud: Cloud, plan: Plan, standin: Standin
+) -> None:
+    first, created = with_application(cloud, plan)
+    again, created_again = with_application(cloud, plan)
+    assert (created, created_again) == (True, False)
+    assert first.application == again.application
+    (made,) = standin.applications.values()
+    assert (made["releaseLabel"], made["architecture"]) == ("emr-7.10.0", "X86_64")
+    assert made["name"] == "verger-emr-7.10.0-x86-64"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"releaseLabel": "emr-7.9.0"}, r"is emr-7\.9\.0 on X86_64, and the package .* emr-7\.10"),
+        ({"architecture": "ARM64"}, r"is emr-7\.10\.0 on ARM64, and the package"),
+        ({"autoStopConfiguration": {"enabled": False}}, "does not stop when idle"),
+        ({"state": "TERMINATED"}, "was deleted"),
+    ],
+)
+def test_an_application_that_does_not_fit_is_refused(
+    change: dict[str, Any], says: str, cloud: Cloud, plan: Plan, package: Package, standin: Standin
+) -> None:
+    job, _ = with_application(cloud, plan)
+    standin.applications[job.application] |= change
+    with pytest.raises((ConfigError, CloudError), match=says):
+        find_application(cloud, package, LIMIT, job.logs, job.application)
+
+
+def test_an_application_that_is_not_there_is_told(cloud: Cloud, package: Package) -> None:
+    with pytest.raises(CloudError, match=r"look at the application 00nope in eu-west-3"):
+        find_application(cloud, package, LIMIT, "s3://x/logs", "00nope")
+
+
+# A run
+
+
+def test_a_run_is_followed_through_its_states_to_its_end(
+    cloud: Cloud, plan: Plan, standin: Standin
+) -> None:
+    notes = Notes()
+    standin.logs = {"stdout": b"photos 3\n", "stderr": b"a warning\n"}
+    found = end_of(cloud, plan, notes)
+    assert notes.states == ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "SUCCESS"]
+    assert notes.lines == ["photos 3", "a warning"]
+    assert found["state"] == "SUCCESS"
+
+
+def test_a_run_that_is_sent_twice_is_one(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+    """While it is under way it is found; after its end the same request is another run."""
+    job, _ = with_application(cloud, plan)
+    first, was_started = start_run(cloud, job)
+    second, was_started_again = start_run(cloud, job)
+    assert (was_started, was_started_again) == (True, False)
+    assert first == second
+    standin.runs[first.id]["state"] = "FAILED"
+    third, _ = start_run(cloud, job)
+    assert third != first
+    assert len(standin.runs) == 2
+
+
+def test_an_answer_that_got_lost_does_not_start_a_second_run(
+    cloud: Cloud, plan: Plan, standin: Standin
+) -> None:
+    """The token says that it is the same request, though the list did not show the run yet."""
+    job, _ = with_application(cloud, plan)
+    standin.faults["StartJobRun"] = [(500, "InternalServerException")]
+    first, _ = start_run(cloud, job)
+    hidden = dict(standin.runs)
+    standin.runs.clear()  # the list lags behind
+    request = next(r for name, r in reversed(standin.requests) if name == "StartJobRun")
+    standin.runs |= hidden
+    assert cloud.emr.start_job_run(**request)["jobRunId"] == first.id
+    assert len(standin.runs) == 1
+
+
+def test_throttling_is_waited_out(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+    standin.faults["GetJobRun"] = [(429, "ThrottlingException"), (500, "InternalServerException")]
+    assert end_of(cloud, plan)["state"] == "SUCCESS"
+    assert standin.faults["GetJobRun"] == []
+
+
+def test_looking_is_never_endless(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+    """A run that never ends is given up long after its time; the looks are few."""
+    standin.states = ("SUBMITTED", "RUNNING")
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += 10_000 * seconds
+
+    run = started(cloud, plan)
+    with pytest.raises(JobError, match=r"is RUNNING long after its time; verger emr cancel"):
+        follow(cloud, run, plan.job.writes[0], Notes().watcher, sleep=sleep, clock=lambda: now[0])
+    assert now[0] > 60 * 60 + runs.GRACE_S
+    assert standin.counts["GetJobRun"] < 100
+
+
+@pytest.mark.parametrize(
+    ("state", "details", "says"),
+    [
+        ("FAILED", "Job failed. ExitCode: 2", r"FAILED, exit code 2: Job failed"),
+        ("FAILED", "no capacity", r"FAILED: no capacity"),
+        ("CANCELLED", "by somebody", r"CANCELLED: by somebody"),
+        ("CANCELLED", "Job timeout exceeded", r"its time of 60 minutes was over; what is"),
+    ],
+)  # fmt: skip
+def test_a_run_that_does_not_end_well_says_why(
+    state: str, details: str, says: str, cloud: Cloud, plan: Plan, standin: Standin
+) -> None:
+    """The state, the exit code, the last lines of the driver, and that nothing is lost."""
+    standin.states, standin.details = ("SUBMITTED", "RUNNING", state), details
+    standin.logs = {"stderr": b"\n".join(b"line %d" % n for n in range(100))}
+    with pytest.raises(JobError, match=says) as raised:
+        end_of(cloud, plan)
+    text = str(raised.value)
+    assert "what is committed is kept" in text
+    assert text.count("line ") == runs.LAST_LINES
+    assert text.endswith("line 99")
+
+
+def test_a_run_without_logs_still_says_why(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+    standin.states = ("SUBMITTED", "FAILED")
+    with pytest.raises(JobError, match=r"FAILED: -; what is committed is kept, and the same comm"):
+        end_of(cloud, plan)
+
+
+def test_a_log_that_is_still_being_written_is_read_as_far_as_it_goes(
+    cloud: Cloud, plan: Plan, standin: Standin
+) -> None:
+    """Cut off anywhere, its whole lines come once each, and none comes twice."""
+    run = started(cloud, plan)
+    log = DriverLog(cloud, run, plan.job.logs)
+    lines = [f"line {n} {n * 7919}" for n in range(2000)]
+    whole = gzip.compress("\n".join([*lines, ""]).encode())
+    address = f"{plan.job.logs}/applications/{run.application}/jobs/{run.id}/SPARK_DRIVER/stdout.gz"
+    assert log.new_lines() == []
+    seen: list[str] = []
+    for share in (0.3, 0.6, 1.0):
+        put(cloud, address, whole[: int(len(whole) * share)])
+        seen += log.new_lines()
+    assert seen == lines
+
+
+def test_a_run_is_cancelled_once(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+    run = started(cloud, plan)
+    assert cancel_run(cloud, run) is True
+    assert read_run(cloud, run)["state"] == "CANCELLED"
+    assert cancel_run(cloud, run) is False
+
+
+def test_a_request_that_aws_would_not_take_is_refused_by_the_stand_in(
+    cloud: Cloud, plan: Plan
+) -> None:
+    """The stand-in checks what botocore lets pass: the pattern of an ARN."""
+    job, _ = with_application(cloud, plan)
+    from dataclasses import replace
+
+    with pytest.raises(CloudError, match=r"StartJobRun: .*executionRoleArn='arn:aws:iam::123:us"):
+        start_run(cloud, replace(job, role="arn:aws:iam::123:user/not-a-role"))
+
+
+# What it has cost
+
+
+def test_what_was_billed_is_priced(cloud: Cloud, plan: Plan) -> None:
+    found = end_of(cloud, plan)
+    bill = describe_bill(found, plan.rates, 3000)
+    assert bill is not None
+    cost = 0.5 * plan.rates.vcpu_hour + 1.5 * plan.rates.memory_gb_hour
+    assert bill["cost"] == pytest.approx(cost)
+    assert bill["cost_per_1000_photos"] == pytest.approx(cost / 3)
+    assert describe_bill({}, plan.rates, 1) is None
+
+
+# The commands
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(app, ["emr", *words, "--region", REGION])
+
+
+def test_the_commands_show_log_and_cancel_a_run(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+    standin.logs = {"stderr": b"what went wrong\n"}
+    run = started(cloud, plan)
+    one = (run.id, "--application", run.application)
+    assert "SUBMITTED" in call("status", *one).stdout
+    assert "nothing yet" in call("logs", *one).stderr
+    assert "is being cancelled" in call("cancel", *one).stdout
+    assert "has ended already" in call("cancel", *one).stdout
+    assert call("logs", *one).stdout == "what went wrong\n"
+    shown = json.loads(call("status", *one, "--json").stdout)
+    assert shown["state"] == "CANCELLED"
+    assert shown["billed"]["vcpu_hours"] == 0.5
+
+
+def test_submit_without_waiting_says_how_to_look(plan: Plan, standin: Standin) -> None:
+    """Estimate, limit and rates come first, on stderr; the bound reaches AWS."""
+    source, out = plan.job.reads[0], plan.job.writes[0]
+    role = f"arn:aws:iam::123456789012:role/{ROLE}"
+    done = call(
+        "submit", source, out, "--package", plan.package.root, "--role", role, "--no-wait",
+        "--model", "efficientnet_lite0", "--components", "2", "--max-cost", "0.2",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (run,) = standin.runs
+    assert f"verger emr status {run} --application" in done.stdout
+    for word in ("estimate  3 photos, 1 executors", "at most", "check them", "created"):
+        assert word in done.stderr
+    (request,) = (r for name, r in standin.requests if name == "StartJobRun")
+    hour = 6 * plan.rates.vcpu_hour + 20 * plan.rates.memory_gb_hour
+    assert request["executionTimeoutMinutes"] == int(60 * 0.2 / hour)
+
+
+def test_a_region_outside_the_union_is_refused_before_aws_is_asked(standin: Standin) -> None:
+    done = CliRunner().invoke(app, ["emr", "cancel", "r", "--application", "a",
+                                    "--region", "us-east-1"])  # fmt: skip
+    assert isinstance(done.exception, ConfigError)
+    assert "--allow-region" in str(done.exception)
+    assert standin.requests == []
+
+
+def test_without_credentials_it_is_told_how_to_get_some(
+    standin: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(CloudError, match=r"cannot look at the run r: no usable AWS credentials"):
+        read_run(connect(REGION), Run("a", "r"))
+
+
+def test_teardown_removes_what_verger_has_made_and_nothing_else(
+    cloud: Cloud, plan: Plan, standin: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Applications of a stack or of others stay, and so does what else lies beside the package."""
+    monkeypatch.setattr("verger.emr.teardown.STOP_PAUSE_S", 0.0)
+    run = started(cloud, plan)
+    package = plan.package.root
+    busy = call("teardown", "--yes")
+    assert isinstance(busy.exception, CloudError)
+    assert f"run {run.id} is under way" in str(busy.exception)
+    cancel_run(cloud, run)
+    standin.applications["00other"] = {
+        **standin.applications[run.application], "applicationId": "00other", "tags": {},
+    }  # fmt: skip
+    put(cloud, f"{package}/notes.txt", b"mine")
+    asked = CliRunner().invoke(app, ["emr", "teardown", "--package", package, "--region", REGION],
+                               input="n\n")  # fmt: skip
+    assert asked.exit_code != 0
+    assert standin.applications[run.application]["state"] != "TERMINATED"
+    done = call("teardown", "--package", package, "--yes")
+    assert done.exit_code == 0, done.output
+    assert "stays     photos, results and logs" in done.stdout
+    assert standin.applications[run.application]["state"] == "TERMINATED"
+    assert standin.applications["00other"]["state"] != "TERMINATED"
+    prefix = package.removeprefix(f"s3://{BUCKET}/")
+    left = cloud.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix + "/")["Contents"]
+    assert [entry["Key"] for entry in left] == [f"{prefix}/notes.txt"]
+    assert "nothing of Verger's to remove" in call("teardown", "--yes").stdout

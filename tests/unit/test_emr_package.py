@@ -1,0 +1,124 @@
+"""What a package holds, and what would not run on the workers: found before it is uploaded."""
+
+from __future__ import annotations
+
+import io
+import platform
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from verger.emr.package import (
+    GLIBC,
+    build_here,
+    check_environment_of,
+    dockerfile,
+    inspect_environment,
+)
+from verger.errors import ConfigError, EnvironmentNotReadyError
+
+MACHINES = {"X86_64": b"\x3e\x00", "ARM64": b"\xb7\x00", "riscv": b"\xf3\x00"}
+
+
+def elf(machine: str = "X86_64", glibc: str = "2.17") -> bytes:
+    """Return the beginning of a binary, and the version that it asks for somewhere inside."""
+    asked = f"GLIBC_{glibc}\0GLIBC_2.2.5\0".encode()
+    return b"\x7fELF\x02\x01\x01" + bytes(11) + MACHINES[machine] + bytes(50) + asked
+
+
+def environment(
+    folder: Path, *, python: str = "3.11", packages: tuple[str, ...] = ("verger", "numpy"),
+    binary: bytes | None = None, binaries: tuple[bytes, ...] = (), has_python: bool = True,
+) -> Path:  # fmt: skip
+    """Write an archive as an environment is laid out."""
+    files = {"bin/python": binary if binary is not None else elf()} if has_python else {}
+    files |= {f"lib/python{python}/os.py": b"# GLIBC_2.99\0 in a text is none"}
+    for name in packages:
+        files[f"packages/{name}/__init__.py"] = b""
+    for number, content in enumerate(binaries):
+        files[f"lib/python{python}/lib-dynload/{number}.so"] = content
+    archive = folder / "environment.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size, info.mode = len(content), 0o755
+            tar.addfile(info, io.BytesIO(content))
+    return archive
+
+
+def test_an_archive_says_what_it_holds(tmp_path: Path) -> None:
+    """Python, packages, processor and the newest system that any of its binaries asks for."""
+    archive = environment(tmp_path, binaries=(elf(glibc="2.28"), elf(glibc="2.9")))
+    found = inspect_environment(archive)
+    assert (found.python, found.packages) == ("3.11", ("numpy", "verger"))
+    assert (found.architectures, found.glibc) == (("X86_64",), (2, 28))
+    assert found.size_bytes == archive.stat().st_size
+    assert found.unpacked_bytes > 3 * len(elf())
+    assert check_environment_of(archive, "emr-7.10.0", "X86_64") == found
+
+
+def test_the_interpreter_of_these_tests_is_read_for_what_it_is(tmp_path: Path) -> None:
+    """A real binary: this processor, and a version of glibc that this machine has."""
+    archive = environment(tmp_path, binary=Path("/proc/self/exe").read_bytes())
+    found = inspect_environment(archive)
+    assert found.architectures == (
+        {"x86_64": "X86_64", "aarch64": "ARM64"}[platform.machine()],
+    )  # fmt: skip
+    here = tuple(map(int, platform.libc_ver()[1].split(".")[:2]))
+    assert (2, 2) <= found.glibc <= here
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"python": "3.12"}, r"has Python 3\.12; emr-7\.10\.0 takes 3\.11"),
+        ({"binary": elf("ARM64")}, r"has binaries for ARM64, not X86_64 alone"),
+        ({"binaries": (elf("riscv"),)}, r"binaries for X86_64, another, not X86_64 alone"),
+        ({"binary": elf(glibc="2.38")}, r"glibc 2\.38, and the workers have 2\.34; --dock"),
+        ({"packages": ("numpy",)}, "has no verger"),
+        ({"packages": ("verger", "pyspark")}, "has a pyspark; the workers have their own"),
+        ({"has_python": False}, r"no environment: has no bin/python"),
+    ],
+)  # fmt: skip
+def test_what_would_not_run_there_is_refused(
+    how: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    archive = environment(tmp_path, **how)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=says):
+        check_environment_of(archive, "emr-7.10.0", "X86_64")
+
+
+def test_the_newest_system_of_the_workers_passes(tmp_path: Path) -> None:
+    archive = environment(tmp_path, binary=elf(glibc=".".join(map(str, GLIBC))), python="3.13")
+    check_environment_of(archive, "emr-spark-8.0.0", "X86_64")
+
+
+def test_a_file_that_is_no_archive_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "environment.tar.gz"
+    file.write_bytes(b"no archive")
+    with pytest.raises(ConfigError, match=r"environment\.tar\.gz: cannot be read"):
+        inspect_environment(file)
+
+
+def test_for_another_processor_nothing_is_built_here() -> None:
+    other = {"x86_64": "ARM64", "aarch64": "X86_64"}[platform.machine()]
+    with pytest.raises(EnvironmentNotReadyError, match=r"this machine is Linux on .*--dockerfile"):
+        build_here("emr-7.10.0", other)
+
+
+def test_a_dockerfile_is_for_its_release_and_processor() -> None:
+    """Amazon Linux 2023, the release's Python, the release's image; no name is left open."""
+    text = dockerfile("emr-7.10.0", "ARM64", "Dockerfile.arm")
+    assert "FROM public.ecr.aws/amazonlinux/amazonlinux:2023 AS build" in text
+    assert "public.ecr.aws/emr-serverless/spark/emr-7.10.0:latest" in text
+    assert "python3.11 -m venv" in text
+    assert text.count("--platform linux/arm64") == 2
+    assert "-f Dockerfile.arm" in text
+    assert "{" not in text
+    assert "linux/amd64" in dockerfile("emr-spark-8.0.0", "X86_64")
+
+
+def test_a_processor_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match="architecture='sparc' must be one of X86_64, ARM64"):
+        dockerfile("emr-7.10.0", "sparc")
