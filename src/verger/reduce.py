@@ -40,6 +40,7 @@ from verger.tables import (
 
 if TYPE_CHECKING:
     from pyspark.ml.feature import PCAModel as SparkPCAModel
+    from pyspark.ml.util import MLWritable
     from pyspark.sql import DataFrame, SparkSession
 
 Array = npt.NDArray[np.float64]
@@ -490,8 +491,8 @@ def to_spark_model(pca: FittedPCA) -> SparkPCAModel:
     return model._set(k=k, inputCol="features_vec", outputCol="features_pca")
 
 
-def save_spark_model(model: SparkPCAModel, folder: Folder, name: str) -> list[str]:
-    """Save Spark's model in Spark's own format; return the names of its files below OUT.
+def save_spark_model(model: MLWritable, folder: Folder, name: str) -> list[str]:
+    """Save a model of Spark's in Spark's own format; return the names of its files below OUT.
 
     A model that goes into a bucket from a local session is saved on the disk first: Spark
     needs packages of its own to reach a bucket.

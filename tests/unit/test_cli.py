@@ -30,7 +30,7 @@ LITE0 = ("--model", "efficientnet_lite0")
 HEAVY = ("pyspark", "onnxruntime", "pyarrow", "matplotlib", "pandas", "onnx")
 COMMANDS = {
     "demo", "pack", "sample", "run", "featurize", "reduce", "validate", "report", "show", "doctor",
-    "models list", "models fetch", "models show", "emr init",
+    "models list", "models fetch", "models show", "emr init", "classify train", "classify evaluate",
 }  # fmt: skip
 
 
