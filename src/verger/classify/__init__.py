@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 
 #: Commonest confusions that are shown, and photos of each.
-PAIRS, PAIR_PHOTOS = 12, 6
+PAIRS, PAIR_PHOTOS = 12, 5
 
 
 def train_classifier(
