@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup demo test check large-photos cheaper-models latency test-real test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
+.PHONY: help setup demo test check large-photos cheaper-models classifier-figures latency test-real test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ large-photos: $(VENV)/.ready ## Decode the large pictures of PHOTOS at reduced s
 
 cheaper-models: $(VENV)/.ready ## Measure int8 and small inputs on PHOTOS; writes benchmarks/CHEAPER_MODELS.md
 	$(BIN)/python benchmarks/cheaper_models.py $(PHOTOS) $(WEIGHTS:%=--weights %)
+
+classifier-figures: $(VENV)/.ready ## Measure classifiers by split and by k on the result OUT; writes benchmarks/CLASSIFIER.md
+	$(BIN)/python benchmarks/classifier.py $(OUT)
 
 latency: $(VENV)/.ready ## Read photos from a bucket at 30 ms a request; writes benchmarks/LATENCY.md (needs mvn)
 	bash benchmarks/peers/setup.sh $(PYTHON)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from verger.cli_emr import emr
 from verger.config import Config
@@ -34,6 +35,7 @@ from verger.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from verger.classify.training import Recipe
     from verger.export import Exported
     from verger.pipeline import Watch
     from verger.predict import Prediction
@@ -258,6 +260,97 @@ _extractor = click.option(
     "--extractor", "model", metavar="FILE.onnx",
     help="Where the file of your own model is now, if OUT was made with one.",
 )  # fmt: skip
+
+
+@app.group()
+def classify() -> None:
+    """Train a classifier on a result, and find out what it is worth."""
+
+
+def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a Recipe."""
+    options = [
+        click.option("--method", type=click.Choice(["logistic", "knn", "centroid"]),
+                     default="logistic", show_default=True, help="Logistic regression, the "
+                     "votes of the nearest photos, or the nearest class mean."),
+        click.option("--on", type=click.Choice(["features", "pca"]), default="features",
+                     show_default=True, help="What it looks at."),
+        click.option("--n-neighbors", default=5, show_default=True, help="Votes of knn."),
+        click.option("--split", type=click.Choice(["random", "group", "contiguous"]),
+                     help="How photos are held out.  [default: the strictest that paths allow]"),
+        click.option("--groups", metavar="REGEX", help="Photos whose paths have the same text in "
+                     "its groups stay together."),
+        click.option("--frames", metavar="REGEX", help="Where a path says film and frame: with "
+                     "(?P<film>...) and (?P<frame>...)."),
+        click.option("--test-share", default=0.25, show_default=True,
+                     help="Share that is held out."),
+        click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+_RECIPE = (
+    "method", "on", "n_neighbors", "split", "groups", "frames", "test_share", "seed",
+)  # fmt: skip
+
+
+def _recipe() -> Recipe:
+    from verger.classify.training import Recipe
+
+    given = click.get_current_context().params
+    return Recipe(**{name: given[name] for name in _RECIPE if given[name] is not None})
+
+
+@classify.command("train")
+@click.argument("out", metavar="OUT")
+@_recipe_options
+@config_options(*SPARK)
+def classify_train(out: str, as_json: bool, **_: Any) -> None:
+    """Write models/classifier.npz and models/classifier/."""
+    from verger.classify import train_classifier
+
+    config = resolve_config()
+    found = train_classifier(out, config, _recipe(), watch=_watch(config))
+    if as_json:
+        _print_json(found)
+    else:
+        _print_rows(_training_lines(found))
+    _keep_page_up(config)
+
+
+@classify.command("evaluate")
+@click.argument("out", metavar="OUT")
+@click.option("--against", metavar="OUT2", help="Test the trained classifier on another result, "
+              "instead of a split of this one.")  # fmt: skip
+@_recipe_options
+@config_options(*SPARK)
+def classify_evaluate(out: str, against: str | None, as_json: bool, **_: Any) -> None:
+    """Train on one part and test on another, or test on other photos; the report shows it."""
+    from verger import classify as stage
+
+    config, watch = resolve_config(), _watch(resolve_config())
+    if against is None:
+        found = stage.evaluate_split(out, config, _recipe(), watch=watch)
+    else:
+        _refuse_with_against()
+        found = stage.evaluate_against(out, against, config, watch=watch)
+    if as_json:
+        _print_json(found)
+    else:
+        _print_rows(_evaluation_lines(found))
+    _keep_page_up(config)
+
+
+def _refuse_with_against() -> None:
+    """Refuse options that would do nothing: the classifier is trained already."""
+    context = click.get_current_context()
+    given = [n for n in _RECIPE if context.get_parameter_source(n) == ParameterSource.COMMANDLINE]
+    if given:
+        flag = given[0].replace("_", "-")
+        raise ConfigError(f"--{flag} goes with a split; --against tests what verger classify train "
+                          "has trained")  # fmt: skip
 
 
 @app.command()
@@ -510,6 +603,47 @@ def _export_lines(written: Exported) -> list[tuple[str, str]]:
         lines.append(("accuracy", f"{check.accuracy:.1%} of the labels of these photos, "
                                   f"{check.accuracy_of_run:.1%} by the run itself"))  # fmt: skip
     return lines
+
+
+def _training_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what was trained."""
+    recipe = found["recipe"]
+    photos = f"{found['n_photos']:,} photos of {found['n_labels']} classes"
+    if found["n_unlabelled"]:
+        photos += f"; {found['n_unlabelled']:,} without a label left out"
+    chosen = f", penalty {found['reg_param']:g}" if "reg_param" in found else ""
+    return [
+        ("photos", photos),
+        ("trained", f"{recipe['method']} on {recipe['on']}{chosen}"),
+        ("unknown", f"below {found['threshold']:.3f}"),
+        ("time", f"{sum(found['seconds'].values()):.1f} s in all; "
+                 f"train {found['seconds']['train']:.1f} s"),
+    ]  # fmt: skip
+
+
+def _evaluation_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what an evaluation found: the split asked for first, then the one beside."""
+    lines = []
+    for one in filter(None, (found["evaluation"], found["beside"])):
+        scores, at = one["scores"], one["threshold"]
+        lines.append((one["split"], f"{scores['accuracy']:.1%} of {scores['n']:,} photos right, "
+                      f"{scores['top5']:.1%} among the first five; log loss "
+                      f"{scores['log_loss']:.3f}"))  # fmt: skip
+        text = f"below {at['threshold']:.3f}; {at['coverage']:.1%} get a name"
+        text += f", {at['error']:.1%} of those a wrong one" if at["error"] is not None else ""
+        if at["others"] is not None:
+            text += f"; of other things {at['others']:.1%}"
+        lines.append(("  unknown", text))
+        leak = one.get("leakage", {})
+        if "neighbouring_frame" in leak:
+            lines.append(("  leakage", f"{leak['neighbouring_frame']:.1%} of the test photos are "
+                          "nearest to a neighbouring frame"))  # fmt: skip
+    return lines
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    for name, text in rows:
+        click.echo(f"{name:<11} {text}")
 
 
 def _width() -> int:

@@ -18,6 +18,7 @@
     ├── ContractError (ValueError)              two parts that disagree on the feature contract
     ├── SchemaError (ValueError)                a table without the columns or types it must have
     ├── ReduceError (ValueError)                features that no PCA can be fitted to
+    ├── ClassifierError (ValueError)            photos that no classifier can be fitted to
     ├── ErrorRateError (RuntimeError)           more photos rejected than max_error_rate allows
     ├── CloudError (RuntimeError)               AWS refuses, cannot be reached, or lacks something
     ├── JobError (RuntimeError)                 a run on EMR Serverless did not end well
@@ -96,6 +97,10 @@ class SchemaError(VergerError, ValueError):
 
 class ReduceError(VergerError, ValueError):
     """No PCA can be fitted to these features, or not with this number of components."""
+
+
+class ClassifierError(VergerError, ValueError):
+    """No classifier can be trained on these photos, or none be tested."""
 
 
 class ErrorRateError(VergerError, RuntimeError):

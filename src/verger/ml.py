@@ -24,7 +24,7 @@ from verger.errors import ConfigError, SchemaError
 from verger.features import Outcome, outcomes_of_contents
 from verger.model import Model, load_model, open_cached
 from verger.reduce import fit_pca, sum_moments
-from verger.spark_pca import to_spark_model
+from verger.spark_models import to_spark_model
 
 if TYPE_CHECKING:
     from pyspark import Broadcast

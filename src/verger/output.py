@@ -27,7 +27,10 @@ LOCK = f"{JOURNAL}/lock.json"
 #: Files of the next result, named below it as they will be named below OUT.
 STAGED = f"{JOURNAL}/staged"
 #: What is derived from the features, and goes when they are replaced.
-DERIVED = ("pca", "models", "explained_variance.csv", "scree.png", "report.html", "report.json")
+DERIVED = (
+    "pca", "models", "explained_variance.csv", "scree.png", "classifier", "predictions",
+    "report.html", "report.json",
+)  # fmt: skip
 #: Models that made the features and could not be made again; see :mod:`verger.precision`.
 EXTRACTOR = "extractor"
 #: Everything that Verger ever writes below OUT; nothing else is ever touched.
@@ -39,6 +42,10 @@ MOMENTS_NPZ = "models/moments.npz"
 SPECTRUM = "explained_variance.csv"
 SCREE = "scree.png"
 REPORT = "report.html"
+SPARK_CLASSIFIER = "models/classifier"
+TRAINING = "classifier/training.json"
+EVALUATION = "classifier/evaluation.json"
+PREDICTIONS = "predictions"
 
 _RUN_KEYS = ("contract", "contract_hash", "counts", "files", "model", "seconds", "source", "output")
 
@@ -196,6 +203,27 @@ class Output:
     def write_run(self, values: Mapping[str, Any]) -> None:
         """Replace ``run.json`` in one step."""
         self.folder.write(RUN, as_json(values))
+
+    def read_derived(self, name: str) -> dict[str, Any] | None:
+        """Read a record that is derived from the tables, such as :data:`EVALUATION`.
+
+        Returns
+        -------
+        dict or None
+            None where there is none.
+
+        Raises
+        ------
+        SchemaError
+            If it cannot be read.
+        """
+        try:
+            values: dict[str, Any] = json.loads(self.folder.read(name))
+        except FileNotFoundError:
+            return None
+        except ValueError as err:
+            raise SchemaError(f"{self.address(name)}: cannot be read: {err}; remove it") from err
+        return values
 
     def parts(self, table: str) -> list[Part]:
         """Return the files of a table, by ``run.json``.

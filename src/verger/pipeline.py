@@ -71,7 +71,7 @@ from verger.source import (
     read_images,
     refuse_pack,
 )
-from verger.spark_pca import write_spark_model
+from verger.spark_models import write_spark_model
 from verger.storage import normalize_source
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ Watch = Callable[[str, "int | None", "SparkSession | None"], AbstractContextMana
 ROUNDS = 3
 
 
-def _no_watch(*_: Any) -> AbstractContextManager[Any]:
+def no_watch(*_: Any) -> AbstractContextManager[Any]:
+    """Show nothing."""
     return nullcontext()
 
 
@@ -111,7 +112,7 @@ class Run:
 
     output: Output
     config: Config
-    watch: Watch = _no_watch
+    watch: Watch = no_watch
     notices: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     lock: Lock | None = None
@@ -147,7 +148,7 @@ class Run:
 
 
 def run(
-    source: str, out: str | Path, config: Config, *, watch: Watch = _no_watch,
+    source: str, out: str | Path, config: Config, *, watch: Watch = no_watch,
     notices: tuple[str, ...] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Featurize, reduce, validate all that was written, and report.
@@ -188,7 +189,7 @@ def run(
 
 
 def run_featurize(
-    source: str, out: str | Path, config: Config, *, watch: Watch = _no_watch
+    source: str, out: str | Path, config: Config, *, watch: Watch = no_watch
 ) -> dict[str, Any]:
     """Write ``features/`` and ``rejected/`` alone; see :func:`run`."""
     run = Run(Output.at(out), config, watch)
@@ -198,7 +199,7 @@ def run_featurize(
     return run.output.read_run()
 
 
-def run_reduce(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> dict[str, Any]:
+def run_reduce(out: str | Path, config: Config, *, watch: Watch = no_watch) -> dict[str, Any]:
     """Fit the PCA of a stored table ``features`` and write all that belongs to it.
 
     Raises
@@ -217,7 +218,7 @@ def run_reduce(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> 
     return run.output.read_run()
 
 
-def run_validate(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> validate.Report:
+def run_validate(out: str | Path, config: Config, *, watch: Watch = no_watch) -> validate.Report:
     """Re-derive every count of a stored result; see :mod:`verger.validate`."""
     run = Run(Output.at(out), config, watch)
     run.output.read_run()
@@ -226,7 +227,7 @@ def run_validate(out: str | Path, config: Config, *, watch: Watch = _no_watch) -
         return validate.validate_output(spark, run.output)
 
 
-def run_report(out: str | Path, config: Config, *, watch: Watch = _no_watch) -> dict[str, Any]:
+def run_report(out: str | Path, config: Config, *, watch: Watch = no_watch) -> dict[str, Any]:
     """Write ``report.html`` and ``report.json`` of a stored result."""
     run = Run(Output.at(out), config, watch)
     run.output.read_run()

@@ -26,6 +26,7 @@ REJECTED = ("path", "label", "length", "modification_time", "reason", "detail")
 #: What the one Arrow function returns: both tables in one, told apart by ``reason``.
 OUTCOMES = (*FEATURES, "reason", "detail")
 PCA = ("path", "label", "features_pca")
+PREDICTIONS = ("path", "label", "prediction", "probability")
 
 #: Key of the feature contract's hash in the metadata of the vector column, and so in the
 #: footer of every Parquet file.
@@ -46,6 +47,8 @@ _TYPES = {
     "width": "int32",
     "height": "int32",
     "truncated": "bool",
+    "prediction": "string",
+    "probability": "double",
     "reason": "string",
     "detail": "string",
 }
@@ -95,6 +98,7 @@ def arrow_schema(columns: tuple[str, ...]) -> pa.Schema:
         "int32": pa.int32(),
         "int64": pa.int64(),
         "bool": pa.bool_(),
+        "double": pa.float64(),
         "binary": pa.binary(),
         "timestamp": pa.timestamp("us", tz="UTC"),
         "vector": pa.list_(pa.float32()),
@@ -122,6 +126,7 @@ def spark_schema(columns: tuple[str, ...]) -> StructType:
         "int32": t.IntegerType(),
         "int64": t.LongType(),
         "bool": t.BooleanType(),
+        "double": t.DoubleType(),
         "binary": t.BinaryType(),
         "timestamp": t.TimestampType(),
         "vector": t.ArrayType(t.FloatType()),

@@ -23,7 +23,7 @@ from verger.reduce import (
     sum_moments,
     sum_stored_moments,
 )
-from verger.spark_pca import to_spark_model, write_spark_model
+from verger.spark_models import to_spark_model, write_spark_model
 from verger.storage import Folder
 
 N, D, K = 400, 40, 7

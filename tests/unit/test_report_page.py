@@ -115,6 +115,37 @@ def _report(labels: tuple[str | None, ...] = HOSTILE, n_points: int = 20) -> Rep
     }  # fmt: skip
 
 
+def _evaluation(labels: tuple[str, ...] = HOSTILE, split: str = "contiguous") -> Report:
+    """What is known after ``verger classify evaluate``."""
+    n = len(labels)
+    curve = [{"threshold": t, "coverage": 1 - t / 2, "error": 0.1 - t / 20, "others": 0.5 - t / 2}
+             for t in (0, 0.5, 0.99)]  # fmt: skip
+    one = {
+        "split": split, "n_train": 700, "n_test": 200, "n_left_out": 100, "untested": [],
+        "scores": {"n": 200, "accuracy": 0.912, "top5": 0.99, "balanced_accuracy": 0.9,
+                   "log_loss": 0.31, "ece": 0.02},
+        "reliability": [{"low": 0.9, "n": 200, "probability": 0.95, "accuracy": 0.91}],
+        "threshold": {"threshold": 0.5, "coverage": 0.75, "error": 0.01, "others": 0.04},
+        "curve": curve, "n_others": 30, "sure": {"threshold": 0.99, "wrong": 3, "others": 1},
+        "training": {"threshold": 0.5}, "n_components": None,
+        "leakage": {"n": 200, "nearest_neighbour_accuracy": 0.88, "neighbouring_frame": 0.0,
+                    "same_film": 0.4},
+        "by_k": [{"k": k, "accuracy": 1 - 1 / (k + 1), "variance": k / 1280} for k in (1, 9, 99)],
+    }  # fmt: skip
+    leaking = one["leakage"] | {"neighbouring_frame": 0.97}
+    return {
+        "method": "logistic", "on": "features", "against": None, "n_unlabelled": 0,
+        "labels": list(labels), "evaluation": one,
+        "beside": one | {"split": "random", "n_left_out": 0, "leakage": leaking},
+        "classes": [{"label": label, "n": 10, "recall": 0.9, "precision": None, "f1": 0.8}
+                    for label in labels],
+        "confusion": [[i, i, 9] for i in range(n)] + [[0, 1, 1]],
+        "pairs": [{"label": labels[0], "prediction": labels[1], "n": 1, "share": 0.1,
+                   "photos": ["/a.jpg"], "known": ["/b.jpg"], "thumbnails": [0],
+                   "known_thumbnails": [1]}],
+    }  # fmt: skip
+
+
 def _bare() -> Report:
     """What is known after ``verger featurize`` of photos without labels."""
     report = _report(labels=(None,))
@@ -364,6 +395,59 @@ def test_pictures_have_a_text_instead():
     assert "174 components reach 90\u00a0%" in (page.all("img")[0]["alt"] or "")
     assert any((a.get("aria-label") or "").startswith("2 sample photos of") for _, a in page.tags)
     assert unescape(HOSTILE[0]) in " ".join(a.get("aria-label") or "" for _, a in page.tags)
+
+
+# The classifier
+
+
+def test_without_an_evaluation_nothing_is_said_of_a_classifier():
+    assert "Classifier" not in _text(_render(_report()))
+
+
+def test_both_splits_stand_side_by_side_and_the_leaking_one_is_named():
+    """A random split of films is never shown without saying what it measures."""
+    text = _text(_render(_report() | {"classifier": _evaluation()}))
+    assert "Held out Contiguous arcs Random photos" in text
+    assert "Random photos leak. For 97.0 % of the test photos" in text
+    assert "Contiguous arcs leak" not in text
+    assert "Nearest is a neighbouring frame 0 % 97.0 %" in text
+
+
+def test_names_of_classes_stay_text_in_the_classifiers_charts():
+    """A class name is an SVG text, a title and an attribute, and never markup."""
+    html = _render(_report() | {"classifier": _evaluation()})
+    for name in HOSTILE[:3]:
+        assert name not in html
+    assert not [a for _, a in Page(html).tags if any(key.startswith("on") for key in a)]
+
+
+def test_a_cell_of_the_matrix_says_what_was_taken_for_what():
+    """Every cell with photos is there once, coloured by right and wrong, with words."""
+    labels = tuple(f"Fruit {i:03}" for i in range(120))
+    html = _render(_report() | {"classifier": _evaluation(labels)})
+    assert html.count('<rect class="hit"') == 120
+    assert html.count('<rect class="miss"') == 1
+    assert "Fruit 000 taken for Fruit 001, 1 photo, 10.0\u00a0%" in html
+
+
+def test_of_very_many_classes_the_matrix_shows_those_with_mistakes():
+    """The two classes that are confused are among those shown, and the page says how many are."""
+    labels = tuple(f"Fruit {i:03}" for i in range(400))
+    evaluation = _evaluation(labels)
+    evaluation["confusion"][-1] = [398, 399, 1]
+    html = _render(_report() | {"classifier": evaluation})
+    assert "Fruit 398 taken for Fruit 399" in html
+    assert "The 130 classes of 400 with the most mistakes" in _text(html)
+
+
+def test_an_evaluation_on_other_photos_renders():
+    """Without a split there is neither a second column nor leakage nor a curve by k."""
+    evaluation = _evaluation(split="against") | {"beside": None, "against": "/other"}
+    for key in ("leakage", "by_k", "n_train", "n_left_out", "n_components"):
+        del evaluation["evaluation"][key]
+    text = _text(_render(_report() | {"classifier": evaluation}))
+    assert "of 200 photos of /other get the right name" in text
+    assert "How many components?" not in text
 
 
 # Filters

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from verger.clock import PARTS
-from verger.output import REPORT, SCREE, Output, as_json
+from verger.output import EVALUATION, REPORT, SCREE, Output, as_json
 from verger.preprocess import DecodeError, decode_photo
 from verger.schema import PCA, REJECTED
 from verger.storage import Unread, filesystem_of, read_ahead
@@ -64,8 +64,10 @@ def gather_report(
     rejected = _read(spark, output, "rejected", REJECTED)
     points = _sample_points(spark, output, record)
     classes, class_paths = _classes(features, rejected)
-    wanted = list(dict.fromkeys([*class_paths, *(points["path"] if points else ())]))[:TILES]
-    tiles, sprite = _sprite(wanted)
+    evaluation = output.read_derived(EVALUATION)
+    mistaken = [p for pair in (evaluation or {}).get("pairs", ()) for p in _photos_of(pair)]
+    mapped = points["path"] if points else ()
+    tiles, sprite = _sprite(list(dict.fromkeys([*mistaken, *class_paths, *mapped]))[:TILES])
     for entry in classes:
         entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
     return {
@@ -75,6 +77,7 @@ def gather_report(
         "rejected": _rejected_rows(rejected),
         "classes": classes,
         "map": _map(points, tiles, record),
+        "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
         "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "count": len(tiles)}
         if sprite else None,
         "stages": _stages(record),
@@ -157,6 +160,22 @@ def _map(
         "share": record["pca"]["first_ratios"],
         "n_total": record["pca"]["n_samples"],
     }
+
+
+def _photos_of(pair: dict[str, Any]) -> list[str]:
+    return [*pair["photos"], *pair["known"]]
+
+
+def _with_thumbnails(evaluation: dict[str, Any], tiles: dict[str, int]) -> dict[str, Any]:
+    """Add the thumbnails of the most confused photos to an evaluation."""
+    pairs = [
+        pair | {
+            "thumbnails": [tiles[path] for path in pair["photos"] if path in tiles],
+            "known_thumbnails": [tiles[path] for path in pair["known"] if path in tiles],
+        }
+        for pair in evaluation["pairs"]
+    ]  # fmt: skip
+    return evaluation | {"pairs": pairs}
 
 
 def _sprite(paths: Sequence[str]) -> tuple[dict[str, int], bytes | None]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from verger.report.charts import evaluation_charts
+
 #: Between a number and its unit, so that no line breaks there.
 _NBSP = "\u00a0"
 
@@ -51,6 +53,8 @@ def render_page(
         run=_overview(report),
         classes=_class_overview(report),
         shown_classes=_SHOWN_CLASSES,
+        found=report.get("classifier"),
+        charts=evaluation_charts(report["classifier"]) if report.get("classifier") else None,
     )  # fmt: skip
     # A name on disk that is not UTF-8 reaches Python as lone surrogates, which no file can hold.
     return page.encode("utf-8", "replace").decode("utf-8")

@@ -1,10 +1,13 @@
-"""A fitted PCA as Spark's own ``PCAModel``: in a session, and in the files that Spark loads."""
+"""Models of Spark's own: a fitted PCA as ``PCAModel``, and the files that Spark loads."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
@@ -16,6 +19,7 @@ from verger.storage import Folder
 if TYPE_CHECKING:
     from pyspark.ml.feature import PCAModel
     from pyspark.ml.linalg import DenseMatrix, DenseVector
+    from pyspark.ml.util import MLWritable
 
 INPUT, OUTPUT = "features_vec", "features_pca"
 
@@ -121,3 +125,33 @@ def _data(pca: FittedPCA) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()
+
+
+def save_spark_model(model: MLWritable, folder: Folder, name: str) -> list[str]:
+    """Save a model of Spark's in Spark's own format; return the names of its files below OUT.
+
+    Executors of a cluster write it: they must reach the folder, or have what Spark needs for a
+    bucket. From a local session it goes over the disk, and needs nothing.
+    """
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.getActiveSession()
+    if folder.is_local:
+        model.save(Path(folder.address(name)).as_uri())
+        return _visible(folder, name)
+    if session is None or not str(session.sparkContext.master).startswith("local"):
+        model.save(re.sub("^s3:", "s3a:", folder.address(name)))
+        return _visible(folder, name)
+    with TemporaryDirectory() as place:
+        model.save(Path(place, "model").as_uri())
+        disk = Folder(f"{place}/model")
+        names = _visible(disk, "")
+        for file in names:
+            folder.write(f"{name}/{file}", disk.read(file))
+        return [f"{name}/{file}" for file in names]
+
+
+def _visible(folder: Folder, name: str) -> list[str]:
+    """List the files that are not checksums of Hadoop's."""
+    files = folder.files(name, recursive=True)
+    return [file.name for file in files if not file.name.rsplit("/", 1)[-1].startswith(".")]

@@ -1,0 +1,355 @@
+"""Splits of labelled photos into training and test photos that do not flatter a classifier.
+
+Photos of one object turning on a table are frames of a film: a frame and the next one are almost
+the same picture. A random split puts the one into training and the other into the test, and the
+test then asks what was learnt by heart. Every split here gives each photo a position from 0 to 1;
+the test has those at the end, and a fold of a cross-validation those of one stretch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from verger.errors import ConfigError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Kind = Literal["random", "group", "contiguous"]
+
+KINDS: tuple[Kind, ...] = ("random", "group", "contiguous")
+#: Share of the photos that are held out.
+TEST_SHARE = 0.25
+#: Share of a film's turn that is left out on either side of the test's arc: 20 of 330 frames.
+GAP = 0.06
+#: A shorter film is not cut: there would be nothing left between its gaps.
+SHORTEST_FILM = 12
+#: Frames of one film whose numbers differ by no more than this are neighbours. A turn of
+#: Fruits-360's table is some 330 frames, so that these are 11 degrees.
+NEIGHBOUR_FRAMES = 10
+#: Film and frame in a file's name: ``r2_17_100.jpg`` is frame 17 of the film ``r2_``, and the 100
+#: is the width of the picture; ``IMG_0017.jpg`` is frame 17 of ``IMG_``.
+FRAMES = r"(?P<film>[^/]*?)(?P<frame>\d+)(?:_100)?\.\w+$"
+
+TRAIN, TEST, LEFT_OUT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Films:
+    """Which photos are frames of one film.
+
+    Attributes
+    ----------
+    film : ndarray of shape (n,), int64
+        Number of the photo's film; a photo without a frame number is a film of its own.
+    frame : ndarray of shape (n,), int64
+        Number in the file's name; -1 where there is none.
+    """
+
+    film: Ints
+    frame: Ints
+
+    @property
+    def n_films(self) -> int:
+        """How many films are long enough to be cut."""
+        return int((np.bincount(self.film) >= SHORTEST_FILM).sum())
+
+    def frames_apart(self, one: Ints, other: Ints) -> Floats:
+        """Count the frames between pairs of photos, the shorter way round; infinite across films.
+
+        Parameters
+        ----------
+        one, other : ndarray of shape (m,), int64
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (m,), float64
+        """
+        apart = np.abs(self.frame[one] - self.frame[other])
+        apart = np.minimum(apart, self._turns()[1][one] - apart).astype(np.float64)
+        return np.where(self.film[one] == self.film[other], apart, np.inf)
+
+    @property
+    def angle(self) -> Floats:
+        """Return where in its film each photo is, from 0 to 1, of shape (n,)."""
+        first, turn = self._turns()
+        return (self.frame - first + 0.5) / turn
+
+    def _turns(self) -> tuple[Ints, Ints]:
+        """Return the first frame of each photo's film, and how many frames the film spans."""
+        n = self.film.max(initial=-1) + 1
+        first, last = np.full(n, np.iinfo(np.int64).max), np.full(n, -1)
+        np.minimum.at(first, self.film, self.frame)
+        np.maximum.at(last, self.film, self.frame)
+        return first[self.film], (last - first + 1)[self.film]
+
+
+def find_films(paths: Sequence[str], frames: str = FRAMES) -> Films:
+    """Read film and frame from the names of photos.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    frames : str
+        Regular expression with the groups ``film`` and ``frame``, searched in each path. Photos of
+        different folders are never of one film.
+
+    Raises
+    ------
+    ConfigError
+        If it is no expression, or lacks a group.
+    """
+    pattern = compile_pattern("frames", frames)
+    if not {"film", "frame"} <= set(pattern.groupindex):
+        raise ConfigError(f"frames={frames!r}: must have groups (?P<film>...) and (?P<frame>...)")
+    keys: list[tuple[str, ...]] = []
+    numbers = []
+    for path in paths:
+        match = pattern.search(path)
+        if match is None or not match["frame"].isdecimal():
+            keys.append((path,))
+            numbers.append(-1)
+        else:
+            keys.append((path.rpartition("/")[0], match["film"]))
+            numbers.append(int(match["frame"]))
+    return Films(_numbered(keys), np.array(numbers, np.int64))
+
+
+def find_groups(paths: Sequence[str], groups: str) -> Ints:
+    """Read the group of each photo from its path.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    groups : str
+        Regular expression; photos with the same text in its groups (or the same match, where it
+        has none) belong together.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+
+    Raises
+    ------
+    ConfigError
+        If it is no expression, or does not match a path.
+    """
+    pattern = compile_pattern("groups", groups)
+    keys: list[tuple[str, ...]] = []
+    for path in paths:
+        match = pattern.search(path)
+        if match is None:
+            raise ConfigError(f"groups={groups!r}: must match every photo, and does not {path}")
+        keys.append(tuple(part or "" for part in match.groups()) or (match[0],))
+    return _numbered(keys)
+
+
+def compile_pattern(name: str, text: str) -> re.Pattern[str]:
+    """Compile a regular expression of an option.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        return re.compile(text)
+    except re.error as err:
+        raise ConfigError(f"{name}={text!r}: is no regular expression: {err}") from err
+
+
+def _numbered(keys: Sequence[tuple[str, ...]]) -> Ints:
+    """Give equal keys one number, in the order in which they appear."""
+    numbers: dict[tuple[str, ...], int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """A way to cut photos: what is drawn once, and gives both the test and the folds.
+
+    Attributes
+    ----------
+    kind : {"random", "group", "contiguous"}
+    position : ndarray of shape (n,), float64
+        From 0 to 1. Photos that must not be parted have the same; contiguous frames of a film
+        follow one another, and its end is beside its beginning.
+    whole : ndarray of shape (n,), bool
+        Photos that are never held out: all that there is of a class, or a film too short to cut.
+    gap : float
+        Width that is left out on either side of a cut.
+    """
+
+    kind: Kind
+    position: Floats
+    whole: npt.NDArray[np.bool_]
+    gap: float = 0.0
+
+    def split(self, targets: Ints, share: float = TEST_SHARE) -> npt.NDArray[np.int8]:
+        """Hold out a share of the photos.
+
+        Parameters
+        ----------
+        targets : ndarray of shape (n,), int64
+            Class of each photo.
+        share : float
+            Above 0 and below 1.
+
+        Returns
+        -------
+        ndarray of shape (n,), int8
+            :data:`TRAIN`, :data:`TEST` or :data:`LEFT_OUT`: between the two, or of a class of
+            which nothing is left to train on.
+        """
+        if not 0 < share < 1:
+            raise ConfigError(f"test_share={share} must be above 0 and below 1")
+        roles = np.where(self.position >= 1 - share, TEST, TRAIN).astype(np.int8)
+        before = (self.position >= 1 - share - self.gap) & (self.position < 1 - share)
+        roles[before | (self.position < self.gap)] = LEFT_OUT
+        roles[self.whole] = TRAIN
+        trained = np.zeros(targets.max(initial=-1) + 1, bool)
+        trained[targets[roles == TRAIN]] = True
+        roles[~trained[targets] & (roles == TEST)] = LEFT_OUT
+        return roles
+
+    def folds(self, n_folds: int) -> npt.NDArray[np.int8]:
+        """Cut the photos into folds of a cross-validation.
+
+        Returns
+        -------
+        ndarray of shape (n,), int8
+            From 0 to ``n_folds - 1``; -1 for photos that are left out: between two folds, or
+            never held out.
+        """
+        fold: npt.NDArray[np.int8]
+        fold = np.clip(np.ceil(self.position * n_folds) - 1, 0, n_folds - 1).astype(np.int8)
+        to_cut = np.abs(self.position * n_folds - np.round(self.position * n_folds)) / n_folds
+        fold[(to_cut < self.gap / 2) | self.whole] = -1
+        return fold
+
+
+def make_cutter(
+    kind: Kind, paths: Sequence[str], targets: Ints, *, groups: str | None = None,
+    frames: str = FRAMES, seed: int = 0,
+) -> Cutter:  # fmt: skip
+    """Draw a way to cut photos.
+
+    Parameters
+    ----------
+    kind : {"random", "group", "contiguous"}
+        Photo by photo within each class; by groups that stay whole; or by arcs of films, with a
+        gap between.
+    paths : sequence of str
+    targets : ndarray of shape (n,), int64
+    groups : str, optional
+        As for :func:`find_groups`; needed by "group" alone.
+    frames : str
+        As for :func:`find_films`.
+    seed : int
+
+    Raises
+    ------
+    ConfigError
+        If the paths do not tell what is needed.
+    """
+    rng = np.random.default_rng(seed)
+    if kind == "group":
+        if groups is None:
+            raise ConfigError("split=group needs groups: --groups REGEX, matched with each path")
+        return _by_group(find_groups(paths, groups), targets, rng)
+    if kind == "contiguous":
+        return _by_arc(find_films(paths, frames), rng)
+    if kind != "random":
+        raise ConfigError(f"split={kind!r} must be one of {', '.join(KINDS)}")
+    order = rng.permutation(len(targets))
+    rank, size = _rank_within(targets, order)
+    return Cutter("random", (rank + 0.5) / size, size < 2)
+
+
+def _by_arc(films: Films, rng: np.random.Generator) -> Cutter:
+    if films.n_films == 0:
+        raise ConfigError(
+            f"split=contiguous: no film has {SHORTEST_FILM} frames by the names of its photos; "
+            "--frames REGEX says where film and frame stand, --split random needs neither"
+        )
+    start = rng.random(films.film.max() + 1)[films.film]
+    size = np.bincount(films.film)[films.film]
+    return Cutter("contiguous", (films.angle + start) % 1, size < SHORTEST_FILM, GAP)
+
+
+def _by_group(group: Ints, targets: Ints, rng: np.random.Generator) -> Cutter:
+    """Place whole groups: each where, on average, it stands in the queues of its classes."""
+    n_groups, n_targets = group.max() + 1, targets.max() + 1
+    counts = np.zeros((n_groups, n_targets))
+    np.add.at(counts, (group, targets), 1)
+    if n_groups < 2:
+        raise ConfigError("split=group: the expression puts all photos into one group")
+    order = rng.permutation(n_groups)
+    ends, shares = np.empty_like(counts), counts / np.maximum(counts.sum(axis=0), 1)
+    ends[order] = shares[order].cumsum(axis=0)
+    middle = ends - shares / 2
+    middle[ends > 1 - 1e-9] = 1.0  # the last of a class is in its test, however large it is
+    position = (middle * counts).sum(axis=1) / counts.sum(axis=1)
+    lonely = (counts > 0).sum(axis=0) == 1  # classes with one group
+    whole = (counts[:, lonely] > 0).sum(axis=1) > 0
+    return Cutter("group", position[group], whole[group])
+
+
+def _rank_within(key: Ints, order: Ints) -> tuple[Ints, Ints]:
+    """Return each row's rank among the rows of its key, in this order, and how many those are."""
+    by_key = order[np.argsort(key[order], kind="stable")]
+    size = np.bincount(key)
+    start = np.concatenate([[0], np.cumsum(size)[:-1]])
+    rank = np.empty(len(key), np.int64)
+    rank[by_key] = np.arange(len(key)) - start[key[by_key]]
+    return rank, size[key]
+
+
+def draw_stratified(targets: Ints, n: int, seed: int = 0) -> Ints:
+    """Draw at most n rows, of every class as many as of any other while it has some.
+
+    Parameters
+    ----------
+    targets : ndarray of shape (m,), int64
+    n : int
+    seed : int
+
+    Returns
+    -------
+    ndarray of shape (min(n, m),), int64
+        Rows, rising.
+    """
+    order = np.random.default_rng(seed).permutation(len(targets))
+    rank, _ = _rank_within(targets, order)
+    # The first of every class, then the second of every class, and so on.
+    first = order[np.argsort(rank[order], kind="stable")]
+    return np.sort(first[:n])
+
+
+def measure_leakage(films: Films, tested: Ints, nearest: Ints) -> dict[str, float]:
+    """Say how many test photos have a frame of their own film as nearest training photo.
+
+    Parameters
+    ----------
+    films : Films
+    tested : ndarray of shape (m,), int64
+        Rows of test photos.
+    nearest : ndarray of shape (m,), int64
+        Row of the training photo that is nearest to each.
+
+    Returns
+    -------
+    dict
+        ``neighbouring_frame``: share with a frame at most :data:`NEIGHBOUR_FRAMES` away;
+        ``same_film``: share with any frame of the same film.
+    """
+    apart = films.frames_apart(tested, nearest)
+    return {
+        "neighbouring_frame": float((apart <= NEIGHBOUR_FRAMES).mean()),
+        "same_film": float(np.isfinite(apart).mean()),
+    }

@@ -1,0 +1,387 @@
+"""Fitting a classifier: Spark ML's logistic regression, and two that need no fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from verger.classifier import INPUTS, METHODS, Classifier
+from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize
+from verger.classify.splits import (
+    FRAMES,
+    TEST_SHARE,
+    Cutter,
+    Kind,
+    draw_stratified,
+    make_cutter,
+)
+from verger.classify.vectors import Labelled, Vectors, vector_column
+from verger.errors import ClassifierError, ConfigError
+
+if TYPE_CHECKING:
+    from pyspark.ml import PipelineModel
+    from pyspark.sql import DataFrame
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+#: Strengths of the L2 penalty that cross-validation chooses from, in Spark's units: beside the
+#: mean loss of a photo.
+REG_PARAMS = (1e-4, 1e-3, 1e-2, 1e-1)
+N_FOLDS = 3
+#: Photos that cross-validation looks at, as many of each class as of any other.
+SAMPLE_ROWS = 2_400
+#: Iterations of L-BFGS, on the sample and on all photos.
+SAMPLE_ITERATIONS, ITERATIONS = 30, 100
+#: Known photos that a classifier keeps.
+REFERENCES = 20_000
+#: Share of the classes that play the part of other things.
+WITHHELD = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a classifier is trained and tested.
+
+    Attributes
+    ----------
+    method : {"logistic", "knn", "centroid"}
+    on : {"features", "pca"}
+    n_neighbors : int
+        Of ``knn``.
+    split : {"random", "group", "contiguous"} or None
+        None for the strictest that the paths allow.
+    groups : str or None
+        Expression of ``group``.
+    frames : str
+        Expression of ``contiguous``.
+    test_share : float
+    seed : int
+    """
+
+    method: str = "logistic"
+    on: str = "features"
+    n_neighbors: int = 5
+    split: Kind | None = None
+    groups: str | None = None
+    frames: str = FRAMES
+    test_share: float = TEST_SHARE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("method", self.method, METHODS), ("on", self.on, INPUTS)):
+            if value not in allowed:
+                raise ConfigError(f"{name}={value!r} must be one of {', '.join(allowed)}")
+        if self.n_neighbors < 1:
+            raise ConfigError(f"n_neighbors={self.n_neighbors} must be at least 1")
+        if not 0 < self.test_share < 1:
+            raise ConfigError(f"test_share={self.test_share} must be above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier, and how it came about.
+
+    Attributes
+    ----------
+    classifier : Classifier
+    model : PipelineModel or None
+        Spark's own, of ``logistic``.
+    record : dict
+        Plain JSON values: the penalties that were tried, and on what the threshold was chosen.
+    others : ndarray of shape (m,), float64
+        Probability of what is predicted for photos of classes that were withheld; m may be 0.
+    """
+
+    classifier: Classifier
+    model: PipelineModel | None
+    record: dict[str, Any]
+    others: Array
+
+
+def train(
+    vectors: Vectors, rows: Ints, recipe: Recipe, kind: Kind, *, contract_hash: str,
+    references: int = REFERENCES,
+) -> Trained:  # fmt: skip
+    """Fit a classifier to some photos.
+
+    Parameters
+    ----------
+    vectors : Vectors
+    rows : ndarray of shape (n,), int64
+        The photos to train on.
+    recipe : Recipe
+    kind : {"random", "group", "contiguous"}
+        How the folds are cut that choose penalty, temperature and threshold.
+    contract_hash : str
+    references : int
+        Known photos to keep; ``knn`` keeps what it votes by.
+    """
+    sample = draw_sample(vectors, rows, recipe, kind)
+    trial = try_penalties(vectors, sample) if recipe.method == "logistic" else Trial({})
+    blank = _fit_arrays(vectors, rows, recipe, contract_hash, references)
+    model = None
+    if recipe.method == "logistic":
+        model = fit_logistic(vectors.frame(rows), vectors, float(trial.record["reg_param"]))
+        blank = _with_logistic(blank, model)
+    chosen, others = _calibrate(blank, sample, trial)
+    record = trial.record | {
+        "n_trained": len(rows), "n_sample": len(sample.rows), "folds": sample.kind,
+        "n_others": len(others), "threshold": chosen.threshold, "temperature": chosen.temperature,
+    }  # fmt: skip
+    return Trained(chosen, model, record, others)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Photos on which choices are made, with the fold that holds each of them out.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,), int64
+    targets : ndarray of shape (n,), int64
+    fold : ndarray of shape (n,), int64
+    x : ndarray of shape (n, d), float64
+    withheld : ndarray of shape (n,), bool
+        Photos of the classes that play the part of other things.
+    kind : str
+    """
+
+    rows: Ints
+    targets: Ints
+    fold: Ints
+    x: Array
+    withheld: npt.NDArray[np.bool_]
+    kind: str
+
+    @property
+    def n_folds(self) -> int:
+        """How many folds there are."""
+        return int(self.fold.max()) + 1
+
+
+def draw_sample(vectors: Vectors, rows: Ints, recipe: Recipe, kind: Kind) -> Sample:
+    """Draw the sample of :data:`SAMPLE_ROWS` photos and cut it into folds.
+
+    Raises
+    ------
+    ClassifierError
+        If too few photos are left to hold any out.
+    """
+    targets = vectors.labelled.targets[rows]
+    kind, fold = _cut_folds(vectors.labelled, rows, recipe, kind)
+    usable = np.flatnonzero(fold >= 0)
+    drawn = usable[draw_stratified(targets[usable], SAMPLE_ROWS, recipe.seed)]
+    fold = np.unique(fold[drawn], return_inverse=True)[1]
+    if len(drawn) == 0 or fold.max() == 0:
+        raise ClassifierError(
+            f"n_samples={len(rows)} photos of {len(set(targets.tolist()))} classes cannot be cut "
+            f"into {N_FOLDS} folds: classes need at least 2 photos each"
+        )
+    present = np.unique(targets[drawn])
+    n_withheld = int(WITHHELD * len(present))
+    others = np.random.default_rng(recipe.seed).permutation(present)[:n_withheld]
+    x = vectors.collect(rows[drawn]).astype(np.float64)
+    withheld = np.isin(targets[drawn], others)
+    return Sample(rows[drawn], targets[drawn], fold, x, withheld, kind)
+
+
+def _cut_folds(
+    labelled: Labelled, rows: Ints, recipe: Recipe, kind: Kind
+) -> tuple[Kind, npt.NDArray[Any]]:
+    paths, targets = labelled.paths.take(pa.array(rows)).to_pylist(), labelled.targets[rows]
+    how = {"groups": recipe.groups, "frames": recipe.frames, "seed": recipe.seed + 1}
+    try:
+        cutter: Cutter | None = make_cutter(kind, paths, targets, **how)  # type: ignore[arg-type]
+    except ConfigError:  # too little is left of films or groups once the test is taken away
+        cutter = None
+    fold = cutter.folds(N_FOLDS) if cutter else np.array([-1])
+    if len(np.unique(fold[fold >= 0])) > 1:
+        return kind, fold
+    return "random", make_cutter("random", paths, targets, seed=recipe.seed + 1).folds(N_FOLDS)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What trying penalties leaves behind.
+
+    Attributes
+    ----------
+    record : dict
+    held_out : ndarray of shape (n, n_labels) or None
+        Probabilities of the sample by models that had not seen the photo.
+    others : ndarray of shape (m,)
+        Probability of what is predicted for the withheld photos.
+    """
+
+    record: dict[str, Any]
+    held_out: Array | None = None
+    others: Array = field(default_factory=lambda: np.empty(0))
+
+
+def try_penalties(vectors: Vectors, sample: Sample) -> Trial:
+    """Choose the penalty by cross-validation; score photos that were held out, and other things."""
+    frame = vectors.frame(sample.rows, sample.fold).persist()
+    tried = {reg_param: _hold_out(vectors, sample, frame, reg_param) for reg_param in REG_PARAMS}
+    frame.unpersist()
+    losses = {r: summarize(Scored.of(p, sample.targets))["log_loss"] for r, p in tried.items()}
+    best = min(losses, key=losses.__getitem__)
+    others = np.empty(0)
+    if sample.withheld.any():
+        kept = vectors.frame(sample.rows[~sample.withheld])
+        model = fit_logistic(kept, vectors, best, SAMPLE_ITERATIONS)
+        others = _probabilities(model, sample.x[sample.withheld]).max(axis=1)
+    record = {
+        "reg_param": best,
+        "tried": [{"reg_param": r, "log_loss": loss} for r, loss in losses.items()],
+    }
+    return Trial(record, tried[best], others)
+
+
+def _hold_out(vectors: Vectors, sample: Sample, frame: DataFrame, reg_param: float) -> Array:
+    """Score each photo of the sample by a model of the other folds: (n, n_labels)."""
+    held_out = np.empty((len(sample.rows), len(vectors.labelled.labels)))
+    for fold in range(sample.n_folds):
+        there, rest = sample.fold == fold, frame.where(f"fold <> {fold}")
+        model = fit_logistic(rest, vectors, reg_param, SAMPLE_ITERATIONS)
+        held_out[there] = _probabilities(model, sample.x[there])
+    return held_out
+
+
+def _pipeline(vectors: Vectors, reg_param: float, iterations: int) -> Any:
+    """Return Spark's pipeline: standardise, then multinomial logistic regression."""
+    from pyspark.ml import Pipeline
+    from pyspark.ml.classification import LogisticRegression
+    from pyspark.ml.feature import StandardScaler
+
+    column = vector_column(vectors.projection is not None)
+    scaler = StandardScaler(inputCol=column, outputCol="z", withMean=True, withStd=True)
+    regression = LogisticRegression(
+        featuresCol="z", labelCol="target", family="multinomial", regParam=reg_param,
+        maxIter=iterations, standardization=False,
+    )  # fmt: skip
+    return Pipeline(stages=[scaler, regression])
+
+
+def fit_logistic(
+    frame: DataFrame, vectors: Vectors, reg_param: float, iterations: int = ITERATIONS
+) -> PipelineModel:
+    """Fit Spark's StandardScaler and LogisticRegression to a frame of :meth:`Vectors.frame`."""
+    kept = frame.persist()
+    try:
+        model: PipelineModel = _pipeline(vectors, reg_param, iterations).fit(kept)
+        return model
+    finally:
+        kept.unpersist()
+
+
+def _arrays(model: PipelineModel) -> dict[str, Any]:
+    scaler: Any = model.stages[0]
+    regression: Any = model.stages[1]
+    deviation = scaler.std.toArray()
+    return {
+        "mean": scaler.mean.toArray(), "scale": np.where(deviation > 0, deviation, 1.0),
+        "coefficients": regression.coefficientMatrix.toArray(),
+        "intercepts": regression.interceptVector.toArray(),
+    }  # fmt: skip
+
+
+def _probabilities(model: PipelineModel, x: Array) -> Array:
+    of = _arrays(model)
+    scores = (x - of["mean"]) / of["scale"] @ of["coefficients"].T + of["intercepts"]
+    return softmax(scores)
+
+
+def softmax(scores: Array) -> Array:
+    """Turn scores of shape (n, n_labels) into probabilities."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def _with_logistic(blank: Classifier, model: PipelineModel) -> Classifier:
+    arrays = _arrays(model)
+    # The references were standardised by sums of ours, which differ from Spark's by rounding.
+    references = blank.references * blank.scale + blank.mean
+    return replace(
+        blank, references=((references - arrays["mean"]) / arrays["scale"]).astype(np.float32),
+        **arrays,
+    )  # fmt: skip
+
+
+def _fit_arrays(
+    vectors: Vectors, rows: Ints, recipe: Recipe, contract_hash: str, references: int
+) -> Classifier:
+    """Return what all methods have: standardisation, centroids, and known photos."""
+    labelled, projection = vectors.labelled, vectors.projection
+    moments = vectors.moments(rows)
+    deviation = np.sqrt(np.diag(moments.scatter) / max(moments.n - 1, 1))
+    varies = deviation > 1e-7 * np.abs(moments.mean)
+    scale = np.where(varies, deviation, 1.0)
+    n_labels, d = len(labelled.labels), len(scale)
+    coefficients = np.zeros((n_labels, d))
+    if recipe.method == "centroid":
+        coefficients = (vectors.class_means(rows) - moments.mean) / scale
+    kept = rows[draw_stratified(labelled.targets[rows], references, recipe.seed)]
+    known = np.empty((0, d), np.float32)
+    if len(kept):
+        known = ((vectors.collect(kept) - moments.mean) / scale).astype(np.float32)
+    return Classifier(
+        method=recipe.method, on=recipe.on, labels=labelled.labels, contract_hash=contract_hash,
+        mean=moments.mean, scale=scale, coefficients=coefficients, intercepts=np.zeros(n_labels),
+        temperature=1.0, threshold=0.0,
+        n_neighbors=min(recipe.n_neighbors, max(len(kept), 1)), references=known,
+        reference_labels=labelled.targets[kept].astype(np.int32),
+        reference_paths=tuple(labelled.paths.take(pa.array(kept)).to_pylist()),
+        components=projection.components if projection else None,
+        pca_mean=projection.mean if projection else None,
+    )  # fmt: skip
+
+
+# Choosing temperature and threshold on photos that were held out
+
+
+def _calibrate(fitted: Classifier, sample: Sample, trial: Trial) -> tuple[Classifier, Array]:
+    held_out, others, temperature = trial.held_out, trial.others, 1.0
+    if held_out is None:
+        held_out, scores = _held_out_arrays(fitted, sample)
+        if fitted.method == "centroid":
+            seen = np.isfinite(held_out[np.arange(len(held_out)), sample.targets])
+            temperature = fit_temperature(held_out[seen], sample.targets[seen])
+            held_out, scores = softmax(held_out / temperature), softmax(scores / temperature)
+        others = scores.max(axis=1)
+    threshold = choose_threshold(Scored.of(held_out, sample.targets), others)
+    return replace(fitted, temperature=temperature, threshold=threshold), others
+
+
+def _held_out_arrays(fitted: Classifier, sample: Sample) -> tuple[Array, Array]:
+    """Score the sample by folds, and the withheld classes by all others; scores or votes."""
+    z = (sample.x - fitted.mean) / fitted.scale
+    held_out = np.empty((len(z), len(fitted.labels)))
+    for fold in range(sample.n_folds):
+        there = sample.fold == fold
+        held_out[there] = _score_by(fitted, z[~there], sample.targets[~there], z[there])
+    away = sample.withheld
+    if not away.any():
+        return held_out, np.empty((0, len(fitted.labels)))
+    return held_out, _score_by(fitted, z[~away], sample.targets[~away], z[away])
+
+
+def _score_by(fitted: Classifier, known: Array, targets: Ints, z: Array) -> Array:
+    """Score z by known photos alone: votes of the nearest, or minus the distance to means."""
+    n_labels = len(fitted.labels)
+    norms = (known**2).sum(axis=1)
+    if fitted.method == "knn":
+        k = min(fitted.n_neighbors, len(known))
+        nearest = np.argpartition(norms - 2 * z @ known.T, k - 1, axis=1)[:, :k]
+        votes = np.zeros((len(z), n_labels))
+        np.add.at(votes, (np.arange(len(z))[:, None], targets[nearest]), 1 / k)
+        return votes
+    scores = np.full((len(z), n_labels), -np.inf)
+    for label in np.unique(targets):
+        scores[:, label] = -np.square(z - known[targets == label].mean(axis=0)).sum(axis=1)
+    return scores

@@ -1,0 +1,212 @@
+"""Splits must not flatter: what must hold of every way to cut, on paths made up here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from verger.classify.splits import (
+    GAP,
+    LEFT_OUT,
+    NEIGHBOUR_FRAMES,
+    TEST,
+    TRAIN,
+    draw_stratified,
+    find_films,
+    find_groups,
+    make_cutter,
+    measure_leakage,
+)
+from verger.errors import ConfigError
+
+FRAMES = 100  # of each film
+
+
+def turntable(
+    n_classes: int = 3, films: tuple[str, ...] = ("", "r_")
+) -> tuple[list[str], np.ndarray]:
+    """Return paths and classes named as Fruits-360's."""
+    paths = [
+        f"/photos/Fruit {c}/{film}{frame}_100.jpg"
+        for c in range(n_classes) for film in films for frame in range(FRAMES)
+    ]  # fmt: skip
+    return paths, np.repeat(np.arange(n_classes), len(films) * FRAMES)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "film", "frame"),
+    [("12_100.jpg", "", 12), ("r2_7_100.jpg", "r2_", 7), ("IMG_0017.JPG", "IMG_", 17),
+     ("100_100.jpg", "", 100), ("frame_100.png", "frame_", 100)],
+)  # fmt: skip
+def test_a_name_tells_film_and_frame(name: str, film: str, frame: int) -> None:
+    """Two photos are of one film exactly when folder and prefix agree, and the number is read."""
+    others = [f"/a/{film}999.jpg", f"/b/{film}999.jpg", f"/a/x{film}999.jpg"]
+    found = find_films([f"/a/{name}", *others])
+    assert found.frame[0] == frame
+    assert (found.film[1:] == found.film[0]).tolist() == [True, False, False]
+
+
+def test_a_name_without_a_number_is_a_film_of_its_own() -> None:
+    """Such photos never count as neighbours, of anything."""
+    found = find_films(["/a/apple.jpg", "/a/pear.jpg", "/a/apple1.jpg"])
+    assert len(set(found.film.tolist())) == 3
+    assert found.frame.tolist() == [-1, -1, 1]
+
+
+def test_the_last_frame_of_a_turn_is_beside_the_first() -> None:
+    """Frames are counted the shorter way round, and never across films."""
+    found = find_films([f"/a/{n}.jpg" for n in range(1, 361)] + ["/b/1.jpg"])
+    one, other = np.array([0, 0, 10, 0]), np.array([359, 180, 30, 360])
+    assert found.frames_apart(one, other).tolist() == [1, 180, 20, np.inf]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [("contiguous", {"frames": "("}, r"frames='\(': is no regular expression"),
+     ("contiguous", {"frames": r"(?P<film>.)"}, r"must have groups \(\?P<film>"),
+     ("contiguous", {"frames": r"(?P<film>q)(?P<frame>\d)"}, "no film has 12 frames"),
+     ("group", {}, "needs groups"), ("group", {"groups": "x"}, "must match every photo"),
+     ("group", {"groups": "photos"}, "all photos into one group"),
+     ("halves", {}, "must be one of random, group, contiguous")],
+)  # fmt: skip
+def test_a_split_that_cannot_be_meant_is_refused(
+    kind: str, options: dict[str, str], message: str
+) -> None:
+    paths, targets = turntable()
+    with pytest.raises(ConfigError, match=message):
+        make_cutter(kind, paths, targets, **options)  # type: ignore[arg-type]
+
+
+# Splits
+
+
+@pytest.mark.parametrize("kind", ["random", "contiguous", "group"])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_class_is_trained_and_tested(kind: str, seed: int) -> None:
+    """Each class has photos on both sides, about a quarter held out of what is used."""
+    paths, targets = turntable(films=("", "r_", "r2_", "r3_"))
+    cutter = make_cutter(kind, paths, targets, groups=r"(\w+ \d)/(.*?)\d+_100", seed=seed)  # type: ignore[arg-type]
+    roles = cutter.split(targets)
+    for role in (TRAIN, TEST):
+        assert set(targets[roles == role].tolist()) == {0, 1, 2}
+    assert 0.2 < (roles == TEST).mean() < 0.3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_arcs_keep_a_gap_to_every_training_frame(seed: int) -> None:
+    """No test photo is within the gap of a training photo, nor across the end of the turn."""
+    paths, targets = turntable()
+    roles = make_cutter("contiguous", paths, targets, seed=seed).split(targets)
+    films = find_films(paths)
+    trained = np.flatnonzero(roles == TRAIN)
+    for row in np.flatnonzero(roles == TEST):
+        apart = films.frames_apart(np.full(len(trained), row), trained)
+        assert apart.min() >= GAP * FRAMES
+    assert (roles == LEFT_OUT).sum() == pytest.approx(2 * GAP * len(paths), abs=12)
+
+
+def test_the_test_of_a_film_is_one_arc() -> None:
+    """Going round the film, the test begins once and ends once."""
+    paths, targets = turntable(1, ("",))
+    tested = make_cutter("contiguous", paths, targets, seed=4).split(targets) == TEST
+    assert (tested != np.roll(tested, 1)).sum() == 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_never_straddle(seed: int) -> None:
+    """All photos of a group have one role, also where a group has photos of many classes."""
+    rng = np.random.default_rng(seed)
+    who = rng.integers(0, 9, 600)
+    targets = rng.integers(0, 4, 600)
+    paths = [f"/p/{w}/{i}.jpg" for i, w in enumerate(who)]
+    roles = make_cutter("group", paths, targets, groups=r"/p/(\d+)/", seed=seed).split(targets)
+    for group in range(9):
+        assert len(set(roles[who == group].tolist())) == 1
+    assert {TRAIN, TEST} == set(roles.tolist())
+
+
+def test_a_class_with_one_photo_is_trained_on_and_never_tested() -> None:
+    """It cannot be both, and a test of something never seen would say nothing."""
+    targets = np.array([0] * 20 + [1])
+    paths = [f"/p/{i}.jpg" for i in range(21)]
+    for seed in range(10):
+        roles = make_cutter("random", paths, targets, seed=seed).split(targets)
+        assert roles[-1] == TRAIN
+
+
+def test_a_class_with_one_group_is_trained_on_and_never_tested() -> None:
+    paths = [f"/{g}/{i}.jpg" for g in "abc" for i in range(5)]
+    targets = np.repeat([0, 0, 1], 5)
+    for seed in range(10):
+        roles = make_cutter("group", paths, targets, groups="^/(.)/", seed=seed).split(targets)
+        assert (roles[10:] == TRAIN).all()
+        assert (roles[:10] == TEST).sum() == 5
+
+
+def test_a_short_film_is_not_cut() -> None:
+    """Between its gaps nothing would be left of it."""
+    paths = [f"/a/{i}.jpg" for i in range(100)] + [f"/b/{i}.jpg" for i in range(5)]
+    targets = np.array([0] * 100 + [1] * 5)
+    roles = make_cutter("contiguous", paths, targets).split(targets)
+    assert (roles[100:] == TRAIN).all()
+
+
+def test_a_split_is_the_same_again_and_another_with_another_seed() -> None:
+    paths, targets = turntable()
+    roles = [make_cutter("random", paths, targets, seed=s).split(targets) for s in (1, 1, 2)]
+    assert (roles[0] == roles[1]).all()
+    assert (roles[0] != roles[2]).any()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.2])
+def test_a_share_out_of_bounds_is_refused(share: float) -> None:
+    paths, targets = turntable()
+    with pytest.raises(ConfigError, match=r"test_share=.* must be above 0 and below 1"):
+        make_cutter("random", paths, targets).split(targets, share)
+
+
+def test_folds_keep_the_gap_too() -> None:
+    """Between photos of two folds lie at least the frames of the gap."""
+    paths, targets = turntable(1)
+    fold = make_cutter("contiguous", paths, targets, seed=2).folds(3)
+    films = find_films(paths)
+    for one in range(3):
+        rest = np.flatnonzero((fold >= 0) & (fold != one))
+        for row in np.flatnonzero(fold == one):
+            assert films.frames_apart(np.full(len(rest), row), rest).min() >= GAP * FRAMES - 1
+    assert set(fold.tolist()) == {-1, 0, 1, 2}
+
+
+def test_group_folds_part_two_groups() -> None:
+    """Two films of each class fall into two folds."""
+    paths, targets = turntable()
+    groups = find_groups(paths, r"(\w+ \d)/(.*?)\d+_100")
+    fold = make_cutter("group", paths, targets, groups=r"(\w+ \d)/(.*?)\d+_100").folds(3)
+    for target in range(3):
+        of_class = targets == target
+        assert len(set(fold[of_class].tolist())) == 2
+        assert len(set(zip(groups[of_class].tolist(), fold[of_class].tolist(), strict=True))) == 2
+
+
+# Samples and leakage
+
+
+def test_a_stratified_draw_gives_small_classes_all_they_have() -> None:
+    """Rows are shared out evenly until a class has no more."""
+    targets = np.array([0] * 3 + [1] * 50 + [2] * 50)
+    drawn = draw_stratified(targets, 43)
+    assert np.bincount(targets[drawn]).tolist() == [3, 20, 20]
+    assert (np.diff(drawn) > 0).all()
+    assert len(draw_stratified(targets, 1000)) == 103
+
+
+def test_leakage_counts_neighbouring_frames_and_frames_of_the_film() -> None:
+    """Of four photos one is nearest to a neighbour, one to the far side of its film."""
+    films = find_films([f"/a/{n}.jpg" for n in range(200)] + [f"/b/{n}.jpg" for n in range(200)])
+    tested = np.array([0, 0, 0, 0])
+    nearest = np.array([NEIGHBOUR_FRAMES, NEIGHBOUR_FRAMES + 1, 200, 300])
+    found = measure_leakage(films, tested, nearest)
+    assert found == {"neighbouring_frame": 0.25, "same_film": 0.5}
