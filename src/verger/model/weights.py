@@ -14,7 +14,6 @@ from pathlib import Path
 
 from verger.config import verger_home
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
-from verger.storage import Folder, normalize_source
 
 #: Told (bytes so far, bytes in all) while a download runs.
 OnProgress = Callable[[int, int], None]
@@ -130,6 +129,8 @@ def copy_from_bucket(address: str) -> Path:
     WeightsNotFoundError
         If it is not there, or cannot be read.
     """
+    from verger.storage import Folder, normalize_source  # pyarrow takes long to import
+
     root, _, name = normalize_source(address).rpartition("/")
     path = verger_home() / "weights" / "from-buckets" / name
     try:
