@@ -137,15 +137,27 @@ def featurize(
     return outcomes.withMetadata("features", {CONTRACT_KEY: model.contract.hash})
 
 
-def commit_features(
-    images: DataFrame,
-    attempt: Attempt,
-    *,
-    model: Model,
-    commit_every: int,
-    micro_batch: int = 8,
-    decoding: Decoding | None = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """How tasks compute the features of their photos, and how often they commit.
+
+    Attributes
+    ----------
+    model : Model
+    commit_every : int
+        Photos in a batch, at most: a partition's last one may have fewer.
+    micro_batch : int
+        Photos per call of the model.
+    decoding : Decoding
+    """
+
+    model: Model
+    commit_every: int
+    micro_batch: int = 8
+    decoding: Decoding = Decoding()
+
+
+def commit_features(images: DataFrame, attempt: Attempt, extraction: Extraction) -> None:
     """Compute the features of a DataFrame of images, and commit them batch by batch.
 
     The tasks write what they have computed by themselves; nothing but the names of batches
@@ -157,11 +169,7 @@ def commit_features(
         As for :func:`featurize`.
     attempt : Attempt
         Where the batches are committed.
-    model : Model
-    commit_every : int
-        Photos in a batch, at most: a partition's last one may have fewer.
-    micro_batch : int
-    decoding : Decoding, optional
+    extraction : Extraction
 
     Raises
     ------
@@ -171,21 +179,12 @@ def commit_features(
     # Photos whose bytes Spark has moved come in any order when their task is tried again: then
     # batches of the same number are not the same, and of two rows the younger counts.
     ordered = "content" not in images.columns
-    commit = _committing(
-        images.sparkSession, attempt, model, commit_every, micro_batch, decoding, ordered=ordered
-    )
+    commit = _committing(images.sparkSession, attempt, extraction, ordered=ordered)
     _select_images(images).mapInArrow(commit, "batch string").collect()
 
 
 def commit_shares(
-    spark: SparkSession,
-    shares: Shares,
-    attempt: Attempt,
-    *,
-    model: Model,
-    commit_every: int,
-    micro_batch: int = 8,
-    decoding: Decoding | None = None,
+    spark: SparkSession, shares: Shares, attempt: Attempt, extraction: Extraction
 ) -> None:
     """Do the same for photos that the tasks read from their :class:`verger.shares.Shares`.
 
@@ -194,10 +193,10 @@ def commit_shares(
     spark : SparkSession
     shares : Shares
         Columns :data:`verger.schema.IMAGES`, and of a pack :data:`verger.schema.PACKED`.
-    attempt, model, commit_every, micro_batch, decoding
+    attempt, extraction
         As for :func:`commit_features`.
     """
-    commit = _committing(spark, attempt, model, commit_every, micro_batch, decoding, ordered=True)
+    commit = _committing(spark, attempt, extraction, ordered=True)
 
     def commit_share(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -209,16 +208,17 @@ def commit_shares(
 
 
 def _committing(
-    spark: SparkSession, attempt: Attempt, model: Model, commit_every: int, micro_batch: int,
-    decoding: Decoding | None, *, ordered: bool,
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:  # fmt: skip
+    spark: SparkSession, attempt: Attempt, extraction: Extraction, *, ordered: bool
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return what a task does with its images: it yields the names of the batches it commits.
 
     ``ordered`` tells whether a task that is tried again gets its photos in the same order.
     """
-    shared = spark.sparkContext.broadcast(model)
+    shared = spark.sparkContext.broadcast(extraction.model)
     writer = BatchWriter.of(attempt)
-    how = decoding or Decoding()
+    # What a task carries with it: the model goes by the broadcast.
+    commit_every, micro_batch = extraction.commit_every, extraction.micro_batch
+    how = extraction.decoding
 
     def commit_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         task, attempt_number = _task()

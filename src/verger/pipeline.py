@@ -29,7 +29,7 @@ from verger.errors import (
     ReduceError,
     ValidationError,
 )
-from verger.features import Decoding, commit_features, commit_shares, commit_unread
+from verger.features import Decoding, Extraction, commit_features, commit_shares, commit_unread
 from verger.journal import Attempt, latest_attempt, locked, start_attempt
 from verger.ledger import Known, compare, compose, read_known, sources_of
 from verger.model import Model, find_card, load_model
@@ -530,14 +530,13 @@ def _commit(
 ) -> None:  # fmt: skip
     """Run the one job that reads photos."""
     config = run.config
-    how: dict[str, Any] = {
-        "model": planned.model, "commit_every": config.commit_every,
-        "micro_batch": config.micro_batch,
-        "decoding": Decoding(
+    extraction = Extraction(
+        model=planned.model, commit_every=config.commit_every, micro_batch=config.micro_batch,
+        decoding=Decoding(
             accept_truncated=config.accept_truncated, timeout_s=config.decode_timeout_s,
             apart=careful,
         ),
-    }  # fmt: skip
+    )  # fmt: skip
     with (
         run.stage("featurize", len(work.todo), spark),
         overseen(spark, attempt, config, before=work.rejected, n_listed=len(listing.photos)),
@@ -546,14 +545,14 @@ def _commit(
             parallelism = spark.sparkContext.defaultParallelism
             photos, n_tasks = cut_listing(work.todo, parallelism, config.partitions)
             shares = Shares.write(run.output.folder, attempt.shares, photos, n_tasks)
-            commit_shares(spark, shares, attempt, **how)
+            commit_shares(spark, shares, attempt, extraction)
             return
         images = read_images(
             spark, Listing(listing.source, work.todo, {}, listing.recursive),
             glob=config.glob, reader="spark", partitions=config.partitions,
         )  # fmt: skip
         with settings_for_block(spark, _FEW_ROWS):
-            commit_features(images, attempt, **how)
+            commit_features(images, attempt, extraction)
         commit_unread(_without_batch(run.output, work.todo, attempt), attempt)
 
 

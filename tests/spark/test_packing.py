@@ -20,7 +20,7 @@ from spark.conftest import CONFIG
 from verger import pipeline
 from verger.config import Config
 from verger.errors import BusyError, ConfigError, ErrorRateError
-from verger.features import commit_features
+from verger.features import Extraction, commit_features
 from verger.journal import locked, start_attempt
 from verger.model import Model
 from verger.output import Output
@@ -204,7 +204,7 @@ def test_the_job_that_commits_has_one_stage(
     attempt = start_attempt(Output.at(tmp_path / "out"), start, [])
     context, tracker = spark.sparkContext, spark.sparkContext.statusTracker()
     context.setJobGroup("one stage", "")
-    commit_features(read_images(spark, listing), attempt, model=model, commit_every=7)
+    commit_features(read_images(spark, listing), attempt, Extraction(model=model, commit_every=7))
     context.setLocalProperty("spark.jobGroup.id", None)
     jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup("one stage")]
     assert [len(job.stageIds) for job in jobs] == [1] * len(jobs)

@@ -166,11 +166,11 @@ def test_a_job_that_fails_of_a_machine_is_followed_by_another(
     careful: list[bool] = []
     real = pipeline.commit_shares
 
-    def dies_at_first(*arguments: Any, **options: Any) -> None:
-        careful.append(options["decoding"].apart)
+    def dies_at_first(*arguments: Any) -> None:
+        careful.append(arguments[3].decoding.apart)
         if len(careful) == 1:
             raise RuntimeError("Python worker exited unexpectedly (crashed)")
-        real(*arguments, **options)
+        real(*arguments)
 
     monkeypatch.setattr(pipeline, "commit_shares", dies_at_first)
     pipeline.run_featurize(str(photos), tmp_path / "out", CONFIG)
