@@ -456,7 +456,7 @@ def serve(out: str, host: str, **options: Any) -> None:
     if not web.is_loopback(host):
         click.echo(f"--host {host}: everybody who reaches this machine can ask, without password "
                    "or encryption", err=True)  # fmt: skip
-    with _download_bar() as on_progress:
+    with suppress(KeyboardInterrupt), _download_bar() as on_progress:
         web.serve(out, host=host, on_progress=on_progress, on_start=_tell_address, **options)
 
 

@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.requests import ClientDisconnect
 
 import verger
 from results import train, write_result
@@ -169,6 +170,15 @@ def test_a_body_that_never_comes_is_refused() -> None:
         asyncio.run(read_body(body(), None, Limits(read_timeout_s=0.05)))
 
 
+def test_a_client_that_goes_away_is_no_failure() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"1"
+        raise ClientDisconnect
+
+    with pytest.raises(Refused, match="gone"):
+        asyncio.run(read_body(body(), None, Limits()))
+
+
 def test_a_large_photo_is_refused(predictor: Predictor) -> None:
     response = bounded(predictor, max_bytes=100).post("/predict", content=bytes(101))
     assert response.status_code == 413
@@ -245,7 +255,7 @@ def test_forms_that_are_none_are_refused() -> None:
     assert photo_of(part + b"--x--\r\n", kind) == b"1"
     with pytest.raises(Refused, match="not a form") as caught:
         photo_of(part + part + b"--x--\r\n", kind)
-    assert caught.value.detail == "a form of 2 parts must have 1: the photo"
+    assert caught.value.refusal.detail == "a form of 2 parts must have 1: the photo"
     for body, header in ((b"junk", kind), (part, "multipart/form-data"), (b"", kind)):
         with pytest.raises(Refused, match="not a form"):
             photo_of(body, header)
@@ -315,15 +325,16 @@ def test_another_sites_name_for_this_machine_is_refused(predictor: Predictor) ->
 def test_a_page_that_does_the_work_has_no_address_for_photos(
     predictor: Predictor, tmp_path: Path
 ) -> None:
-    for name in ("app.onnx", *RUNTIME):
+    for name in RUNTIME:
         (tmp_path / name).write_text(name)
-    app = serve.create_app(
-        predictor, facts={"x": "y"}, graph=tmp_path / "app.onnx", ort_web=tmp_path
-    )
+    app = serve.create_app(predictor, facts={"x": "y"}, graph=b"graph", ort_web=tmp_path)
     client = TestClient(app, ADDRESS)
     assert client.post("/predict", content=b"").status_code in (404, 405)
-    assert client.get("/app.onnx").text == "app.onnx"
-    assert client.get("/app.json").json() == {
+    names = client.get("/app.json").json()
+    graph = client.get(f"/{names.pop('graph')}")
+    assert graph.content == b"graph"
+    assert graph.headers["Cache-Control"] == "private, max-age=86400"
+    assert names == {
         "labels": list(predictor.classifier.labels), "threshold": 0.0, "facts": {"x": "y"},
         "n_top": 5,
     }  # fmt: skip

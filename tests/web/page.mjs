@@ -1,5 +1,6 @@
 // Uses the page of `verger serve` as a person does; prints what was seen as JSON.
 // usage: node page.mjs CHROMIUM ADDRESS PHOTO NO_PHOTO FOLDER
+import { readFile } from "node:fs/promises";
 import puppeteer from "puppeteer-core";
 
 const [chromium, address, photo, noPhoto, folder] = process.argv.slice(2);
@@ -16,8 +17,20 @@ const text = (selector) => page.$eval(selector, (element) => element.textContent
 const settled = () =>
   page.waitForFunction(() => !/^(Looking|$)/.test(document.getElementById("status").textContent));
 
-async function give(file) {
-  await (await page.$("#file")).uploadFile(file);
+async function give(file, input = "#file") {
+  await (await page.$(input)).uploadFile(file);
+  await settled();
+}
+
+async function drop(file) {
+  const bytes = (await readFile(file)).toString("base64");
+  await page.evaluate((text) => {
+    const content = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([content], "dropped.jpg", { type: "image/jpeg" }));
+    const options = { dataTransfer, bubbles: true, cancelable: true };
+    document.getElementById("drop").dispatchEvent(new DragEvent("drop", options));
+  }, bytes);
   await settled();
 }
 
@@ -46,5 +59,11 @@ await give(noPhoto);
 seen.failure = await text("#status");
 seen.hidden = await page.$eval("#result", (element) => element.hidden);
 await page.screenshot({ path: `${folder}/failure.png` });
+seen.again = [];
+await give(photo, "#camera");
+seen.again.push(await text("#name"));
+await give(noPhoto);
+await drop(photo);
+seen.again.push(await text("#name"), await page.$eval("#result", (element) => !element.hidden));
 await browser.close();
 console.log(JSON.stringify(seen));

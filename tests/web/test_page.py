@@ -73,6 +73,7 @@ def test_a_photo_is_named_in_a_browser(
     assert seen["similar"] == (0 if in_browser else 3)
     assert seen["failure"].startswith("No answer: not an image")
     assert seen["hidden"] is True
+    assert seen["again"] == [photo.parent.name] * 2 + [True]  # by camera, and dropped
     _check_place(seen, address, in_browser)
 
 
@@ -80,7 +81,7 @@ def _check_place(seen: dict[str, Any], address: str, in_browser: bool) -> None:
     """Nothing is asked of others, no photo leaves, nothing is refused or runs off the screen."""
     own = (address, f"blob:{address}", "data:")
     assert [url for _, url in seen["requests"] if not url.startswith(own)] == []
-    assert [m for m, _ in seen["requests"]].count("POST") == (0 if in_browser else 2)
+    assert [m for m, _ in seen["requests"]].count("POST") == (0 if in_browser else 5)
     assert seen["problemsBefore"] == []
     assert seen["overflow"] == {"phone": 0, "small": 0, "desktop": 0}
     assert seen["firstFocus"] == "file"

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import anyio
 import uvicorn
@@ -25,17 +24,21 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader
 
 from verger.errors import ConfigError
-from verger.export import export_app
 from verger.features import Decoding
 from verger.model.weights import OnProgress
 from verger.output import Output
 from verger.predict import Predictor
 from verger.serve.answers import Answer, Answerer
-from verger.serve.browser import add_browser, check_runtime
+from verger.serve.browser import add_browser, check_runtime, export_graph
 from verger.serve.facts import load_facts
-from verger.serve.limits import Limits, Refused, TokenBuckets, photo_of, read_body
+from verger.serve.limits import Limits, Refusal, Refused, TokenBuckets, photo_of, read_body
 
+# Beyond them a client is told 503; browsers open up to six each.
+_MAX_CONNECTIONS = 256
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
+_NO_TELEMETRY: Any = {
+    "tracing": False, "metrics": False, "logs": False, "auto_configure": False,
+}  # fmt: skip
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -107,22 +110,20 @@ def serve(
         raise ConfigError("--in-browser and --ort-web go together, and only so")
     if ort_web is not None:
         check_runtime(ort_web)
-    with ExitStack() as stack:
-        listener = stack.enter_context(_listen(host, port))
+    with _listen(host, port) as listener:
         told = load_facts(facts) if facts else {}
         predictor = Predictor.load(out, weights, model, on_progress=on_progress)
-        graph = None
-        if in_browser:
-            folder = stack.enter_context(TemporaryDirectory(prefix="verger-serve-"))
-            graph = Path(folder, "app.onnx")
-            export_app(out, graph, weights=weights, model=model)
+        graph = export_graph(out, weights=weights, model=model) if in_browser else None
         app = create_app(
             predictor, source=str(Output.at(out).read_run()["source"]), facts=told, limits=limits,
             hosts=_LOCAL_NAMES if is_loopback(host) else ("*",), graph=graph, ort_web=ort_web,
         )  # fmt: skip
         if on_start:
             on_start(_address(listener))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False,
+            limit_concurrency=_MAX_CONNECTIONS,
+        )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -133,7 +134,7 @@ def create_app(
     facts: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     hosts: tuple[str, ...] = _LOCAL_NAMES,
-    graph: Path | None = None,
+    graph: bytes | None = None,
     ort_web: Path | None = None,
 ) -> FastAPI:
     """Make the web application of a classifier.
@@ -150,7 +151,8 @@ def create_app(
     hosts : tuple of str
         Names that the server may be called by; others are refused, so that no page of another
         site can read answers by a name that it lets point here.
-    graph, ort_web : path, optional
+    graph : bytes, optional
+    ort_web : path, optional
         An exported file and the folder of its runtime: the page does the work, and there is no
         ``POST /predict``.
 
@@ -159,7 +161,10 @@ def create_app(
     FastAPI
     """
     limits, facts = limits or Limits(), facts or {}
-    app = FastAPI(title="Verger", version=version("verger"), docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Verger", version=version("verger"), telemetry=_NO_TELEMETRY,
+        docs_url=None, redoc_url=None,  # these load scripts from another host
+    )  # fmt: skip
     in_browser = graph is not None and ort_web is not None
     _add_page(app, in_browser=in_browser)
     if graph is not None and ort_web is not None:
@@ -174,7 +179,8 @@ def create_app(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         response = await call_next(request)
-        response.headers.update(_HEADERS | {"Content-Security-Policy": policy})
+        for name, value in (_HEADERS | {"Content-Security-Policy": policy}).items():
+            response.headers.setdefault(name, value)
         return response
 
     return app
@@ -221,7 +227,8 @@ def _add_predict(
     threads = anyio.CapacityLimiter(limits.n_threads)
     places = anyio.Semaphore(limits.max_waiting)
     responses: dict[int | str, dict[str, object]] = {
-        status: {"description": text} for status, text in _REFUSALS.items()
+        status: {"description": text, "model": Answer if status == 422 else Refusal}
+        for status, text in _REFUSALS.items()
     }
 
     @app.post("/predict", openapi_extra=_BODY, responses=responses, response_model=Answer)
@@ -245,8 +252,9 @@ def _add_predict(
 
     @app.exception_handler(Refused)
     async def refuse(_: Request, err: Refused) -> JSONResponse:
-        content = {"error": err.error, "detail": err.detail}
-        return JSONResponse(content, err.status, headers=err.headers | {"Connection": "close"})
+        return JSONResponse(
+            asdict(err.refusal), err.status, headers=err.headers | {"Connection": "close"}
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 
 from verger.errors import ConfigError
@@ -18,6 +20,9 @@ RUNTIME = {
     "ort-wasm-simd-threaded.mjs": "text/javascript",
     "ort-wasm-simd-threaded.wasm": "application/wasm",
 }
+
+# A telephone should not load 28 MB anew with every visit.
+_KEPT = {"Cache-Control": "private, max-age=86400"}
 
 
 def check_runtime(folder: Path) -> None:
@@ -36,15 +41,32 @@ def check_runtime(folder: Path) -> None:
             )
 
 
+def export_graph(out: str | Path, **options: Any) -> bytes:
+    """Return the exported file of a result, checked; nothing of it stays on the disk.
+
+    Parameters
+    ----------
+    out : path
+    **options
+        As for :func:`verger.export.export_app`.
+    """
+    from verger.export import export_app  # and with it onnx, which else is not needed
+
+    with TemporaryDirectory(prefix="verger-serve-") as folder:
+        path = Path(folder, "app.onnx")
+        export_app(out, path, **options)
+        return path.read_bytes()
+
+
 def add_browser(
-    app: FastAPI, graph: Path, ort_web: Path, predictor: Predictor, facts: Mapping[str, str]
+    app: FastAPI, graph: bytes, ort_web: Path, predictor: Predictor, facts: Mapping[str, str]
 ) -> None:
     """Add the addresses that the page reads.
 
     Parameters
     ----------
     app : FastAPI
-    graph : path
+    graph : bytes
         An exported file.
     ort_web : path
         Folder of :data:`RUNTIME`.
@@ -54,19 +76,20 @@ def add_browser(
     """
     classifier = predictor.classifier
     names = {
+        "graph": f"app.onnx?{hashlib.sha256(graph).hexdigest()[:12]}",
         "labels": classifier.labels, "threshold": classifier.threshold, "facts": dict(facts),
         "n_top": predictor.n_top,
     }  # fmt: skip
 
     @app.get("/app.json")
     async def read_names() -> dict[str, Any]:
-        """Say what the outputs of the exported file stand for."""
+        """Say what the outputs of the exported file stand for, and where it is."""
         return names
 
-    @app.get("/app.onnx", response_class=FileResponse)
-    async def read_graph() -> FileResponse:
-        """Give the exported file."""
-        return FileResponse(graph, media_type="application/octet-stream")
+    @app.get("/app.onnx", response_class=Response)
+    async def read_graph() -> Response:
+        """Give the exported file; its address changes with it, so that it is loaded once."""
+        return Response(graph, media_type="application/octet-stream", headers=_KEPT)
 
     for name, kind in RUNTIME.items():
         _add_file(app, f"/ort/{name}", ort_web / name, kind)
@@ -75,4 +98,4 @@ def add_browser(
 def _add_file(app: FastAPI, address: str, path: Path, kind: str) -> None:
     @app.get(address, include_in_schema=False)
     async def read_file() -> FileResponse:
-        return FileResponse(path, media_type=kind)
+        return FileResponse(path, media_type=kind, headers=_KEPT)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from verger.config import MAX_PIXELS
 
@@ -53,6 +54,14 @@ class Limits:
     n_threads: int = os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """What a client is told whose request is not answered."""
+
+    error: str
+    detail: str
+
+
 class Refused(Exception):
     """A request that is not answered: what it is told, and when it may come again.
 
@@ -68,7 +77,7 @@ class Refused(Exception):
         self, status: int, error: str, detail: str, retry_after_s: int | None = None
     ) -> None:
         super().__init__(error)
-        self.status, self.error, self.detail = status, error, detail
+        self.status, self.refusal = status, Refusal(error, detail)
         self.headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
 
 
@@ -101,7 +110,7 @@ class TokenBuckets:
         now = self._now()
         tokens, since = self._buckets.pop(client, (self._burst, now))
         tokens = min(self._burst, tokens + (now - since) * self._per_s)
-        self._buckets[client] = (max(tokens - 1, tokens % 1), now)
+        self._buckets[client] = (tokens - 1 if tokens >= 1 else tokens, now)
         if len(self._buckets) > _MAX_CLIENTS:
             self._buckets.popitem(last=False)
         if tokens < 1:
@@ -122,7 +131,7 @@ async def read_body(stream: AsyncIterator[bytes], announced: str | None, limits:
     Raises
     ------
     Refused
-        If it is too large or too slow.
+        If it is too large or too slow, or the client goes away.
     """
     too_large = Refused(413, "too large", f"a photo may have {limits.max_bytes:,} bytes at most")
     if announced and announced.isdigit() and int(announced) > limits.max_bytes:
@@ -137,6 +146,8 @@ async def read_body(stream: AsyncIterator[bytes], announced: str | None, limits:
     except TimeoutError as err:
         detail = f"the photo took longer than {limits.read_timeout_s:g} s to arrive"
         raise Refused(408, "too slow", detail) from err
+    except ClientDisconnect as err:
+        raise Refused(400, "gone", "the client went away before all had arrived") from err
     return bytes(body)
 
 

@@ -7,11 +7,15 @@ const MAX_SIDE = 4096;
 ort.env.wasm.numThreads = 1; // more need headers that pages seldom have
 ort.env.wasm.wasmPaths = new URL("../ort/", import.meta.url).href;
 
-const file = (name) => new URL(`../${name}`, import.meta.url).href;
-const loaded = Promise.all([
-  ort.InferenceSession.create(file("app.onnx"), { executionProviders: ["wasm"] }),
-  fetch(file("app.json")).then((response) => response.json()),
-]);
+const below = (address) => new URL(`../${address}`, import.meta.url).href;
+const loaded = load();
+loaded.catch(() => {}); // told with the photo that needs it
+
+async function load() {
+  const names = await (await fetch(below("app.json"))).json();
+  const session = await ort.InferenceSession.create(below(names.graph), { executionProviders: ["wasm"] });
+  return [session, names];
+}
 
 /** Decode a photo to upright RGB on white: a uint8 tensor of height, width, 3. */
 async function pixelsOf(photo) {
