@@ -30,7 +30,7 @@ from verger import cli, isolate, serve
 from verger.errors import ConfigError, EnvironmentNotReadyError
 from verger.model import Model
 from verger.predict import Predictor
-from verger.serve.browser import RUNTIME
+from verger.serve.browser import RUNTIME, Browser
 from verger.serve.facts import load_facts
 from verger.serve.limits import Limits, Refused, TokenBuckets, photo_of, read_body
 
@@ -327,7 +327,8 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
 ) -> None:
     for name in RUNTIME:
         (tmp_path / name).write_text(name)
-    app = serve.create_app(predictor, facts={"x": "y"}, graph=b"graph", ort_web=tmp_path)
+    browser = Browser(b"graph", tmp_path)
+    app = serve.create_app(predictor, facts={"x": "y"}, browser=browser)
     client = TestClient(app, ADDRESS)
     assert client.post("/predict", content=b"").status_code in (404, 405)
     names = client.get("/app.json").json()

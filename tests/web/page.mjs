@@ -22,15 +22,14 @@ async function give(file, input = "#file") {
   await settled();
 }
 
-async function drop(file) {
-  const bytes = (await readFile(file)).toString("base64");
+async function drop(bytes) {
   await page.evaluate((text) => {
-    const content = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    const content = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
     const dataTransfer = new DataTransfer();
     dataTransfer.items.add(new File([content], "dropped.jpg", { type: "image/jpeg" }));
     const options = { dataTransfer, bubbles: true, cancelable: true };
     document.getElementById("drop").dispatchEvent(new DragEvent("drop", options));
-  }, bytes);
+  }, bytes.toString("base64"));
   await settled();
 }
 
@@ -63,7 +62,9 @@ seen.again = [];
 await give(photo, "#camera");
 seen.again.push(await text("#name"));
 await give(noPhoto);
-await drop(photo);
+await drop(await readFile(photo));
 seen.again.push(await text("#name"), await page.$eval("#result", (element) => !element.hidden));
+await drop(Buffer.alloc(10_000_001));
+seen.large = await text("#status");
 await browser.close();
 console.log(JSON.stringify(seen));

@@ -74,6 +74,8 @@ def test_a_photo_is_named_in_a_browser(
     assert seen["failure"].startswith("No answer: not an image")
     assert seen["hidden"] is True
     assert seen["again"] == [photo.parent.name] * 2 + [True]  # by camera, and dropped
+    large = "not an image that" if in_browser else "the photo is larger than 10 MB"
+    assert seen["large"].startswith(f"No answer: {large}")
     _check_place(seen, address, in_browser)
 
 

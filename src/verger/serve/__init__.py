@@ -29,7 +29,7 @@ from verger.model.weights import OnProgress
 from verger.output import Output
 from verger.predict import Predictor
 from verger.serve.answers import Answer, Answerer
-from verger.serve.browser import add_browser, check_runtime, export_graph
+from verger.serve.browser import Browser, add_browser, check_runtime, export_browser
 from verger.serve.facts import load_facts
 from verger.serve.limits import Limits, Refusal, Refused, TokenBuckets, photo_of, read_body
 
@@ -113,10 +113,10 @@ def serve(
     with _listen(host, port) as listener:
         told = load_facts(facts) if facts else {}
         predictor = Predictor.load(out, weights, model, on_progress=on_progress)
-        graph = export_graph(out, weights=weights, model=model) if in_browser else None
+        browser = export_browser(out, ort_web, weights=weights, model=model) if ort_web else None
         app = create_app(
             predictor, source=str(Output.at(out).read_run()["source"]), facts=told, limits=limits,
-            hosts=_LOCAL_NAMES if is_loopback(host) else ("*",), graph=graph, ort_web=ort_web,
+            hosts=_LOCAL_NAMES if is_loopback(host) else ("*",), browser=browser,
         )  # fmt: skip
         if on_start:
             on_start(_address(listener))
@@ -134,8 +134,7 @@ def create_app(
     facts: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     hosts: tuple[str, ...] = _LOCAL_NAMES,
-    graph: bytes | None = None,
-    ort_web: Path | None = None,
+    browser: Browser | None = None,
 ) -> FastAPI:
     """Make the web application of a classifier.
 
@@ -151,10 +150,8 @@ def create_app(
     hosts : tuple of str
         Names that the server may be called by; others are refused, so that no page of another
         site can read answers by a name that it lets point here.
-    graph : bytes, optional
-    ort_web : path, optional
-        An exported file and the folder of its runtime: the page does the work, and there is no
-        ``POST /predict``.
+    browser : Browser, optional
+        What the page needs to do the work itself; then there is no ``POST /predict``.
 
     Returns
     -------
@@ -165,14 +162,13 @@ def create_app(
         title="Verger", version=version("verger"), telemetry=_NO_TELEMETRY,
         docs_url=None, redoc_url=None,  # these load scripts from another host
     )  # fmt: skip
-    in_browser = graph is not None and ort_web is not None
-    _add_page(app, in_browser=in_browser)
-    if graph is not None and ort_web is not None:
-        add_browser(app, graph, ort_web, predictor, facts)
-    else:
+    _add_page(app, in_browser=browser is not None, max_bytes=limits.max_bytes)
+    if browser is None:
         _add_predict(app, _bounded(predictor, limits), source, facts, limits)
+    else:
+        add_browser(app, browser, predictor, facts)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    policy = _POLICY.format(wasm=" 'wasm-unsafe-eval'" if in_browser else "")
+    policy = _POLICY.format(wasm=" 'wasm-unsafe-eval'" if browser else "")
 
     @app.middleware("http")
     async def add_headers(
@@ -201,12 +197,12 @@ def _bounded(predictor: Predictor, limits: Limits) -> Predictor:
     return bounded
 
 
-def _add_page(app: FastAPI, *, in_browser: bool) -> None:
+def _add_page(app: FastAPI, **values: Any) -> None:
     environment = Environment(
         loader=PackageLoader("verger.serve", ""), autoescape=True, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    page = environment.get_template("page.html.j2").render(in_browser=in_browser)
+    page = environment.get_template("page.html.j2").render(values)
     app.mount("/static", StaticFiles(packages=[("verger.serve", "static")]))
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -73,7 +73,8 @@ class Answerer:
         (found,) = self.predictor.predict([photo], ["photo"])
         values = {each.name: getattr(found, each.name) for each in fields(found)}
         values["nearest"] = tuple(self._similar(known) for known in found.nearest)
-        return Answer(**values, fact=self.facts.get(found.prediction or ""))
+        fact = self.facts.get(found.prediction) if found.prediction is not None else None
+        return Answer(**values, fact=fact)
 
     def _similar(self, known: Neighbor) -> SimilarPhoto:
         path = PurePosixPath(known.path)

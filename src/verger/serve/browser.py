@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,12 +42,30 @@ def check_runtime(folder: Path) -> None:
             )
 
 
-def export_graph(out: str | Path, **options: Any) -> bytes:
-    """Return the exported file of a result, checked; nothing of it stays on the disk.
+@dataclass(frozen=True)
+class Browser:
+    """What a page needs to do the work itself.
+
+    Attributes
+    ----------
+    graph : bytes
+        An exported file.
+    ort_web : path
+        Folder of :data:`RUNTIME`.
+    """
+
+    graph: bytes
+    ort_web: Path
+
+
+def export_browser(out: str | Path, ort_web: Path, **options: Any) -> Browser:
+    """Export a result's classifier, checked; nothing of it stays on the disk.
 
     Parameters
     ----------
     out : path
+    ort_web : path
+        Folder of :data:`RUNTIME`.
     **options
         As for :func:`verger.export.export_app`.
     """
@@ -55,28 +74,25 @@ def export_graph(out: str | Path, **options: Any) -> bytes:
     with TemporaryDirectory(prefix="verger-serve-") as folder:
         path = Path(folder, "app.onnx")
         export_app(out, path, **options)
-        return path.read_bytes()
+        return Browser(path.read_bytes(), ort_web)
 
 
 def add_browser(
-    app: FastAPI, graph: bytes, ort_web: Path, predictor: Predictor, facts: Mapping[str, str]
+    app: FastAPI, browser: Browser, predictor: Predictor, facts: Mapping[str, str]
 ) -> None:
     """Add the addresses that the page reads.
 
     Parameters
     ----------
     app : FastAPI
-    graph : bytes
-        An exported file.
-    ort_web : path
-        Folder of :data:`RUNTIME`.
+    browser : Browser
     predictor : Predictor
     facts : mapping of str to str
         Label to a line about it.
     """
     classifier = predictor.classifier
     names = {
-        "graph": f"app.onnx?{hashlib.sha256(graph).hexdigest()[:12]}",
+        "graph": f"app.onnx?{hashlib.sha256(browser.graph).hexdigest()[:12]}",
         "labels": classifier.labels, "threshold": classifier.threshold, "facts": dict(facts),
         "n_top": predictor.n_top,
     }  # fmt: skip
@@ -89,10 +105,10 @@ def add_browser(
     @app.get("/app.onnx", response_class=Response)
     async def read_graph() -> Response:
         """Give the exported file; its address changes with it, so that it is loaded once."""
-        return Response(graph, media_type="application/octet-stream", headers=_KEPT)
+        return Response(browser.graph, media_type="application/octet-stream", headers=_KEPT)
 
     for name, kind in RUNTIME.items():
-        _add_file(app, f"/ort/{name}", ort_web / name, kind)
+        _add_file(app, f"/ort/{name}", browser.ort_web / name, kind)
 
 
 def _add_file(app: FastAPI, address: str, path: Path, kind: str) -> None:

@@ -4,9 +4,12 @@ const inBrowser = "inBrowser" in $("main").dataset;
 let asked = 0;
 
 async function askServer(file) {
+  // A server that refuses a photo on its way hangs up, and the browser cannot say why.
+  const most = Number($("main").dataset.maxBytes);
+  if (file.size > most) throw new Error(`the photo is larger than ${most / 1e6} MB`);
   const response = await fetch("predict", { method: "POST", body: file });
-  const answer = await response.json();
-  if (!response.ok) throw new Error(`${answer.error}: ${answer.detail}`);
+  const answer = await response.json().catch(() => ({ error: `HTTP ${response.status}` }));
+  if (!response.ok) throw new Error([answer.error, answer.detail].filter(Boolean).join(": "));
   return answer;
 }
 
