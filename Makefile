@@ -34,7 +34,7 @@ check: $(VENV)/.ready ## Lint, types, import rules, known vulnerabilities of the
 test-real: $(VENV)/.ready ## Run the tests on real photos and weights (SHARED=folder that holds them)
 	VERGER_SHARED=$(SHARED) $(BIN)/python -m pytest tests/real -m real
 
-test-web: $(VENV)/.ready ## Run exported files in onnxruntime's WebAssembly build (needs node and npm)
+test-web: $(VENV)/.ready ## Run exported files in WebAssembly and the page in a browser (needs node, npm and chromium)
 	npm install --prefix tests/web --no-audit --no-fund
 	$(BIN)/python -m pytest tests/web
 

@@ -20,7 +20,13 @@ from click.core import ParameterSource
 
 from verger.cli_emr import emr
 from verger.config import Config
-from verger.errors import ConfigError, UsageError, VergerError, WeightsError
+from verger.errors import (
+    ConfigError,
+    EnvironmentNotReadyError,
+    UsageError,
+    VergerError,
+    WeightsError,
+)
 from verger.options import (
     FEATURES,
     FIELDS,
@@ -424,6 +430,38 @@ def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
         return
     for name, text in _export_lines(written):
         click.echo(f"{name:<9} {text}")
+
+
+@app.command()
+@click.argument("out", metavar="OUT")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+              help="Port to listen on; 0 takes a free one.")  # fmt: skip
+@click.option("--facts", metavar="FILE.toml", type=click.Path(path_type=Path),
+              help="A line about each label, shown beside it.")  # fmt: skip
+@click.option("--in-browser", is_flag=True,
+              help="The page does the work, by the exported file: no photo is sent.")  # fmt: skip
+@click.option("--ort-web", metavar="DIR", type=click.Path(path_type=Path),
+              help="Folder dist of npm's onnxruntime-web, for --in-browser.")  # fmt: skip
+@_weights
+@_extractor
+def serve(out: str, host: str, **options: Any) -> None:
+    """Serve a page, and a REST interface, to try a classifier with; photos are never stored."""
+    try:
+        from verger import serve as web
+    except ModuleNotFoundError as err:
+        raise EnvironmentNotReadyError(
+            f"{err.name} is not installed, which verger serve needs: pip install 'verger[serve]'"
+        ) from err
+    if not web.is_loopback(host):
+        click.echo(f"--host {host}: everybody who reaches this machine can ask, without password "
+                   "or encryption", err=True)  # fmt: skip
+    with suppress(KeyboardInterrupt), _download_bar() as on_progress:
+        web.serve(out, host=host, on_progress=on_progress, on_start=_tell_address, **options)
+
+
+def _tell_address(address: str) -> None:
+    click.echo(f"{address}  (Ctrl-C ends it)")
 
 
 app.add_command(emr)

@@ -1,0 +1,267 @@
+"""A page and a REST interface to try a classifier with. Photos are never stored.
+
+The whole of a request stays in memory: it is read by hand, because Starlette's forms go to
+temporary files where they are large.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from importlib.metadata import version
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import anyio
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, PackageLoader
+
+from verger.errors import ConfigError
+from verger.features import Decoding
+from verger.model.weights import OnProgress
+from verger.output import Output
+from verger.predict import Predictor
+from verger.serve.answers import Answer, Answerer
+from verger.serve.browser import Browser, add_browser, check_runtime, export_browser
+from verger.serve.facts import load_facts
+from verger.serve.limits import Limits, Refusal, Refused, TokenBuckets, photo_of, read_body
+
+# Beyond them a client is told 503; browsers open up to six each.
+_MAX_CONNECTIONS = 256
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
+_NO_TELEMETRY: Any = {
+    "tracing": False, "metrics": False, "logs": False, "auto_configure": False,
+}  # fmt: skip
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_POLICY = (
+    "default-src 'none'; script-src 'self'{wasm}; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {
+    "schema": {"type": "object", "properties": {"photo": _BINARY["schema"]}, "required": ["photo"]}
+}
+_BODY = {
+    "requestBody": {
+        "required": True, "content": {"image/*": _BINARY, "multipart/form-data": _FORM},
+    }
+}  # fmt: skip
+_REFUSALS = {
+    400: "a form that cannot be read", 408: "a photo that took too long to arrive",
+    413: "a photo of too many bytes", 422: "a photo that cannot be decoded; error says why",
+    429: "too many photos of one client", 503: "too many photos of all clients",
+}  # fmt: skip
+
+
+def serve(
+    out: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    facts: Path | None = None,
+    in_browser: bool = False,
+    ort_web: Path | None = None,
+    weights: str | Path | None = None,
+    model: str | Path | None = None,
+    limits: Limits | None = None,
+    on_progress: OnProgress | None = None,
+    on_start: Callable[[str], None] | None = None,
+) -> None:
+    """Serve a result's classifier until Ctrl-C.
+
+    Parameters
+    ----------
+    out : path
+        The folder of a result with a classifier, or ``s3://bucket/prefix``.
+    host, port
+        Where to listen; port 0 takes a free one.
+    facts : path, optional
+        A file for :func:`verger.serve.facts.load_facts`.
+    in_browser : bool
+        Let the page do the work: no photo is sent.
+    ort_web : path, optional
+        The folder of onnxruntime-web's files, for ``in_browser``.
+    weights, model, on_progress
+        As for :func:`verger.extractor.load_extractor`.
+    limits : Limits, optional
+    on_start : callable, optional
+        Told the address once it can be asked.
+
+    Raises
+    ------
+    ConfigError
+        If the address is taken, or options do not fit.
+    OutputError, ContractError
+        As from :meth:`verger.predict.Predictor.load`.
+    """
+    if in_browser != (ort_web is not None):
+        raise ConfigError("--in-browser and --ort-web go together, and only so")
+    if ort_web is not None:
+        check_runtime(ort_web)
+    with _listen(host, port) as listener:
+        told = load_facts(facts) if facts else {}
+        predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+        browser = export_browser(out, ort_web, weights=weights, model=model) if ort_web else None
+        app = create_app(
+            predictor, source=str(Output.at(out).read_run()["source"]), facts=told, limits=limits,
+            hosts=_LOCAL_NAMES if is_loopback(host) else ("*",), browser=browser,
+        )  # fmt: skip
+        if on_start:
+            on_start(_address(listener))
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False,
+            limit_concurrency=_MAX_CONNECTIONS,
+        )  # fmt: skip
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def create_app(
+    predictor: Predictor,
+    *,
+    source: str = "",
+    facts: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    hosts: tuple[str, ...] = _LOCAL_NAMES,
+    browser: Browser | None = None,
+) -> FastAPI:
+    """Make the web application of a classifier.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Its decoder is bound anew, by ``limits``, and works in processes of its own.
+    source : str
+        Folder of the known photos, which is left out of the paths that are told.
+    facts : mapping of str to str, optional
+        Label to a line about it.
+    limits : Limits, optional
+    hosts : tuple of str
+        Names that the server may be called by; others are refused, so that no page of another
+        site can read answers by a name that it lets point here.
+    browser : Browser, optional
+        What the page needs to do the work itself; then there is no ``POST /predict``.
+
+    Returns
+    -------
+    FastAPI
+    """
+    limits, facts = limits or Limits(), facts or {}
+    app = FastAPI(
+        title="Verger", version=version("verger"), telemetry=_NO_TELEMETRY,
+        docs_url=None, redoc_url=None,  # these load scripts from another host
+    )  # fmt: skip
+    _add_page(app, in_browser=browser is not None, max_bytes=limits.max_bytes)
+    if browser is None:
+        _add_predict(app, _bounded(predictor, limits), source, facts, limits)
+    else:
+        add_browser(app, browser, predictor, facts)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    policy = _POLICY.format(wasm=" 'wasm-unsafe-eval'" if browser else "")
+
+    @app.middleware("http")
+    async def add_headers(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        for name, value in (_HEADERS | {"Content-Security-Policy": policy}).items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return app
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bounded(predictor: Predictor, limits: Limits) -> Predictor:
+    decoding = Decoding(max_pixels=limits.max_pixels, timeout_s=limits.decode_timeout_s, apart=True)
+    bounded = replace(predictor, decoding=decoding)
+    bounded.predict([b""], ["none"])  # opens the model once, before threads would each
+    return bounded
+
+
+def _add_page(app: FastAPI, **values: Any) -> None:
+    environment = Environment(
+        loader=PackageLoader("verger.serve", ""), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("page.html.j2").render(values)
+    app.mount("/static", StaticFiles(packages=[("verger.serve", "static")]))
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def read_page() -> str:
+        return page
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Say that the server answers."""
+        return {"status": "ok"}
+
+
+def _add_predict(
+    app: FastAPI, predictor: Predictor, source: str, facts: Mapping[str, str], limits: Limits
+) -> None:
+    answerer = Answerer(predictor=predictor, source=source, facts=facts)
+    buckets = TokenBuckets(limits.photos_per_minute, limits.burst)
+    threads = anyio.CapacityLimiter(limits.n_threads)
+    places = anyio.Semaphore(limits.max_waiting)
+    responses: dict[int | str, dict[str, object]] = {
+        status: {"description": text, "model": Answer if status == 422 else Refusal}
+        for status, text in _REFUSALS.items()
+    }
+
+    @app.post("/predict", openapi_extra=_BODY, responses=responses, response_model=Answer)
+    async def predict(request: Request, response: Response) -> Answer:
+        """Say what is on a photo, which is the body itself or the one part of a form."""
+        buckets.take(request.client.host if request.client else "")
+        try:
+            places.acquire_nowait()
+        except anyio.WouldBlock as err:
+            raise Refused(503, "busy", "ask again in a few seconds", 2) from err
+        try:
+            headers = request.headers
+            body = await read_body(request.stream(), headers.get("content-length"), limits)
+            photo = photo_of(body, headers.get("content-type"))
+            ask = partial(answerer.answer, photo)
+            answer = await anyio.to_thread.run_sync(ask, limiter=threads)
+        finally:
+            places.release()
+        response.status_code = 422 if answer.error else 200
+        return answer
+
+    @app.exception_handler(Refused)
+    async def refuse(_: Request, err: Refused) -> JSONResponse:
+        return JSONResponse(
+            asdict(err.refusal), err.status, headers=err.headers | {"Connection": "close"}
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before anything is loaded: an address that is taken is told at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as err:
+        raise ConfigError(f"--host {host} --port {port}: cannot listen there: {err}") from err
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -1,0 +1,177 @@
+"""What a stranger may ask of a server: how large, how often, how many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from verger.config import MAX_PIXELS
+
+# Clients whose rate is remembered, so that no number of addresses fills the memory.
+_MAX_CLIENTS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of one server.
+
+    Attributes
+    ----------
+    max_bytes : int
+        Of a request's body.
+    max_pixels : int
+        Largest width x height that is decoded.
+    read_timeout_s : float
+        How long a photo may take to arrive.
+    decode_timeout_s : float
+        How long its decoder may take.
+    photos_per_minute : float
+        What one client's address is answered in the long run.
+    burst : int
+        Photos that a client may send at once before that rate counts.
+    max_waiting : int
+        Requests that are read, wait or are answered at a time, of all clients.
+    n_threads : int
+        Photos that are decoded and classified at a time.
+    """
+
+    max_bytes: int = 10_000_000
+    max_pixels: int = MAX_PIXELS
+    read_timeout_s: float = 30
+    decode_timeout_s: float = 10
+    photos_per_minute: float = 60
+    burst: int = 20
+    max_waiting: int = 32
+    n_threads: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a client is told whose request is not answered."""
+
+    error: str
+    detail: str
+
+
+class Refused(Exception):
+    """A request that is not answered: what it is told, and when it may come again.
+
+    Parameters
+    ----------
+    status : int
+        Of HTTP.
+    error, detail : str
+    retry_after_s : int, optional
+    """
+
+    def __init__(
+        self, status: int, error: str, detail: str, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(error)
+        self.status, self.refusal = status, Refusal(error, detail)
+        self.headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+
+
+class TokenBuckets:
+    """One token bucket for each client: full at first, a token a photo, filled at a steady rate.
+
+    Parameters
+    ----------
+    per_minute : float
+    burst : int
+        What a bucket holds.
+    now : callable, optional
+        A clock, in seconds.
+    """
+
+    def __init__(
+        self, per_minute: float, burst: int, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._per_s, self._burst, self._now = per_minute / 60, burst, now
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str) -> None:
+        """Take a client's token.
+
+        Raises
+        ------
+        Refused
+            If there is none.
+        """
+        now = self._now()
+        tokens, since = self._buckets.pop(client, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._per_s)
+        self._buckets[client] = (tokens - 1 if tokens >= 1 else tokens, now)
+        if len(self._buckets) > _MAX_CLIENTS:
+            self._buckets.popitem(last=False)
+        if tokens < 1:
+            wait_s = math.ceil((1 - tokens) / self._per_s)
+            raise Refused(429, "too many requests", f"ask again in {wait_s} s", wait_s)
+
+
+async def read_body(stream: AsyncIterator[bytes], announced: str | None, limits: Limits) -> bytes:
+    """Read a request's body into memory, and stop at the first byte that is too many.
+
+    Parameters
+    ----------
+    stream : async iterator of bytes
+    announced : str or None
+        The header ``Content-Length``.
+    limits : Limits
+
+    Raises
+    ------
+    Refused
+        If it is too large or too slow, or the client goes away.
+    """
+    too_large = Refused(413, "too large", f"a photo may have {limits.max_bytes:,} bytes at most")
+    if announced and announced.isdigit() and int(announced) > limits.max_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.read_timeout_s):
+            async for chunk in stream:
+                body += chunk
+                if len(body) > limits.max_bytes:
+                    raise too_large
+    except TimeoutError as err:
+        detail = f"the photo took longer than {limits.read_timeout_s:g} s to arrive"
+        raise Refused(408, "too slow", detail) from err
+    except ClientDisconnect as err:
+        raise Refused(400, "gone", "the client went away before all had arrived") from err
+    return bytes(body)
+
+
+def photo_of(body: bytes, content_type: str | None) -> bytes:
+    """Return the photo of a body: itself, or the one part of a form.
+
+    Raises
+    ------
+    Refused
+        If it is a form that cannot be read, or has not one part.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        return body
+    parts: list[bytearray] = []
+    try:
+        parser = MultipartParser(options.get(b"boundary", b""), {
+            "on_part_begin": lambda: parts.append(bytearray()),
+            "on_part_data": lambda data, start, end: parts[-1].extend(data[start:end]),
+        })  # fmt: skip
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as err:
+        raise Refused(400, "not a form", str(err)) from err
+    if len(parts) != 1:
+        raise Refused(400, "not a form", f"a form of {len(parts)} parts must have 1: the photo")
+    return bytes(parts[0])

@@ -1,0 +1,91 @@
+"""The page of ``verger serve`` in a real browser, as a person uses it: on a phone, by keyboard.
+
+Pictures of it lie in the folder that VERGER_SCREENSHOTS names, where it is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results import train, write_result
+from verger.model import Model
+from verger.predict import Predictor
+
+HERE = Path(__file__).parent
+RUNTIME = HERE / "node_modules" / "onnxruntime-web" / "dist"
+FACT = "Sweet & crisp; <b>keeps</b> until spring."
+
+
+@pytest.fixture(scope="module")
+def out(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page") / "out"
+    train(write_result(folder, photos, model))
+    return folder
+
+
+@contextmanager
+def server(out: Path, *options: str | Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "verger.cli", "serve", out, "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout.readline().split()[0]
+        finally:
+            process.terminate()
+
+
+def use_page(address: str, photo: Path, tmp_path: Path) -> dict[str, Any]:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no photo")
+    pictures = Path(os.environ.get("VERGER_SCREENSHOTS", tmp_path))
+    browser = shutil.which("chromium") or "chromium"
+    command = ["node", HERE / "page.mjs", browser, address, photo, bad, pictures]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("in_browser", [False, True])
+def test_a_photo_is_named_in_a_browser(
+    out: Path, photos: Path, tmp_path: Path, in_browser: bool
+) -> None:
+    photo = sorted(photos.rglob("*.jpg"))[7]
+    facts = tmp_path / "facts.toml"
+    facts.write_text(f"[{json.dumps(photo.parent.name)}]\nline = {json.dumps(FACT)}\n")
+    more = ("--in-browser", "--ort-web", RUNTIME) if in_browser else ()
+    with server(out, "--facts", facts, *more) as address:
+        seen = use_page(address, photo, tmp_path)
+    (expected,) = Predictor.load(out).predict([photo.read_bytes()], ["photo"])
+    told = [float(text.removesuffix("%")) / 100 for text in seen["scores"]]
+    assert told == pytest.approx([score.probability for score in expected.top], abs=0.01)
+    assert seen["name"] == expected.prediction == photo.parent.name
+    assert seen["status"].startswith(f"{photo.parent.name}. Probability ")  # read aloud
+    assert seen["fact"] == FACT  # as text, not as markup
+    assert seen["similar"] == (0 if in_browser else 3)
+    assert seen["failure"].startswith("No answer: not an image")
+    assert seen["hidden"] is True
+    assert seen["again"] == [photo.parent.name] * 2 + [True]  # by camera, and dropped
+    large = "not an image that" if in_browser else "the photo is larger than 10 MB"
+    assert seen["large"].startswith(f"No answer: {large}")
+    _check_place(seen, address, in_browser)
+
+
+def _check_place(seen: dict[str, Any], address: str, in_browser: bool) -> None:
+    """Nothing is asked of others, no photo leaves, nothing is refused or runs off the screen."""
+    own = (address, f"blob:{address}", "data:")
+    assert [url for _, url in seen["requests"] if not url.startswith(own)] == []
+    assert [m for m, _ in seen["requests"]].count("POST") == (0 if in_browser else 5)
+    assert seen["problemsBefore"] == []
+    assert seen["overflow"] == {"phone": 0, "small": 0, "desktop": 0}
+    assert seen["firstFocus"] == "file"
+    for name in ("Choose a photo", "Use the camera", "Your photo", "Probabilities"):
+        assert f'"name":"{name}"' in seen["reader"]
