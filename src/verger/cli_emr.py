@@ -14,8 +14,9 @@ import click
 from verger.options import FEATURES, FIELDS, PHOTOS, REDUCE, config_options, resolve_config
 
 if TYPE_CHECKING:
+    from verger.config import Config
     from verger.emr.aws import Cloud
-    from verger.emr.price import Estimate
+    from verger.emr.price import Estimate, Limit
     from verger.emr.runs import Run, Watcher
     from verger.emr.submit import Place, Plan
     from verger.validate import Check
@@ -66,13 +67,24 @@ _place = _add(
     click.option("--logs", metavar="s3://BUCKET/PREFIX", help="Default: logs/ of the bucket."),
 )  # fmt: skip
 _run_id = click.argument("run_id", metavar="RUN")
-_application = click.option("--application", required=True, metavar="ID",
+_application = click.option("--application", metavar="ID",
                             help="Where the run is; submit has said it.")  # fmt: skip
+_on = click.option("--on", type=click.Choice(["serverless", "ec2"]), default="serverless",
+                   show_default=True, help="EMR Serverless, or a cluster of its own.")  # fmt: skip
+_hosts = _add(
+    click.option("--service-role", metavar="NAME",
+                 help="On EC2: the role of EMR. Default: the stack's."),
+    click.option("--instance-profile", metavar="NAME",
+                 help="On EC2: profile of the machines. Default: the stack's."),
+    click.option("--instance-type", "instance_types", multiple=True, metavar="TYPE",
+                 help="On EC2: a type of nodes, such as m5.xlarge; once for each."),
+    click.option("--subnet", metavar="ID", help="On EC2: where the nodes are."),
+)  # fmt: skip
 
 
 @click.group()
 def emr() -> None:
-    """AWS EMR Serverless: the infrastructure for jobs, and the jobs."""
+    """AWS EMR, Serverless or on EC2: the infrastructure for jobs, and the jobs."""
 
 
 @emr.command("init")
@@ -187,7 +199,9 @@ def emr_estimate(
 @emr.command("submit")
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
+@_on
 @_place
+@_hosts
 @click.option("--max-cost", type=float, help="Most that the run may cost, in the rates' currency; "
               "becomes a limit of executors and minutes.")  # fmt: skip
 @click.option("--max-minutes", default=720, show_default=True, help="Most that it may take.")
@@ -200,19 +214,32 @@ def emr_estimate(
 @_region
 @config_options(*_RUN_OPTIONS)
 def emr_submit(
-    source: str, out: str, package: str, stack: str | None, role: str | None,
-    application: str | None, logs: str | None, max_cost: float | None, max_minutes: int,
-    max_executors: int, speed: float | None, rates: Path | None, wait: bool, report: Path | None,
-    region: str | None, allow_region: bool, as_json: bool, **_: Any,
+    source: str, out: str, on: str, package: str, stack: str | None, role: str | None,
+    application: str | None, logs: str | None, service_role: str | None,
+    instance_profile: str | None, instance_types: tuple[str, ...], subnet: str | None,
+    max_cost: float | None, max_minutes: int, max_executors: int, speed: float | None,
+    rates: Path | None, wait: bool, report: Path | None, region: str | None, allow_region: bool,
+    as_json: bool, **_: Any,
 ) -> None:  # fmt: skip
-    """Do what verger run does, on EMR Serverless."""
+    """Do what verger run does, on EMR Serverless or on a cluster of its own."""
     from verger.emr.aws import connect
     from verger.emr.price import ASSUMED_SPEED, Limit
     from verger.emr.runs import start_run
     from verger.emr.submit import find_place, plan_run, with_application
 
     config = resolve_config()
+    hosts = {"service_role": service_role, "instance_profile": instance_profile,
+             "instance_types": instance_types, "subnet": subnet}  # fmt: skip
+    serverless = {"role": role, "application": application, "max_cost": max_cost, "rates": rates}
+    _refuse(on, **(serverless if on == "ec2" else hosts))
     cloud = connect(region, allow_region=allow_region)
+    if on == "ec2":
+        _submit_to_cluster(
+            cloud, source, out, config, package=package, logs=logs, stack=stack, hosts=hosts,
+            limit=Limit(max_executors, max_minutes), wait=wait, report=report, as_json=as_json,
+            speed=ASSUMED_SPEED if speed is None else speed,
+        )  # fmt: skip
+        return
     place = find_place(cloud, package=package, out=out, role=role, application=application,
                        logs=logs, stack=stack)  # fmt: skip
     plan = plan_run(
@@ -242,14 +269,15 @@ def _wait(
     cloud: Cloud, run: Run, plan: Plan, out: str, report: Path | None, *, as_json: bool
 ) -> None:
     """Follow a run to its end, fetch its report, and say what it has cost."""
-    from verger.emr.runs import fetch_report, follow
+    from verger.emr.runs import cancel_run, fetch_report, follow
     from verger.emr.submit import describe_bill
     from verger.output import Output
 
     try:
         found = follow(cloud, run, out, _watcher())
     except KeyboardInterrupt:
-        _ask_to_cancel(cloud, run)
+        where = f"--application {run.application} --region {cloud.region}"
+        _ask_to_cancel(run.id, where, lambda: cancel_run(cloud, run))
         raise click.Abort from None
     path = report or Path(f"report-{run.id}.html")
     fetch_report(out, path)
@@ -263,33 +291,99 @@ def _wait(
     click.echo(f"report    {path}")
 
 
+def _submit_to_cluster(
+    cloud: Cloud, source: str, out: str, config: Config, *, package: str, logs: str | None,
+    stack: str | None, hosts: Mapping[str, Any], limit: Limit, speed: float, wait: bool,
+    report: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Start a cluster for the run, or find the one that is under way, and follow it."""
+    from verger.emr.ec2 import find_cluster_place, find_hosts, plan_cluster, start_cluster
+    from verger.emr.package import read_package
+
+    place = find_cluster_place(cloud, package=package, out=out, logs=logs, stack=stack)
+    machines = find_hosts(cloud, read_package(cloud, place.package), stack=stack, **hosts)
+    job, n_photos = plan_cluster(cloud, source, out, config, place, limit=limit, speed=speed)
+    if n_photos:
+        _tell(f"photos    {n_photos:,}")
+    _tell(f"at most   {job.limit.executors} task nodes beside 2 on demand, {job.limit.minutes} "
+          "minutes from the start of the step")  # fmt: skip
+    cluster, started = start_cluster(cloud, job, machines)
+    _tell(f"cluster {cluster}, {'started' if started else 'which was under way already'}")
+    if wait:
+        _wait_for_cluster(cloud, cluster, out, report, as_json=as_json)
+    elif as_json:
+        _print_json({"cluster": cluster})
+    else:
+        click.echo(f"verger emr status {cluster} --on ec2 --region {cloud.region}")
+
+
+def _wait_for_cluster(
+    cloud: Cloud, cluster: str, out: str, report: Path | None, *, as_json: bool
+) -> None:
+    """Follow a run on a cluster to its end, and fetch its report."""
+    from verger.emr.ec2 import cancel_cluster, follow_cluster
+    from verger.emr.runs import fetch_report
+    from verger.output import Output
+
+    try:
+        follow_cluster(cloud, cluster, out, _watcher())
+    except KeyboardInterrupt:
+        _ask_to_cancel(
+            cluster, f"--on ec2 --region {cloud.region}", lambda: cancel_cluster(cloud, cluster)
+        )
+        raise click.Abort from None
+    path = report or Path(f"report-{cluster}.html")
+    fetch_report(out, path)
+    counts = Output.at(out).read_run()["counts"]
+    if as_json:
+        _print_json({"cluster": cluster, "report": str(path), "counts": counts})
+        return
+    click.echo("billed    AWS says so in Cost Explorer, by the tag made-by=verger, a day later")
+    click.echo(f"report    {path}")
+
+
+def _refuse(on: str, **given: Any) -> None:
+    """Refuse options that mean nothing where the run goes."""
+    names = [
+        name.replace("_types", "_type") for name, value in given.items() if value not in (None, ())
+    ]
+    named = [f"--{name.replace('_', '-')}" for name in names]
+    if named:
+        raise click.UsageError(f"{', '.join(named)}: not with --on {on}")
+
+
+def _check_application(on: str, application: str | None) -> str:
+    """Return the application of a run, which one on EC2 has not."""
+    if on == "ec2":
+        _refuse(on, application=application)
+    elif application is None:
+        raise click.UsageError("Missing option '--application'; or --on ec2")
+    return application or ""
+
+
 def can_ask() -> bool:
     """Whether there is somebody who could answer."""
     return sys.stdin.isatty()
 
 
-def _ask_to_cancel(cloud: Cloud, run: Run) -> None:
-    from verger.emr.runs import cancel_run
-
+def _ask_to_cancel(run_id: str, where: str, cancel: Callable[[], object]) -> None:
     if can_ask() and click.confirm("\nCancel the run too?", default=False, err=True):
-        cancel_run(cloud, run)
+        cancel()
         _tell("cancelled; what is committed is kept")
         return
-    _tell(
-        f"run {run.id} goes on; verger emr cancel {run.id} --application {run.application} "
-        f"--region {cloud.region}"
-    )
+    _tell(f"run {run_id} goes on; verger emr cancel {run_id} {where}")
 
 
 @emr.command("status")
 @_run_id
+@_on
 @_application
 @_rates
 @_region
 @_json
 def emr_status(
-    run_id: str, application: str, rates: Path | None, region: str | None, allow_region: bool,
-    as_json: bool,
+    run_id: str, on: str, application: str | None, rates: Path | None, region: str | None,
+    allow_region: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Say how far a run is, and what AWS has billed for it."""
     from verger.emr.aws import connect
@@ -297,7 +391,12 @@ def emr_status(
     from verger.emr.runs import Progress, Run, read_application, read_run
     from verger.emr.submit import describe_bill
 
+    application = _check_application(on, application)
     cloud = connect(region, allow_region=allow_region)
+    if on == "ec2":
+        _refuse(on, rates=rates)
+        _show_cluster(cloud, run_id, as_json=as_json)
+        return
     found = read_run(cloud, Run(application, run_id))
     arguments = found["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
     done = Progress(arguments[2]).read() if arguments[:1] == ["run"] else None
@@ -314,38 +413,65 @@ def emr_status(
     click.echo(_bill_line(bill))
 
 
+def _show_cluster(cloud: Cloud, cluster: str, *, as_json: bool) -> None:
+    from verger.emr.ec2 import read_cluster
+    from verger.emr.runs import Progress
+
+    found = read_cluster(cloud, cluster)
+    done = Progress(found.out).read() if found.out else None
+    if as_json:
+        photos, of = done or (None, None)
+        _print_json({"state": found.state, "step": found.step_state, "details": found.details,
+                     "photos": photos, "of": of})  # fmt: skip
+        return
+    click.echo(f"state     {found.words}  {found.details}".rstrip())
+    if done:
+        click.echo(f"photos    {_photos(*done)}")
+
+
 @emr.command("logs")
 @_run_id
+@_on
 @_application
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stderr",
               show_default=True, help="What the driver has printed.")  # fmt: skip
 @_region
 def emr_logs(
-    run_id: str, application: str, stream: str, region: str | None, allow_region: bool
-) -> None:
+    run_id: str, on: str, application: str | None, stream: str, region: str | None,
+    allow_region: bool,
+) -> None:  # fmt: skip
     """Print the log of a run's driver, as far as AWS has brought it to the bucket."""
     from verger.emr.aws import connect
+    from verger.emr.ec2 import read_cluster, read_driver_log
     from verger.emr.runs import DriverLog, Run, logs_of, read_run
 
+    run = Run(_check_application(on, application), run_id)
     cloud = connect(region, allow_region=allow_region)
-    run = Run(application, run_id)
-    text = DriverLog(cloud, run, logs_of(read_run(cloud, run))).read(stream)
+    if on == "ec2":
+        text = read_driver_log(cloud, read_cluster(cloud, run_id), stream)
+    else:
+        text = DriverLog(cloud, run, logs_of(read_run(cloud, run))).read(stream)
     click.echo(text, nl=False)
     if not text:
-        _tell("nothing yet: AWS brings logs a minute or two after they were written")
+        _tell("nothing yet: AWS brings logs minutes after they were written")
 
 
 @emr.command("cancel")
 @_run_id
+@_on
 @_application
 @_region
-def emr_cancel(run_id: str, application: str, region: str | None, allow_region: bool) -> None:
+def emr_cancel(
+    run_id: str, on: str, application: str | None, region: str | None, allow_region: bool
+) -> None:
     """Cancel a run; what it has committed is kept."""
     from verger.emr.aws import connect
+    from verger.emr.ec2 import cancel_cluster
     from verger.emr.runs import Run, cancel_run
 
+    run = Run(_check_application(on, application), run_id)
     cloud = connect(region, allow_region=allow_region)
-    done = cancel_run(cloud, Run(application, run_id))
+    done = cancel_cluster(cloud, run_id) if on == "ec2" else cancel_run(cloud, run)
     click.echo(f"run {run_id} {'is being cancelled' if done else 'has ended already'}")
 
 

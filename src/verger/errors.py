@@ -21,7 +21,7 @@
     ├── ClassifierError (ValueError)            photos that no classifier can be fitted to
     ├── ErrorRateError (RuntimeError)           more photos rejected than max_error_rate allows
     ├── CloudError (RuntimeError)               AWS refuses, cannot be reached, or lacks something
-    ├── JobError (RuntimeError)                 a run on EMR Serverless did not end well
+    ├── JobError (RuntimeError)                 a run on EMR did not end well
     └── ValidationError (RuntimeError)          a stored result that does not hold
 
 Each leaf is also the builtin exception that a caller would expect. A photo that cannot be
@@ -112,7 +112,7 @@ class CloudError(VergerError, RuntimeError):
 
 
 class JobError(VergerError, RuntimeError):
-    """A run on EMR Serverless has failed, was cancelled, or ran out of its time."""
+    """A run on EMR has failed, was cancelled, or ran out of its time."""
 
 
 class ValidationError(VergerError, RuntimeError):

@@ -20,6 +20,7 @@ from verger.emr.stack import deploy_command, template, write_stack
 from verger.errors import ConfigError, OutputError, OutputExistsError
 
 READS = ("Get", "List", "Describe")
+CLUSTERS = "arn:${AWS::Partition}:elasticmapreduce:${AWS::Region}:${AWS::AccountId}"
 STACK = {"name": "verger", "region": "eu-west-3", "alarm_email": "me@example.org"}
 
 
@@ -97,7 +98,8 @@ def test_no_action_is_a_pattern_and_no_resource_is_everything(stack: dict[str, A
             assert text_of(resource).startswith(
                 ("Bucket.Arn", "${Bucket.Arn}/", "JobRole.Arn", "Application.Arn",
                  "${Application.Arn}/jobruns/", "AWS::StackId",
-                 "arn:${AWS::Partition}:s3:::${PhotosBucket}")
+                 "arn:${AWS::Partition}:s3:::${PhotosBucket}", "ServiceRole.Arn",
+                 f"{CLUSTERS}:cluster/")
             )  # fmt: skip
 
 
@@ -118,14 +120,69 @@ def test_a_job_writes_results_and_logs_and_nothing_else(stack: dict[str, Any]) -
 
 def test_only_emr_serverless_of_this_account_takes_the_role(stack: dict[str, Any]) -> None:
     """And the one who submits may hand it to that service alone."""
-    (trust,) = stack["Resources"]["JobRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    trust, machines = trusts(stack, "JobRole")
     assert trust["Principal"] == {"Service": "emr-serverless.amazonaws.com"}
     assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
-    (passing,) = (s for _, s in statements(stack) if s["Action"] == "iam:PassRole")
+    assert machines["Fn::If"][0] == "HasClusters"
+    (passing,) = passes(stack, "SubmitPolicy")
     assert passing["Resource"] == {"Fn::GetAtt": ["JobRole", "Arn"]}
     assert passing["Condition"] == {
         "StringEquals": {"iam:PassedToService": "emr-serverless.amazonaws.com"}
     }
+
+
+def trusts(stack: dict[str, Any], role: str) -> list[dict[str, Any]]:
+    """Return who may take a role."""
+    document = stack["Resources"][role]["Properties"]["AssumeRolePolicyDocument"]
+    return list(document["Statement"])
+
+
+def passes(stack: dict[str, Any], owner: str) -> list[dict[str, Any]]:
+    """Return which roles somebody may hand on."""
+    return [s for n, s in statements(stack) if n == owner and s["Action"] == "iam:PassRole"]
+
+
+def test_a_stack_knows_clusters_only_if_it_is_told_to(stack: dict[str, Any]) -> None:
+    assert stack["Parameters"]["Clusters"]["Default"] == "no"
+    assert stack["Conditions"]["HasClusters"] == {"Fn::Equals": [{"Ref": "Clusters"}, "yes"]}
+    conditional = {
+        name for part in ("Resources", "Outputs") for name, value in stack[part].items()
+        if value.get("Condition") == "HasClusters"
+    }  # fmt: skip
+    assert conditional == {
+        "InstanceProfile", "ServiceRole", "ClusterPolicy", "InstanceProfileArn", "ServiceRoleArn",
+        "ClusterPolicyArn",
+    }  # fmt: skip
+
+
+def test_the_machines_of_a_cluster_have_the_role_of_a_job_and_no_other(
+    stack: dict[str, Any],
+) -> None:
+    """EMR may hand them that role alone, takes its own for this account alone, and so does who
+    submits."""
+    assert stack["Resources"]["InstanceProfile"]["Properties"]["Roles"] == [{"Ref": "JobRole"}]
+    (trust,) = trusts(stack, "ServiceRole")
+    assert trust["Principal"] == {"Service": "elasticmapreduce.amazonaws.com"}
+    assert trust["Condition"]["StringEquals"] == {
+        "aws:SourceAccount": {"Ref": "AWS::AccountId"}
+    }  # fmt: skip
+    (by_emr,) = passes(stack, "ServiceRole")
+    assert text_of(by_emr["Resource"]) == "JobRole.Arn"
+    assert {text_of(s["Resource"]): next(iter(s["Condition"].values()))["iam:PassedToService"]
+            for s in passes(stack, "ClusterPolicy")} == {
+        "JobRole.Arn": "ec2.amazonaws.com*", "ServiceRole.Arn": "elasticmapreduce.amazonaws.com",
+    }  # fmt: skip
+
+
+def test_only_clusters_of_verger_s_are_followed_and_ended(stack: dict[str, Any]) -> None:
+    """Nor can anybody mark another's cluster so."""
+    found = [s for _, s in statements(stack) if s["Action"] != "iam:PassRole"
+             and any("elasticmapreduce:" in a for a in as_list(s["Action"]))]  # fmt: skip
+    (clusters,) = found
+    assert clusters["Condition"] == {
+        "StringEquals": {"elasticmapreduce:ResourceTag/made-by": "verger"}
+    }  # fmt: skip
+    assert "elasticmapreduce:AddTags" not in clusters["Action"]
 
 
 # The bucket, the application, the bill

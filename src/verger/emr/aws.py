@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from verger.emr.region import check_region
@@ -40,6 +41,11 @@ class Cloud:
     region: str
     emr: Any
     s3: Any
+
+    @cached_property
+    def clusters(self) -> Any:
+        """Client of EMR on EC2, made when it is first asked for."""
+        return self.client("emr")
 
     def client(self, service: str) -> Any:
         """Return the client of another service in the same region."""

@@ -28,6 +28,8 @@ MAX_POLICY = 2048
 #: The rest of a worker's memory is for its Python processes, which Spark counts as overhead.
 DRIVER_JVM_GB = 3
 EXECUTOR_JVM_GB = 4
+#: Where the driver over there keeps what Verger caches.
+DRIVER_HOME = "/tmp/verger"  # noqa: S108 - the driver's own machine
 
 #: No run in these states goes on.
 ENDED = ("SUCCESS", "FAILED", "CANCELLED")
@@ -176,16 +178,24 @@ def digest(value: Any) -> str:
 
 def spark_settings(job: Job) -> dict[str, str]:
     """Return the settings of Spark that the run is submitted with; ``conf`` wins over ours."""
-    overhead = {
-        "driver": DRIVER.memory_gb - DRIVER_JVM_GB,
-        "executor": EXECUTOR.memory_gb - EXECUTOR_JVM_GB,
-    }
     return {
         "spark.archives": f"{job.package}/{job.archive}#{UNPACKED}",
         "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": PYTHON,
         "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": PYTHON,
         "spark.emr-serverless.driverEnv.AWS_REGION": job.region,
-        "spark.emr-serverless.driverEnv.VERGER_HOME": "/tmp/verger",  # noqa: S108 - the driver's own
+        "spark.emr-serverless.driverEnv.VERGER_HOME": DRIVER_HOME,
+        **worker_settings(job),
+        **job.conf,
+    }
+
+
+def worker_settings(job: Job) -> dict[str, str]:
+    """Return the settings that a run has wherever it goes: its interpreter, its sizes."""
+    overhead = {
+        "driver": DRIVER.memory_gb - DRIVER_JVM_GB,
+        "executor": EXECUTOR.memory_gb - EXECUTOR_JVM_GB,
+    }
+    return {
         "spark.executorEnv.PYSPARK_PYTHON": PYTHON,
         "spark.executorEnv.AWS_REGION": job.region,
         "spark.driver.cores": str(DRIVER.vcpu),
@@ -200,7 +210,6 @@ def spark_settings(job: Job) -> dict[str, str]:
         # What partitions are cut for: all cores, not those of the executors that are up by then.
         "spark.default.parallelism": str(job.limit.executors * EXECUTOR.vcpu),
         "spark.log.level": "WARN",
-        **job.conf,
     }
 
 

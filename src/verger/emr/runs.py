@@ -301,7 +301,7 @@ class DriverLog:
     def read(self, stream: str) -> str:
         """Return the text of ``stdout`` or ``stderr``; empty while there is none."""
         content = read_object(self._cloud, f"{self._root}/{stream}.gz") if self._has_one else None
-        return _unzip(content or b"").decode("utf-8", "replace")
+        return unzip_log(content or b"").decode("utf-8", "replace")
 
     def new_lines(self) -> list[str]:
         """Return the whole lines that have come since the last call."""
@@ -317,7 +317,7 @@ class DriverLog:
         return (self.read("stderr") or self.read("stdout")).splitlines()[-LAST_LINES:]
 
 
-def _unzip(content: bytes) -> bytes:
+def unzip_log(content: bytes) -> bytes:
     """Return what a gzip file holds, as far as it has been written: it may end anywhere."""
     text, rest = b"", content
     while rest:

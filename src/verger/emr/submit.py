@@ -143,8 +143,30 @@ def plan_run(
     rates : Path, optional
         A file instead of Verger's own.
     """
-    if not 1 <= limit.minutes <= MAX_MINUTES:
-        raise ConfigError(f"minutes={limit.minutes} must be between 1 and {MAX_MINUTES}")
+    package, n_photos = check_run(cloud, source, out, config, place, limit.minutes)
+    prices = load_rates(cloud.region, package.architecture, rates)
+    if n_photos:
+        limit = replace(limit, executors=executors_for(n_photos, speed, limit.executors))
+    limit = limit_cost(prices, limit, max_cost)
+    estimate = estimate_run(n_photos, speed, prices, max_executors=limit.executors)
+    job = make_job(cloud, source, out, config, place, package, limit)
+    most = prices.cost(Usage.of(60 * limit.minutes, limit.executors))
+    return Plan(job, place, package, estimate, most)
+
+
+def check_run(
+    cloud: Cloud, source: str, out: str, config: Config, place: Place, minutes: int
+) -> tuple[Package, int]:
+    """Find every mistake that can be found from here, wherever the run goes.
+
+    Returns
+    -------
+    Package
+    int
+        Photos that are listed; 0 where only Spark can list them.
+    """
+    if not 1 <= minutes <= MAX_MINUTES:
+        raise ConfigError(f"minutes={minutes} must be between 1 and {MAX_MINUTES}")
     for name, address in (("SRC", source), ("OUT", out), ("package", place.package)):
         if not address.startswith(("s3://", "s3a://")):
             raise ConfigError(f"{name}={address}: must be s3://bucket/prefix; AWS sees no other")
@@ -152,15 +174,7 @@ def plan_run(
     check_bucket(cloud, place.logs)
     package = read_package(cloud, place.package)
     listing = check_and_list(Run(Output.at(out), config), source, reduce=True)
-    n_photos = len(listing.photos) if listing else 0
-    prices = load_rates(cloud.region, package.architecture, rates)
-    if listing:
-        limit = replace(limit, executors=executors_for(n_photos, speed, limit.executors))
-    limit = limit_cost(prices, limit, max_cost)
-    estimate = estimate_run(n_photos, speed, prices, max_executors=limit.executors)
-    job = make_job(cloud, source, out, config, place, package, limit)
-    most = prices.cost(Usage.of(60 * limit.minutes, limit.executors))
-    return Plan(job, place, package, estimate, most)
+    return package, len(listing.photos) if listing else 0
 
 
 def make_job(

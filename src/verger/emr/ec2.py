@@ -1,0 +1,316 @@
+"""Runs on EMR on EC2: plan, start, look, follow, cancel. A run is a cluster with one step."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from verger.config import Config
+from verger.emr.aws import Cloud, aws_errors, read_object, split_address
+from verger.emr.clusters import INSTANCE_TYPES, Hosts, check_hosts, cluster_request
+from verger.emr.jobs import Job, job_name
+from verger.emr.package import Package
+from verger.emr.price import Limit, executors_for
+from verger.emr.runs import GRACE_S, LAST_LINES, Progress, Watcher, pauses, unzip_log
+from verger.emr.submit import Place, check_run, make_job, read_stack
+from verger.errors import CloudError, ConfigError, JobError
+from verger.storage import normalize_source
+
+UNDER_WAY = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+GONE = ("TERMINATED", "TERMINATED_WITH_ERRORS")
+#: Seconds that machines may take to come, spot nodes to be waited for among them.
+STARTUP_S = 2400.0
+#: What ``timeout`` exits with when the time was over.
+_RAN_OUT = "124"
+
+
+@dataclass(frozen=True)
+class ClusterRun:
+    """What AWS says of a cluster and its step.
+
+    Attributes
+    ----------
+    id : str
+        Of the cluster, ``j-...``.
+    state : str
+        Of the cluster.
+    step : str
+        Identifier of the step; empty until there is one.
+    step_state : str
+    details : str
+        What AWS says of the state.
+    arguments : tuple of str
+        Of the step.
+    minutes : int
+        Its time limit.
+    logs : str
+        Address below which logs go; empty where they go nowhere.
+    """
+
+    id: str
+    state: str
+    step: str
+    step_state: str
+    details: str
+    arguments: tuple[str, ...]
+    minutes: int
+    logs: str
+
+    @property
+    def out(self) -> str | None:
+        """Address of the result; None where it is no run of Verger's."""
+        after = self.arguments[self.arguments.index("run") :] if "run" in self.arguments else ()
+        return after[2] if len(after) > 2 else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is done, or the cluster is gone and with it all hope."""
+        return self.step_state == "COMPLETED" or self.state in GONE
+
+    @property
+    def words(self) -> str:
+        """The states of both."""
+        return f"{self.state}, step {self.step_state}" if self.step else self.state
+
+
+# Before
+
+
+def find_hosts(
+    cloud: Cloud, package: Package, *, stack: str | None = None, service_role: str | None = None,
+    instance_profile: str | None = None, instance_types: tuple[str, ...] = (),
+    subnet: str | None = None,
+) -> Hosts:  # fmt: skip
+    """Complete what was named by what a stack of ``verger emr init`` says of itself.
+
+    Raises
+    ------
+    ConfigError
+        If a role is missing, or the package is for no cluster.
+    CloudError
+        If there is no such stack.
+    """
+    outputs = read_stack(cloud, stack) if stack else {}
+    service_role = service_role or outputs.get("ServiceRoleArn")
+    instance_profile = instance_profile or outputs.get("InstanceProfileArn")
+    if service_role is None or instance_profile is None:
+        raise ConfigError(
+            "no roles for the cluster: --stack NAME of a stack with Clusters=yes, or "
+            "--service-role and --instance-profile"
+        )
+    hosts = Hosts(
+        release=package.release, service_role=service_role, instance_profile=instance_profile,
+        instance_types=instance_types or INSTANCE_TYPES[package.architecture], subnet=subnet,
+    )  # fmt: skip
+    check_hosts(hosts)
+    return hosts
+
+
+def find_cluster_place(
+    cloud: Cloud, *, package: str, out: str, logs: str | None = None, stack: str | None = None
+) -> Place:
+    """Return where the package is and where logs go; the role is that of the machines."""
+    bucket = read_stack(cloud, stack)["BucketName"] if stack else split_address(out)[0]
+    logs = normalize_source(logs or f"s3://{bucket}/logs")
+    return Place(normalize_source(package), "", None, logs)
+
+
+def plan_cluster(
+    cloud: Cloud, source: str, out: str, config: Config, place: Place, *, limit: Limit,
+    speed: float,
+) -> tuple[Job, int]:  # fmt: skip
+    """Find every mistake that can be found from here; nothing is started, nothing is written.
+
+    Returns
+    -------
+    Job
+        With as many executors as have enough to do.
+    int
+        Photos that are listed; 0 where only Spark can list them.
+    """
+    package, n_photos = check_run(cloud, source, out, config, place, limit.minutes)
+    executors = executors_for(n_photos, speed, limit.executors) if n_photos else limit.executors
+    limit = Limit(executors, limit.minutes)
+    return make_job(cloud, source, out, config, place, package, limit), n_photos
+
+
+# Clusters
+
+
+def start_cluster(cloud: Cloud, job: Job, hosts: Hosts) -> tuple[str, bool]:
+    """Start a cluster for a run, or find the one that does the same and is under way.
+
+    Returns
+    -------
+    str
+        Its identifier.
+    bool
+        Whether it was started now.
+
+    Raises
+    ------
+    CloudError
+        If AWS refuses.
+    """
+    for found in _clusters_named(cloud, job_name(job)):
+        if _tags(_describe(cloud, found)).get("made-by") == "verger":
+            return found, False
+    with aws_errors("start the cluster"):
+        started = cloud.clusters.run_job_flow(**cluster_request(job, hosts))
+    return str(started["JobFlowId"]), True
+
+
+def _clusters_named(cloud: Cloud, name: str) -> Iterator[str]:
+    pages = cloud.clusters.get_paginator("list_clusters").paginate(
+        ClusterStates=list(UNDER_WAY)
+    )  # fmt: skip
+    with aws_errors("list the clusters"):
+        for page in pages:
+            yield from (found["Id"] for found in page["Clusters"] if found["Name"] == name)
+
+
+def _describe(cloud: Cloud, cluster: str) -> dict[str, Any]:
+    with aws_errors(f"look at the cluster {cluster} in {cloud.region}"):
+        found: dict[str, Any] = cloud.clusters.describe_cluster(ClusterId=cluster)["Cluster"]
+        return found
+
+
+def _tags(found: dict[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in found.get("Tags", ())}
+
+
+def read_cluster(cloud: Cloud, cluster: str) -> ClusterRun:
+    """Return what AWS says of a cluster and its step.
+
+    Raises
+    ------
+    CloudError
+        If there is no such cluster, or it is none of Verger's.
+    """
+    found = _describe(cloud, cluster)
+    tags = _tags(found)
+    if tags.get("made-by") != "verger":
+        raise CloudError(f"cluster {cluster}: is none that verger emr submit has started")
+    with aws_errors(f"list the steps of {cluster}"):
+        steps = cloud.clusters.list_steps(ClusterId=cluster)["Steps"]
+    step: dict[str, Any] = steps[0] if steps else {}
+    status = step.get("Status", {})
+    said = [
+        status.get("FailureDetails", {}).get("Reason"),
+        status.get("FailureDetails", {}).get("Message"),
+        found["Status"].get("StateChangeReason", {}).get("Message"),
+    ]
+    return ClusterRun(
+        cluster, found["Status"]["State"], step.get("Id", ""), status.get("State", ""),
+        "; ".join(text for text in said if text),
+        tuple(step.get("Config", {}).get("Args", ())), int(tags.get("verger-minutes", 0)),
+        found.get("LogUri", "").replace("s3n://", "s3://").rstrip("/"),
+    )  # fmt: skip
+
+
+def cancel_cluster(cloud: Cloud, cluster: str) -> bool:
+    """Ask AWS to end a cluster; return whether there was anything to end."""
+    if read_cluster(cloud, cluster).state not in UNDER_WAY:
+        return False
+    with aws_errors(f"end the cluster {cluster}"):
+        cloud.clusters.terminate_job_flows(JobFlowIds=[cluster])
+    return True
+
+
+def follow_cluster(
+    cloud: Cloud, cluster: str, out: str, watcher: Watcher, *,
+    sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic,
+) -> ClusterRun:  # fmt: skip
+    """Wait until a run is done, and tell on the way what happens.
+
+    A step that has failed is waited for until its cluster is gone: only then are all logs there.
+
+    Raises
+    ------
+    JobError
+        If it has ended otherwise, or has not ended long after its time.
+    """
+    found = read_cluster(cloud, cluster)
+    until = clock() + 60 * found.minutes + STARTUP_S + GRACE_S
+    progress, words = Progress(out), ""
+    for pause in pauses():
+        if found.words != words:
+            words = found.words
+            watcher.on_state(words, found.details)
+        if (now := progress.read()) is not None:
+            watcher.on_progress(*now)
+        if found.is_over:
+            break
+        if clock() > until:
+            raise JobError(
+                f"cluster {cluster}: is {words} long after its time; verger emr cancel {cluster} "
+                "--on ec2"
+            )
+        sleep(pause)
+        found = read_cluster(cloud, cluster)
+    check_cluster_end(cloud, found)
+    return found
+
+
+def check_cluster_end(cloud: Cloud, found: ClusterRun) -> None:
+    """Raise what a run has ended with, unless it has ended well.
+
+    Raises
+    ------
+    JobError
+        With the exit code where a log tells it, and the last lines of the driver's log.
+    """
+    if found.step_state == "COMPLETED":
+        return
+    code = re.search(r"[Ee]xit ?[Cc]ode:? *(\d+)", read_step_log(cloud, found, "controller"))
+    if code and code[1] == _RAN_OUT:
+        ended = f"its time of {found.minutes} minutes was over"
+    else:
+        ended = f"{found.words}{f', exit code {code[1]}' if code else ''}: {found.details}"
+    log = read_driver_log(cloud, found, "stderr") or read_driver_log(cloud, found, "stdout")
+    lines = "".join(f"\n  {line}" for line in log.splitlines()[-LAST_LINES:])
+    raise JobError(
+        f"cluster {found.id} did not end well: {ended}; what is committed is kept, and the same "
+        f"command goes on{'; the last lines of the driver:' if lines else ''}{lines}"
+    )
+
+
+# Logs
+
+
+def read_step_log(cloud: Cloud, found: ClusterRun, stream: str) -> str:
+    """Return ``controller``, ``stdout`` or ``stderr`` of the step; empty while there is none."""
+    if not found.logs or not found.step:
+        return ""
+    return _read_log(cloud, f"{found.logs}/{found.id}/steps/{found.step}/{stream}.gz")
+
+
+def read_driver_log(cloud: Cloud, found: ClusterRun, stream: str) -> str:
+    """Return what the driver has printed, or else what ``spark-submit`` has said.
+
+    YARN's first container of an application is the driver's; of several tries the last is read.
+    """
+    first = re.compile(rf"/container_[^/]+_000001/{stream}(\.gz)?$")
+    drivers = [key for key in _keys(cloud, found) if first.search(key)]
+    bucket = split_address(found.logs)[0] if drivers else ""
+    text = _read_log(cloud, f"s3://{bucket}/{max(drivers)}") if drivers else ""
+    return text or read_step_log(cloud, found, stream)
+
+
+def _keys(cloud: Cloud, found: ClusterRun) -> Iterator[str]:
+    if not found.logs:
+        return
+    bucket, prefix = split_address(f"{found.logs}/{found.id}/containers")
+    pages = cloud.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+    with aws_errors(f"list {found.logs}"):
+        for page in pages:
+            yield from (entry["Key"] for entry in page.get("Contents", ()))
+
+
+def _read_log(cloud: Cloud, address: str) -> str:
+    content = read_object(cloud, address) or b""
+    plain = content if not address.endswith(".gz") else unzip_log(content)
+    return plain.decode("utf-8", "replace")

@@ -1,0 +1,352 @@
+"""Runs on clusters of moto's EMR: what is started, followed, told and left, in good and bad.
+
+moto starts no machine and never ends a step; the tests move its states on, one at each look.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cloud.conftest import REGION, Bucket, put
+from cloud.standin import ACCOUNT
+from cloud.test_runs import CONFIG, Notes
+from verger.cli import app
+from verger.emr import ec2
+from verger.emr.aws import Cloud
+from verger.emr.clusters import INSTANCE_TYPES, Hosts
+from verger.emr.ec2 import (
+    cancel_cluster,
+    find_cluster_place,
+    find_hosts,
+    follow_cluster,
+    plan_cluster,
+    read_cluster,
+    read_driver_log,
+    start_cluster,
+)
+from verger.emr.jobs import Job, job_name
+from verger.emr.package import Package
+from verger.emr.price import Limit
+from verger.errors import CloudError, ConfigError, JobError
+
+pytestmark = pytest.mark.usefixtures("standin")
+
+ROLES = ("--service-role", "verger-ServiceRole", "--instance-profile", "verger-Machines")
+HOSTS = Hosts(
+    release="emr-7.10.0", service_role="verger-ServiceRole", instance_profile="verger-Machines",
+    instance_types=INSTANCE_TYPES["X86_64"],
+)  # fmt: skip
+#: The keys that a run.json must have.
+RECORD = {"counts": {"computed": 3}, **dict.fromkeys(
+    ("contract", "contract_hash", "files", "model", "seconds", "source", "output")
+)}  # fmt: skip
+GOOD = (("STARTING", "PENDING"), ("RUNNING", "RUNNING"), ("TERMINATING", "COMPLETED"))
+BAD = (("RUNNING", "RUNNING"), ("TERMINATING", "FAILED"), ("TERMINATED_WITH_ERRORS", "FAILED"))
+
+
+def clusters() -> dict[str, Any]:
+    """Return moto's clusters; its server runs in this process, and puts all into one region."""
+    from moto.emr.models import emr_backends
+
+    return {name: found for backend in emr_backends[ACCOUNT].values()
+            for name, found in backend.clusters.items()}  # fmt: skip
+
+
+def under_way() -> list[str]:
+    return [name for name, found in clusters().items() if found.state in ec2.UNDER_WAY]
+
+
+@pytest.fixture
+def photos_there(cloud: Cloud, bucket: Bucket, photos: Path) -> None:
+    for number, photo in enumerate(sorted(photos.rglob("*.jpg"))[:3]):
+        put(cloud, bucket.address(f"photos/a/{number}.jpg"), photo.read_bytes())
+
+
+@pytest.fixture
+def job(cloud: Cloud, bucket: Bucket, package: Package, photos_there: None) -> Job:
+    """Return a run of three photos."""
+    place = find_cluster_place(
+        cloud, package=package.root, out=bucket.address("results"), logs=bucket.address("logs")
+    )
+    return plan_cluster(
+        cloud, bucket.address("photos"), bucket.address("results"), CONFIG, place,
+        limit=Limit(4, 60), speed=10.0,
+    )[0]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_left(standin: Any) -> Iterator[None]:
+    yield
+    for cluster in clusters().values():
+        cluster.state = "TERMINATED"
+
+
+def walk(
+    monkeypatch: pytest.MonkeyPatch, states: tuple[tuple[str, str], ...],
+    at_end: Callable[[str], None] = lambda cluster: None,
+) -> None:  # fmt: skip
+    """Let every look find the next states; before the last ones, do what the run would do."""
+    look, left = ec2.read_cluster, list(states)
+
+    def moved(cloud: Cloud, cluster: str) -> ec2.ClusterRun:
+        if len(left) == 1:
+            at_end(cluster)
+        found = clusters()[cluster]
+        found.state, found.steps[0].state = left.pop(0) if len(left) > 1 else left[0]
+        return look(cloud, cluster)
+
+    monkeypatch.setattr(ec2, "read_cluster", moved)
+
+
+def call(*words: str, **how: Any) -> Result:
+    return CliRunner().invoke(app, ["emr", *words, "--region", REGION], **how)
+
+
+# Before anything is started
+
+
+def test_what_is_planned_is_bounded(job: Job, bucket: Bucket) -> None:
+    """Three photos are work for one executor; nothing is started."""
+    assert job.limit == Limit(1, 60)
+    assert job.arguments[:3] == ("run", bucket.address("photos"), bucket.address("results"))
+    assert all(cluster.name != job_name(job) for cluster in clusters().values())
+
+
+def test_roles_come_from_the_options_or_from_a_stack(cloud: Cloud, package: Package) -> None:
+    with pytest.raises(ConfigError, match=r"no roles for the cluster: --stack NAME .*Clusters=yes"):
+        find_hosts(cloud, package, service_role="only-one")
+    outputs = {"JobRoleArn": "arn:job", "BucketName": "b", "ServiceRoleArn": "arn:service",
+               "InstanceProfileArn": "arn:profile"}  # fmt: skip
+    template = {
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+        "Outputs": {key: {"Value": value} for key, value in outputs.items()},
+    }
+    cloud.client("cloudformation").create_stack(
+        StackName="with-clusters", TemplateBody=json.dumps(template)
+    )
+    found = find_hosts(cloud, package, stack="with-clusters", service_role="mine")
+    assert (found.service_role, found.instance_profile) == ("mine", "arn:profile")
+    assert found.instance_types == INSTANCE_TYPES["X86_64"]
+    place = find_cluster_place(
+        cloud, package=package.root, out="s3://c/results", stack="with-clusters"
+    )
+    assert place.logs == "s3://b/logs"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("status", "j-1", "--on", "ec2", "--application", "00a"), "--application: not with"),
+        (("status", "j-1"), "Missing option '--application'; or --on ec2"),
+        (("status", "j-1", "--on", "ec2", "--rates", "x.toml"), "--rates: not with --on ec2"),
+        (("cancel", "j-1"), "Missing option '--application'; or --on ec2"),
+        (("submit", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--on", "ec2",
+          "--max-cost", "2"), "--max-cost: not with --on ec2"),
+        (("submit", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--instance-type", "m5.large",
+          "--subnet", "s"), "--instance-type, --subnet: not with --on serverless"),
+    ],
+)  # fmt: skip
+def test_an_option_that_means_nothing_there_is_refused(words: tuple[str, ...], says: str) -> None:
+    done = call(*words)
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+# Start, look, cancel
+
+
+def test_the_same_command_follows_the_cluster_that_is_under_way(cloud: Cloud, job: Job) -> None:
+    """One that is gone, or is going, is not followed: the run goes on in another."""
+    first, started = start_cluster(cloud, job, HOSTS)
+    assert started
+    assert start_cluster(cloud, job, HOSTS) == (first, False)
+    clusters()[first].state = "TERMINATING"
+    second, started = start_cluster(cloud, job, HOSTS)
+    assert started
+    assert second != first
+
+
+def test_a_cluster_of_somebody_else_s_is_not_taken_for_ours(cloud: Cloud, job: Job) -> None:
+    theirs = cloud.client("emr").run_job_flow(
+        Name=job_name(job), ReleaseLabel="emr-7.10.0",
+        Instances={"KeepJobFlowAliveWhenNoSteps": True},
+    )["JobFlowId"]  # fmt: skip
+    ours, started = start_cluster(cloud, job, HOSTS)
+    assert started
+    assert ours != theirs
+    with pytest.raises(CloudError, match="is none that verger emr submit has started"):
+        cancel_cluster(cloud, theirs)
+    assert clusters()[theirs].state != "TERMINATED"
+
+
+def test_aws_knows_the_run_as_it_was_asked_for(cloud: Cloud, job: Job, bucket: Bucket) -> None:
+    found = read_cluster(cloud, start_cluster(cloud, job, HOSTS)[0])
+    assert found.minutes == 60
+    assert found.logs == bucket.address("logs")
+    assert found.out == bucket.address("results")
+    assert found.arguments[0] == "timeout"
+    assert (found.step_state, found.is_over) == ("RUNNING", False)
+
+
+def test_a_cluster_is_cancelled_once(cloud: Cloud, job: Job) -> None:
+    cluster, _ = start_cluster(cloud, job, HOSTS)
+    assert "is being cancelled" in call("cancel", cluster, "--on", "ec2").stdout
+    assert clusters()[cluster].state == "TERMINATED"
+    assert "has ended already" in call("cancel", cluster, "--on", "ec2").stdout
+
+
+def test_a_cluster_that_does_not_exist_is_told(cloud: Cloud) -> None:
+    with pytest.raises(CloudError, match="cannot look at the cluster j-NONE in eu-west-3"):
+        read_cluster(cloud, "j-NONE")
+
+
+# Follow
+
+
+def test_a_run_is_followed_until_its_step_is_done(
+    cloud: Cloud, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for machines to go: the result is there."""
+    cluster, _ = start_cluster(cloud, job, HOSTS)
+    walk(monkeypatch, GOOD)
+    notes = Notes()
+    found = follow_cluster(cloud, cluster, job.writes[0], notes.watcher)
+    assert found.state == "TERMINATING"
+    assert notes.states == [
+        "STARTING, step PENDING", "RUNNING, step RUNNING", "TERMINATING, step COMPLETED",
+    ]  # fmt: skip
+
+
+def log_of(cloud: Cloud, bucket: Bucket, cluster: str, name: str, text: str) -> None:
+    put(cloud, f"{bucket.address('logs')}/{cluster}/{name}.gz", gzip.compress(text.encode()))
+
+
+def test_a_run_that_fails_is_told_with_exit_code_and_last_lines(
+    cloud: Cloud, job: Job, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logs come when the cluster goes; the driver's, of its last try, is what tells why."""
+    cluster, _ = start_cluster(cloud, job, HOSTS)
+    step = clusters()[cluster].steps[0].id
+
+    def bring(cluster: str) -> None:
+        log_of(cloud, bucket, cluster, f"steps/{step}/controller", "Step failed with exitCode 1\n")
+        log_of(cloud, bucket, cluster, f"steps/{step}/stderr", "client: FAILED\n")
+        where = "containers/application_1_0001/container_1_0001"
+        log_of(cloud, bucket, cluster, f"{where}_01_000001/stderr", "the first try\n")
+        log_of(cloud, bucket, cluster, f"{where}_02_000001/stderr", "early\n" * 30 + "no disk\n")
+        log_of(cloud, bucket, cluster, f"{where}_02_000002/stderr", "an executor\n")
+
+    walk(monkeypatch, BAD, bring)
+    with pytest.raises(JobError, match=r"FAILED, exit code 1: .*the same command goes on") as told:
+        follow_cluster(cloud, cluster, job.writes[0], Notes().watcher)
+    lines = str(told.value).splitlines()
+    assert lines[-1] == "  no disk"
+    assert len(lines) == 21
+    assert call("logs", cluster, "--on", "ec2").stdout.endswith("early\nno disk\n")
+
+
+def test_a_run_whose_time_is_over_is_told_so(
+    cloud: Cloud, job: Job, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``timeout`` exits with 124; without a driver's log, spark-submit's is shown."""
+    cluster, _ = start_cluster(cloud, job, HOSTS)
+    step = clusters()[cluster].steps[0].id
+
+    def bring(cluster: str) -> None:
+        log_of(cloud, bucket, cluster, f"steps/{step}/controller", "failed with exitCode 124\n")
+        log_of(cloud, bucket, cluster, f"steps/{step}/stderr", "application_1: RUNNING\n")
+
+    walk(monkeypatch, BAD, bring)
+    with pytest.raises(JobError, match=r"its time of 60 minutes was over(.|\n)*_1: RUNNING"):
+        follow_cluster(cloud, cluster, job.writes[0], Notes().watcher)
+
+
+def test_a_cluster_that_never_came_is_told(
+    cloud: Cloud, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No spot and no other node, or roles that EMR may not take: no log, but AWS' own words."""
+    cluster, _ = start_cluster(cloud, job, HOSTS)
+    walk(monkeypatch, (("STARTING", "PENDING"), ("TERMINATED_WITH_ERRORS", "CANCELLED")))
+    with pytest.raises(JobError, match="TERMINATED_WITH_ERRORS, step CANCELLED"):
+        follow_cluster(cloud, cluster, job.writes[0], Notes().watcher)
+    assert read_driver_log(cloud, read_cluster(cloud, cluster), "stderr") == ""
+
+
+def test_waiting_has_an_end(cloud: Cloud, job: Job) -> None:
+    """After an hour of its time, 40 minutes for machines to come, and a quarter of an hour."""
+    cluster, _ = start_cluster(cloud, job, HOSTS)
+    now, slept = [0.0], []
+
+    def sleep(pause: float) -> None:
+        slept.append(pause)
+        now[0] += 600.0
+
+    with pytest.raises(JobError, match=r"long after its time; verger emr cancel j-\w+ --on ec2"):
+        follow_cluster(cloud, cluster, job.writes[0], Notes().watcher, sleep=sleep,
+                       clock=lambda: now[0])  # fmt: skip
+    assert len(slept) == 12  # 7,200 s; eleven are 6,600, within 3,600 + 2,400 + 900
+
+
+# The command
+
+
+def test_submit_starts_follows_and_fetches_the_report(
+    cloud: Cloud, package: Package, bucket: Bucket, photos_there: None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    out, report = bucket.address("results"), tmp_path / "report.html"
+
+    def finish(cluster: str) -> None:
+        put(cloud, f"{out}/run.json", json.dumps(RECORD).encode())
+        put(cloud, f"{out}/report.html", b"<html>")
+
+    walk(monkeypatch, GOOD, finish)
+    done = call("submit", bucket.address("photos"), out, "--on", "ec2", "--package", package.root,
+                "--model", "efficientnet_lite0", "--components", "2", "--report", str(report),
+                "--logs", bucket.address("logs"), *ROLES, "--json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["counts"] == RECORD["counts"]
+    assert report.read_bytes() == b"<html>"
+    assert "photos    3\nat most   1 task nodes beside 2 on demand, 720 minutes" in done.stderr
+    status = call("status", found["cluster"], "--on", "ec2", "--json")
+    assert json.loads(status.stdout)["step"] == "COMPLETED"
+    assert "state     TERMINATING, step COMPLETED" in call(
+        "status", found["cluster"], "--on", "ec2"
+    ).stdout  # fmt: skip
+
+
+def test_ctrl_c_leaves_the_cluster_or_ends_it_as_one_says(
+    package: Package, bucket: Bucket, photos_there: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ec2, "follow_cluster", interrupted)
+    words = ("submit", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
+             "--package", package.root, "--model", "efficientnet_lite0", "--components", "2",
+             *ROLES)  # fmt: skip
+    done = call(*words)
+    (cluster,) = under_way()
+    assert f"run {cluster} goes on; verger emr cancel {cluster} --on ec2 --region" in done.stderr
+    monkeypatch.setattr("verger.cli_emr.can_ask", lambda: True)
+    done = call(*words, input="y\n")
+    assert f"cluster {cluster}, which was under way already" in done.stderr
+    assert clusters()[cluster].state == "TERMINATED"
+
+
+def test_no_wait_returns_with_the_line_that_asks_how_far_it_is(
+    package: Package, bucket: Bucket, photos_there: None
+) -> None:
+    done = call("submit", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
+                "--package", package.root, "--model", "efficientnet_lite0", "--components", "2",
+                "--no-wait", *ROLES)  # fmt: skip
+    (cluster,) = under_way()
+    assert done.stdout == f"verger emr status {cluster} --on ec2 --region {REGION}\n"
