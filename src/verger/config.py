@@ -277,19 +277,29 @@ def load_config(path: Path) -> dict[str, Any]:
     ConfigError
         If the file is missing, is not TOML, has an unknown key or a value of the wrong type.
     """
-    try:
-        raw = tomllib.loads(path.read_text("utf-8-sig"))
-    except OSError as err:
-        raise ConfigError(f"--config {path}: cannot be read: {err.strerror}") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise ConfigError(f"--config {path}: is not TOML: {err}") from err
     values: dict[str, Any] = {}
-    for key, value in raw.items():
+    for key, value in read_toml(path, "--config").items():
         name = _known_key(key, path)
         if name in values:
             raise ConfigError(f"--config {path}: {key!r} is there twice, with dash and underscore")
         values[name] = _typed(key, value, path)
     return values
+
+
+def read_toml(path: Path, option: str) -> dict[str, Any]:
+    """Read a TOML file that an option names.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is not TOML; the text begins with the option.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except OSError as err:
+        raise ConfigError(f"{option} {path}: cannot be read: {err.strerror}") from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ConfigError(f"{option} {path}: is not TOML: {err}") from err
 
 
 def _known_key(key: str, path: Path) -> str:

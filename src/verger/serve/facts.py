@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from verger.config import read_toml
 from verger.errors import ConfigError
 
 
@@ -29,12 +29,7 @@ def load_facts(path: Path) -> dict[str, str]:
     ConfigError
         If the file cannot be read, is not TOML, or holds something else.
     """
-    try:
-        tables = tomllib.loads(path.read_text("utf-8-sig"))
-    except OSError as err:
-        raise ConfigError(f"--facts {path}: cannot be read: {err.strerror}") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise ConfigError(f"--facts {path}: is not TOML: {err}") from err
+    tables = read_toml(path, "--facts")
     _check(path, tables)
     return {label: table["line"] for label, table in tables.items()}
 
