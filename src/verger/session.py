@@ -66,14 +66,13 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
         return _with_conf(active, config)
     submitted = _is_submitted()
     java = None if submitted else find_java()
-    if java is not None:
-        os.environ["JAVA_HOME"] = str(java.home)
     master = config.master or (None if submitted else _configured_master())
     local = bool(master and master.startswith("local"))
     settings = session_settings(config, local=local)
-    if not local and not submitted:
-        settings = _workers_environment(config) | settings
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    python = _named_python(config) or sys.executable
+    if not local and not submitted and _named_python(config) is None:
+        python = PYTHON
+        settings = {"spark.archives": f"{cached_environment().as_uri()}#{UNPACKED}"} | settings
     # Options of the user's own replace all of ours.
     archive, takes_options = "", local and _JAVA_OPTIONS not in config.conf
     if java is not None and takes_options:
@@ -83,10 +82,16 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
         settings |= {"spark.master": forgiving_master(master)}
     settings |= {"spark.app.name": config.app_name}
     quiet = "VERGER_SPARK_LOG" not in os.environ
+    variables = {"PYSPARK_PYTHON": python}
+    if java is not None:
+        variables["JAVA_HOME"] = str(java.home)
+    if local:  # a laptop's session is nobody else's: it listens on loopback only
+        variables["SPARK_LOCAL_IP"] = os.environ.get("SPARK_LOCAL_IP", "127.0.0.1")
     try:
-        if java is not None and quiet:
-            settings = _launch(settings, java, archive)
-        session = SparkSession.builder.config(map=settings).getOrCreate()
+        with _environment_for_block(variables):
+            if java is not None and quiet:
+                settings = _launch(settings, java, archive)
+            session = SparkSession.builder.config(map=settings).getOrCreate()
         if quiet:
             _hush(session)
         if java is not None and takes_options:
@@ -207,8 +212,6 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
         **{f"spark.executorEnv.{name}": os.environ[name] for name in _SHARED if name in os.environ},
     }
     if local:
-        # A laptop's session is nobody else's: it listens on loopback only.
-        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         settings |= {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
@@ -260,18 +263,24 @@ def _is_submitted() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
-def _workers_environment(config: Config) -> dict[str, str]:
-    """Send the workers of a cluster this environment, unless they are told to use another.
+def _named_python(config: Config) -> str | None:
+    """Return the Python that workers are told to use, which they must have; else None."""
+    return config.conf.get("spark.pyspark.python") or os.environ.get("PYSPARK_PYTHON")
 
-    ``PYSPARK_PYTHON`` or ``spark.pyspark.python`` names a Python that they have.
-    """
-    theirs = config.conf.get("spark.pyspark.python")
-    if theirs:
-        os.environ["PYSPARK_PYTHON"] = theirs
-    if "PYSPARK_PYTHON" in os.environ:
-        return {}
-    os.environ["PYSPARK_PYTHON"] = PYTHON
-    return {"spark.archives": f"{cached_environment().as_uri()}#{UNPACKED}"}
+
+@contextmanager
+def _environment_for_block(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that Spark reads when it starts; the next session may need other ones."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
 
 
 def _worker_sockets() -> dict[str, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -41,22 +43,62 @@ def test_workers_are_told_where_a_bucket_is_and_no_key(monkeypatch: pytest.Monke
     assert "hush" not in str(settings)
 
 
-def test_a_cluster_gets_this_environment_unless_it_has_one(
+def start(monkeypatch: pytest.MonkeyPatch, config: Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what Spark would be started with: settings, and the environment at that moment."""
+    seen: list[tuple[dict[str, Any], dict[str, str]]] = []
+
+    def launch(settings: dict[str, Any], java: object, archive: str) -> dict[str, Any]:
+        seen.append((settings, dict(os.environ)))
+        raise EnvironmentNotReadyError("this is enough")
+
+    monkeypatch.delenv("VERGER_SPARK_LOG", raising=False)
+    monkeypatch.setattr(session, "_launch", launch)
+    with pytest.raises(EnvironmentNotReadyError, match="enough"):
+        session.get_session(config)
+    return seen[0]
+
+
+def test_a_session_leaves_the_environment_as_it_was(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """A cluster's session after a local one, and the other way round, gets its own Python."""
     archive = tmp_path / "environment.tar.gz"
     monkeypatch.setattr(session, "cached_environment", lambda: archive)
-    monkeypatch.setenv("PYSPARK_PYTHON", "/opt/theirs/bin/python")
-    assert session._workers_environment(Config()) == {}
-    assert os.environ["PYSPARK_PYTHON"] == "/opt/theirs/bin/python"
-    monkeypatch.delenv("PYSPARK_PYTHON")
-    assert session._workers_environment(Config()) == {
-        "spark.archives": f"file://{archive}#environment"
-    }
-    assert os.environ["PYSPARK_PYTHON"] == PYTHON == "./environment/bin/python"
-    theirs = Config(conf={"spark.pyspark.python": "/opt/other/bin/python"})
-    assert session._workers_environment(theirs) == {}
-    assert os.environ["PYSPARK_PYTHON"] == "/opt/other/bin/python"
+    monkeypatch.setattr(session, "find_java", lambda: SimpleNamespace(home=tmp_path))
+    monkeypatch.setattr(session, "archive_options", lambda java: "")
+    monkeypatch.delenv("SPARK_LOCAL_IP", raising=False)
+    monkeypatch.setenv("JAVA_HOME", "/opt/java")
+    before = dict(os.environ)
+    for _ in range(2):
+        settings, environment = start(monkeypatch, Config(master="local[2]"))
+        assert environment["PYSPARK_PYTHON"] == sys.executable
+        assert environment["SPARK_LOCAL_IP"] == "127.0.0.1"
+        assert environment["JAVA_HOME"] == str(tmp_path)
+        assert "spark.archives" not in settings
+        assert dict(os.environ) == before
+        settings, environment = start(monkeypatch, Config(master="spark://127.0.0.1:7077"))
+        assert environment["PYSPARK_PYTHON"] == PYTHON
+        assert "SPARK_LOCAL_IP" not in environment
+        assert settings["spark.archives"] == f"file://{archive}#environment"
+        assert dict(os.environ) == before
+
+
+def test_workers_use_the_python_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The setting goes before the variable, and no archive is sent along with either."""
+    monkeypatch.setattr(session, "find_java", lambda: SimpleNamespace(home=tmp_path))
+    monkeypatch.setattr(session, "archive_options", lambda java: "")
+    for master in ("local[2]", "spark://127.0.0.1:7077"):
+        monkeypatch.setenv("PYSPARK_PYTHON", PYTHON)
+        settings, environment = start(monkeypatch, Config(master=master))
+        assert environment["PYSPARK_PYTHON"] == PYTHON == "./environment/bin/python"
+        assert "spark.archives" not in settings
+        conf = {"spark.pyspark.python": "/opt/other/bin/python"}
+        settings, environment = start(monkeypatch, Config(master=master, conf=conf))
+        assert environment["PYSPARK_PYTHON"] == "/opt/other/bin/python"
+        assert "spark.archives" not in settings
+        assert os.environ["PYSPARK_PYTHON"] == PYTHON
 
 
 def test_an_active_session_keeps_what_cannot_be_changed() -> None:
