@@ -9,8 +9,9 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -96,6 +97,8 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
             _hush(session)
         if java is not None and takes_options:
             train_at_exit(java)
+        if brief and local:
+            _start_workers(session)
         return session
     except EnvironmentNotReadyError:
         raise
@@ -167,6 +170,18 @@ def _hush(session: SparkSession) -> None:
     util.print_exec = lambda stream: None  # noqa: ARG005 - the error that is raised says the same
 
 
+def _start_workers(session: SparkSession) -> None:
+    """Have a worker a core ready while the first job with photos is still being planned."""
+    n_cores = session.sparkContext.defaultParallelism
+    nothing = session.sparkContext.parallelize(range(n_cores), n_cores)
+
+    def run() -> None:
+        with suppress(Exception):  # the job that needs the workers will say what is wrong
+            nothing.foreach(lambda _: None)
+
+    threading.Thread(target=run, name="start-workers", daemon=True).start()
+
+
 def _with_conf(session: SparkSession, config: Config) -> SparkSession:
     for key, value in config.conf.items():
         if session.conf.isModifiable(key):
@@ -208,6 +223,8 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.python.daemon.module": "verger.daemon",
+        "spark.executorEnv.SPARK_SIMPLIFIED_TRACEBACK": "1",
         **{f"spark.executorEnv.{name}": "1" for name in _ONE_THREAD},
         **{f"spark.executorEnv.{name}": os.environ[name] for name in _SHARED if name in os.environ},
     }

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 START = """
-import json, verger
+import json, psutil, verger
 spark = verger.get_session(verger.Config(master="local[1]"), brief=True)
 rows = spark.range(4, numPartitions=1).mapInArrow(lambda batches: batches, "id long").count()
 pid = spark.sparkContext._jvm.ProcessHandle.current().pid()
 maps = open(f"/proc/{pid}/maps").read()
-print(json.dumps({"rows": rows, "archives": sorted(
+daemons = [child.cmdline()[1:3] for child in psutil.Process(pid).children()]
+print(json.dumps({"rows": rows, "daemons": daemons, "archives": sorted(
     {line.split("/", 1)[1] for line in maps.splitlines() if line.endswith(".jsa")})}))
 """
 
@@ -56,6 +57,11 @@ def test_spark_starts_from_the_archive_of_its_classes(home: Path) -> None:
     found = start(home)
     assert found["rows"] == 4
     assert str(archive_of(home)).lstrip("/") in found["archives"]
+
+
+def test_the_first_job_takes_the_workers_that_were_started_before_it(home: Path) -> None:
+    """All workers come from one process of ours: another one would load all of it again."""
+    assert start(home)["daemons"] == [["-m", "verger.daemon"]]
 
 
 @pytest.mark.parametrize("damaged", [slice(0, 64), slice(1 << 20, None)], ids=["head", "body"])
