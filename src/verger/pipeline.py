@@ -9,8 +9,11 @@ Read this file from top to bottom to know what ``verger run`` does.
 
 from __future__ import annotations
 
+import importlib
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -179,6 +182,7 @@ def run(
     """
     run = Run(Output.at(out), config, watch, notices)
     planned = plan(run, source, reduce=True)
+    _import_meanwhile("matplotlib.figure", "pyspark.ml.linalg")
     with run.locked(), _ended(run):
         _featurize(run, planned, reduce=True)
         if _pca_is_stale(run):
@@ -417,6 +421,16 @@ def _session(run: Run) -> SparkSession:
         return get_session(run.config, brief=True)
 
 
+def _import_meanwhile(*names: str) -> None:
+    """Load in a thread what the last stages need, while this one waits for Java to start."""
+
+    def load() -> None:
+        for name in names:
+            importlib.import_module(name)
+
+    threading.Thread(target=load, name="import", daemon=True).start()
+
+
 # The stages
 
 
@@ -606,14 +620,19 @@ def _reduce(run: Run) -> None:
         )
         output.folder.remove_tree(STAGED)
         features = output.parts("features")
-        parts = write_scores(spark, output.folder, features, pca, contract=contract, below=STAGED)
-        written = _write_pca(output, pca, moments, contract)
+        with ThreadPoolExecutor(1) as pool:
+            scree = pool.submit(plots.scree_plot, pca)  # the tasks have work of their own
+            parts = write_scores(
+                spark, output.folder, features, pca, contract=contract, below=STAGED
+            )
+            written = _write_pca(output, pca, moments, contract)
+            output.folder.write(f"{STAGED}/{SCREE}", scree.result())
         record["files"]["pca"] = [part.as_dict() for part in parts]
         record["pca"] = describe_pca(pca, config) | {"summed": n_summed}
         record.pop("checks", None)  # they were about the PCA before
         record["config"] |= {name: getattr(config, name) for name in REDUCE_OPTIONS}
         record["command"] = command_line(record["source"], output, Config(**record["config"]))
-        names = [*(part.name for part in parts), *written]
+        names = [*(part.name for part in parts), *written, SCREE]
         run.check_lock()
         output.publish(
             record, add=[(f"{STAGED}/{name}", name) for name in names],
@@ -637,12 +656,11 @@ def _sum_moments(output: Output, spark: SparkSession, contract: str) -> tuple[St
 
 
 def _write_pca(output: Output, pca: FittedPCA, moments: StoredMoments, contract: str) -> list[str]:
-    """Write the models, the spectrum and its picture into staging; return their names."""
+    """Write the models and the spectrum into staging; return their names."""
     files = {
         PCA_NPZ: pca.to_npz(contract=contract),
         MOMENTS_NPZ: moments.to_npz(contract=contract),
         SPECTRUM: spectrum_csv(pca).encode(),
-        SCREE: plots.scree_plot(pca),
     }
     for name, content in files.items():
         output.folder.write(f"{STAGED}/{name}", content)

@@ -19,18 +19,15 @@ from verger.tables import (
     Part,
     Piece,
     group_pieces,
-    in_tasks,
     join_pieces,
     part_name,
     part_of,
+    run_in_tasks,
     stored_schema,
 )
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-#: New files that the driver writes by itself: a job of Spark's takes longer to begin.
-_FILES_BY_DRIVER = 2
 
 
 def publish_features(
@@ -88,18 +85,12 @@ def _join(
     """Write new files of a table into staging; named as they will be in the result."""
     folder = output.folder
 
-    def join(name: str, pieces: Sequence[Piece]) -> dict[str, Any]:
-        part = join_pieces(folder, pieces, f"{STAGED}/{name}", schema)
-        return part.as_dict() | {"name": name}
-
-    def join_share(share: Iterator[tuple[str, list[Piece]]]) -> Iterator[pa.RecordBatch]:
+    def join(share: Iterator[tuple[str, list[Piece]]]) -> Iterator[pa.RecordBatch]:
         for name, pieces in share:
-            yield pa.RecordBatch.from_pylist([join(name, pieces)])
+            part = join_pieces(folder, pieces, f"{STAGED}/{name}", schema)
+            yield pa.RecordBatch.from_pylist([part.as_dict() | {"name": name}])
 
-    if len(work) <= _FILES_BY_DRIVER:
-        return [Part(**join(name, pieces)) for name, pieces in work]
-    rows = in_tasks(spark, work, join_share, PART_COLUMNS).collect()
-    return [Part(**row.asDict()) for row in rows]
+    return [Part(**row) for row in run_in_tasks(spark, work, join, PART_COLUMNS)]
 
 
 def _as_legacy(spark: SparkSession, output: Output, part: Part) -> Part:

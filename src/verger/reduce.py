@@ -27,9 +27,10 @@ from verger.storage import Folder
 from verger.tables import (
     PART_COLUMNS,
     Part,
-    in_tasks,
     iter_part,
     part_name,
+    run_in_tasks,
+    run_scan,
     scan,
     stored_schema,
     write_part,
@@ -279,7 +280,7 @@ def load_moments(folder: Folder, name: str, *, contract: str) -> StoredMoments |
 
 def _npz(**arrays: Any) -> bytes:
     stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
+    np.savez(stream, **arrays)  # compressed, it would be smaller by 4 %
     return stream.getvalue()
 
 
@@ -319,21 +320,28 @@ def sum_stored_moments(spark: SparkSession, folder: Folder, names: Sequence[str]
     ReduceError
         If they are empty.
     """
-    n_tasks = max(1, min(len(names), spark.sparkContext.defaultParallelism))
-    partial = scan(spark, folder, names, ["features"], _sum_batches, _MOMENTS, n_tasks=n_tasks)
-    return _add_up(partial, n_tasks)
+    n_tasks = min(len(names), spark.sparkContext.defaultParallelism)
+    reading = spark, folder, names, ["features"], _sum_batches, _MOMENTS
+    if n_tasks > _PARTIAL_SUMS:
+        return _add_up(scan(*reading, n_tasks=n_tasks), n_tasks)
+    return _total(run_scan(*reading, n_tasks=n_tasks))
+
+
+#: Partial sums that the driver receives; more of them are added in tasks first.
+_PARTIAL_SUMS = 16
 
 
 def _add_up(partial: DataFrame, n_partial: int) -> Moments:
-    if n_partial > 16:  # the driver should not receive hundreds of them
+    if n_partial > _PARTIAL_SUMS:
         partial = partial.repartition(round(n_partial**0.5)).mapInArrow(_join_sums, _MOMENTS)
-    rows = partial.collect()
+    return _total([row.asDict() for row in partial.collect()])
+
+
+def _total(rows: Sequence[dict[str, Any]]) -> Moments:
     if not rows:
         raise ReduceError("n_samples=0 must be at least 2 for a PCA: no photo has features")
-    total = _unpack(rows[0].n, rows[0].mean, rows[0].scatter)
-    for row in rows[1:]:
-        total = total + _unpack(row.n, row.mean, row.scatter)
-    return total
+    sums = [_unpack(**row) for row in rows]
+    return sum(sums[1:], start=sums[0])
 
 
 # Vectors that are centred and multiplied at once: 8,192 x 1280 float64 are 84 MB.
@@ -355,7 +363,7 @@ def _join_sums(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     total: Moments | None = None
     for batch in batches:
         for row in batch.to_pylist():
-            moments = _unpack(row["n"], row["mean"], row["scatter"])
+            moments = _unpack(**row)
             total = moments if total is None else total + moments
     if total is not None:
         yield _pack(total)
@@ -427,8 +435,7 @@ def write_scores(
             part = write_part(folder, f"{below}/{name}", table, schema)
             yield pa.RecordBatch.from_pylist([part.as_dict() | {"name": name}])
 
-    rows = in_tasks(spark, work, write, PART_COLUMNS).collect()
-    return [Part(**row.asDict()) for row in rows]
+    return [Part(**row) for row in run_in_tasks(spark, work, write, PART_COLUMNS)]
 
 
 _SCORED = ("path", "label", "features")

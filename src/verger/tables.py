@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
@@ -152,6 +154,17 @@ def iter_part(
         raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
 
 
+def digest_paths(paths: pa.Array) -> npt.NDArray[np.uint64]:
+    """Return a digest of 64 bits of every path, the same in every process; shape (n,), uint64.
+
+    A missing path has that of an empty one.
+    """
+    digests = (
+        hashlib.blake2b((path or "").encode(), digest_size=8).digest() for path in paths.to_pylist()
+    )
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
 # In the tasks
 
 Batches = Iterator[pa.RecordBatch]
@@ -189,6 +202,25 @@ def in_tasks(
     return spark.range(0, n_tasks, 1, n_tasks).mapInArrow(run_share, schema)
 
 
+#: Pieces of work that the driver does itself: a job of Spark's takes longer to begin.
+_PIECES_BY_DRIVER = 3
+
+
+def run_in_tasks(
+    spark: SparkSession,
+    work: Sequence[Any],
+    function: Callable[[Iterator[Any]], Batches],
+    schema: str | StructType,
+    *,
+    n_tasks: int | None = None,
+) -> list[dict[str, Any]]:
+    """Do the same, and return the rows; up to three pieces of work take no task."""
+    if len(work) <= _PIECES_BY_DRIVER:
+        return [row for batch in function(iter(work)) for row in batch.to_pylist()]
+    rows = in_tasks(spark, work, function, schema, n_tasks=n_tasks).collect()
+    return [row.asDict() for row in rows]
+
+
 def scan(
     spark: SparkSession,
     folder: Folder,
@@ -200,22 +232,30 @@ def scan(
     n_tasks: int | None = None,
 ) -> DataFrame:
     """Apply a function of Arrow batches to the columns of stored files, in the tasks."""
-
-    def read(pieces: Iterator[str]) -> Batches:
-        batches = (batch for name in pieces for batch in iter_part(folder, name, columns))
-        yield from function(batches)
-
-    return in_tasks(spark, names, read, schema, n_tasks=n_tasks)
+    return in_tasks(spark, names, _reading(folder, columns, function), schema, n_tasks=n_tasks)
 
 
-def read_table(
-    spark: SparkSession, folder: Folder, names: Sequence[str], columns: tuple[str, ...]
-) -> DataFrame:
-    """Read columns of stored files as a DataFrame; with no file it has no row."""
-    schema = spark_schema(columns)
-    if not names:
-        return spark.createDataFrame([], schema)
-    return scan(spark, folder, names, columns, lambda batches: batches, schema)
+def run_scan(
+    spark: SparkSession,
+    folder: Folder,
+    names: Sequence[str],
+    columns: Sequence[str],
+    function: Callable[[Batches], Batches],
+    schema: str | StructType,
+    *,
+    n_tasks: int | None = None,
+) -> list[dict[str, Any]]:
+    """Do the same, and return the rows; see :func:`run_in_tasks`."""
+    return run_in_tasks(spark, names, _reading(folder, columns, function), schema, n_tasks=n_tasks)
+
+
+def _reading(
+    folder: Folder, columns: Sequence[str], function: Callable[[Batches], Batches]
+) -> Callable[[Iterator[str]], Batches]:
+    def read(names: Iterator[str]) -> Batches:
+        yield from function(batch for name in names for batch in iter_part(folder, name, columns))
+
+    return read
 
 
 # One table of many files

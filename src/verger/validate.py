@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,10 +19,18 @@ from verger.contract import FeatureContract
 from verger.errors import ContractError, OutputError, ValidationError
 from verger.precision import check_kept_model, model_file
 from verger.schema import FEATURES, PCA, REJECTED, Reason, spark_schema
-from verger.tables import VECTORS, Part, contract_in, in_tasks, read_table
+from verger.tables import (
+    VECTORS,
+    Part,
+    contract_in,
+    digest_paths,
+    iter_part,
+    run_in_tasks,
+    run_scan,
+)
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from verger.output import Output
     from verger.storage import Folder
@@ -100,7 +111,7 @@ def validate_output(spark: SparkSession, output: Output) -> Report:
         for name, dimension in dimensions.items():
             if name in tables:
                 checks += _vector_checks(name, _sum_up(looks[name]), dimension)
-        labels = _check_rows(spark, output, record, checks)
+        labels = _check_rows(spark, output, record, looks, checks)
     checks += _check_contract(record, looks)
     checks += _check_kept_model(output, record)
     return Report(tuple(checks), labels)
@@ -111,7 +122,8 @@ def validate_output(spark: SparkSession, output: Output) -> Report:
 
 _LOOK = (
     "table string, name string, problem string, size long, sha256 string, types string, "
-    "contract string, n long, nulls long, wrong long, not_finite long"
+    "contract string, n long, nulls long, wrong long, not_finite long, "
+    "labels string, reasons string"
 )
 
 
@@ -131,7 +143,7 @@ def _look_at_files(
         (name, pa.int64() if kind == "long" else pa.string())
         for name, kind in (column.split() for column in _LOOK.split(", "))
     ])  # fmt: skip
-    rows = [row.asDict() for row in in_tasks(spark, work, look, _LOOK).collect()]
+    rows = run_in_tasks(spark, work, look, _LOOK)
     return {table: [row for row in rows if row["table"] == table] for table in tables}
 
 
@@ -148,7 +160,7 @@ def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             types = from_arrow_schema(file.schema_arrow)
-            counts = _count_vectors(file, dimension)
+            counts = _count(file, dimension)
             return found | counts | {
                 "types": _as_text(types), "contract": contract_in(file.metadata),
             }  # fmt: skip
@@ -164,15 +176,20 @@ def _types(table: str) -> str:
     return _as_text(spark_schema(_COLUMNS[table]))
 
 
-def _count_vectors(file: pq.ParquetFile, dimension: int) -> dict[str, int]:
-    """Count rows, null vectors, wrong dimensions and values that are no finite numbers.
+def _count(file: pq.ParquetFile, dimension: int) -> dict[str, Any]:
+    """Count rows by label and reason, null vectors, wrong dimensions, values that are no numbers.
 
     Every column is read, so that a damaged one is found here, where it is a finding.
     """
-    column = next((name for name in VECTORS if name in file.schema_arrow.names), None)
+    names = file.schema_arrow.names
+    column = next((name for name in VECTORS if name in names), None)
     nulls = wrong = not_finite = 0
+    groups: dict[str, Counter[str | None]] = {"label": Counter(), "reason": Counter()}
     for batch in file.iter_batches(use_threads=False):
         batch.validate(full=True)
+        for name in groups.keys() & names:
+            for group in batch.column(name).value_counts().to_pylist():
+                groups[name][group["values"]] += group["counts"]
         if column is not None:
             vectors = batch.column(column)
             lengths = pc.list_value_length(vectors).drop_null().to_numpy()
@@ -181,8 +198,11 @@ def _count_vectors(file: pq.ParquetFile, dimension: int) -> dict[str, int]:
             nulls += vectors.null_count
             wrong += int((lengths != dimension).sum())
             not_finite += len(values) - int(finite)
-    n = file.metadata.num_rows
-    return {"n": n, "nulls": nulls, "wrong": wrong, "not_finite": not_finite}
+    return {
+        "n": file.metadata.num_rows, "nulls": nulls, "wrong": wrong, "not_finite": not_finite,
+        "labels": json.dumps(list(groups["label"].items())),
+        "reasons": json.dumps(list(groups["reason"].items())),
+    }  # fmt: skip
 
 
 def _file_checks(
@@ -225,25 +245,27 @@ def _sum_up(looks: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _check_rows(
-    spark: SparkSession, output: Output, record: dict[str, Any], checks: list[Check]
-) -> dict[str | None, int]:
-    features = _read(spark, output, "features", ("path", "label"))
-    rejected = _read(spark, output, "rejected", ("path", "reason"))
-    labels = {row["label"]: row["count"] for row in features.groupBy("label").count().collect()}
-    n = sum(part.rows for part in output.parts("features"))
-    checks.append(_check_unique(features, rejected))
-    checks += _check_counts(record["counts"], features.count(), rejected)
+    spark: SparkSession, output: Output, record: dict[str, Any],
+    looks: dict[str, list[dict[str, Any]]], checks: list[Check],
+) -> dict[str | None, int]:  # fmt: skip
+    n, labels = sum(look["n"] for look in looks["features"]), _add_up(looks["features"], "labels")
+    paths = _compare_paths(spark, output, list(looks))
+    checks.append(_check_unique(paths))
+    checks += _check_counts(record["counts"], n, _add_up(looks["rejected"], "reasons"))
     checks.append(
         Check("counts by label add up", sum(labels.values()) == n,
               f"{sum(labels.values())} in {len(labels)} label(s)")
     )  # fmt: skip
-    if "pca" in record["files"]:
-        checks.append(_check_pca(spark, output, record, features))
+    if "pca" in looks:
+        checks.append(_check_pca(record, paths))
     return labels
 
 
-def _read(spark: SparkSession, output: Output, table: str, columns: tuple[str, ...]) -> DataFrame:
-    return read_table(spark, output.folder, output.part_names(table), columns)
+def _add_up(looks: list[dict[str, Any]], column: str) -> dict[str | None, int]:
+    total: Counter[str | None] = Counter()
+    for look in looks:
+        total.update(dict(json.loads(look[column])))
+    return dict(total)
 
 
 def _vector_checks(name: str, found: dict[str, int], dimension: int) -> list[Check]:
@@ -256,16 +278,15 @@ def _vector_checks(name: str, found: dict[str, int], dimension: int) -> list[Che
     ]  # fmt: skip
 
 
-def _check_unique(features: DataFrame, rejected: DataFrame) -> Check:
-    paths = features.select("path").unionByName(rejected.select("path"))
-    twice = paths.groupBy("path").count().where("count > 1 OR path IS NULL")
-    n, first = twice.count(), twice.select("path").head(1)
-    detail = f"{n} path(s) more than once" + (f", first {first[0]['path']}" if first else "")
-    return Check("every photo is in exactly one of features and rejected", n == 0, detail)
+def _check_unique(paths: _Paths) -> Check:
+    twice = paths.twice
+    detail = f"{len(twice)} path(s) more than once" + (f", first {twice[0]}" if twice else "")
+    return Check("every photo is in exactly one of features and rejected", not twice, detail)
 
 
-def _check_counts(counts: dict[str, Any], n_features: int, rejected: DataFrame) -> list[Check]:
-    reasons = {row["reason"]: row["count"] for row in rejected.groupBy("reason").count().collect()}
+def _check_counts(
+    counts: dict[str, Any], n_features: int, reasons: dict[str | None, int]
+) -> list[Check]:
     n_rejected = sum(reasons.values())
     unknown = sorted(str(r) for r in reasons if r not in {reason.value for reason in Reason})
     listed, gone = counts["listed"], counts.get("gone", 0)
@@ -282,19 +303,112 @@ def _check_counts(counts: dict[str, Any], n_features: int, rejected: DataFrame) 
     ]  # fmt: skip
 
 
-def _check_pca(
-    spark: SparkSession, output: Output, record: dict[str, Any], features: DataFrame
-) -> Check:
-    scores = _read(spark, output, "pca", ("path",))
-    paths = features.select("path")
-    missing = paths.exceptAll(scores).count()
-    more = scores.exceptAll(paths).count()
+def _check_pca(record: dict[str, Any], paths: _Paths) -> Check:
     n = record.get("pca", {}).get("n_samples")
     n_features = record["counts"]["featurized"]
     return Check(
-        "pca has a row for every row of features", not missing and not more and n == n_features,
-        f"fitted to {n} of {n_features} rows, {missing} path(s) missing, {more} too many",
-    )  # fmt: skip
+        "pca has a row for every row of features",
+        not paths.missing and not paths.extra and n == n_features,
+        f"fitted to {n} of {n_features} rows, {paths.missing} path(s) missing, "
+        f"{paths.extra} too many",
+    )
+
+
+# Paths, of which the driver gets 8 bytes each
+
+_Digests = npt.NDArray[np.uint64]
+
+#: Paths that the driver compares at once: 160 MB of digests.
+_PATHS_AT_ONCE = 20_000_000
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """Paths that are not where they should be.
+
+    Attributes
+    ----------
+    twice : list of str or None
+        In ``features`` and ``rejected`` more than once, or null.
+    missing, extra : int
+        Rows of ``features`` without one in ``pca``, and the other way round.
+    """
+
+    twice: list[str | None]
+    missing: int
+    extra: int
+
+
+def _compare_paths(spark: SparkSession, output: Output, tables: list[str]) -> _Paths:
+    """Compare the paths of the tables, in as many passes as the driver's memory takes."""
+    n_rows = sum(part.rows for table in tables for part in output.parts(table))
+    n_passes = n_rows // _PATHS_AT_ONCE + 1
+    suspect, missing, extra = set[int](), 0, 0
+    for number in range(n_passes):
+        found = _collect_digests(spark, output, tables, number, n_passes)
+        paths, counts = np.unique(
+            np.concatenate([found["features"], found["rejected"]]), return_counts=True
+        )
+        suspect |= set(paths[(counts > 1) | (paths == _NO_PATH)].tolist())
+        if "pca" in found:
+            surplus = _surplus(found["pca"], found["features"])
+            missing -= int(surplus[surplus < 0].sum())
+            extra += int(surplus[surplus > 0].sum())
+    return _Paths(_find_twice(spark, output, suspect), missing, extra)
+
+
+def _collect_digests(
+    spark: SparkSession, output: Output, tables: list[str], number: int, n_passes: int
+) -> dict[str, _Digests]:
+    """Bring the digests of one pass to the driver, by table."""
+    folder = output.folder
+    work = [(table, name) for table in tables for name in output.part_names(table)]
+
+    def digest(pieces: Iterator[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
+        for table, name in pieces:
+            for batch in iter_part(folder, name, ["path"]):
+                found = digest_paths(batch.column("path"))
+                values = found[found % n_passes == number].tobytes()
+                yield pa.RecordBatch.from_pylist([{"table": table, "digests": values}])
+
+    rows = run_in_tasks(spark, work, digest, "table string, digests binary")
+    empty = np.empty(0, np.uint64)
+    return {
+        table: np.concatenate(
+            [empty, *(np.frombuffer(r["digests"], np.uint64) for r in rows if r["table"] == table)]
+        )
+        for table in tables
+    }
+
+
+_NO_PATH = int(digest_paths(pa.array([None], pa.string()))[0])
+
+
+def _surplus(these: _Digests, those: _Digests) -> npt.NDArray[np.int64]:
+    """Return of each digest by how much it is oftener among these than among those."""
+    paths, place = np.unique(np.concatenate([these, those]), return_inverse=True)
+    counts = [np.bincount(p, minlength=len(paths)) for p in np.split(place, [len(these)])]
+    return counts[0] - counts[1]
+
+
+def _find_twice(spark: SparkSession, output: Output, suspect: set[int]) -> list[str | None]:
+    """Return the paths with one of some digests that are null, or there more than once.
+
+    Two paths may have one digest: among a hundred million, with one chance in 3,700.
+    """
+    if not suspect:
+        return []
+
+    def choose(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            here = [digest in suspect for digest in digest_paths(batch.column("path")).tolist()]
+            yield batch.filter(pa.array(here, pa.bool_()))
+
+    names = [name for table in ("features", "rejected") for name in output.part_names(table)]
+    rows = run_scan(spark, output.folder, names, ["path"], choose, "path string")
+    counts = Counter(row["path"] for row in rows)
+    twice = [path for path, n in counts.items() if n > 1 or path is None]
+    return sorted(twice, key=lambda path: (path is not None, path))
 
 
 def _check_contract(record: dict[str, Any], looks: dict[str, list[dict[str, Any]]]) -> list[Check]:

@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from verger import validate
 from verger.output import Output
 from verger.validate import validate_output
 
@@ -55,6 +58,38 @@ def test_a_row_removed(spark: SparkSession, result: Path) -> None:
 def test_a_row_doubled(spark: SparkSession, result: Path) -> None:
     rewrite(result, lambda table: pa.concat_tables([table, table.slice(0, 1)]))
     assert any("1 path(s) more than once" in line for line in broken(spark, result))
+
+
+def test_a_path_that_is_missing(spark: SparkSession, result: Path) -> None:
+    def without_path(table: pa.Table) -> pa.Table:
+        paths = pa.array([None, *table["path"].to_pylist()[1:]], pa.string())
+        return table.set_column(table.schema.get_field_index("path"), table.field("path"), paths)
+
+    rewrite(result, without_path)
+    assert any("1 path(s) more than once, first None" in line for line in broken(spark, result))
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_paths_that_do_not_fit_into_memory_are_compared_in_passes(
+    spark: SparkSession, result: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Nothing is found where nothing is wrong, and what is wrong is counted once."""
+    monkeypatch.setattr(validate, "_PATHS_AT_ONCE", at_once)
+    assert validate_output(spark, Output(str(result))).holds
+    rewrite(result, lambda table: pa.concat_tables([table.slice(2), table.slice(2, 2)]))
+    found = broken(spark, result)
+    assert any("2 path(s) more than once" in line for line in found)
+    assert any("2 path(s) missing, 2 too many" in line for line in found)
+
+
+def test_paths_of_one_digest_are_no_path_twice(
+    spark: SparkSession, result: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(paths: pa.Array) -> npt.NDArray[np.uint64]:
+        return np.full(len(paths), 7, np.uint64)
+
+    monkeypatch.setattr(validate, "digest_paths", digest)
+    assert validate_output(spark, Output(str(result))).holds
 
 
 def test_a_row_swapped_for_another(spark: SparkSession, result: Path) -> None:

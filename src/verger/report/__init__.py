@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from verger.clock import PARTS
 from verger.output import EVALUATION, REPORT, SCREE, Output, as_json
-from verger.preprocess import DecodeError, decode_photo
-from verger.schema import PCA, REJECTED
-from verger.storage import Unread, filesystem_of, read_ahead
-from verger.tables import read_table
+from verger.report.chosen import CLASS_PHOTOS, choose_of_classes, choose_points, choose_rejected
+from verger.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
-#: Points of the map: more cannot be told apart, and each costs the page 100 bytes.
-MAP_POINTS = 3000
-#: Thumbnails by class, in the class list; the map's points have one as long as TILES lasts.
-CLASS_TILES = 8
+#: Thumbnails on the page; the map's points have one as long as they last.
 TILES = 2400
-TILE_PIXELS = 48
-TILE_COLUMNS = 40
-#: Rejected photos that the page lists; the table has all.
-REJECTED_ROWS = 200
 
 
 def write_report(spark: SparkSession, output: Output, record: dict[str, Any]) -> dict[str, Any]:
@@ -60,21 +49,22 @@ def gather_report(
     spark: SparkSession, output: Output, record: dict[str, Any]
 ) -> tuple[dict[str, Any], bytes | None]:
     """Collect everything that the page shows, out of the tables and ``run.json``."""
-    features = _read(spark, output, "features", ("path", "label"))
-    rejected = _read(spark, output, "rejected", REJECTED)
-    points = _sample_points(spark, output, record)
-    classes, class_paths = _classes(features, rejected)
+    has_pca = record.get("pca") and "pca" in record["files"]
+    points = choose_points(spark, output) if has_pca else None
+    lost, rejected = choose_rejected(output)
+    classes, class_paths = _classes(choose_of_classes(spark, output), lost)
     evaluation = output.read_derived(EVALUATION)
     mistaken = [p for pair in (evaluation or {}).get("pairs", ()) for p in _photos_of(pair)]
     mapped = points["path"] if points else ()
-    tiles, sprite = _sprite(list(dict.fromkeys([*mistaken, *class_paths, *mapped]))[:TILES])
+    shown = list(dict.fromkeys([*mistaken, *class_paths, *mapped]))[:TILES]
+    tiles, sprite = draw_sheet(spark, shown)
     for entry in classes:
         entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
     return {
         **{key: record.get(key) for key in _COPIED},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "reasons": record["counts"]["reasons"],
-        "rejected": _rejected_rows(rejected),
+        "rejected": rejected,
         "classes": classes,
         "map": _map(points, tiles, record),
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
@@ -86,60 +76,28 @@ def gather_report(
     }, sprite  # fmt: skip
 
 
-def _read(spark: SparkSession, output: Output, table: str, columns: tuple[str, ...]) -> DataFrame:
-    return read_table(spark, output.folder, output.part_names(table), columns)
-
-
 _COPIED = (
     "verger", "source", "output", "command", "counts", "model", "contract", "contract_hash",
     "pca", "versions", "machine", "config", "checks",
 )  # fmt: skip
 
 
-def _classes(features: DataFrame, rejected: DataFrame) -> tuple[list[dict[str, Any]], list[str]]:
+def _classes(
+    found: dict[str | None, tuple[int, list[str]]], lost: Mapping[str | None, int]
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Return every class with its counts and a few of its photos."""
-    from pyspark.sql import functions as F
-
-    lost = {row["label"]: row["count"] for row in rejected.groupBy("label").count().collect()}
-    # By hash, not by name: the first frames of a film all look alike.
-    hashed = F.struct(F.xxhash64("path").alias("hash"), "path")
-    first = F.slice(F.array_sort(F.collect_list(hashed)), 1, CLASS_TILES)["path"]
-    rows = features.groupBy("label").agg(F.count("*").alias("n"), first.alias("paths")).collect()
-    found = {row["label"]: row for row in rows}
     labels = sorted({*found, *lost}, key=lambda label: (label is None, label or ""))
-    classes = [
-        {
-            "label": label,
-            "featurized": found[label]["n"] if label in found else 0,
-            "rejected": lost.get(label, 0),
-            "paths": list(found[label]["paths"]) if label in found else [],
-        }
-        for label in labels
-    ]
+    classes: list[dict[str, Any]] = []
+    for label in labels:
+        n, paths = found.get(label, (0, []))
+        classes.append(
+            {"label": label, "featurized": n, "rejected": lost.get(label, 0), "paths": paths}
+        )
     # The first photo of every class before the second of any: all classes get a picture.
     by_rank = [
-        p for rank in range(CLASS_TILES) for c in classes for p in c["paths"][rank : rank + 1]
+        p for rank in range(CLASS_PHOTOS) for c in classes for p in c["paths"][rank : rank + 1]
     ]
     return classes, by_rank
-
-
-def _sample_points(
-    spark: SparkSession, output: Output, record: dict[str, Any]
-) -> dict[str, list[Any]] | None:
-    """Return up to MAP_POINTS photos' first two scores; the same ones at every call."""
-    from pyspark.sql import functions as F
-
-    if not record.get("pca") or "pca" not in record["files"]:
-        return None
-    scores = _read(spark, output, "pca", PCA)
-    second = F.element_at("features_pca", 2) if record["pca"]["n_components"] > 1 else F.lit(0.0)
-    rows = (
-        scores.orderBy(F.xxhash64("path"))
-        .limit(MAP_POINTS)
-        .select("path", "label", F.element_at("features_pca", 1).alias("x"), second.alias("y"))
-        .collect()
-    )
-    return {key: [row[key] for row in rows] for key in ("path", "label", "x", "y")}
 
 
 def _map(
@@ -176,54 +134,6 @@ def _with_thumbnails(evaluation: dict[str, Any], tiles: dict[str, int]) -> dict[
         for pair in evaluation["pairs"]
     ]  # fmt: skip
     return evaluation | {"pairs": pairs}
-
-
-def _sprite(paths: Sequence[str]) -> tuple[dict[str, int], bytes | None]:
-    """Lay thumbnails of the photos on one JPEG; a photo that is gone has none.
-
-    Returns
-    -------
-    tiles : dict of path to tile number
-    sprite : bytes or None
-    """
-    images: dict[str, Image.Image] = {}
-    for path, content in zip(paths, _read_reachable(paths), strict=False):
-        if isinstance(content, Unread):
-            continue
-        try:
-            pixels = decode_photo(content, size=TILE_PIXELS).pixels
-        except DecodeError:
-            continue
-        images[path] = Image.fromarray(pixels)
-    if not images:
-        return {}, None
-    n_rows = -(-len(images) // TILE_COLUMNS)
-    sheet = Image.new("RGB", (TILE_COLUMNS * TILE_PIXELS, n_rows * TILE_PIXELS), "white")
-    for i, image in enumerate(images.values()):
-        row, column = divmod(i, TILE_COLUMNS)
-        sheet.paste(image, (column * TILE_PIXELS, row * TILE_PIXELS))
-    stream = io.BytesIO()
-    sheet.save(stream, "JPEG", quality=80, optimize=True)
-    return {path: i for i, path in enumerate(images)}, stream.getvalue()
-
-
-def _read_reachable(paths: Sequence[str]) -> Sequence[bytes | Unread]:
-    """Read the photos on the driver; with a source that only Hadoop reaches there are none."""
-    from verger.errors import ConfigError, SourceError
-
-    if not paths:
-        return []
-    try:
-        filesystem_of(paths[0])
-    except (ConfigError, SourceError):
-        return []
-    return list(read_ahead(paths))
-
-
-def _rejected_rows(rejected: DataFrame) -> list[dict[str, Any]]:
-    columns = ("path", "label", "length", "reason", "detail")
-    rows = rejected.orderBy("path").limit(REJECTED_ROWS).select(*columns).collect()
-    return [row.asDict() for row in rows]
 
 
 def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:
