@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -343,6 +344,44 @@ def test_bytes_ahead_are_bounded(reads: Reads) -> None:
         ahead = sizes[taken : len(reads.begun)]
         assert sum(ahead) <= 100 or len(ahead) == 1
     assert taken == len(sizes)
+
+
+def test_files_that_are_there_at_once_need_no_threads(
+    reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that answers within a millisecond is read as its photos are wanted."""
+    monkeypatch.setattr(storage, "_PROMPT_S", 10.0)
+    threads = []
+    read = storage.read_photo
+
+    def note(path: str, length: int | None = None) -> bytes | Unread:
+        threads.append(threading.current_thread())
+        return read(path, length)
+
+    monkeypatch.setattr(storage, "read_photo", note)
+    assert len(list(read_ahead(map(str, range(1, 9))))) == 8
+    assert set(threads) == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("prefix", ["", "s3://bucket/"])
+def test_files_that_are_waited_for_are_read_several_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """After one slow read of a disk, and from the first of a bucket, all are read by threads."""
+    together = threading.Barrier(4)
+
+    def read(path: str, length: int | None = None) -> bytes:
+        if path == "first":
+            time.sleep(0.002)
+        else:
+            together.wait(timeout=20)
+        return path.encode()
+
+    monkeypatch.setattr(storage, "read_photo", read)
+    paths = [f"{prefix}{i}" for i in range(8)]
+    first = [] if prefix else ["first"]
+    found = list(read_ahead([*first, *paths], in_flight=4))
+    assert found == [path.encode() for path in [*first, *paths]]
 
 
 def test_nothing_is_read_before_it_is_wanted(reads: Reads) -> None:
