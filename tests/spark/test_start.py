@@ -18,7 +18,8 @@ spark = verger.get_session(verger.Config(master="local[1]"), brief=True)
 rows = spark.range(4, numPartitions=1).mapInArrow(lambda batches: batches, "id long").count()
 pid = spark.sparkContext._jvm.ProcessHandle.current().pid()
 maps = open(f"/proc/{pid}/maps").read()
-daemons = [child.cmdline()[1:3] for child in psutil.Process(pid).children()]
+daemons = [p.info["cmdline"][1:3] for p in psutil.process_iter(["ppid", "cmdline"])
+           if p.info["ppid"] == pid and p.info["cmdline"] and "-m" in p.info["cmdline"]]
 print(json.dumps({"rows": rows, "daemons": daemons, "archives": sorted(
     {line.split("/", 1)[1] for line in maps.splitlines() if line.endswith(".jsa")})}))
 """
