@@ -196,9 +196,7 @@ def test_a_damaged_one_is_refused(tmp_path: Path, changes: dict[str, Any], text:
         (np.array([[{}] * 7] * 40), "Python objects"),
     ],
 )
-def test_references_that_do_not_fit_are_refused(
-    tmp_path: Path, references: Any, text: str
-) -> None:
+def test_references_that_do_not_fit_are_refused(tmp_path: Path, references: Any, text: str) -> None:
     output = saved(tmp_path)
     np.save(tmp_path / REFERENCES_NPY, references)
     with pytest.raises(OutputError, match=rf"(?s){text}.*verger classify trains it anew"):
