@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from verger.classifier import CLASSIFIER_NPZ, Classifier
+from verger.classifier import CLASSIFIER_NPZ, REFERENCES_NPY, Classifier
 from verger.errors import ConfigError, OutputError
 from verger.output import Output
 
@@ -170,7 +170,7 @@ def saved(tmp_path: Path, **changes: Any) -> Output:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"version": 2}, "version=2 must be 1"),
+        ({"version": 1}, "version=1 must be 2"),
         ({"version": None}, "version"),
         ({"mean": None}, "mean"),
         ({"stray": np.zeros(1)}, "stray"),
@@ -178,7 +178,6 @@ def saved(tmp_path: Path, **changes: Any) -> Output:
         ({"scale": np.zeros(7)}, "scale: holds 0"),
         ({"coefficients": np.zeros((2, 7))}, r"shape \(2, 7\) float64 must be \(3, 7\) float64"),
         ({"intercepts": np.full(3, np.nan)}, "intercepts: holds values that are not finite"),
-        ({"references": np.zeros((40, 7))}, r"\(40, 7\) float64 must be \(40, 7\) float32"),
         ({"reference_labels": np.full(40, 3, np.int32)}, "must be between 0 and 2"),
         ({"mean": np.array([{}] * 7)}, "allow_pickle=False"),
     ],
@@ -188,11 +187,58 @@ def test_a_damaged_one_is_refused(tmp_path: Path, changes: dict[str, Any], text:
         Classifier.load(saved(tmp_path, **changes))
 
 
-def test_half_a_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("references", "text"),
+    [
+        (np.zeros((40, 7)), r"\(40, 7\) float64 must be \(40, 7\) float32"),
+        (np.zeros((39, 7), np.float32), r"\(39, 7\) float32 must be \(40, 7\) float32"),
+        (np.full((40, 7), np.nan, np.float32), "references: holds values that are not finite"),
+        (np.array([[{}] * 7] * 40), "Python objects"),
+    ],
+)
+def test_references_that_do_not_fit_are_refused(tmp_path: Path, references: Any, text: str) -> None:
     output = saved(tmp_path)
-    file = tmp_path / CLASSIFIER_NPZ
+    np.save(tmp_path / REFERENCES_NPY, references)
+    with pytest.raises(OutputError, match=rf"(?s){text}.*verger classify trains it anew"):
+        Classifier.load(output)
+
+
+@pytest.mark.parametrize("name", [CLASSIFIER_NPZ, REFERENCES_NPY])
+def test_half_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    output = saved(tmp_path)
+    file = tmp_path / name
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(OutputError, match=r"classifier\.npz: cannot be used"):
+    with pytest.raises(OutputError, match=rf"{name}: cannot be used"):
+        Classifier.load(output)
+
+
+def test_known_photos_are_mapped_and_not_read(tmp_path: Path) -> None:
+    """They are 102 MB in a large result, and a command is asked about one photo."""
+    output = saved(tmp_path)
+    known = Classifier.load(output).references
+    assert not known.flags.owndata
+    assert isinstance(known.base, np.memmap)
+    np.testing.assert_array_equal(known, make().references)
+
+
+def test_one_without_known_photos_is_read_too(tmp_path: Path) -> None:
+    make(m=0).save(Output.at(tmp_path))
+    assert Classifier.load(Output.at(tmp_path)).references.shape == (0, 7)
+
+
+def test_no_classifier_stands_beside_the_references_of_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever saves may be killed between the two files."""
+    output = saved(tmp_path)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", die)
+    with pytest.raises(KeyboardInterrupt):
+        make().save(output)
+    with pytest.raises(OutputError, match="has no classifier"):
         Classifier.load(output)
 
 

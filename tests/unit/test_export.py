@@ -29,20 +29,12 @@ from verger.errors import (
 )
 from verger.export import export_app
 from verger.export.check import Check, Known, Promise, check_app
-from verger.export.graph import in_half, write_app_graph
+from verger.export.graph import in_half, write_app_graph, write_nearest_graph
 from verger.model import Model, import_onnxruntime
 from verger.output import Output
 from verger.precision import keep_model
 from verger.predict import Predictor
 from verger.preprocess import decode_full_size, decode_photo, resize_image
-
-
-@pytest.fixture(scope="module")
-def trained(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A result of the rendered photos with a classifier; do not write to it."""
-    out = tmp_path_factory.mktemp("trained") / "out"
-    train(write_result(out, photos, model))
-    return out
 
 
 def start(graph: onnx.ModelProto | bytes) -> Any:
@@ -120,6 +112,26 @@ def test_every_classifier_goes_into_the_file(
         assert probabilities.shape == (6,)
         np.testing.assert_allclose(probabilities, row, atol=2e-3)
         np.testing.assert_allclose(vector, features, atol=0.02)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("on", ["features", "pca"])
+def test_an_app_finds_the_known_photos_that_the_pipeline_finds(
+    trained: Path, tmp_path: Path, on: str, half: bool
+) -> None:
+    out = Path(shutil.copytree(trained, tmp_path / "out"))
+    train(Output.at(out), on=on)
+    known = Predictor.load(out).classifier
+    graph = write_nearest_graph(known, 3)
+    app = start(in_half(graph) if half else graph)
+    rng = np.random.default_rng(0)
+    axes = np.eye(1280) if known.components is None else known.components
+    centre = 0 if known.pca_mean is None else known.pca_mean
+    for row in known.references[::7]:  # near one known photo, and near no other as much
+        z = row + rng.normal(0, 0.05, row.shape)
+        features = ((z * known.scale + known.mean) @ axes + centre).astype(np.float32)
+        (found,) = app.run(["known"], {"features": features})
+        assert found.tolist() == known.nearest(features[None], 3)[1][0].tolist()
 
 
 def test_features_far_from_zero_do_not_cancel(trained: Path, photos: Path, tmp_path: Path) -> None:

@@ -25,12 +25,10 @@ from PIL import Image
 from starlette.requests import ClientDisconnect
 
 import verger
-from results import train, write_result
 from verger import cli, isolate, serve
 from verger.errors import ConfigError, EnvironmentNotReadyError
-from verger.model import Model
 from verger.predict import Predictor
-from verger.serve.browser import RUNTIME, Browser
+from verger.serve.browser import RUNTIME, Browser, Known, draw_known
 from verger.serve.facts import load_facts
 from verger.serve.limits import Limits, Refused, TokenBuckets, photo_of, read_body
 
@@ -38,15 +36,8 @@ ADDRESS = "http://localhost"
 
 
 @pytest.fixture(scope="module")
-def out(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "out"
-    train(write_result(folder, photos, model))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def predictor(out: Path) -> Predictor:
-    return Predictor.load(out)
+def predictor(trained: Path) -> Predictor:
+    return Predictor.load(trained)
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +318,7 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
 ) -> None:
     for name in RUNTIME:
         (tmp_path / name).write_text(name)
-    browser = Browser(b"graph", tmp_path)
+    browser = Browser(b"graph", tmp_path, Known())
     app = serve.create_app(predictor, facts={"x": "y"}, browser=browser)
     client = TestClient(app, ADDRESS)
     assert client.post("/predict", content=b"").status_code in (404, 405)
@@ -337,7 +328,7 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
     assert graph.headers["Cache-Control"] == "private, max-age=86400"
     assert names == {
         "labels": list(predictor.classifier.labels), "threshold": 0.0, "facts": {"x": "y"},
-        "n_top": 5,
+        "n_top": 5, "nearest": None, "known": [],
     }  # fmt: skip
     for name, kind in RUNTIME.items():
         response = client.get(f"/ort/{name}")
@@ -345,6 +336,36 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
     page = client.get("/")
     assert "script-src 'self' 'wasm-unsafe-eval';" in page.headers["Content-Security-Policy"]
     assert "does not leave this device" in page.text
+
+
+def test_it_is_given_known_photos_of_every_class_and_their_pictures(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as weigh little; a phone has to load them."""
+    monkeypatch.setattr("verger.serve.browser.KNOWN_BYTES", 12 * 2 * 1280)
+    known = draw_known(predictor)
+    classes = [predictor.classifier.labels[label] for label in known.labels]
+    assert sorted(classes) == sorted(predictor.classifier.labels * 2)
+    assert [Path(path).parent.name for path in known.paths] == classes
+    browser = Browser(b"", tmp_path, dataclasses.replace(known, paths=(*known.paths[:11], "gone")))
+    client = TestClient(serve.create_app(predictor, browser=browser), ADDRESS)
+    names = client.get("/app.json").json()
+    assert names["known"] == list(known.labels)
+    assert client.get(f"/{names['nearest']}").content == known.graph
+    assert len(known.graph) < 12 * 2 * 1280 + 20_000
+    picture = client.get("/known/10.jpg")
+    assert picture.headers["Content-Type"] == "image/jpeg"
+    with Image.open(io.BytesIO(picture.content)) as image:
+        assert max(image.size) == 144
+    assert [client.get(f"/known/{n}.jpg").status_code for n in (11, 12, -1)] == [404] * 3
+
+
+def test_a_classifier_without_known_photos_gives_a_page_none(predictor: Predictor) -> None:
+    bare = dataclasses.replace(
+        predictor.classifier, references=predictor.classifier.references[:0],
+        reference_labels=predictor.classifier.reference_labels[:0], reference_paths=(),
+    )  # fmt: skip
+    assert draw_known(dataclasses.replace(predictor, classifier=bare)) == Known()
 
 
 def test_its_runtime_must_be_there(tmp_path: Path) -> None:

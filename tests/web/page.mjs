@@ -42,8 +42,9 @@ seen.status = await text("#status");
 seen.name = await text("#name");
 seen.fact = await text("#fact");
 seen.scores = await page.$$eval("#scores .share", (all) => all.map((one) => one.textContent));
-seen.similar = await page.$$eval("#nearest img", (all) =>
-  all.filter((one) => one.complete && one.naturalWidth > 0).length);
+await page.waitForFunction(() => [...document.querySelectorAll("#nearest img")].every((one) => one.complete));
+seen.similar = await page.$$eval("#nearest li", (all) =>
+  all.filter((one) => one.querySelector("img")?.naturalWidth > 0).map((one) => one.textContent));
 for (const scheme of ["light", "dark"]) {
   await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
   for (const [name, [width, height]] of Object.entries(SCREENS)) {

@@ -2,7 +2,7 @@
 
 ::
 
-    features/ -> train -> models/classifier.npz, models/classifier/
+    features/ -> train -> models/classifier.npz, models/references.npy, models/classifier/
     features/ -> split -> train on one part -> score the other -> classifier/evaluation.json
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.classifier import CLASSIFIER_NPZ, Classifier
+from verger.classifier import CLASSIFIER_NPZ, REFERENCES_NPY, Classifier
 from verger.classify.scores import (
     SURE,
     Scored,
@@ -193,6 +193,7 @@ def _cut(labelled: Labelled, recipe: Recipe, kind: Kind) -> npt.NDArray[np.int8]
 def _forget(output: Output) -> None:
     """Remove the classifier that was there, and what was found out about it alone."""
     output.folder.remove(CLASSIFIER_NPZ)
+    output.folder.remove(REFERENCES_NPY)
     output.folder.remove_tree(SPARK_CLASSIFIER)
     evaluation = output.read_derived(EVALUATION)
     if evaluation is not None and evaluation["against"] is not None:

@@ -26,8 +26,8 @@ from verger.model import Model
 OPSET = 18
 IR_VERSION = 8
 
-# Tensors of fewer values stay in float32: they weigh nothing, and constants of the resize are
-# among them.
+# Vectors and tensors of fewer values stay in float32: they weigh nothing, and constants of the
+# resize and of the standardisation are among them.
 _LEAST_HALVED = 1024
 
 
@@ -53,11 +53,14 @@ def write_app_graph(model: Model, classifier: Classifier) -> onnx.ModelProto:
     """
     extractor = _at_opset(model)
     taken, given = extractor.graph.input[0].name, extractor.graph.output[0].name
-    head = _part(_HEAD, extractor, _head_constants(model.contract), size=model.contract.input_size)
+    versions_of = extractor.opset_import[0].version, extractor.ir_version
+    head = _part(
+        _HEAD, *versions_of, _head_constants(model.contract), size=model.contract.input_size
+    )
     if classifier.method == "knn":
-        tail = _part(_VOTES, extractor, _vote_constants(classifier), **_sizes(classifier))
+        tail = _part(_VOTES, *versions_of, _vote_constants(classifier), **_sizes(classifier))
     else:
-        tail = _part(_LINEAR, extractor, _linear_constants(classifier), **_sizes(classifier))
+        tail = _part(_LINEAR, *versions_of, _linear_constants(classifier), **_sizes(classifier))
     graph = compose.merge_models(
         head, extractor, [("normalised", taken)], prefix1="image/", prefix2="model/"
     )
@@ -72,6 +75,25 @@ def write_app_graph(model: Model, classifier: Classifier) -> onnx.ModelProto:
     return graph
 
 
+def write_nearest_graph(classifier: Classifier, k: int) -> onnx.ModelProto:
+    """Write a graph that finds the known photos that are nearest, for an app that has features.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    k : int
+        Between 1 and the number of its references.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input ``features``, (n_features,) float32, as :func:`write_app_graph`'s gives them. Output
+        ``known``, (k,) int32: rows of the references, the nearest first.
+    """
+    sizes = _sizes(classifier) | {"n_neighbors": k}
+    return _part(_KNOWN, OPSET, IR_VERSION, _reference_constants(classifier), **sizes)
+
+
 def in_half(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Keep the weights in float16, half the size; they are computed with in float32.
 
@@ -82,7 +104,7 @@ def in_half(graph: onnx.ModelProto) -> onnx.ModelProto:
     small.CopyFrom(graph)
     for tensor in small.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < _LEAST_HALVED:
+        if values.dtype != np.float32 or values.ndim < 2 or values.size < _LEAST_HALVED:
             continue
         name = tensor.name
         largest = np.finfo(np.float16).max
@@ -110,11 +132,11 @@ def _at_opset(model: Model) -> onnx.ModelProto:
 
 
 def _part(
-    text: str, beside: onnx.ModelProto, constants: Mapping[str, npt.NDArray[Any]], **words: Any
-) -> onnx.ModelProto:
-    """Read a part of the graph, in the version of the part beside it, and give it its constants."""
-    opset = beside.opset_import[0].version
-    header = f'<ir_version: {beside.ir_version}, opset_import: ["": {opset}]>'
+    text: str, opset: int, ir_version: int, constants: Mapping[str, npt.NDArray[Any]],
+    **words: Any,
+) -> onnx.ModelProto:  # fmt: skip
+    """Read a part of a graph, and give it its constants."""
+    header = f'<ir_version: {ir_version}, opset_import: ["": {opset}]>'
     part = parser.parse_model(header + Template(text).substitute(words))
     for node in part.graph.node:  # an input left out has no name, which older parsers refuse
         node.input[:] = ["" if name == "none" else name for name in node.input]
@@ -167,18 +189,25 @@ tail (float[1, $n_features] row) => (float[$n_labels] probabilities, float[$n_fe
 }
 """
 
-_VOTES = """
-tail (float[1, $n_features] row) => (float[$n_labels] probabilities, float[$n_features] features)
-<int64[1] first = {0}, int64[1] k = {$n_neighbors}, int64[1] n_labels = {$n_labels},
- float two = {2.0}, float[2] off_on = {0.0, 1.0}>
-{
+# Squared distances less |z|^2, the same for all. The norms are those of the references as they are
+# kept, in half precision too; a runtime computes them once, when it opens the file.
+_NEAREST = """
     centred = Sub (row, centre)
     scaled = $scaling (centred, scaling)
     z = Add (scaled, offsets)
     products = MatMul (z, references)
     doubled = Mul (products, two)
+    norms = ReduceSumSquare (references, first)
     distances = Sub (norms, doubled)
     nearest, indices = TopK <axis=1, largest=0> (distances, k)
+"""
+
+_VOTES = """
+tail (float[1, $n_features] row) => (float[$n_labels] probabilities, float[$n_features] features)
+<int64[1] first = {0}, int64[1] k = {$n_neighbors}, int64[1] n_labels = {$n_labels},
+ float two = {2.0}, float[2] off_on = {0.0, 1.0}>
+{
+    $nearest
     labels = Gather <axis=0> (reference_labels, indices)
     votes = OneHot <axis=1> (labels, n_labels, off_on)
     probabilities_row = ReduceMean <keepdims=0> (votes, last)
@@ -187,12 +216,25 @@ tail (float[1, $n_features] row) => (float[$n_labels] probabilities, float[$n_fe
 }
 """
 
+_KNOWN = """
+known (float[$n_features] features) => (int32[$n_neighbors] known)
+<int64[1] first = {0}, int64[1] k = {$n_neighbors}, float two = {2.0}>
+{
+    row = Unsqueeze (features, first)
+    $nearest
+    numbers = Cast <to=6> (indices)
+    known = Squeeze (numbers, first)
+}
+"""
+
 
 def _sizes(classifier: Classifier) -> dict[str, Any]:
     return {
         "n_features": classifier.n_features, "n_labels": len(classifier.labels),
         "n_neighbors": classifier.n_neighbors,
-        "scaling": "Mul" if classifier.components is None else "MatMul",
+        "nearest": Template(_NEAREST).substitute(
+            scaling="Mul" if classifier.components is None else "MatMul"
+        ),
     }  # fmt: skip
 
 
@@ -219,17 +261,17 @@ def _linear_constants(classifier: Classifier) -> dict[str, npt.NDArray[np.float3
     return {name: value.astype(np.float32) for name, value in values.items()}
 
 
-def _vote_constants(classifier: Classifier) -> dict[str, npt.NDArray[Any]]:
+def _reference_constants(classifier: Classifier) -> dict[str, npt.NDArray[np.float32]]:
     scaling, shift, centre = _standardisation(classifier)
     values = {
         "centre": centre, "scaling": scaling, "offsets": shift,
         "references": classifier.references.T,
-        "norms": np.square(classifier.references.astype(np.float64)).sum(axis=1),
     }  # fmt: skip
-    wide: dict[str, npt.NDArray[Any]] = {
-        name: np.ascontiguousarray(value, np.float32) for name, value in values.items()
-    }
-    return wide | {
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in values.items()}
+
+
+def _vote_constants(classifier: Classifier) -> dict[str, npt.NDArray[Any]]:
+    return _reference_constants(classifier) | {
         "reference_labels": classifier.reference_labels.astype(np.int64),
         "last": np.array([2], np.int64),
     }

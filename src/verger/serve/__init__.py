@@ -113,7 +113,9 @@ def serve(
     with _listen(host, port) as listener:
         told = load_facts(facts) if facts else {}
         predictor = Predictor.load(out, weights, model, on_progress=on_progress)
-        browser = export_browser(out, ort_web, weights=weights, model=model) if ort_web else None
+        browser = None
+        if ort_web is not None:
+            browser = export_browser(predictor, out, ort_web, weights=weights, model=model)
         app = create_app(
             predictor, source=str(Output.at(out).read_run()["source"]), facts=told, limits=limits,
             hosts=_LOCAL_NAMES if is_loopback(host) else ("*",), browser=browser,
@@ -163,8 +165,11 @@ def create_app(
         docs_url=None, redoc_url=None,  # these load scripts from another host
     )  # fmt: skip
     _add_page(app, in_browser=browser is not None, max_bytes=limits.max_bytes)
+    decoding = Decoding(max_pixels=limits.max_pixels, timeout_s=limits.decode_timeout_s, apart=True)
+    predictor = replace(predictor, decoding=decoding)
     if browser is None:
-        _add_predict(app, _bounded(predictor, limits), source, facts, limits)
+        predictor.predict([b""], ["none"])  # opens the model once, before threads would each
+        _add_predict(app, predictor, source, facts, limits)
     else:
         add_browser(app, browser, predictor, facts)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
@@ -188,13 +193,6 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _bounded(predictor: Predictor, limits: Limits) -> Predictor:
-    decoding = Decoding(max_pixels=limits.max_pixels, timeout_s=limits.decode_timeout_s, apart=True)
-    bounded = replace(predictor, decoding=decoding)
-    bounded.predict([b""], ["none"])  # opens the model once, before threads would each
-    return bounded
 
 
 def _add_page(app: FastAPI, **values: Any) -> None:

@@ -19,8 +19,8 @@ from verger.storage import Unread, read_photo
 #: Longer side of a known photo's picture, in pixels.
 THUMBNAIL = 144
 
-# Pictures that are kept, of about 5 kB each.
-_N_KEPT = 1024
+# Pictures that are kept, of about 5 kB each: as many as a page that does the work may ask for.
+_N_KEPT = 2048
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,15 @@ class Answerer:
         inside = self.source and path.is_relative_to(self.source)
         told = str(path.relative_to(self.source)) if inside else path.name
         picture = thumbnail_of(known.path, self.predictor.decoding)
-        return SimilarPhoto(told, known.label, known.distance, picture)
+        address = (
+            f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else None
+        )
+        return SimilarPhoto(told, known.label, known.distance, address)
 
 
 @lru_cache(maxsize=_N_KEPT)
-def thumbnail_of(path: str, decoding: Decoding) -> str | None:
-    """Return a photo's picture as a data address, or None where it cannot be read or decoded."""
+def thumbnail_of(path: str, decoding: Decoding) -> bytes | None:
+    """Return a photo's picture as a small JPEG, or None where it cannot be read or decoded."""
     content = read_photo(path)
     if isinstance(content, Unread):
         return None
@@ -98,4 +101,4 @@ def thumbnail_of(path: str, decoding: Decoding) -> str | None:
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     stream = io.BytesIO()
     Image.fromarray(photo.pixels).resize(size).save(stream, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return stream.getvalue()

@@ -1,19 +1,21 @@
-"""What a page needs that does the work itself: the exported file, its runtime, and names."""
+"""What a page needs that does the work itself: exported files, their runtime, and names."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 
 from verger.errors import ConfigError
 from verger.predict import Predictor
+from verger.serve.answers import thumbnail_of
 
 #: Of onnxruntime-web's folder ``dist``: the smallest set that runs on any browser's processor.
 RUNTIME = {
@@ -21,6 +23,10 @@ RUNTIME = {
     "ort-wasm-simd-threaded.mjs": "text/javascript",
     "ort-wasm-simd-threaded.wasm": "application/wasm",
 }
+
+#: Known photos that a page looks through: the size of their vectors, in half precision, and their
+#: number. 4 MB are 1,562 photos of 1,280 features.
+KNOWN_BYTES, MOST_KNOWN = 4_000_000, 2_000
 
 # A telephone should not load 28 MB anew with every visit.
 _KEPT = {"Cache-Control": "private, max-age=86400"}
@@ -43,6 +49,24 @@ def check_runtime(folder: Path) -> None:
 
 
 @dataclass(frozen=True)
+class Known:
+    """Known photos that a page finds similar ones among.
+
+    Attributes
+    ----------
+    graph : bytes
+        A file of :func:`verger.export.graph.write_nearest_graph`; empty where there are none.
+    labels : tuple of int
+        Of each photo, among the labels of the classifier.
+    paths : tuple of str
+    """
+
+    graph: bytes = b""
+    labels: tuple[int, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Browser:
     """What a page needs to do the work itself.
 
@@ -52,18 +76,42 @@ class Browser:
         An exported file.
     ort_web : path
         Folder of :data:`RUNTIME`.
+    known : Known
+        Photos that are like others.
     """
 
     graph: bytes
     ort_web: Path
+    known: Known
 
 
-def export_browser(out: str | Path, ort_web: Path, **options: Any) -> Browser:
+def draw_known(predictor: Predictor) -> Known:
+    """Draw known photos that weigh :data:`KNOWN_BYTES`, as many of each class as of any other."""
+    from verger.classify.splits import draw_stratified
+    from verger.export.graph import in_half, write_nearest_graph
+
+    classifier = predictor.classifier
+    n = min(MOST_KNOWN, KNOWN_BYTES // (2 * classifier.references.shape[1]))
+    rows = draw_stratified(classifier.reference_labels.astype(np.int64), n)
+    if not len(rows):
+        return Known()
+    paths = tuple(classifier.reference_paths[row] for row in rows)
+    drawn = replace(
+        classifier, references=classifier.references[rows], reference_paths=paths,
+        reference_labels=classifier.reference_labels[rows], n_neighbors=1,
+    )  # fmt: skip
+    graph = in_half(write_nearest_graph(drawn, min(predictor.n_nearest, len(rows))))
+    return Known(graph.SerializeToString(), tuple(drawn.reference_labels.tolist()), paths)
+
+
+def export_browser(predictor: Predictor, out: str | Path, ort_web: Path, **options: Any) -> Browser:
     """Export a result's classifier, checked; nothing of it stays on the disk.
 
     Parameters
     ----------
+    predictor : Predictor
     out : path
+        Where it comes from.
     ort_web : path
         Folder of :data:`RUNTIME`.
     **options
@@ -74,7 +122,7 @@ def export_browser(out: str | Path, ort_web: Path, **options: Any) -> Browser:
     with TemporaryDirectory(prefix="verger-serve-") as folder:
         path = Path(folder, "app.onnx")
         export_app(out, path, **options)
-        return Browser(path.read_bytes(), ort_web)
+        return Browser(path.read_bytes(), ort_web, draw_known(predictor))
 
 
 def add_browser(
@@ -92,9 +140,11 @@ def add_browser(
     """
     classifier = predictor.classifier
     names = {
-        "graph": f"app.onnx?{hashlib.sha256(browser.graph).hexdigest()[:12]}",
+        "graph": _address("app.onnx", browser.graph),
         "labels": classifier.labels, "threshold": classifier.threshold, "facts": dict(facts),
         "n_top": predictor.n_top,
+        "nearest": _address("nearest.onnx", browser.known.graph) if browser.known.paths else None,
+        "known": browser.known.labels,
     }  # fmt: skip
 
     @app.get("/app.json")
@@ -107,8 +157,24 @@ def add_browser(
         """Give the exported file; its address changes with it, so that it is loaded once."""
         return Response(browser.graph, media_type="application/octet-stream", headers=_KEPT)
 
+    @app.get("/nearest.onnx", response_class=Response)
+    async def read_nearest() -> Response:
+        """Give the file that finds known photos that are like one."""
+        return Response(browser.known.graph, media_type="application/octet-stream", headers=_KEPT)
+
+    @app.get("/known/{number}.jpg", response_class=Response)
+    def read_picture(number: int) -> Response:
+        """Give a small picture of a known photo."""
+        here = 0 <= number < len(browser.known.paths)
+        picture = thumbnail_of(browser.known.paths[number], predictor.decoding) if here else None
+        return Response(picture, 200 if picture else 404, media_type="image/jpeg")
+
     for name, kind in RUNTIME.items():
         _add_file(app, f"/ort/{name}", browser.ort_web / name, kind)
+
+
+def _address(name: str, content: bytes) -> str:
+    return f"{name}?{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def _add_file(app: FastAPI, address: str, path: Path, kind: str) -> None:

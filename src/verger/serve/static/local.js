@@ -1,4 +1,4 @@
-// The exported file in onnxruntime's WebAssembly build: no photo leaves the page.
+// The exported files in onnxruntime's WebAssembly build: no photo leaves the page.
 import * as ort from "../ort/ort.wasm.min.mjs";
 
 // What a phone's memory takes; larger photos are made smaller first.
@@ -13,8 +13,10 @@ loaded.catch(() => {}); // told with the photo that needs it
 
 async function load() {
   const names = await (await fetch(below("app.json"))).json();
-  const session = await ort.InferenceSession.create(below(names.graph), { executionProviders: ["wasm"] });
-  return [session, names];
+  const open = (address) =>
+    ort.InferenceSession.create(below(address), { executionProviders: ["wasm"] });
+  const session = await open(names.graph);
+  return [session, names.nearest && (await open(names.nearest)), names];
 }
 
 /** Decode a photo to upright RGB on white: a uint8 tensor of height, width, 3. */
@@ -46,14 +48,22 @@ async function pixelsOf(photo) {
   return new ort.Tensor("uint8", rgb, [height, width, 3]);
 }
 
-/** Give what the server's POST /predict gives, without similar photos. */
+async function similarTo(features, nearest, names) {
+  if (!nearest) return [];
+  const { known } = await nearest.run({ features });
+  return Array.from(known.data, (number) =>
+    ({ label: names.labels[names.known[number]], thumbnail: below(`known/${number}.jpg`) }));
+}
+
+/** Give what the server's POST /predict gives. */
 export async function predict(photo) {
-  const [[session, names], image] = await Promise.all([loaded, pixelsOf(photo)]);
-  const { probabilities } = await session.run({ image });
+  const [[session, nearest, names], image] = await Promise.all([loaded, pixelsOf(photo)]);
+  const { probabilities, features } = await session.run({ image });
   const top = Array.from(probabilities.data, (probability, i) => ({ label: names.labels[i], probability }))
     .sort((a, b) => b.probability - a.probability)
     .slice(0, names.n_top);
   const prediction = top[0].probability >= names.threshold ? top[0].label : null;
   const fact = names.facts[prediction] ?? null;
-  return { prediction, probability: top[0].probability, top, nearest: [], fact };
+  const similar = await similarTo(features, nearest, names);
+  return { prediction, probability: top[0].probability, top, nearest: similar, fact };
 }

@@ -45,6 +45,7 @@ function similarItem({ label, thumbnail }) {
   if (thumbnail) {
     picture.src = thumbnail;
     picture.alt = ""; // its label follows as text
+    picture.onerror = () => picture.replaceWith(element("div", undefined, "gone"));
   }
   item.append(picture, element("span", label));
   return item;
