@@ -246,6 +246,8 @@ def emr_submit(
         cloud, source, out, config, place, limit=Limit(max_executors, max_minutes),
         speed=ASSUMED_SPEED if speed is None else speed, max_cost=max_cost, rates=rates,
     )  # fmt: skip
+    if plan.done:
+        _tell(f"done      {plan.done:,} photos are committed; the estimate is of the others")
     _tell(_estimate_line(plan.estimate) + ("" if speed is not None else " (a speed was assumed)"))
     _tell(f"at most   {plan.most:,.2f} {plan.rates.currency}: {plan.job.limit.executors} "
           f"executors, {plan.job.limit.minutes} minutes")  # fmt: skip
@@ -269,12 +271,17 @@ def _wait(
     cloud: Cloud, run: Run, plan: Plan, out: str, report: Path | None, *, as_json: bool
 ) -> None:
     """Follow a run to its end, fetch its report, and say what it has cost."""
-    from verger.emr.runs import cancel_run, fetch_report, follow
+    from verger.emr.runs import cancel_run, fetch_report, follow, read_run
     from verger.emr.submit import describe_bill
+    from verger.errors import JobError
     from verger.output import Output
 
     try:
         found = follow(cloud, run, out, _watcher())
+    except JobError:
+        bill = describe_bill(read_run(cloud, run), plan.rates, 0)
+        _tell(f"{_bill_line(bill)}, of at most {plan.most:,.2f}")
+        raise
     except KeyboardInterrupt:
         where = f"--application {run.application} --region {cloud.region}"
         _ask_to_cancel(run.id, where, lambda: cancel_run(cloud, run))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import pyspark
 
 from verger.emr.aws import connect, split_address
@@ -41,9 +42,9 @@ class Submitted:
         return self.process.poll()
 
     def terminate(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(60)
+        """End the driver and its executors, whatever they are doing."""
+        processes.kill(processes.of_session(self.process.pid))
+        self.process.wait(60)
 
     def logs(self) -> dict[str, bytes]:
         return {name: (self.folder / name).read_bytes() for name in ("stdout", "stderr")}

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,8 +20,15 @@ from unit.test_emr_package import elf, environment
 from verger.cli import app
 from verger.emr.aws import Cloud
 from verger.emr.package import build_here, upload_package
+from verger.emr.runs import Progress
+from verger.errors import JobError
 from verger.java import find_java
+from verger.output import Output
 from verger.storage import Folder
+from verger.tables import read_part
+
+#: Photos of a run that is ended in its midst.
+N_LIMITED = 200
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -30,13 +42,39 @@ def really_run(moto: str | None, aws: Standin | None, tmp_path: Path) -> None:
     aws.runner = lambda run: submit(run, tmp_path / run["jobRunId"], REGION, environ)
 
 
+def run_here(source: str, out: Path) -> Path:
+    """Do a run on this machine, by the command of the laptop."""
+    subprocess.run(
+        [sys.executable, "-m", "verger.cli", "run", source, str(out), "--master", "local[2]",
+         "--model", "efficientnet_lite0", "--components", "5"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return out
+
+
+def features(out: str | Path) -> dict[str, dict[str, Any]]:
+    """Return the features of a result by the paths of the photos; no photo is there twice."""
+    output = Output.at(out)
+    tables = [read_part(output.folder, name) for name in output.part_names("features")]
+    rows = [row for table in tables for row in table.to_pylist()]
+    found = {row["path"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def fill(cloud: Cloud, bucket: Bucket, photos: Path, n: int) -> None:
+    """Put so many photos into the bucket, some of them twice."""
+    files = sorted(photos.rglob("*.jpg"))
+    for number, photo in zip(range(n), cycle(files), strict=False):
+        put(cloud, bucket.address(f"photos/{photo.parent.name}/{number}.jpg"), photo.read_bytes())
+
+
 @pytest.fixture
 def orchard(
     aws: Standin | None, cloud: Cloud, bucket: Bucket, photos: Path, tmp_path: Path
 ) -> list[str]:
     """Put photos and a package into the bucket; return the words that name all that is needed."""
-    for number, photo in enumerate(sorted(photos.rglob("*.jpg"))[:12]):
-        put(cloud, bucket.address(f"photos/{photo.parent.name}/{number}.jpg"), photo.read_bytes())
+    fill(cloud, bucket, photos, 12)
     release = "emr-spark-8.0.0" if aws else "emr-7.10.0"
     made = upload_package(
         cloud, _archive(aws, tmp_path, release), bucket.address("env"), release=release,
@@ -81,3 +119,39 @@ def test_a_run_is_probed_submitted_followed_and_paid_for(
         recursive=True)}  # fmt: skip
     assert {"features", "pca", "models", "run.json", "report.html"} <= names
     assert ".verger-probe" not in names
+
+
+def test_a_run_that_meets_its_limit_is_told_and_goes_on_where_it_stopped(
+    really_run: None, standin: Standin, orchard: list[str], cloud: Cloud, bucket: Bucket,
+    photos: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    """The clock of this test: a photo that is committed has taken a minute.
+
+    So the first run is ended in its midst, whatever this machine has to do besides.
+    """
+    fill(cloud, bucket, photos, N_LIMITED)
+    out, start = bucket.address("results"), time.time()
+    progress = Progress(out)
+    standin.clock = lambda: start + 60 * (progress.read() or (0, None))[0]
+    words = ["emr", "submit", *orchard, "--model", "efficientnet_lite0", "--components", "5",
+             "--commit-every", "4", "--report", str(tmp_path / "report.html")]  # fmt: skip
+    stopped = CliRunner().invoke(app, [*words, "--max-cost", "0.15"])
+    assert isinstance(stopped.exception, JobError)
+    (asked,) = (request for name, request in standin.requests if name == "StartJobRun")
+    limit = asked["executionTimeoutMinutes"]
+    assert f"its limit of {limit} minutes was reached" in str(stopped.exception)
+    assert "the same command goes on" in str(stopped.exception)
+    for word in ("CANCELLING", "CANCELLED", "of at most 0.1"):
+        assert word in stopped.stderr
+    done = progress.read()
+    assert done is not None
+    assert limit <= done[0] < N_LIMITED
+    assert f"billed    {6 * limit / 60:.3f} vCPU-hours" in stopped.stderr  # of 6 cores
+    standin.clock = time.time
+    finished = CliRunner().invoke(app, [*words, "--max-cost", "1", "--json"])
+    assert finished.exit_code == 0, finished.output
+    assert f"done      {done[0]:,} photos are committed" in finished.stderr
+    counts = json.loads(finished.stdout)["counts"]
+    assert counts["featurized"] == N_LIMITED
+    assert counts["computed"] == N_LIMITED - done[0]
+    assert features(out) == features(run_here(orchard[0], tmp_path / "here"))

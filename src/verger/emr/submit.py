@@ -22,7 +22,7 @@ from verger.emr.price import (
     load_rates,
     per_thousand,
 )
-from verger.emr.runs import find_application
+from verger.emr.runs import Progress, find_application
 from verger.errors import CloudError, ConfigError
 from verger.output import Output
 from verger.pipeline import Run, check_and_list
@@ -102,8 +102,11 @@ class Plan:
     place : Place
     package : Package
     estimate : Estimate
+        Of the photos that are still to be done.
     most : float
         What it can cost at the very most.
+    done : int
+        Photos that earlier runs have committed.
     """
 
     job: Job
@@ -111,6 +114,7 @@ class Plan:
     package: Package
     estimate: Estimate
     most: float
+    done: int
 
     @property
     def rates(self) -> Rates:
@@ -145,13 +149,21 @@ def plan_run(
     """
     package, n_photos = check_run(cloud, source, out, config, place, limit.minutes)
     prices = load_rates(cloud.region, package.architecture, rates)
+    done, left = count_done(out, n_photos)
     if n_photos:
-        limit = replace(limit, executors=executors_for(n_photos, speed, limit.executors))
+        limit = replace(limit, executors=executors_for(left, speed, limit.executors))
     limit = limit_cost(prices, limit, max_cost)
-    estimate = estimate_run(n_photos, speed, prices, max_executors=limit.executors)
+    estimate = estimate_run(left, speed, prices, max_executors=limit.executors)
     job = make_job(cloud, source, out, config, place, package, limit)
     most = prices.cost(Usage.of(60 * limit.minutes, limit.executors))
-    return Plan(job, place, package, estimate, most)
+    return Plan(job, place, package, estimate, most, done)
+
+
+def count_done(out: str, n_photos: int) -> tuple[int, int]:
+    """Return how many photos an unfinished run has committed, and how many of all are left."""
+    found = Progress(normalize_source(out)).read()
+    done = min(found[0], n_photos) if found else 0
+    return done, n_photos - done
 
 
 def check_run(
