@@ -20,6 +20,7 @@ from verger.emr.price import (
     executors_for,
     limit_cost,
     load_rates,
+    most_cost,
     per_thousand,
 )
 from verger.emr.runs import Progress, find_application
@@ -105,6 +106,8 @@ class Plan:
         Of the photos that are still to be done.
     most : float
         What it can cost at the very most.
+    rates : Rates
+        Those of its sums.
     done : int
         Photos that earlier runs have committed.
     """
@@ -114,12 +117,8 @@ class Plan:
     package: Package
     estimate: Estimate
     most: float
+    rates: Rates
     done: int
-
-    @property
-    def rates(self) -> Rates:
-        """The rates of its sums."""
-        return self.estimate.rates
 
 
 def plan_run(
@@ -155,8 +154,7 @@ def plan_run(
     limit = limit_cost(prices, limit, max_cost)
     estimate = estimate_run(left, speed, prices, max_executors=limit.executors)
     job = make_job(cloud, source, out, config, place, package, limit)
-    most = prices.cost(Usage.of(60 * limit.minutes, limit.executors))
-    return Plan(job, place, package, estimate, most, done)
+    return Plan(job, place, package, estimate, most_cost(prices, limit), prices, done)
 
 
 def count_done(out: str, n_photos: int) -> tuple[int, int]:
