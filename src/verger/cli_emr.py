@@ -24,6 +24,8 @@ from verger.terminal import print_json, tell
 if TYPE_CHECKING:
     from verger.config import Config
     from verger.emr.aws import Cloud
+    from verger.emr.ec2 import ClusterPlan
+    from verger.emr.node_price import NodeRates
     from verger.emr.price import Estimate, Limit
     from verger.emr.runs import Run, Watcher
     from verger.emr.submit import Place, Plan
@@ -78,13 +80,16 @@ _application = click.option("--application", metavar="ID",
                             help="Where the run is; submit has said it.")  # fmt: skip
 _on = click.option("--on", type=click.Choice(["serverless", "ec2"]), default="serverless",
                    show_default=True, help="EMR Serverless, or a cluster of its own.")  # fmt: skip
+_types = click.option(
+    "--instance-type", "instance_types", multiple=True, metavar="TYPE",
+    help="On EC2: a type of nodes, such as m5.xlarge; once for each.",
+)  # fmt: skip
 _hosts = _add(
     click.option("--service-role", metavar="NAME",
                  help="On EC2: the role of EMR. Default: the stack's."),
     click.option("--instance-profile", metavar="NAME",
                  help="On EC2: profile of the machines. Default: the stack's."),
-    click.option("--instance-type", "instance_types", multiple=True, metavar="TYPE",
-                 help="On EC2: a type of nodes, such as m5.xlarge; once for each."),
+    _types,
     click.option("--subnet", metavar="ID", help="On EC2: where the nodes are."),
 )  # fmt: skip
 
@@ -169,6 +174,8 @@ def emr_package(
 @click.argument("source", metavar="SRC")
 @click.option("--region", required=True, help="AWS region, such as eu-west-3.")
 @click.option("--allow-region", is_flag=True, help="Accept a region outside the EU.")
+@_on
+@_types
 @_architecture
 @_executors
 @_speed
@@ -176,19 +183,27 @@ def emr_package(
 @_rates
 @config_options("glob", "recursive", "model", "weights", "input_size")
 def emr_estimate(
-    source: str, region: str, allow_region: bool, architecture: str, max_executors: int,
-    speed: float | None, sample: int, rates: Path | None, as_json: bool, **_: Any,
+    source: str, region: str, allow_region: bool, on: str, instance_types: tuple[str, ...],
+    architecture: str, max_executors: int, speed: float | None, sample: int, rates: Path | None,
+    as_json: bool, **_: Any,
 ) -> None:  # fmt: skip
     """Time a sample of the photos here, and say what minutes and money all of them would take."""
+    from verger.emr.clusters import INSTANCE_TYPES
     from verger.emr.estimate import time_sample
-    from verger.emr.price import estimate_run, load_rates
+    from verger.emr.node_price import load_node_rates
+    from verger.emr.price import Pricing, estimate_run, load_rates
     from verger.emr.region import check_region
     from verger.model import load_model
     from verger.source import list_photos
 
     config = resolve_config()
     check_region(region, allow=allow_region)
-    prices = load_rates(region, architecture, rates)
+    prices: Pricing
+    if on == "ec2":
+        prices = load_node_rates(region, instance_types or INSTANCE_TYPES[architecture], rates)
+    else:
+        _refuse(on, instance_types=instance_types)
+        prices = load_rates(region, architecture, rates)
     listing = list_photos(source, glob=config.glob, recursive=config.recursive)
     if timed := speed is None:
         model = load_model(config.model, weights=config.weights, input_size=config.input_size)
@@ -237,14 +252,13 @@ def emr_submit(
     config = resolve_config()
     hosts = {"service_role": service_role, "instance_profile": instance_profile,
              "instance_types": instance_types, "subnet": subnet}  # fmt: skip
-    serverless = {"role": role, "application": application, "max_cost": max_cost, "rates": rates}
-    _refuse(on, **(serverless if on == "ec2" else hosts))
+    _refuse(on, **({"role": role, "application": application} if on == "ec2" else hosts))
     cloud = connect(region, allow_region=allow_region)
     if on == "ec2":
         _submit_to_cluster(
             cloud, source, out, config, package=package, logs=logs, stack=stack, hosts=hosts,
             limit=Limit(max_executors, max_minutes), wait=wait, report=report, as_json=as_json,
-            speed=ASSUMED_SPEED if speed is None else speed,
+            speed=speed, max_cost=max_cost, rates=rates,
         )  # fmt: skip
         return
     place = find_place(cloud, package=package, out=out, role=role, application=application,
@@ -253,9 +267,11 @@ def emr_submit(
         cloud, source, out, config, place, limit=Limit(max_executors, max_minutes),
         speed=ASSUMED_SPEED if speed is None else speed, max_cost=max_cost, rates=rates,
     )  # fmt: skip
+    if plan.done:
+        tell(f"done      {plan.done:,} photos are committed; the estimate is of the others")
     tell(_estimate_line(plan.estimate) + ("" if speed is not None else " (a speed was assumed)"))
     tell(f"at most   {plan.most:,.2f} {plan.rates.currency}: {plan.job.limit.executors} "
-         f"executors, {plan.job.limit.minutes} minutes")  # fmt: skip
+          f"executors, {plan.job.limit.minutes} minutes")  # fmt: skip
     if plan.estimate.seconds > 60 * plan.job.limit.minutes:
         tell("          too little for all of it: what is committed by then is kept, and the same "
              "command goes on")  # fmt: skip
@@ -276,12 +292,17 @@ def _wait(
     cloud: Cloud, run: Run, plan: Plan, out: str, report: Path | None, *, as_json: bool
 ) -> None:
     """Follow a run to its end, fetch its report, and say what it has cost."""
-    from verger.emr.runs import cancel_run, fetch_report, follow
+    from verger.emr.runs import cancel_run, fetch_report, follow, read_run
     from verger.emr.submit import describe_bill
+    from verger.errors import JobError
     from verger.output import Output
 
     try:
         found = follow(cloud, run, out, _watcher())
+    except JobError:
+        bill = describe_bill(read_run(cloud, run), plan.rates, 0)
+        tell(f"{_bill_line(bill)}, of at most {plan.most:,.2f}")
+        raise
     except KeyboardInterrupt:
         where = f"--application {run.application} --region {cloud.region}"
         _ask_to_cancel(run.id, where, lambda: cancel_run(cloud, run))
@@ -300,40 +321,79 @@ def _wait(
 
 def _submit_to_cluster(
     cloud: Cloud, source: str, out: str, config: Config, *, package: str, logs: str | None,
-    stack: str | None, hosts: Mapping[str, Any], limit: Limit, speed: float, wait: bool,
-    report: Path | None, as_json: bool,
+    stack: str | None, hosts: Mapping[str, Any], limit: Limit, speed: float | None,
+    max_cost: float | None, rates: Path | None, wait: bool, report: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Start a cluster for the run, or find the one that is under way, and follow it."""
     from verger.emr.ec2 import find_cluster_place, find_hosts, plan_cluster, start_cluster
     from verger.emr.package import read_package
+    from verger.emr.price import ASSUMED_SPEED
 
     place = find_cluster_place(cloud, package=package, out=out, logs=logs, stack=stack)
     machines = find_hosts(cloud, read_package(cloud, place.package), stack=stack, **hosts)
-    job, n_photos = plan_cluster(cloud, source, out, config, place, limit=limit, speed=speed)
-    if n_photos:
-        tell(f"photos    {n_photos:,}")
-    tell(f"at most   {job.limit.executors} task nodes beside 2 on demand, {job.limit.minutes} "
-         "minutes from the start of the step")  # fmt: skip
-    cluster, started = start_cluster(cloud, job, machines)
+    prices = _node_rates(cloud.region, machines.instance_types, rates, needed=max_cost is not None)
+    plan = plan_cluster(
+        cloud, source, out, config, place, machines, limit=limit, max_cost=max_cost, rates=prices,
+        speed=ASSUMED_SPEED if speed is None else speed,
+    )  # fmt: skip
+    _tell_cluster_plan(plan, assumed=speed is None)
+    cluster, started = start_cluster(cloud, plan.job, machines)
     tell(f"cluster {cluster}, {'started' if started else 'which was under way already'}")
     if wait:
-        _wait_for_cluster(cloud, cluster, out, report, as_json=as_json)
+        _wait_for_cluster(cloud, cluster, plan, out, report, rates, as_json=as_json)
     elif as_json:
         print_json({"cluster": cluster})
     else:
         click.echo(f"verger emr status {cluster} --on ec2 --region {cloud.region}")
 
 
+def _node_rates(
+    region: str, types: Iterable[str], file: Path | None, *, needed: bool
+) -> NodeRates | None:
+    """Return the rates of nodes; None, which is told, where there are none and none are needed."""
+    from verger.emr.node_price import load_node_rates
+    from verger.errors import ConfigError
+
+    try:
+        return load_node_rates(region, tuple(types), file)
+    except ConfigError as err:
+        if needed or file is not None:
+            raise
+        tell(f"estimate  none: {err}")
+        return None
+
+
+def _tell_cluster_plan(plan: ClusterPlan, *, assumed: bool) -> None:
+    from verger.emr.price import most_cost
+
+    if plan.n_photos:
+        tell(f"photos    {plan.n_photos:,}, of which {plan.done:,} are committed")
+    limit, most = plan.job.limit, ""
+    if plan.estimate:
+        rates = plan.estimate.rates
+        tell(_estimate_line(plan.estimate) + (" (a speed was assumed)" if assumed else ""))
+        tell(f"rates     {rates.words}")
+        most = (f"{most_cost(rates, limit):,.2f} {rates.currency}, all nodes on demand and "
+                f"{rates.unbounded_s / 60:.0f} minutes to come and to go: ")  # fmt: skip
+    tell(f"at most   {most}{limit.executors} task nodes beside 2 on demand, {limit.minutes} "
+          "minutes from the start of the step")  # fmt: skip
+
+
 def _wait_for_cluster(
-    cloud: Cloud, cluster: str, out: str, report: Path | None, *, as_json: bool
-) -> None:
-    """Follow a run on a cluster to its end, and fetch its report."""
+    cloud: Cloud, cluster: str, plan: ClusterPlan, out: str, report: Path | None,
+    rates: Path | None, *, as_json: bool,
+) -> None:  # fmt: skip
+    """Follow a run on a cluster to its end, fetch its report, and say what its nodes cost."""
     from verger.emr.ec2 import cancel_cluster, follow_cluster
     from verger.emr.runs import fetch_report
+    from verger.errors import JobError
     from verger.output import Output
 
     try:
         follow_cluster(cloud, cluster, out, _watcher())
+    except JobError:
+        tell(_nodes_line(_nodes_of(cloud, cluster, rates)))
+        raise
     except KeyboardInterrupt:
         _ask_to_cancel(
             cluster, f"--on ec2 --region {cloud.region}", lambda: cancel_cluster(cloud, cluster)
@@ -342,11 +402,30 @@ def _wait_for_cluster(
     path = report or Path(f"report-{cluster}.html")
     fetch_report(out, path)
     counts = Output.at(out).read_run()["counts"]
+    nodes = _nodes_of(cloud, cluster, rates, counts["computed"])
+    estimate = plan.estimate
     if as_json:
-        print_json({"cluster": cluster, "report": str(path), "counts": counts})
+        print_json({"cluster": cluster, "report": str(path), "counts": counts, "nodes": nodes,
+                     "estimate": estimate.as_dict() if estimate else None})  # fmt: skip
         return
-    click.echo("billed    AWS says so in Cost Explorer, by the tag made-by=verger, a day later")
+    click.echo(_nodes_line(nodes, estimated=estimate.cost if estimate else None))
     click.echo(f"report    {path}")
+
+
+def _nodes_of(
+    cloud: Cloud, cluster: str, rates: Path | None, n_photos: int = 0
+) -> dict[str, Any] | None:
+    """Return what a cluster's nodes cost so far; None, which is told, if it cannot be said."""
+    from verger.emr.ec2 import read_nodes
+    from verger.emr.node_price import describe_nodes, load_node_rates
+    from verger.errors import CloudError, ConfigError
+
+    try:
+        used = read_nodes(cloud, cluster)
+        return describe_nodes(used, load_node_rates(cloud.region, used.types, rates), n_photos)
+    except (CloudError, ConfigError) as err:
+        tell(f"nodes     {err}")
+        return None
 
 
 def _refuse(on: str, **given: Any) -> None:
@@ -401,8 +480,7 @@ def emr_status(
     application = _check_application(on, application)
     cloud = connect(region, allow_region=allow_region)
     if on == "ec2":
-        _refuse(on, rates=rates)
-        _show_cluster(cloud, run_id, as_json=as_json)
+        _show_cluster(cloud, run_id, rates, as_json=as_json)
         return
     found = read_run(cloud, Run(application, run_id))
     arguments = found["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
@@ -420,20 +498,22 @@ def emr_status(
     click.echo(_bill_line(bill))
 
 
-def _show_cluster(cloud: Cloud, cluster: str, *, as_json: bool) -> None:
+def _show_cluster(cloud: Cloud, cluster: str, rates: Path | None, *, as_json: bool) -> None:
     from verger.emr.ec2 import read_cluster
     from verger.emr.runs import Progress
 
     found = read_cluster(cloud, cluster)
     done = Progress(found.out).read() if found.out else None
+    nodes = _nodes_of(cloud, cluster, rates)
     if as_json:
         photos, of = done or (None, None)
         print_json({"state": found.state, "step": found.step_state, "details": found.details,
-                    "photos": photos, "of": of})  # fmt: skip
+                     "photos": photos, "of": of, "nodes": nodes})  # fmt: skip
         return
     click.echo(f"state     {found.words}  {found.details}".rstrip())
     if done:
         click.echo(f"photos    {_photos(*done)}")
+    click.echo(_nodes_line(nodes))
 
 
 @emr.command("logs")
@@ -485,28 +565,43 @@ def emr_cancel(
 @emr.command("doctor")
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
+@_on
 @_place
+@_hosts
 @click.option("--from-here", is_flag=True, help="Start nothing: look at what can be seen.")
 @click.option("--max-minutes", default=15, show_default=True, help="Most that the start may take.")
 @_region
 @json_option()
 def emr_doctor(
-    source: str, out: str, package: str, stack: str | None, role: str | None,
-    application: str | None, logs: str | None, from_here: bool, max_minutes: int,
-    region: str | None, allow_region: bool, as_json: bool,
+    source: str, out: str, on: str, package: str, stack: str | None, role: str | None,
+    application: str | None, logs: str | None, service_role: str | None,
+    instance_profile: str | None, instance_types: tuple[str, ...], subnet: str | None,
+    from_here: bool, max_minutes: int, region: str | None, allow_region: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Look at rights, regions and the package, and start its environment on one worker."""
+    """Look at rights, regions and the package, and start its environment on one worker.
+
+    On EC2 nothing is started: a cluster that only looks would cost as much as a short run.
+    """
     from verger.emr.aws import connect
-    from verger.emr.doctor import look_from_here, look_from_there
+    from verger.emr.doctor import look_at_hosts, look_from_here, look_from_there
+    from verger.emr.ec2 import find_cluster_place
     from verger.emr.submit import find_place
 
+    hosts = {"service_role": service_role, "instance_profile": instance_profile,
+             "instance_types": instance_types, "subnet": subnet}  # fmt: skip
+    _refuse(on, **({"role": role, "application": application} if on == "ec2" else hosts))
     cloud = connect(region, allow_region=allow_region)
-    place = find_place(cloud, package=package, out=out, role=role, application=application,
-                       logs=logs, stack=stack)  # fmt: skip
+    if on == "ec2":
+        place = find_cluster_place(cloud, package=package, out=out, logs=logs, stack=stack)
+    else:
+        place = find_place(cloud, package=package, out=out, role=role, application=application,
+                           logs=logs, stack=stack)  # fmt: skip
     addresses = {"SRC": source, "OUT": out, "the logs": place.logs}
     looks = look_from_here(cloud, addresses, place.package, place.application)
     found = _show(looks, as_json)
-    if all(check.holds for check in found) and not from_here:
+    if on == "ec2":
+        found += _show(look_at_hosts(cloud, place.package, stack=stack, **hosts), as_json)
+    elif all(check.holds for check in found) and not from_here:
         job = _probe(cloud, source, out, place, max_minutes)
         found += _show(look_from_there(cloud, job, _watcher()), as_json)
     if as_json:
@@ -608,10 +703,25 @@ def _estimate_line(found: Estimate) -> str:
 def _bill_line(bill: Mapping[str, Any] | None, *, estimated: float | None = None) -> str:
     if bill is None:
         return "billed    AWS has not said yet; verger emr status asks again"
-    text = (
-        f"billed    {bill['vcpu_hours']:.3f} vCPU-hours, {bill['memory_gb_hours']:.3f} GB-hours: "
-        f"{bill['cost']:,.2f} {bill['currency']}"
-    )
+    hours = f"{bill['vcpu_hours']:.3f} vCPU-hours, {bill['memory_gb_hours']:.3f} GB-hours"
+    return f"billed    {hours}: {_cost(bill, estimated)}"
+
+
+def _nodes_line(nodes: Mapping[str, Any] | None, *, estimated: float | None = None) -> str:
+    if nodes is None:
+        return (
+            "nodes     Cost Explorer knows what they cost, by the tag made-by=verger, a day later"
+        )
+    hours = [sum(nodes[f"{market}_hours"].values()) for market in ("on_demand", "spot")]
+    text = f"nodes     {hours[0]:.2f} hours on demand, {hours[1]:.2f} hours of spot nodes: "
+    text += _cost(nodes, estimated)
+    if nodes["nodes_going"]:
+        text += f"; {nodes['nodes_going']} still there, so that it grows"
+    return text
+
+
+def _cost(bill: Mapping[str, Any], estimated: float | None) -> str:
+    text = f"{bill['cost']:,.2f} {bill['currency']}"
     if estimated is not None:
         text += f", estimated {estimated:,.2f}"
     each = bill["cost_per_1000_photos"]

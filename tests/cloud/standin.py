@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shlex
 import threading
 import time
 from collections import Counter
@@ -26,6 +27,8 @@ MODEL = botocore.session.get_session().get_service_model("emr-serverless")
 ACCOUNT = "123456789012"
 STATES = ("SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "SUCCESS")
 ENDED = ("SUCCESS", "FAILED", "CANCELLED")
+#: Sizes that a run's settings name, in the words of the bill.
+_BILLED = {"vCPUHour": ("cores",), "memoryGBHour": ("memory", "memoryOverhead")}
 
 
 class Process(Protocol):
@@ -88,7 +91,10 @@ class Standin:
     requests : list of (str, dict)
         All that was asked.
     billed : dict
-        Told of runs that have ended.
+        Told of runs that have ended, where there is no runner; with one, it is what driver and
+        executors would have been for all of its time.
+    clock : callable
+        Seconds by which a run is timed and ended: a test may let them fly.
     """
 
     states: Sequence[str] = STATES
@@ -101,6 +107,7 @@ class Standin:
     billed: dict[str, float] = field(default_factory=lambda: {
         "vCPUHour": 0.5, "memoryGBHour": 1.5, "storageGBHour": 0.0,
     })  # fmt: skip
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         self.applications: dict[str, dict[str, Any]] = {}
@@ -162,6 +169,13 @@ class Standin:
 
     def _GetApplication(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"application": self.applications[request["applicationId"]]}
+
+    def _UpdateApplication(self, request: dict[str, Any]) -> dict[str, Any]:
+        found = self.applications[request["applicationId"]]
+        if found["state"] not in ("CREATED", "STOPPED"):
+            raise ValueError(f"application is {found['state']}")
+        found |= {k: v for k, v in request.items() if k != "clientToken"}
+        return {"application": found}
 
     def _ListApplications(self, request: dict[str, Any]) -> dict[str, Any]:
         found = [app | {"id": number} for number, app in self.applications.items()]
@@ -232,12 +246,11 @@ class Standin:
         """Let a run come one state further, as far as it is."""
         if run["state"] in ENDED:
             return
+        if run["state"] == "CANCELLING":
+            self._end(run, "CANCELLED", "Job run timed out")
+            return
         if self.runner is not None and run["state"] == "RUNNING":
-            process = self._processes[run["jobRunId"]]
-            code = process.poll()
-            if code is not None:
-                self.logs = process.logs()
-                self._end(run, "SUCCESS" if code == 0 else "FAILED", f"ExitCode: {code}")
+            self._look(run, self._processes[run["jobRunId"]])
             return
         run["step"] += 1
         state = self.states[min(run["step"], len(self.states) - 1)]
@@ -247,15 +260,45 @@ class Standin:
         run["state"] = state
         if state == "RUNNING" and self.runner is not None:
             self._processes[run["jobRunId"]] = self.runner(run)
+            run["startedAt"] = self.clock()
+
+    def _look(self, run: dict[str, Any], process: Process) -> None:
+        """See whether a driver has ended, and end it when its time is over."""
+        code, until = process.poll(), run["startedAt"] + 60 * run["executionTimeoutMinutes"]
+        if code is None and self.clock() < until:
+            return
+        process.terminate()
+        self.logs = process.logs()
+        if code is None:
+            run |= {"state": "CANCELLING", "stateDetails": "Job run timed out", "endedAt": until}
+        else:
+            self._end(run, "SUCCESS" if code == 0 else "FAILED", f"ExitCode: {code}")
 
     def _end(self, run: dict[str, Any], state: str, details: str) -> None:
-        run |= {"state": state, "stateDetails": details, "billedResourceUtilization": self.billed,
-                "totalExecutionDurationSeconds": 90}  # fmt: skip
+        ended = run.setdefault("endedAt", self.clock())
+        seconds = ended - run["startedAt"] if "startedAt" in run else 90
+        billed = _use(run, seconds / 3600) if self.runner is not None else self.billed
+        run |= {"state": state, "stateDetails": details, "billedResourceUtilization": billed,
+                "totalExecutionDurationSeconds": int(seconds)}  # fmt: skip
         monitoring = run["configurationOverrides"]["monitoringConfiguration"]
         logs = monitoring["s3MonitoringConfiguration"]["logUri"].rstrip("/")
         below = f"applications/{run['applicationId']}/jobs/{run['jobRunId']}/SPARK_DRIVER"
         for name, content in self.logs.items() if self.store else ():
             self.store(f"{logs}/{below}/{name}.gz", gzip.compress(content))
+
+
+def _use(run: dict[str, Any], hours: float) -> dict[str, float]:
+    """Return what a run is billed whose driver and executors were there for so many hours."""
+    words = shlex.split(run["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"])
+    conf = dict(word.split("=", 1) for word in words[1::2])
+    counts = {"driver": 1, "executor": int(conf["spark.dynamicAllocation.maxExecutors"])}
+    return {"storageGBHour": 0.0} | {
+        name: hours * sum(
+            n * int(conf[f"spark.{kind}.{size}"].removesuffix("g"))
+            for kind, n in counts.items() for size in sizes
+        )
+        for name, sizes in _BILLED.items()
+    }  # fmt: skip
 
 
 class _Server(ThreadingHTTPServer):
@@ -275,6 +318,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._serve("POST")
+
+    def do_PATCH(self) -> None:
+        self._serve("PATCH")
 
     def do_DELETE(self) -> None:
         self._serve("DELETE")

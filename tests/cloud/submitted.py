@@ -1,4 +1,4 @@
-"""Run what was submitted as EMR Serverless does: from the bucket, by spark-submit, on executors."""
+"""Run what was submitted as EMR does: from the bucket, by spark-submit, on executors."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import shlex
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import pyspark
 
 from verger.emr.aws import connect, split_address
 
 #: What this machine has no room for, or has no service for.
-_SIZES = ("spark.driver.", "spark.executor.", "spark.dynamicAllocation.", "spark.emr-serverless.")
+_SIZES = (
+    "spark.driver.", "spark.executor.", "spark.dynamicAllocation.", "spark.emr-serverless.",
+    "spark.yarn.",
+)  # fmt: skip
 #: An executor of two cores, in a process of its own that unpacks the archive by itself.
 _MASTER = "local-cluster[1,2,1024]"
-_DRIVER_ENV = "spark.emr-serverless.driverEnv."
+#: How variables of the driver are named, on Serverless and on YARN.
+_DRIVER_ENV = ("spark.emr-serverless.driverEnv.", "spark.yarn.appMasterEnv.")
 
 
 @dataclass
@@ -41,9 +46,9 @@ class Submitted:
         return self.process.poll()
 
     def terminate(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(60)
+        """End the driver and its executors, whatever they are doing."""
+        processes.kill(processes.of_session(self.process.pid))
+        self.process.wait(60)
 
     def logs(self) -> dict[str, bytes]:
         return {name: (self.folder / name).read_bytes() for name in ("stdout", "stderr")}
@@ -52,21 +57,56 @@ class Submitted:
 def submit(
     run: Mapping[str, Any], folder: Path, region: str, environment: Mapping[str, str]
 ) -> Submitted:
-    """Start the driver of a run.
+    """Start the driver of a run on EMR Serverless."""
+    asked = run["jobDriver"]["sparkSubmit"]
+    conf = _settings(shlex.split(asked["sparkSubmitParameters"]))
+    program = [asked["entryPoint"], *asked["entryPointArguments"]]
+    return _start([], conf.pop("spark.archives"), conf, program, folder, region, environment)
+
+
+def submit_step(
+    words: Sequence[str], master: str, folder: Path, region: str, environment: Mapping[str, str]
+) -> Submitted:
+    """Start what a step on EMR on EC2 is told to run, under its own ``timeout``.
+
+    The cluster is a standalone one in the place of YARN, which takes no Python driver: it runs
+    here, where on YARN it runs on the core node.
+    """
+    start = words.index("spark-submit")
+    archives, program = words.index("--archives"), words.index(_entry_of(words))
+    conf = _settings(words[archives + 2 : program])
+    return _start(words[:start], words[archives + 1], conf, words[program:], folder, region,
+                  environment, master)  # fmt: skip
+
+
+def _entry_of(words: Sequence[str]) -> str:
+    """Return the first word that is no option of ``spark-submit``, and no option's value."""
+    start = words.index("spark-submit") + 1
+    return next(name for name in words[start::2] if not name.startswith("--"))
+
+
+def _settings(words: Sequence[str]) -> dict[str, str]:
+    """Return what ``--conf key=value --conf ...`` says."""
+    assert set(words[::2]) == {"--conf"}
+    return dict(word.split("=", 1) for word in words[1::2])
+
+
+def _start(
+    before: Sequence[str], archives: str, conf: dict[str, str], program: Sequence[str],
+    folder: Path, region: str, environment: Mapping[str, str], master: str = _MASTER,
+) -> Submitted:  # fmt: skip
+    """Start a driver by ``spark-submit``.
 
     The entry point and the archive come out of the bucket; the driver's archive is unpacked where
     it works, the executors fetch theirs by Spark. Sizes are left out: this machine is small.
     """
     folder.mkdir()
-    asked = run["jobDriver"]["sparkSubmit"]
-    words = shlex.split(asked["sparkSubmitParameters"])
-    conf = dict(word.split("=", 1) for word in words[1::2])
-    entry = _fetch(asked["entryPoint"], folder, region)
-    address, _, name = conf["spark.archives"].partition("#")
-    archive = _fetch(address, folder, region)
+    address, _, name = archives.partition("#")
+    entry, archive = (_fetch(place, folder, region) for place in (program[0], address))
     with tarfile.open(archive) as tar:
         tar.extractall(folder / name, filter="data")
-    driver = {k.removeprefix(_DRIVER_ENV): v for k, v in conf.items() if k.startswith(_DRIVER_ENV)}
+    driver = {key.removeprefix(prefix): value for prefix in _DRIVER_ENV
+              for key, value in conf.items() if key.startswith(prefix)}  # fmt: skip
     conf = {key: value for key, value in conf.items() if not key.startswith(_SIZES)}
     conf |= {"spark.archives": f"{archive}#{name}", "spark.driver.host": "127.0.0.1",
              "spark.driver.bindAddress": "127.0.0.1", "spark.executor.memory": "1g",
@@ -75,8 +115,8 @@ def submit(
     spark = _spark_home(folder)
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            [str(spark / "bin" / "spark-submit"), "--master", _MASTER, *options, str(entry),
-             *asked["entryPointArguments"]],
+            [*before, str(spark / "bin" / "spark-submit"), "--master", master, *options,
+             str(entry), *program[1:]],
             cwd=folder, env={**environment, "SPARK_HOME": str(spark), **driver,
                              "VERGER_HOME": str(folder / "cache")},
             stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,

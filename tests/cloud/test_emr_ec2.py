@@ -8,7 +8,9 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +19,11 @@ from click.testing import CliRunner, Result
 from cloud.conftest import REGION, Bucket, put
 from cloud.standin import ACCOUNT
 from cloud.test_runs import CONFIG, Notes
+from unit.test_emr_package import environment
 from verger.cli import app
 from verger.emr import ec2
 from verger.emr.aws import Cloud
-from verger.emr.clusters import INSTANCE_TYPES, Hosts
+from verger.emr.clusters import EMR_MARK, INSTANCE_TYPES, Hosts
 from verger.emr.ec2 import (
     cancel_cluster,
     find_cluster_place,
@@ -32,8 +35,9 @@ from verger.emr.ec2 import (
     start_cluster,
 )
 from verger.emr.jobs import Job, job_name
-from verger.emr.package import Package
-from verger.emr.price import Limit
+from verger.emr.node_price import NodeUsage, load_node_rates
+from verger.emr.package import Package, upload_package
+from verger.emr.price import Limit, most_cost
 from verger.errors import CloudError, ConfigError, JobError
 
 pytestmark = pytest.mark.usefixtures("standin")
@@ -76,9 +80,9 @@ def job(cloud: Cloud, bucket: Bucket, package: Package, photos_there: None) -> J
         cloud, package=package.root, out=bucket.address("results"), logs=bucket.address("logs")
     )
     return plan_cluster(
-        cloud, bucket.address("photos"), bucket.address("results"), CONFIG, place,
+        cloud, bucket.address("photos"), bucket.address("results"), CONFIG, place, HOSTS,
         limit=Limit(4, 60), speed=10.0,
-    )[0]  # fmt: skip
+    ).job  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -145,10 +149,13 @@ def test_roles_come_from_the_options_or_from_a_stack(cloud: Cloud, package: Pack
     [
         (("status", "j-1", "--on", "ec2", "--application", "00a"), "--application: not with"),
         (("status", "j-1"), "Missing option '--application'; or --on ec2"),
-        (("status", "j-1", "--on", "ec2", "--rates", "x.toml"), "--rates: not with --on ec2"),
         (("cancel", "j-1"), "Missing option '--application'; or --on ec2"),
         (("submit", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--on", "ec2",
-          "--max-cost", "2"), "--max-cost: not with --on ec2"),
+          "--role", "arn:x"), "--role: not with --on ec2"),
+        (("doctor", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--subnet", "s"),
+         "--subnet: not with --on serverless"),
+        (("estimate", "photos", "--instance-type", "m5.xlarge"),
+         "--instance-type: not with --on serverless"),
         (("submit", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--instance-type", "m5.large",
           "--subnet", "s"), "--instance-type, --subnet: not with --on serverless"),
     ],
@@ -264,7 +271,7 @@ def test_a_run_whose_time_is_over_is_told_so(
         log_of(cloud, bucket, cluster, f"steps/{step}/stderr", "application_1: RUNNING\n")
 
     walk(monkeypatch, BAD, bring)
-    with pytest.raises(JobError, match=r"its time of 60 minutes was over(.|\n)*_1: RUNNING"):
+    with pytest.raises(JobError, match=r"its limit of 60 minutes was reached(.|\n)*_1: RUNNING"):
         follow_cluster(cloud, cluster, job.writes[0], Notes().watcher)
 
 
@@ -294,6 +301,124 @@ def test_waiting_has_an_end(cloud: Cloud, job: Job) -> None:
     assert len(slept) == 12  # 7,200 s; eleven are 6,600, within 3,600 + 2,400 + 900
 
 
+# What it costs
+
+
+def machines(cluster: str, *hours: float | None, market: str = "SPOT") -> None:
+    """Give a cluster of moto's nodes, which makes none for fleets; None is still there."""
+    created, nodes = datetime.now(UTC) - timedelta(hours=10), clusters()[cluster].ec2_instances
+    nodes[:] = [node for node in nodes if node.market != market]
+    for number, lived in enumerate(hours):
+        ended = created + timedelta(hours=lived) if lived is not None else None
+        nodes.append(SimpleNamespace(
+            id=f"ci-{market}-{number}", ec2_instance_id=f"i-{number}", market=market,
+            instance_type="m5.xlarge",
+            status={"State": "RUNNING", "Timeline": {
+                "CreationDateTime": created, "EndDateTime": ended}},
+        ))  # fmt: skip
+
+
+def test_the_hours_of_all_nodes_are_read_back(cloud: Cloud, job: Job) -> None:
+    cluster, _ = start_cluster(cloud, job, HOSTS)
+    machines(cluster, 2.0, 0.5)
+    machines(cluster, 4.0, None, market="ON_DEMAND")
+    found = ec2.read_nodes(cloud, cluster)
+    assert found.spot == pytest.approx({"m5.xlarge": 2.5})
+    assert found.on_demand == pytest.approx({"m5.xlarge": 14.0}, abs=0.01)
+    assert found.n_going == 1
+
+
+def test_money_is_a_limit_of_nodes_and_of_the_step(
+    package: Package, bucket: Bucket, photos_there: None
+) -> None:
+    """What AWS is asked is what the limit says; the sum counts the dearest nodes on demand."""
+    done = call("submit", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
+                "--package", package.root, "--model", "efficientnet_lite0", "--components", "2",
+                "--max-cost", "1", "--speed", "0.001", "--no-wait", *ROLES)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (cluster,) = under_way()
+    found = clusters()[cluster]
+    rates = load_node_rates(REGION, INSTANCE_TYPES["X86_64"])
+    asked = int(found.steps[0].args[2]) // 60
+    assert asked == int(60 / rates.hour(2) - rates.unbounded_s / 60)  # three have not ten minutes
+    assert 0.97 < most_cost(rates, Limit(2, asked)) <= 1
+    for word in ("estimate  3 photos, 2 executors", "all nodes on demand and 25 minutes",
+                 f": 2 task nodes beside 2 on demand, {asked} minutes"):  # fmt: skip
+        assert word in done.stderr
+
+
+def test_where_there_are_no_rates_a_run_goes_without_an_estimate(
+    package: Package, bucket: Bucket, photos_there: None
+) -> None:
+    """But never without the limit that it was given in money."""
+    words = ("submit", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
+             "--package", package.root, "--model", "efficientnet_lite0", "--components", "2",
+             "--no-wait", "--instance-type", "m7i.xlarge", *ROLES)  # fmt: skip
+    refused = call(*words, "--max-cost", "2")
+    assert isinstance(refused.exception, ConfigError)
+    assert "on_demand_hour=None for m7i.xlarge" in str(refused.exception)
+    assert under_way() == []
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    assert "estimate  none: rates rates.toml: on_demand_hour=None" in done.stderr
+    assert "at most   1 task nodes beside 2 on demand" in done.stderr
+
+
+def test_an_estimate_of_a_cluster_starts_none(photos: Path) -> None:
+    done = call("estimate", str(photos), "--on", "ec2", "--speed", "20")
+    assert done.exit_code == 0, done.output
+    assert "30 photos, 1 executors: 9 minutes with the start" in done.stdout
+    assert "m5.xlarge 0.224 + 0.048" in done.stdout
+    assert "check them" in done.stdout
+    one = call("estimate", str(photos), "--on", "ec2", "--speed", "20", "--json",
+               "--instance-type", "m5.xlarge")  # fmt: skip
+    found = json.loads(one.stdout)
+    hour = 3 * (0.048 + 79 * 0.116 / 730) + 2 * 0.224 + 0.4 * 0.224
+    assert found["cost"] == pytest.approx(hour * found["minutes"] / 60)
+
+
+# The doctor
+
+
+def test_the_doctor_looks_at_roles_and_network_and_starts_no_cluster(
+    cloud: Cloud, package: Package, bucket: Bucket
+) -> None:
+    """What is missing is a finding of its own; a mark on the subnet is missed by nobody else."""
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+    iam, network = cloud.client("iam"), cloud.client("ec2")
+    iam.create_role(RoleName="verger-ServiceRole", AssumeRolePolicyDocument=trust)
+    subnet = network.describe_subnets()["Subnets"][0]["SubnetId"]
+    words = ("doctor", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
+             "--package", package.root, "--subnet", subnet, "--json", *ROLES)  # fmt: skip
+    done = call(*words)
+    assert done.exit_code == 1
+    assert wrong(done) == {"The profile of the machines exists", "The subnet is marked for EMR"}
+    iam.create_instance_profile(InstanceProfileName="verger-Machines")
+    network.create_tags(
+        Resources=[subnet], Tags=[{"Key": EMR_MARK, "Value": "true"}]
+    )  # fmt: skip
+    done = call(*words)
+    assert (done.exit_code, wrong(done)) == (0, set())
+    assert under_way() == []
+
+
+def wrong(done: Result) -> set[str]:
+    return {check["name"] for check in json.loads(done.stdout) if not check["holds"]}
+
+
+def test_a_package_for_no_cluster_is_a_finding(
+    cloud: Cloud, bucket: Bucket, tmp_path: Path
+) -> None:
+    upload_package(
+        cloud, environment(tmp_path), bucket.address("env"), release="emr-spark-8.0.0",
+        architecture="X86_64", model="efficientnet_lite0",
+    )  # fmt: skip
+    done = call("doctor", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
+                "--package", bucket.address("env"), *ROLES)  # fmt: skip
+    assert done.exit_code == 1
+    assert "FAILED  A cluster can be asked for: release=emr-spark-8.0.0" in done.stdout
+
+
 # The command
 
 
@@ -304,6 +429,8 @@ def test_submit_starts_follows_and_fetches_the_report(
     out, report = bucket.address("results"), tmp_path / "report.html"
 
     def finish(cluster: str) -> None:
+        machines(cluster, 2.5)
+        machines(cluster, 2.5, None, market="ON_DEMAND")
         put(cloud, f"{out}/run.json", json.dumps(RECORD).encode())
         put(cloud, f"{out}/report.html", b"<html>")
 
@@ -315,12 +442,21 @@ def test_submit_starts_follows_and_fetches_the_report(
     found = json.loads(done.stdout)
     assert found["counts"] == RECORD["counts"]
     assert report.read_bytes() == b"<html>"
-    assert "photos    3\nat most   1 task nodes beside 2 on demand, 720 minutes" in done.stderr
+    rates, nodes = load_node_rates(REGION, ["m5.xlarge"]), found["nodes"]
+    assert nodes["spot_hours"] == {"m5.xlarge": 2.5}
+    assert nodes["cost"] == pytest.approx(
+        rates.cost(NodeUsage({"m5.xlarge": 12.5}, {"m5.xlarge": 2.5})), rel=1e-3
+    )
+    assert nodes["cost_per_1000_photos"] == pytest.approx(nodes["cost"] / 0.003)
+    assert found["estimate"]["n_photos"] == 3
+    assert "photos    3, of which 0 are committed" in done.stderr
+    assert ": 1 task nodes beside 2 on demand, 720 minutes" in done.stderr
     status = call("status", found["cluster"], "--on", "ec2", "--json")
     assert json.loads(status.stdout)["step"] == "COMPLETED"
-    assert "state     TERMINATING, step COMPLETED" in call(
-        "status", found["cluster"], "--on", "ec2"
-    ).stdout  # fmt: skip
+    told = call("status", found["cluster"], "--on", "ec2").stdout
+    assert "state     TERMINATING, step COMPLETED" in told
+    assert "nodes     12.50 hours on demand, 2.50 hours of spot nodes" in told
+    assert "1 still there, so that it grows" in told
 
 
 def test_ctrl_c_leaves_the_cluster_or_ends_it_as_one_says(

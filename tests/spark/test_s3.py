@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +16,7 @@ import pytest
 from pyarrow import fs
 from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
+from store import Store, Weather
 
 from spark.conftest import CONFIG, fill_bucket
 from verger import pipeline
@@ -90,3 +97,70 @@ def test_one_run_at_a_time_writes_to_a_bucket(s3: str, spark: SparkSession, phot
     bucket.create_dir("shed")
     with locked(Output.at("s3://shed/out")), pytest.raises(BusyError, match="another run is"):
         pipeline.run_featurize(str(photos), "s3://shed/out", CONFIG)
+
+
+class Throttling(Weather):
+    """Befalls the first try of every third thing that is asked, whatever it is.
+
+    Attributes
+    ----------
+    asked : Counter
+        Tries of every request, by method and path.
+    struck : set
+        Those of which the first one failed.
+    """
+
+    def __init__(self, *kinds: str) -> None:
+        super().__init__(kinds)
+        self.asked: Counter[tuple[str, str]] = Counter()
+        self.struck: set[tuple[str, str]] = set()
+
+    def strike(self, method: str, path: str) -> str | None:
+        with self._lock:
+            request = (method, path)
+            self.asked[request] += 1
+            if self.asked[request] > 1 or len(self.asked) % 3:
+                return None
+            self.struck.add(request)
+            return self.kinds[len(self.struck) % len(self.kinds)]
+
+
+def test_a_throttled_bucket_and_lost_connections_cost_a_retry_each_and_no_row(
+    finished: Path, photos: Path
+) -> None:
+    """A third of all that a run lists, reads, writes and removes fails first: 503 or a reset."""
+    with closing(Store()) as store:
+        client, bucket = store.client(), "mill"
+        client.create_bucket(
+            Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-3"}
+        )
+        for photo in photos.rglob("*.jpg"):
+            name = photo.relative_to(photos).as_posix()
+            client.put_object(Bucket=bucket, Key=f"raw/{name}", Body=photo.read_bytes())
+        weather = Throttling("503", "reset")
+        with store.under(weather):
+            done = subprocess.run(
+                [sys.executable, "-m", "verger.cli", "run", f"s3://{bucket}/raw",
+                 f"s3://{bucket}/out", "--model", "efficientnet_lite0", "--components", "5",
+                 "--commit-every", "4", "--master", "local[2]", "--json"],
+                env={**os.environ, **store.environment}, capture_output=True, text=True,
+            )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        stored = pq.read_table(f"{bucket}/out/features", filesystem=store.filesystem())
+    assert json.loads(done.stdout)["counts"]["featurized"] == 30
+    local = {row["path"].removeprefix(f"{photos}/"): row["features"] for row in
+             pq.read_table(finished / "features").to_pylist()}  # fmt: skip
+    rows = stored.to_pylist()
+    assert len(rows) == 30
+    assert {row["path"].removeprefix(f"s3://{bucket}/raw/"): row["features"]
+            for row in rows} == local  # fmt: skip
+    operations = {method for method, _ in weather.struck}
+    assert {"GET", "HEAD", "PUT"} <= operations
+    for word in ("list-type=2", "/raw/", ".parquet", "run.json"):
+        assert any(word in path for _, path in weather.struck), word
+    assert all(weather.asked[request] > 1 for request in weather.struck)
+    # A part of a table has a name of its own, and is written once, or once more.
+    parts = {request: n for request, n in weather.asked.items()
+             if request[0] == "PUT" and ".parquet" in request[1]}  # fmt: skip
+    assert parts.keys() & weather.struck
+    assert parts == {request: 1 + (request in weather.struck) for request in parts}

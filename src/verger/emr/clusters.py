@@ -30,6 +30,8 @@ SPOT_WAIT_MINUTES = 10
 IDLE_S = 3600
 #: A driver that has not ended so many seconds after it was told to is killed.
 KILL_AFTER_S = 60
+#: Tag of clusters and networks that AWS' own policy for the service role reaches.
+EMR_MARK = "for-use-with-amazon-emr-managed-policies"
 #: First release 7 whose managed scaling knows labels of the market that a node is from.
 LEAST_MINOR = 2
 
@@ -113,8 +115,7 @@ def cluster_request(job: Job, hosts: Hosts) -> dict[str, Any]:
         "made-by": "verger",
         "verger-request": digest(request)[:32],
         "verger-minutes": str(job.limit.minutes),
-        # AWS' own policy for the service role reaches only what is so marked.
-        "for-use-with-amazon-emr-managed-policies": "true",
+        EMR_MARK: "true",
     }
     return request | {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
-from verger.emr.aws import Cloud, aws_errors, check_bucket
+from verger.emr.aws import Cloud, aws_errors, check_bucket, code_of, is_forbidden
+from verger.emr.clusters import EMR_MARK
+from verger.emr.ec2 import UNDER_WAY, find_hosts
 from verger.emr.jobs import Job
 from verger.emr.package import read_package
 from verger.emr.probe import read_probe
@@ -18,7 +21,7 @@ from verger.emr.runs import (
     read_run,
     start_run,
 )
-from verger.errors import JobError, VergerError
+from verger.errors import CloudError, JobError, VergerError
 from verger.validate import Check
 
 
@@ -62,6 +65,36 @@ def look_from_there(cloud: Cloud, job: Job, watcher: Watcher) -> Iterator[Check]
         yield Check(**check)
 
 
+def look_at_hosts(cloud: Cloud, package: str, **hosts: Any) -> Iterator[Check]:
+    """Yield what can be seen of a cluster's roles and network without a cluster.
+
+    Parameters
+    ----------
+    cloud : Cloud
+    package : str
+        Address.
+    **hosts
+        As for :func:`verger.emr.ec2.find_hosts`.
+    """
+    try:
+        found = find_hosts(cloud, read_package(cloud, package), **hosts)
+    except VergerError as err:
+        yield Check("A cluster can be asked for", False, str(err))
+        return
+    machines = f"{found.release}, {', '.join(found.instance_types)}"
+    yield Check("A cluster can be asked for", True, machines)
+    iam = cloud.client("iam")
+    yield _check("EMR's role exists", lambda: _named(
+        found.service_role, lambda name: iam.get_role(RoleName=name)
+    ))  # fmt: skip
+    yield _check("The profile of the machines exists", lambda: _named(
+        found.instance_profile, lambda name: iam.get_instance_profile(InstanceProfileName=name)
+    ))  # fmt: skip
+    yield _check("Clusters may be listed", lambda: _clusters(cloud))
+    if found.subnet is not None:
+        yield _check("The subnet is marked for EMR", partial(_subnet, cloud, found.subnet))
+
+
 def _check(name: str, look: Callable[[], str]) -> Check:
     try:
         return Check(name, True, look())
@@ -90,3 +123,38 @@ def _package(cloud: Cloud, root: str) -> str:
 def _application(cloud: Cloud, root: str, application: str) -> str:
     check_application(cloud, read_package(cloud, root), application)
     return application
+
+
+def _named(name: str, look: Callable[[str], object]) -> str:
+    """Look for a role or a profile; who submits need not have the right to."""
+    try:
+        with aws_errors(f"look at {name}"):
+            look(name.rpartition("/")[2])
+    except CloudError as err:
+        if not is_forbidden(err.__cause__):
+            raise
+        return f"{name}, which these credentials may not look at"
+    return name
+
+
+def _clusters(cloud: Cloud) -> str:
+    with aws_errors("list the clusters"):
+        found = cloud.clusters.list_clusters(ClusterStates=list(UNDER_WAY))["Clusters"]
+    return f"{len(found)} under way"
+
+
+def _subnet(cloud: Cloud, subnet: str) -> str:
+    try:
+        with aws_errors(f"look at the subnet {subnet}"):
+            (found,) = cloud.client("ec2").describe_subnets(SubnetIds=[subnet])["Subnets"]
+    except CloudError as err:
+        if code_of(err.__cause__) != "UnauthorizedOperation":
+            raise
+        return f"{subnet}, which these credentials may not look at"
+    tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", ())}
+    if tags.get(EMR_MARK) != "true":
+        raise CloudError(
+            f"{subnet}: lacks the tag {EMR_MARK}=true, without which AmazonEMRServicePolicy_v2 "
+            "lets no cluster in; aws ec2 create-tags, on its VPC too"
+        )
+    return subnet

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from verger.config import Config
 from verger.emr.aws import Cloud, aws_errors, read_object, split_address
 from verger.emr.clusters import INSTANCE_TYPES, Hosts, check_hosts, cluster_request
 from verger.emr.jobs import Job, job_name
+from verger.emr.node_price import NodeRates, NodeUsage
 from verger.emr.package import Package
-from verger.emr.price import Limit, executors_for
+from verger.emr.price import Estimate, Limit, estimate_run, executors_for, limit_cost
 from verger.emr.runs import GRACE_S, LAST_LINES, Progress, Watcher, pauses, unzip_log
-from verger.emr.submit import Place, check_run, make_job, read_stack
+from verger.emr.submit import Place, check_run, count_done, make_job, read_stack
 from verger.errors import CloudError, ConfigError, JobError
 from verger.storage import normalize_source
 
@@ -118,23 +120,62 @@ def find_cluster_place(
     return Place(normalize_source(package), "", None, logs)
 
 
+@dataclass(frozen=True)
+class ClusterPlan:
+    """A run that could be started on a cluster of its own.
+
+    Attributes
+    ----------
+    job : Job
+    hosts : Hosts
+    n_photos : int
+        Photos that are listed; 0 where only Spark can list them.
+    done : int
+        Those that earlier runs have committed.
+    estimate : Estimate or None
+        Of the others; None where there are no rates for these nodes.
+    """
+
+    job: Job
+    hosts: Hosts
+    n_photos: int
+    done: int
+    estimate: Estimate | None
+
+
 def plan_cluster(
-    cloud: Cloud, source: str, out: str, config: Config, place: Place, *, limit: Limit,
-    speed: float,
-) -> tuple[Job, int]:  # fmt: skip
+    cloud: Cloud, source: str, out: str, config: Config, place: Place, hosts: Hosts, *,
+    limit: Limit, speed: float, max_cost: float | None = None, rates: NodeRates | None = None,
+) -> ClusterPlan:  # fmt: skip
     """Find every mistake that can be found from here; nothing is started, nothing is written.
 
-    Returns
-    -------
-    Job
-        With as many executors as have enough to do.
-    int
-        Photos that are listed; 0 where only Spark can list them.
+    Parameters
+    ----------
+    cloud : Cloud
+    source, out : str
+        ``s3://`` both.
+    config : Config
+    place : Place
+    hosts : Hosts
+    limit : Limit
+        Most executors, most minutes.
+    speed : float
+        Photos a second and virtual core.
+    max_cost : float, optional
+        Makes the limit narrower; see :func:`verger.emr.price.limit_cost`.
+    rates : NodeRates, optional
+        Of the types of the hosts.
     """
     package, n_photos = check_run(cloud, source, out, config, place, limit.minutes)
-    executors = executors_for(n_photos, speed, limit.executors) if n_photos else limit.executors
-    limit = Limit(executors, limit.minutes)
-    return make_job(cloud, source, out, config, place, package, limit), n_photos
+    done, left = count_done(out, n_photos)
+    if n_photos:
+        limit = replace(limit, executors=executors_for(left, speed, limit.executors))
+    estimate = None
+    if rates is not None:
+        limit = limit_cost(rates, limit, max_cost)
+        estimate = estimate_run(left, speed, rates, max_executors=limit.executors)
+    job = make_job(cloud, source, out, config, place, package, limit)
+    return ClusterPlan(job, hosts, n_photos, done, estimate)
 
 
 # Clusters
@@ -267,7 +308,10 @@ def check_cluster_end(cloud: Cloud, found: ClusterRun) -> None:
         return
     code = re.search(r"[Ee]xit ?[Cc]ode:? *(\d+)", read_step_log(cloud, found, "controller"))
     if code and code[1] == _RAN_OUT:
-        ended = f"its time of {found.minutes} minutes was over"
+        ended = (
+            f"its limit of {found.minutes} minutes was reached (--max-minutes, or what --max-cost "
+            "pays for)"
+        )
     else:
         ended = f"{found.words}{f', exit code {code[1]}' if code else ''}: {found.details}"
     log = read_driver_log(cloud, found, "stderr") or read_driver_log(cloud, found, "stdout")
@@ -276,6 +320,22 @@ def check_cluster_end(cloud: Cloud, found: ClusterRun) -> None:
         f"cluster {found.id} did not end well: {ended}; what is committed is kept, and the same "
         f"command goes on{'; the last lines of the driver:' if lines else ''}{lines}"
     )
+
+
+# What it costs
+
+
+def read_nodes(cloud: Cloud, cluster: str) -> NodeUsage:
+    """Add up the hours of all nodes that a cluster has had; of those that are there, until now.
+
+    Raises
+    ------
+    CloudError
+    """
+    pages = cloud.clusters.get_paginator("list_instances").paginate(ClusterId=cluster)
+    with aws_errors(f"list the nodes of {cluster}"):
+        nodes = [node for page in pages for node in page["Instances"]]
+    return NodeUsage.billed(nodes, datetime.now(UTC))
 
 
 # Logs

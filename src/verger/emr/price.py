@@ -1,7 +1,9 @@
 """What a run costs: hours of processors, memory and disk, times the rates of a region.
 
 Arithmetic alone; nothing is asked of AWS. The rates are a file (``rates.toml``) with its date and
-its source, and stand beside every sum that is made with them.
+its source, and stand beside every sum that is made with them. Here are the rates of EMR Serverless,
+and what is reckoned alike wherever a run goes; those of machines are in
+:mod:`verger.emr.node_price`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import tomllib
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from verger.errors import ConfigError
 
@@ -25,6 +27,8 @@ FINISH_S = 60.0
 BUSY_S = 300.0
 #: A run of fewer minutes would hardly get beyond its start.
 LEAST_MINUTES = 10
+#: What is said of rates that nobody has held against their source.
+UNCHECKED = "; check them"
 #: Assumed where nothing was timed: photos of 100 x 100 pixels, a virtual core of x86.
 ASSUMED_SPEED = 25.0
 
@@ -89,6 +93,35 @@ class Usage:
         )  # fmt: skip
 
 
+class Pricing(Protocol):
+    """Rates, of EMR Serverless or of machines."""
+
+    @property
+    def currency(self) -> str:
+        """Such as ``USD``."""
+
+    @property
+    def startup_s(self) -> float:
+        """Assumed, from the submission until executors compute."""
+
+    @property
+    def unbounded_s(self) -> float:
+        """What is paid for beside the minutes that a run is given."""
+
+    @property
+    def words(self) -> str:
+        """What the rates are, and whether they can be relied on."""
+
+    def usage(self, seconds: float, executors: int) -> Any:
+        """Return the use of a driver and its executors."""
+
+    def cost(self, usage: Any, /) -> float:
+        """Return what a use costs."""
+
+    def hour(self, executors: int) -> float:
+        """Return the most that an hour can cost."""
+
+
 @dataclass(frozen=True)
 class Rates:
     """Prices in one region, for one kind of processor.
@@ -113,6 +146,16 @@ class Rates:
     source: str
     date: str
     checked: bool
+    startup_s: ClassVar[float] = STARTUP_S
+    unbounded_s: ClassVar[float] = 0.0
+
+    def usage(self, seconds: float, executors: int) -> Usage:
+        """Return the use of a driver and its executors."""
+        return Usage.of(seconds, executors)
+
+    def hour(self, executors: int) -> float:
+        """Return the most that an hour can cost."""
+        return self.cost(Usage.of(3600, executors))
 
     def cost(self, usage: Usage) -> float:
         """Return what a use costs."""
@@ -125,48 +168,100 @@ class Rates:
     @property
     def words(self) -> str:
         """Say what the rates are, and whether they can be relied on."""
-        check = "" if self.checked else "; check them"
         return (
             f"{self.vcpu_hour:g} a vCPU-hour, {self.memory_gb_hour:g} a GB-hour of memory, "
             f"{self.storage_gb_hour:g} a GB-hour of disk beyond {FREE_DISK_GB} GB "
             f"({self.currency}, {self.region}, {self.architecture}, {self.date}, "
-            f"{self.source}{check})"
+            f"{self.source}{'' if self.checked else UNCHECKED})"
         )
 
 
 def load_rates(region: str, architecture: str, file: Path | None = None) -> Rates:
-    """Read the rates of a region from a TOML file, by default Verger's own.
+    """Read the rates of EMR Serverless in a region from a TOML file, by default Verger's own.
 
     Raises
     ------
     ConfigError
         If the file cannot be read, or has no whole rates for this region and processor.
     """
-    name = str(file or "rates.toml")
-    try:
-        text = file.read_text("utf-8") if file else _own_rates()
-        values = tomllib.loads(text)
-    except (OSError, ValueError) as err:
-        raise ConfigError(f"rates {name}: cannot be read: {err}") from err
-    found = values.get(region, {}).get(architecture)
-    if found is None:
-        regions = sorted(key for key, value in values.items() if isinstance(value, dict))
+    values = RatesFile.read(file)
+    found = values.table(region, architecture)
+    keys, where = ("vcpu_hour", "memory_gb_hour", "storage_gb_hour"), f"{region}, {architecture}"
+    vcpu, memory, storage = (values.number(found, key, where) for key in keys)
+    return Rates(region, architecture, vcpu, memory, storage, **values.about("source", "date"))
+
+
+@dataclass(frozen=True)
+class RatesFile:
+    """What a file of rates says, and its name for messages."""
+
+    name: str
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, file: Path | None) -> RatesFile:
+        """Read a file, by default Verger's own.
+
+        Raises
+        ------
+        ConfigError
+        """
+        name = str(file or "rates.toml")
+        own = resources.files("verger.emr") / "rates.toml"
+        try:
+            return cls(name, tomllib.loads((file or own).read_text("utf-8")))
+        except (OSError, ValueError) as err:
+            raise ConfigError(f"rates {name}: cannot be read: {err}") from err
+
+    def table(self, region: str, kind: str) -> dict[str, Any]:
+        """Return the rates of a region for a kind of machine.
+
+        Raises
+        ------
+        ConfigError
+            If there are none.
+        """
+        found = self.values.get(region, {}).get(kind)
+        if isinstance(found, dict):
+            return found
+        regions = sorted(key for key, value in self.values.items() if kind in _keys(value))
         raise ConfigError(
-            f"rates {name}: none for region={region}, {architecture}; there are "
-            f"{', '.join(regions)}; write your own into a file, and name it with --rates"
+            f"rates {self.name}: none for region={region}, {kind}; there are "
+            f"{', '.join(regions) or 'none at all'}; write your own into a file, and name it with "
+            "--rates"
         )
-    about = {key: values.get(key) for key in ("currency", "source", "date", "checked")}
-    numbers = {key: found.get(key) for key in ("vcpu_hour", "memory_gb_hour", "storage_gb_hour")}
-    for key, value in {**about, **numbers}.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is None or (key in numbers and (not is_number or value < 0)):
-            raise ConfigError(f"rates {name}: {key}={value!r} for {region}, {architecture}")
-    about["date"] = str(about["date"])
-    return Rates(region, architecture, **numbers, **about)  # type: ignore[arg-type]
+
+    def number(self, found: dict[str, Any], key: str, where: str) -> float:
+        """Return one rate.
+
+        Raises
+        ------
+        ConfigError
+            If it is none.
+        """
+        value = found.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise ConfigError(f"rates {self.name}: {key}={value!r} for {where}")
+        return value
+
+    def about(self, source: str, date: str) -> dict[str, Any]:
+        """Return where rates come from: currency, source, date, and whether they were checked.
+
+        Raises
+        ------
+        ConfigError
+            If the file does not say so.
+        """
+        keys = {"currency": "currency", "source": source, "date": date, "checked": "checked"}
+        found = {name: self.values.get(key) for name, key in keys.items()}
+        for name, key in keys.items():
+            if found[name] is None:
+                raise ConfigError(f"rates {self.name}: {key} is missing")
+        return found | {"date": str(found["date"])}
 
 
-def _own_rates() -> str:
-    return (resources.files("verger.emr") / "rates.toml").read_text("utf-8")
+def _keys(value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, dict) else ()
 
 
 @dataclass(frozen=True)
@@ -181,29 +276,29 @@ class Estimate:
     executors : int
     seconds : float
         From the submission to the report.
-    usage : Usage
+    usage : Usage or NodeUsage
     cost : float
-    rates : Rates
+    rates : Pricing
     """
 
     n_photos: int
     speed: float
     executors: int
     seconds: float
-    usage: Usage
+    usage: Any
     cost: float
-    rates: Rates
+    rates: Pricing
 
     def as_dict(self) -> dict[str, Any]:
         """Return the estimate as plain JSON values."""
         return asdict(self) | {
             "minutes": self.seconds / 60,
             "cost_per_1000_photos": per_thousand(self.cost, self.n_photos),
-            "assumed": {"startup_s": STARTUP_S, "finish_s": FINISH_S},
+            "assumed": {"startup_s": self.rates.startup_s, "finish_s": FINISH_S},
         }
 
 
-def estimate_run(n_photos: int, speed: float, rates: Rates, *, max_executors: int) -> Estimate:
+def estimate_run(n_photos: int, speed: float, rates: Pricing, *, max_executors: int) -> Estimate:
     """Estimate time and money of a run.
 
     Parameters
@@ -211,13 +306,13 @@ def estimate_run(n_photos: int, speed: float, rates: Rates, *, max_executors: in
     n_photos : int
     speed : float
         Photos a second and virtual core.
-    rates : Rates
+    rates : Pricing
     max_executors : int
         Fewer are planned with where each would have less than :data:`BUSY_S` of work.
     """
     executors = executors_for(n_photos, speed, max_executors)
-    seconds = STARTUP_S + n_photos / (speed * executors * EXECUTOR.vcpu) + FINISH_S
-    usage = Usage.of(seconds, executors)
+    seconds = rates.startup_s + n_photos / (speed * executors * EXECUTOR.vcpu) + FINISH_S
+    usage = rates.usage(seconds, executors)
     return Estimate(n_photos, speed, executors, seconds, usage, rates.cost(usage), rates)
 
 
@@ -243,14 +338,14 @@ class Limit:
     minutes: int
 
 
-def limit_cost(rates: Rates, limit: Limit, max_cost: float | None) -> Limit:
+def limit_cost(rates: Pricing, limit: Limit, max_cost: float | None) -> Limit:
     """Return a limit under which a run cannot cost more than a sum.
 
     The dearest that it can do is to keep all its workers busy until its time is over.
 
     Parameters
     ----------
-    rates : Rates
+    rates : Pricing
     limit : Limit
         What is wanted; minutes are taken away first, and executors where too few would be left.
     max_cost : float or None
@@ -263,12 +358,19 @@ def limit_cost(rates: Rates, limit: Limit, max_cost: float | None) -> Limit:
     """
     if max_cost is None:
         return limit
+    least = min(LEAST_MINUTES, limit.minutes)
     for executors in range(limit.executors, 0, -1):
-        minutes = math.floor(60 * max_cost / rates.cost(Usage.of(3600, executors)) + 1e-9)
-        if minutes >= min(LEAST_MINUTES, limit.minutes):
+        paid = 60 * max_cost / rates.hour(executors) - rates.unbounded_s / 60
+        if (minutes := math.floor(paid + 1e-9)) >= least:
             return Limit(executors, min(minutes, limit.minutes))
-    least = rates.cost(Usage.of(60 * min(LEAST_MINUTES, limit.minutes), 1))
+    cents = math.ceil(100 * most_cost(rates, Limit(1, least)) - 1e-9)
     raise ConfigError(
-        f"max_cost={max_cost:g} must be at least {math.ceil(least * 100) / 100:.2f} "
-        f"{rates.currency}: a driver and one executor for {LEAST_MINUTES} minutes"
+        f"max_cost={max_cost:g} must be at least {cents / 100:.2f} "
+        f"{rates.currency}: a driver and one executor for {least} minutes"
+        + (f", and {rates.unbounded_s / 60:.0f} to start and to end" if rates.unbounded_s else "")
     )
+
+
+def most_cost(rates: Pricing, limit: Limit) -> float:
+    """Return what a run can cost at the very most: all that it may have, until its time is over."""
+    return rates.hour(limit.executors) * (60 * limit.minutes + rates.unbounded_s) / 3600

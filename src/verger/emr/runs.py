@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors, read_object
-from verger.emr.jobs import ENDED, Job, application_request, job_name, job_request
+from verger.emr.jobs import (
+    ENDED,
+    Job,
+    application_request,
+    capacity,
+    digest,
+    job_name,
+    job_request,
+)
 from verger.emr.package import Package
 from verger.emr.price import Limit
 from verger.errors import CloudError, ConfigError, JobError, OutputError, VergerError
@@ -87,6 +95,7 @@ def find_application(
     with aws_errors("list the applications"):
         for found in (found for page in pages for found in page["applications"]):
             if found.get("name") == request["name"] and found["state"] != "TERMINATED":
+                widen_application(cloud, str(found["id"]), limit)
                 return str(found["id"]), False
     with aws_errors(f"create the application {request['name']}"):
         return str(cloud.emr.create_application(**request)["applicationId"]), True
@@ -109,6 +118,34 @@ def read_application(cloud: Cloud, application: str) -> dict[str, Any]:
     if found["state"] == "TERMINATED":
         raise CloudError(f"the application {application} was deleted; leave --application out")
     return found
+
+
+def widen_application(cloud: Cloud, application: str, limit: Limit) -> None:
+    """Give Verger's own application room for a wider run than all before; AWS lets it when idle.
+
+    Without it the run is no less right: it has the executors that there is room for.
+
+    Raises
+    ------
+    CloudError
+    """
+    found = read_application(cloud, application)
+    wanted = capacity(limit.executors)
+    room = {name: _number(text) for name, text in found.get("maximumCapacity", {}).items()}
+    is_wide = all(_number(wanted[name]) <= number for name, number in room.items())
+    is_ours = found.get("tags", {}).get("made-by") == "verger"
+    if is_wide or not is_ours or found["state"] not in ("CREATED", "STOPPED"):
+        return
+    with aws_errors(f"widen the application {application}"):
+        cloud.emr.update_application(
+            applicationId=application, maximumCapacity=wanted,
+            clientToken=digest([application, wanted])[:32],
+        )  # fmt: skip
+
+
+def _number(text: str) -> float:
+    """Return the number of ``14 vCPU`` or ``44 GB``."""
+    return float(re.sub(r"[^0-9.]", "", text))
 
 
 def check_application(cloud: Cloud, package: Package, application: str) -> None:
@@ -265,7 +302,10 @@ def check_end(found: dict[str, Any], log: DriverLog) -> None:
         return
     code = re.search(r"[Ee]xit ?[Cc]ode:? *(\d+)", details)
     if _ran_out(found):
-        ended = f"its time of {found['executionTimeoutMinutes']} minutes was over"
+        ended = (
+            f"its limit of {found['executionTimeoutMinutes']} minutes was reached (--max-minutes, "
+            "or what --max-cost pays for)"
+        )
     else:
         ended = f"{state}{f', exit code {code[1]}' if code else ''}: {details}"
     lines = "".join(f"\n  {line}" for line in log.last_lines())

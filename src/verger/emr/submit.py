@@ -20,9 +20,10 @@ from verger.emr.price import (
     executors_for,
     limit_cost,
     load_rates,
+    most_cost,
     per_thousand,
 )
-from verger.emr.runs import find_application
+from verger.emr.runs import Progress, find_application
 from verger.errors import CloudError, ConfigError
 from verger.output import Output
 from verger.pipeline import Run, check_and_list
@@ -102,8 +103,13 @@ class Plan:
     place : Place
     package : Package
     estimate : Estimate
+        Of the photos that are still to be done.
     most : float
         What it can cost at the very most.
+    rates : Rates
+        Those of its sums.
+    done : int
+        Photos that earlier runs have committed.
     """
 
     job: Job
@@ -111,11 +117,8 @@ class Plan:
     package: Package
     estimate: Estimate
     most: float
-
-    @property
-    def rates(self) -> Rates:
-        """The rates of its sums."""
-        return self.estimate.rates
+    rates: Rates
+    done: int
 
 
 def plan_run(
@@ -145,13 +148,20 @@ def plan_run(
     """
     package, n_photos = check_run(cloud, source, out, config, place, limit.minutes)
     prices = load_rates(cloud.region, package.architecture, rates)
+    done, left = count_done(out, n_photos)
     if n_photos:
-        limit = replace(limit, executors=executors_for(n_photos, speed, limit.executors))
+        limit = replace(limit, executors=executors_for(left, speed, limit.executors))
     limit = limit_cost(prices, limit, max_cost)
-    estimate = estimate_run(n_photos, speed, prices, max_executors=limit.executors)
+    estimate = estimate_run(left, speed, prices, max_executors=limit.executors)
     job = make_job(cloud, source, out, config, place, package, limit)
-    most = prices.cost(Usage.of(60 * limit.minutes, limit.executors))
-    return Plan(job, place, package, estimate, most)
+    return Plan(job, place, package, estimate, most_cost(prices, limit), prices, done)
+
+
+def count_done(out: str, n_photos: int) -> tuple[int, int]:
+    """Return how many photos an unfinished run has committed, and how many of all are left."""
+    found = Progress(normalize_source(out)).read()
+    done = min(found[0], n_photos) if found else 0
+    return done, n_photos - done
 
 
 def check_run(
