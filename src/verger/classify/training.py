@@ -31,7 +31,7 @@ Ints = npt.NDArray[np.int64]
 
 #: Strengths of the L2 penalty that cross-validation chooses from, in Spark's units: beside the
 #: mean loss of a photo.
-REG_PARAMS = (1e-4, 1e-3, 1e-2, 1e-1)
+REG_PARAMS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 N_FOLDS = 3
 #: Photos that cross-validation looks at, as many of each class as of any other.
 SAMPLE_ROWS = 2_400
