@@ -74,7 +74,7 @@ def main() -> None:
 def choose_penalty(vectors: Vectors) -> tuple[float, list[dict[str, float]]]:
     """Choose one penalty for all fits: on a sample of the features, by contiguous folds."""
     rows = np.arange(len(vectors.labelled))
-    record = try_penalties(vectors, draw_sample(vectors, rows, Recipe(), "contiguous")).record
+    record = try_penalties(vectors, draw_sample(vectors, rows, Recipe(), "contiguous"))
     return record["reg_param"], record["tried"]
 
 

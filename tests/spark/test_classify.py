@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from pyarrow import fs
 from pyspark.ml import PipelineModel
 from pyspark.ml.functions import array_to_vector, vector_to_array
 from pyspark.sql import SparkSession
@@ -30,6 +31,7 @@ from verger.cli import app
 from verger.errors import ClassifierError, ConfigError, ContractError, OutputError
 from verger.output import Output
 from verger.pipeline import run_featurize, run_reduce
+from verger.tables import read_part
 
 CONFIG = Config()
 QUICK = Recipe(method="centroid")
@@ -307,6 +309,29 @@ def test_against_goes_without_the_options_of_a_split(output: Output) -> None:
     )
     assert isinstance(done.exception, ConfigError)
     assert "--seed goes with a split" in str(done.exception)
+
+
+def test_a_regression_by_groups_is_judged_in_a_bucket(
+    spark: SparkSession, s3: str, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole command on s3://: what it writes there is what it says, and no group straddles."""
+    monkeypatch.setattr("verger.classify.training.REG_PARAMS", (0.01,))
+    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
+    bucket.create_dir("pantry")
+    fs.copy_files(output.root, "pantry/out", destination_filesystem=bucket)
+    line = ["classify", "evaluate", "s3://pantry/out", "--method", "logistic", "--on", "features",
+            "--groups", r"(\d+)_100\.jpg$", "--json"]  # fmt: skip
+    done = CliRunner().invoke(app, line, catch_exceptions=False)
+    found = json.loads(done.stdout)
+    there = Output.at("s3://pantry/out")
+    assert there.read_derived("classifier/evaluation.json") == found
+    assert (found["evaluation"]["split"], found["beside"]["split"]) == ("group", "random")
+    table = read_part(there.folder, *there.own_files("predictions"))
+    views = {path.rpartition("/")[2] for path in table["path"].to_pylist()}
+    assert len(table) == 6 * len(views) == found["evaluation"]["n_test"]  # a view of all 6 classes
+    right = np.equal(*(table[name].to_pylist() for name in ("label", "prediction")))
+    assert right.mean() == found["evaluation"]["scores"]["accuracy"] > 0.8
+    assert "Classifier" in there.folder.read("report.html").decode()
 
 
 def test_the_commands_say_what_was_found(spark: SparkSession, output: Output) -> None:

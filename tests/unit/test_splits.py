@@ -108,6 +108,19 @@ def test_arcs_keep_a_gap_to_every_training_frame(seed: int) -> None:
     assert (roles == LEFT_OUT).sum() == pytest.approx(2 * GAP * len(paths), abs=12)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_film_with_missing_frames_is_tested_by_its_share(seed: int) -> None:
+    """An arc that is drawn blindly falls into the hole of half a turn in one film of four."""
+    frames = [*range(40), *range(200, 330)]
+    paths = [f"/{name}/{frame}.jpg" for name in "ab" for frame in frames]
+    targets = np.repeat([0, 1], len(frames))
+    roles = make_cutter("contiguous", paths, targets, seed=seed).split(targets)
+    for target in (0, 1):
+        of_class = roles[targets == target]
+        assert 0.1 < (of_class == TEST).mean() < 0.4
+        assert (of_class == TRAIN).mean() > 0.4
+
+
 def test_the_test_of_a_film_is_one_arc() -> None:
     """Going round the film, the test begins once and ends once."""
     paths, targets = turntable(1, ("",))

@@ -27,6 +27,9 @@ KINDS: tuple[Kind, ...] = ("random", "group", "contiguous")
 TEST_SHARE = 0.25
 #: Share of a film's turn that is left out on either side of the test's arc: 20 of 330 frames.
 GAP = 0.06
+#: Arcs that are drawn for a film. Where frames are missing one may hold no photo at all, or most of
+#: them: the one is taken whose share of the photos is nearest to :data:`TEST_SHARE`.
+N_ARCS = 16
 #: A shorter film is not cut: there would be nothing left between its gaps.
 SHORTEST_FILM = 12
 #: Frames of one film whose numbers differ by no more than this are neighbours. A turn of
@@ -277,9 +280,14 @@ def _by_arc(films: Films, rng: np.random.Generator) -> Cutter:
             f"split=contiguous: no film has {SHORTEST_FILM} frames by the names of its photos; "
             "--frames REGEX says where film and frame stand, --split random needs neither"
         )
-    start = rng.random(films.film.max() + 1)[films.film]
-    size = np.bincount(films.film)[films.film]
-    return Cutter("contiguous", (films.angle + start) % 1, size < SHORTEST_FILM, GAP)
+    size = np.bincount(films.film)
+    angle, best, least = films.angle, np.zeros(len(size)), np.full(len(size), np.inf)
+    for start in rng.random((N_ARCS, len(size))):
+        held = (angle + start[films.film]) % 1 >= 1 - TEST_SHARE
+        away = np.abs(np.bincount(films.film, held) / size - TEST_SHARE)
+        best, least = np.where(away < least, start, best), np.minimum(away, least)
+    position = (angle + best[films.film]) % 1
+    return Cutter("contiguous", position, size[films.film] < SHORTEST_FILM, GAP)
 
 
 def _by_group(group: Ints, targets: Ints, rng: np.random.Generator) -> Cutter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,7 @@ Ints = npt.NDArray[np.int64]
 
 #: Strengths of the L2 penalty that cross-validation chooses from, in Spark's units: beside the
 #: mean loss of a photo.
-REG_PARAMS = (1e-4, 1e-3, 1e-2, 1e-1)
+REG_PARAMS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 N_FOLDS = 3
 #: Photos that cross-validation looks at, as many of each class as of any other.
 SAMPLE_ROWS = 2_400
@@ -122,14 +122,18 @@ def train(
         Known photos to keep; ``knn`` keeps what it votes by.
     """
     sample = draw_sample(vectors, rows, recipe, kind)
-    trial = try_penalties(vectors, sample) if recipe.method == "logistic" else Trial({})
-    blank = _fit_arrays(vectors, rows, recipe, contract_hash, references)
-    model = None
+    fitted = _fit_arrays(vectors, rows, recipe, contract_hash, references)
+    model, tried = None, {}
     if recipe.method == "logistic":
-        model = fit_logistic(vectors.frame(rows), vectors, float(trial.record["reg_param"]))
-        blank = _with_logistic(blank, model)
-    chosen, others = _calibrate(blank, sample, trial)
-    record = trial.record | {
+        tried = try_penalties(vectors, sample)
+        reg_param = float(tried["reg_param"])
+        held_out, others = _held_out_photos(vectors, rows, recipe, sample, reg_param)
+        model = fit_logistic(vectors.frame(rows), vectors, reg_param)
+        fitted = _with_logistic(fitted, model)
+    else:
+        fitted, held_out, others = _calibrate(fitted, sample)
+    chosen = replace(fitted, threshold=choose_threshold(held_out, others))
+    record = tried | {
         "n_trained": len(rows), "n_sample": len(sample.rows), "folds": sample.kind,
         "n_others": len(others), "threshold": chosen.threshold, "temperature": chosen.temperature,
     }  # fmt: skip
@@ -148,7 +152,7 @@ class Sample:
     x : ndarray of shape (n, d), float64
     withheld : ndarray of shape (n,), bool
         Photos of the classes that play the part of other things.
-    kind : str
+    kind : {"random", "group", "contiguous"}
     """
 
     rows: Ints
@@ -156,7 +160,7 @@ class Sample:
     fold: Ints
     x: Array
     withheld: npt.NDArray[np.bool_]
-    kind: str
+    kind: Kind
 
     @property
     def n_folds(self) -> int:
@@ -205,41 +209,48 @@ def _cut_folds(
     return "random", make_cutter("random", paths, targets, seed=recipe.seed + 1).folds(N_FOLDS)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What trying penalties leaves behind.
+def try_penalties(vectors: Vectors, sample: Sample) -> dict[str, Any]:
+    """Choose the penalty by cross-validation on the sample.
 
-    Attributes
-    ----------
-    record : dict
-    held_out : ndarray of shape (n, n_labels) or None
-        Probabilities of the sample by models that had not seen the photo.
-    others : ndarray of shape (m,)
-        Probability of what is predicted for the withheld photos.
+    Returns
+    -------
+    dict
+        ``reg_param``; ``tried``, a list of ``reg_param`` and ``log_loss``.
     """
-
-    record: dict[str, Any]
-    held_out: Array | None = None
-    others: Array = field(default_factory=lambda: np.empty(0))
-
-
-def try_penalties(vectors: Vectors, sample: Sample) -> Trial:
-    """Choose the penalty by cross-validation; score photos that were held out, and other things."""
     frame = vectors.frame(sample.rows, sample.fold).persist()
     tried = {reg_param: _hold_out(vectors, sample, frame, reg_param) for reg_param in REG_PARAMS}
     frame.unpersist()
     losses = {r: summarize(Scored.of(p, sample.targets))["log_loss"] for r, p in tried.items()}
-    best = min(losses, key=losses.__getitem__)
-    others = np.empty(0)
-    if sample.withheld.any():
-        kept = vectors.frame(sample.rows[~sample.withheld])
-        model = fit_logistic(kept, vectors, best, SAMPLE_ITERATIONS)
-        others = _probabilities(model, sample.x[sample.withheld]).max(axis=1)
-    record = {
-        "reg_param": best,
+    return {
+        "reg_param": min(losses, key=losses.__getitem__),
         "tried": [{"reg_param": r, "log_loss": loss} for r, loss in losses.items()],
     }
-    return Trial(record, tried[best], others)
+
+
+def _held_out_photos(
+    vectors: Vectors, rows: Ints, recipe: Recipe, sample: Sample, reg_param: float
+) -> tuple[Scored, Array]:
+    """Score a fold, and the withheld classes, by a regression on the rest of all photos.
+
+    It is nearly as sure of itself as the final one, which models of the sample are not: their
+    mistakes would ask for a threshold that lets hardly any photo pass.
+    """
+    targets = vectors.labelled.targets[rows]
+    _, fold = _cut_folds(vectors.labelled, rows, recipe, sample.kind)
+    other = np.isin(targets, np.unique(sample.targets[sample.withheld]))
+    if len(np.unique(fold[(fold >= 0) & ~other])) < 2:
+        other[:] = False  # without these classes there would be nothing to hold out
+    held = fold == np.bincount(fold[(fold >= 0) & ~other]).argmax()
+    known = rows[(fold >= 0) & ~held & ~other]
+    model = fit_logistic(vectors.frame(known), vectors, reg_param)
+
+    def score(there: npt.NDArray[np.bool_]) -> Scored:
+        asked = np.flatnonzero(there)
+        asked = asked[draw_stratified(targets[asked], SAMPLE_ROWS, recipe.seed)]
+        x = vectors.collect(rows[asked]).astype(np.float64)
+        return Scored.of(_probabilities(model, x), targets[asked])
+
+    return score(held & ~other), score(other).probability if other.any() else np.empty(0)
 
 
 def _hold_out(vectors: Vectors, sample: Sample, frame: DataFrame, reg_param: float) -> Array:
@@ -336,17 +347,15 @@ def _fit_arrays(
 # Choosing temperature and threshold on photos that were held out
 
 
-def _calibrate(fitted: Classifier, sample: Sample, trial: Trial) -> tuple[Classifier, Array]:
-    held_out, others, temperature = trial.held_out, trial.others, 1.0
-    if held_out is None:
-        held_out, scores = _held_out_arrays(fitted, sample)
-        if fitted.method == "centroid":
-            seen = np.isfinite(held_out[np.arange(len(held_out)), sample.targets])
-            temperature = fit_temperature(held_out[seen], sample.targets[seen])
-            held_out, scores = softmax(held_out / temperature), softmax(scores / temperature)
-        others = scores.max(axis=1)
-    threshold = choose_threshold(Scored.of(held_out, sample.targets), others)
-    return replace(fitted, temperature=temperature, threshold=threshold), others
+def _calibrate(fitted: Classifier, sample: Sample) -> tuple[Classifier, Scored, Array]:
+    """Choose the temperature; score photos that were held out, and other things."""
+    held_out, others = _held_out_arrays(fitted, sample)
+    if fitted.method == "centroid":
+        seen = np.isfinite(held_out[np.arange(len(held_out)), sample.targets])
+        temperature = fit_temperature(held_out[seen], sample.targets[seen])
+        held_out, others = softmax(held_out / temperature), softmax(others / temperature)
+        fitted = replace(fitted, temperature=temperature)
+    return fitted, Scored.of(held_out, sample.targets), others.max(axis=1)
 
 
 def _held_out_arrays(fitted: Classifier, sample: Sample) -> tuple[Array, Array]:
