@@ -29,7 +29,7 @@ STAGED = f"{JOURNAL}/staged"
 #: What is derived from the features, and goes when they are replaced.
 DERIVED = (
     "pca", "models", "explained_variance.csv", "scree.png", "classifier", "predictions",
-    "report.html", "report.json",
+    "index", "inspection", "report.html", "report.json",
 )  # fmt: skip
 #: Models that made the features and could not be made again; see :mod:`verger.precision`.
 EXTRACTOR = "extractor"
@@ -46,6 +46,8 @@ SPARK_CLASSIFIER = "models/classifier"
 TRAINING = "classifier/training.json"
 EVALUATION = "classifier/evaluation.json"
 PREDICTIONS = "predictions"
+INDEX = "index/index.json"
+INSPECTION = "inspection/inspection.json"
 
 _RUN_KEYS = ("contract", "contract_hash", "counts", "files", "model", "seconds", "source", "output")
 

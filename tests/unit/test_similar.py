@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from results import write_result
+from results import write_result, write_vectors
 from verger import cli, similar
 from verger.errors import ConfigError, SourceError
 from verger.model import Model
-from verger.output import Output
-from verger.schema import FEATURES, arrow_schema
 from verger.similar import find_similar, search
-from verger.storage import Folder
-from verger.tables import part_name, stored_schema, write_part
-
-
-def table_of(folder: Path, *parts: np.ndarray) -> Output:
-    """Write features by hand, a file for each matrix; paths are numbered throughout."""
-    output, number, files = Output.at(folder), 0, []
-    for matrix in parts:
-        rows = []
-        for vector in matrix:
-            rows.append({
-                "path": f"{number:03}", "label": None, "features": vector, "width": 1, "height": 1,
-                "length": 1, "truncated": False,
-                "modification_time": datetime(2026, 1, 1, tzinfo=UTC),
-            })  # fmt: skip
-            number += 1
-        table = pa.Table.from_pylist(rows, arrow_schema(FEATURES))
-        name, schema = part_name("features"), stored_schema(FEATURES, "c0ffee")
-        files.append(write_part(Folder(output.root), name, table, schema).as_dict())
-    output.write_run({
-        "source": "", "output": "", "counts": {}, "seconds": {}, "contract": {}, "model": {},
-        "contract_hash": "c0ffee", "files": {"features": files},
-    })  # fmt: skip
-    return output
 
 
 @pytest.mark.parametrize("k", [1, 7, 60, 500])
@@ -51,7 +23,7 @@ def test_the_best_of_all_files_are_found(tmp_path: Path, k: int) -> None:
     parts = [rng.standard_normal((n, 8)).astype(np.float32) for n in (50, 0, 1, 70)]
     wanted, every = rng.standard_normal(8).astype(np.float32), np.concatenate(parts)
     cosine = every @ wanted / np.linalg.norm(every, axis=1) / np.linalg.norm(wanted)
-    found = search(table_of(tmp_path / "out", *parts), wanted, k)
+    found = search(write_vectors(tmp_path / "out", *parts), wanted, k)
     assert [int(match.path) for match in found] == np.argsort(-cosine)[:k].tolist()
     np.testing.assert_allclose([m.similarity for m in found], np.sort(cosine)[::-1][:k], atol=1e-6)
 
@@ -59,12 +31,14 @@ def test_the_best_of_all_files_are_found(tmp_path: Path, k: int) -> None:
 def test_equal_photos_come_by_path(tmp_path: Path) -> None:
     """A scaled vector has the same direction; no order of files decides."""
     ones, other = np.ones((3, 4), np.float32), np.eye(4, dtype=np.float32)[:1]
-    found = search(table_of(tmp_path / "out", other, ones, 2 * ones), np.ones(4, np.float32), 4)
+    found = search(
+        write_vectors(tmp_path / "out", other, ones, 2 * ones), np.ones(4, np.float32), 4
+    )
     assert [match.path for match in found] == ["001", "002", "003", "004"]
 
 
 def test_a_vector_of_zeros_is_like_nothing(tmp_path: Path) -> None:
-    output = table_of(tmp_path / "out", np.zeros((1, 4), np.float32))
+    output = write_vectors(tmp_path / "out", np.zeros((1, 4), np.float32))
     assert search(output, np.ones(4, np.float32), 1)[0].similarity == 0
 
 
