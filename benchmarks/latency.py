@@ -197,12 +197,11 @@ def main() -> None:
     model = ["--weights", arguments.weights] if arguments.weights else []
     if not arguments.weights:
         model = ["--model", "efficientnet_lite0"]
-    others = sorted(os.sched_getaffinity(0))[:-1]
+    *others, last = sorted(os.sched_getaffinity(0))
     if not others:
         sys.exit("needs two cores: one for the server, one for Verger")
     cores = ["--master", f"local[{len(others)}]"]
     found: dict[str, list[tuple[float, float]]] = {}
-    last = max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {last})  # all that is started here inherits it
     with seaweed(arguments.weed, work) as near, delayed(near) as far:
         fill(near, folder)

@@ -14,6 +14,7 @@ os.environ["VERGER_HOME"] = os.environ.get("VERGER_TEST_HOME") or tempfile.mkdte
 os.environ["VERGER_CLASS_ARCHIVE"] = "off"
 os.environ["KERAS_HOME"] = str(Path(os.environ["VERGER_HOME"], "no-keras-here"))
 
+from results import train, write_result
 from verger.model import Model, load_model
 from verger.render import render_dataset
 
@@ -30,3 +31,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model() -> Model:
     """Return real weights that every machine has: EfficientNet-Lite0."""
     return load_model("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def trained(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a result of the rendered photos with a classifier; do not write to it."""
+    out = tmp_path_factory.mktemp("trained") / "out"
+    train(write_result(out, photos, model))
+    return out

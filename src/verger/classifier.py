@@ -134,7 +134,7 @@ class Classifier:
             scores = z @ self.coefficients.T + self.intercepts
         else:
             scores = -_squared_distances(z, self.coefficients)
-        return _softmax(scores / self.temperature)
+        return softmax(scores / self.temperature)
 
     def nearest(self, features: npt.NDArray[Any], k: int) -> tuple[Array, npt.NDArray[np.int64]]:
         """Find the references that are nearest, exactly; of equal ones the first.
@@ -316,8 +316,8 @@ def _squared_distances(z: Array, centroids: Array) -> Array:
     return distances
 
 
-def _softmax(scores: Array) -> Array:
-    """Normalise rows of scores, shifted so that nothing overflows."""
+def softmax(scores: Array) -> Array:
+    """Turn rows of scores into probabilities, shifted so that nothing overflows."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares: Array = powers / powers.sum(axis=1, keepdims=True)
     return shares

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verger.options import FEATURES, FIELDS, PHOTOS, REDUCE, config_options, resolve_config
+from verger.options import (
+    FEATURES,
+    FIELDS,
+    PHOTOS,
+    REDUCE,
+    config_options,
+    json_option,
+    resolve_config,
+)
+from verger.terminal import print_json, tell
 
 if TYPE_CHECKING:
     from verger.config import Config
@@ -42,7 +50,6 @@ _region = _add(
     click.option("--region", help="AWS region, such as eu-west-3. Default: AWS_REGION, a profile."),
     click.option("--allow-region", is_flag=True, help="Accept a region outside the EU."),
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 _rates = click.option(
     "--rates", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
     help="TOML file of rates instead of Verger's own.",
@@ -126,7 +133,7 @@ def emr_init(
 @click.option("--dockerfile", type=click.Path(path_type=Path, dir_okay=False),
               help="Write a Dockerfile that makes the archive, or an image, and stop.")  # fmt: skip
 @_region
-@_json
+@json_option()
 def emr_package(
     target: str, release: str, architecture: str, model: str, weights: Path | None,
     environment: Path | None, dockerfile: Path | None, region: str | None,
@@ -147,8 +154,8 @@ def emr_package(
         architecture=architecture, model=model, weights=weights,
     )  # fmt: skip
     if as_json:
-        _print_json({"root": made.root, "release": made.release, "files": made.files,
-                     "architecture": made.architecture, "python": made.python})  # fmt: skip
+        print_json({"root": made.root, "release": made.release, "files": made.files,
+                    "architecture": made.architecture, "python": made.python})  # fmt: skip
         return
     for name, file in made.files.items():
         click.echo(f"{file['bytes'] / 1e6:>9,.1f} MB  {name}")
@@ -188,7 +195,7 @@ def emr_estimate(
         speed = time_sample(listing, model, n=sample)
     found = estimate_run(len(listing.photos), speed, prices, max_executors=max_executors)
     if as_json:
-        _print_json(found.as_dict() | {"timed_here": timed})
+        print_json(found.as_dict() | {"timed_here": timed})
         return
     click.echo(_estimate_line(found))
     origin = "timed on one core here: a virtual core there may differ" if timed else "as given"
@@ -246,19 +253,19 @@ def emr_submit(
         cloud, source, out, config, place, limit=Limit(max_executors, max_minutes),
         speed=ASSUMED_SPEED if speed is None else speed, max_cost=max_cost, rates=rates,
     )  # fmt: skip
-    _tell(_estimate_line(plan.estimate) + ("" if speed is not None else " (a speed was assumed)"))
-    _tell(f"at most   {plan.most:,.2f} {plan.rates.currency}: {plan.job.limit.executors} "
-          f"executors, {plan.job.limit.minutes} minutes")  # fmt: skip
+    tell(_estimate_line(plan.estimate) + ("" if speed is not None else " (a speed was assumed)"))
+    tell(f"at most   {plan.most:,.2f} {plan.rates.currency}: {plan.job.limit.executors} "
+         f"executors, {plan.job.limit.minutes} minutes")  # fmt: skip
     if plan.estimate.seconds > 60 * plan.job.limit.minutes:
-        _tell("          too little for all of it: what is committed by then is kept, and the same "
-              "command goes on")  # fmt: skip
-    _tell(f"rates     {plan.rates.words}")
+        tell("          too little for all of it: what is committed by then is kept, and the same "
+             "command goes on")  # fmt: skip
+    tell(f"rates     {plan.rates.words}")
     job, created = with_application(cloud, plan)
-    _tell(f"application {job.application}, {'created' if created else 'that is there'}")
+    tell(f"application {job.application}, {'created' if created else 'that is there'}")
     run, started = start_run(cloud, job)
-    _tell(f"run {run.id}, {'started' if started else 'which was under way already'}")
+    tell(f"run {run.id}, {'started' if started else 'which was under way already'}")
     if not wait:
-        _print_json({"application": run.application, "run": run.id}) if as_json else click.echo(
+        print_json({"application": run.application, "run": run.id}) if as_json else click.echo(
             f"verger emr status {run.id} --application {run.application} --region {cloud.region}"
         )
         return
@@ -284,8 +291,8 @@ def _wait(
     record = Output.at(out).read_run()
     bill = describe_bill(found, plan.rates, record["counts"]["computed"])
     if as_json:
-        _print_json({"run": run.id, "report": str(path), "counts": record["counts"],
-                     "estimate": plan.estimate.as_dict(), "billed": bill})  # fmt: skip
+        print_json({"run": run.id, "report": str(path), "counts": record["counts"],
+                    "estimate": plan.estimate.as_dict(), "billed": bill})  # fmt: skip
         return
     click.echo(_bill_line(bill, estimated=plan.estimate.cost))
     click.echo(f"report    {path}")
@@ -304,15 +311,15 @@ def _submit_to_cluster(
     machines = find_hosts(cloud, read_package(cloud, place.package), stack=stack, **hosts)
     job, n_photos = plan_cluster(cloud, source, out, config, place, limit=limit, speed=speed)
     if n_photos:
-        _tell(f"photos    {n_photos:,}")
-    _tell(f"at most   {job.limit.executors} task nodes beside 2 on demand, {job.limit.minutes} "
-          "minutes from the start of the step")  # fmt: skip
+        tell(f"photos    {n_photos:,}")
+    tell(f"at most   {job.limit.executors} task nodes beside 2 on demand, {job.limit.minutes} "
+         "minutes from the start of the step")  # fmt: skip
     cluster, started = start_cluster(cloud, job, machines)
-    _tell(f"cluster {cluster}, {'started' if started else 'which was under way already'}")
+    tell(f"cluster {cluster}, {'started' if started else 'which was under way already'}")
     if wait:
         _wait_for_cluster(cloud, cluster, out, report, as_json=as_json)
     elif as_json:
-        _print_json({"cluster": cluster})
+        print_json({"cluster": cluster})
     else:
         click.echo(f"verger emr status {cluster} --on ec2 --region {cloud.region}")
 
@@ -336,7 +343,7 @@ def _wait_for_cluster(
     fetch_report(out, path)
     counts = Output.at(out).read_run()["counts"]
     if as_json:
-        _print_json({"cluster": cluster, "report": str(path), "counts": counts})
+        print_json({"cluster": cluster, "report": str(path), "counts": counts})
         return
     click.echo("billed    AWS says so in Cost Explorer, by the tag made-by=verger, a day later")
     click.echo(f"report    {path}")
@@ -369,9 +376,9 @@ def can_ask() -> bool:
 def _ask_to_cancel(run_id: str, where: str, cancel: Callable[[], object]) -> None:
     if can_ask() and click.confirm("\nCancel the run too?", default=False, err=True):
         cancel()
-        _tell("cancelled; what is committed is kept")
+        tell("cancelled; what is committed is kept")
         return
-    _tell(f"run {run_id} goes on; verger emr cancel {run_id} {where}")
+    tell(f"run {run_id} goes on; verger emr cancel {run_id} {where}")
 
 
 @emr.command("status")
@@ -380,7 +387,7 @@ def _ask_to_cancel(run_id: str, where: str, cancel: Callable[[], object]) -> Non
 @_application
 @_rates
 @_region
-@_json
+@json_option()
 def emr_status(
     run_id: str, on: str, application: str | None, rates: Path | None, region: str | None,
     allow_region: bool, as_json: bool,
@@ -403,9 +410,9 @@ def emr_status(
     architecture = read_application(cloud, application).get("architecture", "X86_64")
     bill = describe_bill(found, load_rates(cloud.region, architecture, rates), 0)
     if as_json:
-        _print_json({"state": found["state"], "details": found.get("stateDetails"),
-                     "photos": done[0] if done else None, "of": done[1] if done else None,
-                     "billed": bill})  # fmt: skip
+        print_json({"state": found["state"], "details": found.get("stateDetails"),
+                    "photos": done[0] if done else None, "of": done[1] if done else None,
+                    "billed": bill})  # fmt: skip
         return
     click.echo(f"state     {found['state']}  {found.get('stateDetails', '')}".rstrip())
     if done:
@@ -421,8 +428,8 @@ def _show_cluster(cloud: Cloud, cluster: str, *, as_json: bool) -> None:
     done = Progress(found.out).read() if found.out else None
     if as_json:
         photos, of = done or (None, None)
-        _print_json({"state": found.state, "step": found.step_state, "details": found.details,
-                     "photos": photos, "of": of})  # fmt: skip
+        print_json({"state": found.state, "step": found.step_state, "details": found.details,
+                    "photos": photos, "of": of})  # fmt: skip
         return
     click.echo(f"state     {found.words}  {found.details}".rstrip())
     if done:
@@ -453,7 +460,7 @@ def emr_logs(
         text = DriverLog(cloud, run, logs_of(read_run(cloud, run))).read(stream)
     click.echo(text, nl=False)
     if not text:
-        _tell("nothing yet: AWS brings logs minutes after they were written")
+        tell("nothing yet: AWS brings logs minutes after they were written")
 
 
 @emr.command("cancel")
@@ -482,7 +489,7 @@ def emr_cancel(
 @click.option("--from-here", is_flag=True, help="Start nothing: look at what can be seen.")
 @click.option("--max-minutes", default=15, show_default=True, help="Most that the start may take.")
 @_region
-@_json
+@json_option()
 def emr_doctor(
     source: str, out: str, package: str, stack: str | None, role: str | None,
     application: str | None, logs: str | None, from_here: bool, max_minutes: int,
@@ -503,7 +510,7 @@ def emr_doctor(
         job = _probe(cloud, source, out, place, max_minutes)
         found += _show(look_from_there(cloud, job, _watcher()), as_json)
     if as_json:
-        _print_json([check.as_dict() for check in found])
+        print_json([check.as_dict() for check in found])
     click.get_current_context().exit(0 if all(check.holds for check in found) else 1)
 
 
@@ -552,14 +559,6 @@ def emr_teardown(
 # Printing
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
-
-
 def _show(checks: Iterable[Check], as_json: bool) -> list[Check]:
     """Print checks as they come; with ``--json`` they are printed at the end."""
     found = []
@@ -579,15 +578,15 @@ def _watcher() -> Watcher:
     def on_progress(done: int, total: int | None) -> None:
         text = _photos(done, total)
         if text != last[0]:
-            _tell(f"{time.monotonic() - start:7.0f} s  {text}")
+            tell(f"{time.monotonic() - start:7.0f} s  {text}")
             last[0] = text
 
     return Watcher(
-        on_state=lambda state, details: _tell(
+        on_state=lambda state, details: tell(
             f"{time.monotonic() - start:7.0f} s  {state}  {details}".rstrip()
         ),
         on_progress=on_progress,
-        on_log=lambda line: _tell(f"  | {line}"),
+        on_log=lambda line: tell(f"  | {line}"),
     )
 
 

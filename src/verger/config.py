@@ -141,11 +141,8 @@ class Config:
         _check_choice("precision", self.precision, PRECISIONS)
         if self.precision == "int8" and self.reader == "spark":
             raise ConfigError("precision='int8' needs reader='arrow', to calibrate before Spark")
-        if self.precision == "int8" and not self.built_in_model:
-            raise ConfigError(
-                f"precision='int8' with model={self.model!r}: only built-in models are quantised; "
-                "of a model of your own, name a quantised file"
-            )
+        if self.precision == "int8":
+            check_quantizable(self.model)
         _check_at_least("micro_batch", self.micro_batch, 1)
         _check_at_least("commit_every", self.commit_every, 1)
         if not 0 < self.decode_timeout_s <= MAX_TIMEOUT_S:
@@ -165,7 +162,7 @@ class Config:
     @property
     def built_in_model(self) -> bool:
         """Whether ``model`` is a name, not a file."""
-        return not self.model.lower().endswith(".onnx")
+        return is_built_in(self.model)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as plain values, ready for JSON or TOML; no secret is among them."""
@@ -200,6 +197,25 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def _check_at_least(name: str, value: int, bound: int) -> None:
     if value < bound:
         raise ConfigError(f"{name}={value} must be at least {bound}")
+
+
+def is_built_in(model: str) -> bool:
+    """Whether a model is named, not a file of the user's own."""
+    return not model.lower().endswith(".onnx")
+
+
+def check_quantizable(model: str) -> None:
+    """Refuse a model that Verger does not bring to int8.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not is_built_in(model):
+        raise ConfigError(
+            f"precision='int8' with model={model!r}: only built-in models are quantised; of a "
+            "model of your own, name a quantised file"
+        )
 
 
 def check_input_size(value: int) -> None:

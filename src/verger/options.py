@@ -45,7 +45,17 @@ class _Components(click.ParamType[int | float]):
             self.fail(f"{value!r} is neither a number such as 50 nor a share such as 0.90")
 
 
-def _option(name: str) -> Callable[..., Any]:
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Print the configuration and what would be done; do nothing."
+)
+
+
+def json_option(text: str = "Print it as JSON.") -> Callable[..., Any]:
+    """Make the option that has a command print for machines."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+def config_option(name: str) -> Callable[..., Any]:
     """Make the option of one of Config's fields."""
     field, flag = FIELDS[name], "--" + name.replace("_", "-")
     text = field.metadata["help"]
@@ -76,9 +86,9 @@ def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
         extra = [
             click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False),
                          help="TOML file of options; flags win."),
-            click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+            json_option("Print the summary as JSON."),
         ]  # fmt: skip
-        for option in reversed([*(_option(name) for name in names), *extra]):
+        for option in reversed([*(config_option(name) for name in names), *extra]):
             function = option(function)
         return function
 

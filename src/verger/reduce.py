@@ -80,6 +80,13 @@ class Moments:
         values -= mean
         return cls(len(values), mean, values.T @ values)
 
+    @property
+    def deviation(self) -> Array:
+        """Standard deviations, ``n - 1`` in the denominator; 0 for a feature that never varies."""
+        deviation = np.sqrt(np.diag(self.scatter) / max(self.n - 1, 1))
+        # Relative to the mean: the variance of equal float32 values is rounding, not zero.
+        return np.where(deviation > 1e-7 * np.abs(self.mean), deviation, 0.0)
+
     def __add__(self, other: Moments) -> Moments:
         """Join two sets: Chan, Golub, LeVeque 1979, "Updating formulae", eq. 2.1."""
         n = self.n + other.n
@@ -205,12 +212,12 @@ def fit_pca(
             "features: hold values that are not finite; verger validate OUT says how many"
         )
     covariance = moments.scatter / (moments.n - 1)
-    deviation = np.sqrt(np.diag(covariance))
-    # Relative to the mean: the variance of equal float32 values is rounding, not zero.
-    varies = deviation > 1e-7 * np.abs(moments.mean)
-    if not varies.any():
+    deviation = moments.deviation
+    if not deviation.any():
         raise ReduceError(f"n_samples={moments.n}: all photos have the same features; no PCA")
-    scale = np.where(varies, deviation, np.inf) if standardize else np.ones_like(deviation)
+    scale = np.ones_like(deviation)
+    if standardize:
+        scale = np.where(deviation > 0, deviation, np.inf)
     variance, axes = np.linalg.eigh(covariance / scale[:, None] / scale)
     variance = np.maximum(variance[::-1], 0.0)  # eigh rises; rounding may go below zero
     axes = _fix_signs(axes[:, ::-1].T)

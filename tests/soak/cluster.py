@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -90,8 +90,6 @@ def start_cluster(folder: Path, environment: Mapping[str, str]) -> Cluster:
         All of it reaches the executors: ``PYSPARK_PYTHON``, ``AWS_*``.
     """
     folder.mkdir(parents=True)
-    port = free_port()
-    address = f"spark://127.0.0.1:{port}"
     ours = ["--host", "127.0.0.1"]
     daemons: list[subprocess.Popen[bytes]] = []
 
@@ -100,8 +98,9 @@ def start_cluster(folder: Path, environment: Mapping[str, str]) -> Cluster:
 
     try:
         start("master", f"{_CLASSES}.master.Master", *ours,
-              "--port", str(port), "--webui-port", "0")  # fmt: skip
-        _wait_for(folder / "master.log", "I have been elected leader")
+              "--port", "0", "--webui-port", "0")  # fmt: skip
+        log = _wait_for(folder / "master.log", "I have been elected leader")
+        address = re.findall(r"spark://127\.0\.0\.1:\d+", log)[0]
         names = [f"worker{number}" for number in range(N_WORKERS)]
         for name in names:
             start(name, f"{_CLASSES}.worker.Worker", *ours, "-c", "1", "-m", "2g",
@@ -109,7 +108,7 @@ def start_cluster(folder: Path, environment: Mapping[str, str]) -> Cluster:
         for name in names:
             _wait_for(folder / f"{name}.log", "Successfully registered with master")
     except BaseException:
-        Cluster(address, tuple(daemons)).stop()
+        Cluster("", tuple(daemons)).stop()
         raise
     return Cluster(address, tuple(daemons))
 
@@ -127,18 +126,12 @@ def _start(
         )  # fmt: skip
 
 
-def _wait_for(log: Path, text: str) -> None:
+def _wait_for(log: Path, text: str) -> str:
+    """Return the log once it holds a text."""
     if not wait_until(lambda: text in log.read_text("utf-8", "replace"), START_S):
         tail = log.read_text("utf-8", "replace").splitlines()[-5:]
         raise RuntimeError(f"the cluster did not start: {tail}")
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    return log.read_text("utf-8", "replace")
 
 
 # Command line

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 
 import verger
-from spark.conftest import CONFIG
+from spark.conftest import CONFIG, fill_bucket
 from verger import pipeline
 from verger.config import Config
 from verger.errors import BusyError, ConfigError, ErrorRateError
@@ -122,12 +121,7 @@ def test_a_pack_in_a_bucket_of_photos_in_a_bucket(
     spark: SparkSession, s3: str, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
     """Photos, pack and result may all be s3://, and the features are the folder's."""
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("cellar")
-    names = {f"{p.parent.name} é+#%/{p.name}": p for p in photos.rglob("*.jpg")}
-    for name, photo in names.items():
-        with bucket.open_output_stream(f"cellar/raw/{name}") as stream:
-            stream.write(photo.read_bytes())
+    names = fill_bucket(s3, "cellar", photos)
     manifest = pack_photos("s3a://cellar/raw/", "s3://cellar/pack", PACK)
     assert (manifest["source"], manifest["counts"]["packed"]) == ("s3://cellar/raw", 30)
     record = pipeline.run_featurize("s3://cellar/pack/", tmp_path / "out", CONFIG)

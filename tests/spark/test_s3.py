@@ -11,7 +11,7 @@ from pyarrow import fs
 from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
-from spark.conftest import CONFIG
+from spark.conftest import CONFIG, fill_bucket
 from verger import pipeline
 from verger.errors import BusyError, ValidationError
 from verger.journal import latest_attempt, locked
@@ -23,13 +23,7 @@ def test_a_bucket_gives_the_features_of_the_folder(
     spark: SparkSession, s3: str, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
     """s3a://bucket/prefix is listed, read in the workers, labelled and reported like a folder."""
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    # Not the bucket of the unit tests: moto keeps one memory for all servers of a process.
-    bucket.create_dir("grove")
-    names = {f"{p.parent.name} é+#%/{p.name}": p for p in photos.rglob("*.jpg")}
-    for name, photo in names.items():
-        with bucket.open_output_stream(f"grove/raw/{name}") as stream:
-            stream.write(photo.read_bytes())
+    names = fill_bucket(s3, "grove", photos)
     record = pipeline.run("s3a://grove/raw/", tmp_path / "out", CONFIG)
     assert record["source"] == "s3://grove/raw"
     assert record["counts"]["featurized"] == 30

@@ -37,14 +37,6 @@ from verger.predict import Predictor
 from verger.preprocess import decode_full_size, decode_photo, resize_image
 
 
-@pytest.fixture(scope="module")
-def trained(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A result of the rendered photos with a classifier; do not write to it."""
-    out = tmp_path_factory.mktemp("trained") / "out"
-    train(write_result(out, photos, model))
-    return out
-
-
 def start(graph: onnx.ModelProto | bytes) -> Any:
     content = graph if isinstance(graph, bytes) else graph.SerializeToString()
     return import_onnxruntime().InferenceSession(content, providers=["CPUExecutionProvider"])

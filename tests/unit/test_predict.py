@@ -34,14 +34,6 @@ from verger.schema import Reason
 from verger.storage import Unread
 
 
-@pytest.fixture(scope="module")
-def trained(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A result of the rendered photos with a classifier; do not write to it."""
-    out = tmp_path_factory.mktemp("trained") / "out"
-    train(write_result(out, photos, model))
-    return out
-
-
 @pytest.fixture
 def out(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "out"))

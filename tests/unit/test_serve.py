@@ -25,10 +25,8 @@ from PIL import Image
 from starlette.requests import ClientDisconnect
 
 import verger
-from results import train, write_result
 from verger import cli, isolate, serve
 from verger.errors import ConfigError, EnvironmentNotReadyError
-from verger.model import Model
 from verger.predict import Predictor
 from verger.serve.browser import RUNTIME, Browser
 from verger.serve.facts import load_facts
@@ -38,15 +36,8 @@ ADDRESS = "http://localhost"
 
 
 @pytest.fixture(scope="module")
-def out(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "out"
-    train(write_result(folder, photos, model))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def predictor(out: Path) -> Predictor:
-    return Predictor.load(out)
+def predictor(trained: Path) -> Predictor:
+    return Predictor.load(trained)
 
 
 @pytest.fixture(scope="module")

@@ -17,20 +17,11 @@ from typing import Any
 
 import pytest
 
-from results import train, write_result
-from verger.model import Model
 from verger.predict import Predictor
 
 HERE = Path(__file__).parent
 RUNTIME = HERE / "node_modules" / "onnxruntime-web" / "dist"
 FACT = "Sweet & crisp; <b>keeps</b> until spring."
-
-
-@pytest.fixture(scope="module")
-def out(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page") / "out"
-    train(write_result(folder, photos, model))
-    return folder
 
 
 @contextmanager
@@ -56,15 +47,15 @@ def use_page(address: str, photo: Path, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("in_browser", [False, True])
 def test_a_photo_is_named_in_a_browser(
-    out: Path, photos: Path, tmp_path: Path, in_browser: bool
+    trained: Path, photos: Path, tmp_path: Path, in_browser: bool
 ) -> None:
     photo = sorted(photos.rglob("*.jpg"))[7]
     facts = tmp_path / "facts.toml"
     facts.write_text(f"[{json.dumps(photo.parent.name)}]\nline = {json.dumps(FACT)}\n")
     more = ("--in-browser", "--ort-web", RUNTIME) if in_browser else ()
-    with server(out, "--facts", facts, *more) as address:
+    with server(trained, "--facts", facts, *more) as address:
         seen = use_page(address, photo, tmp_path)
-    (expected,) = Predictor.load(out).predict([photo.read_bytes()], ["photo"])
+    (expected,) = Predictor.load(trained).predict([photo.read_bytes()], ["photo"])
     told = [float(text.removesuffix("%")) / 100 for text in seen["scores"]]
     assert told == pytest.approx([score.probability for score in expected.top], abs=0.01)
     assert seen["name"] == expected.prediction == photo.parent.name

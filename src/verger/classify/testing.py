@@ -76,8 +76,7 @@ def find_nearest(vectors: Vectors, known: Ints, photos: Ints) -> Ints:
         Rows.
     """
     moments = vectors.moments(known)
-    deviation = np.sqrt(np.diag(moments.scatter) / max(moments.n - 1, 1))
-    scale = np.where(deviation > 1e-7 * np.abs(moments.mean), deviation, 1.0)
+    scale = np.where(moments.deviation > 0, moments.deviation, 1.0)
     mean, z = moments.mean, ((vectors.collect(photos) - moments.mean) / scale).astype(np.float32)
     shared = vectors.spark.sparkContext.broadcast((mean, scale, z))
 

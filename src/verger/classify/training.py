@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.classifier import INPUTS, METHODS, Classifier
+from verger.classifier import INPUTS, METHODS, Classifier, softmax
 from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize
 from verger.classify.splits import (
     FRAMES,
@@ -296,13 +296,6 @@ def _probabilities(model: PipelineModel, x: Array) -> Array:
     return softmax(scores)
 
 
-def softmax(scores: Array) -> Array:
-    """Turn scores of shape (n, n_labels) into probabilities."""
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    probabilities: Array = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
-
-
 def _with_logistic(blank: Classifier, model: PipelineModel) -> Classifier:
     arrays = _arrays(model)
     # The references were standardised by sums of ours, which differ from Spark's by rounding.
@@ -319,9 +312,7 @@ def _fit_arrays(
     """Return what all methods have: standardisation, centroids, and known photos."""
     labelled, projection = vectors.labelled, vectors.projection
     moments = vectors.moments(rows)
-    deviation = np.sqrt(np.diag(moments.scatter) / max(moments.n - 1, 1))
-    varies = deviation > 1e-7 * np.abs(moments.mean)
-    scale = np.where(varies, deviation, 1.0)
+    scale = np.where(moments.deviation > 0, moments.deviation, 1.0)
     n_labels, d = len(labelled.labels), len(scale)
     coefficients = np.zeros((n_labels, d))
     if recipe.method == "centroid":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from verger.config import check_input_size
+from verger.config import check_input_size, is_built_in
 from verger.contract import FeatureContract
 from verger.errors import (
     ConfigError,
@@ -332,7 +332,7 @@ def load_model(
     WeightsError
         If they are damaged or not this model's.
     """
-    if name.lower().endswith(".onnx"):
+    if not is_built_in(name):
         if weights is not None:
             raise ConfigError(f"weights={str(weights)!r}: model={name!r} has its weights inside")
         if input_size is not None:

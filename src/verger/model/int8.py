@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from verger.config import check_quantizable
 from verger.contract import FeatureContract
 from verger.errors import ConfigError, ContractError
 from verger.model import Model, Pixels, Vector, golden_vector, import_onnxruntime
@@ -67,11 +68,7 @@ def quantize(model: Model, photos: Sequence[Pixels]) -> Model:
     ConfigError
         If there is no photo, or the model is one of a user's own.
     """
-    if not model.layers or model.contract.model.lower().endswith(".onnx"):
-        raise ConfigError(
-            f"precision='int8' with model={model.contract.model!r}: only built-in models are "
-            "quantised; of a model of your own, name a quantised file"
-        )
+    check_quantizable(model.contract.model)
     if not len(photos):
         raise ConfigError("precision='int8' needs a photo that can be decoded to find its ranges")
     graph = _quantized(model, photos)
