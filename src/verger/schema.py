@@ -37,6 +37,7 @@ MISLABELLED = (
     "similarity_own",
 )  # fmt: skip
 OUTLIERS = ("path", "label", "score", "distance", "median")
+INSPECTED = ("duplicates", "mislabelled", "outliers")
 
 #: Key of the feature contract's hash in the metadata of the vector column, and so in the
 #: footer of every Parquet file.

@@ -159,6 +159,8 @@ def test_a_damaged_index_says_what_to_do(output: Output) -> None:
     with pytest.raises(SchemaError, match=r"features-.*faiss: cannot be read.*remove it"):
         approximate.search_index(output.folder, found, like_features(1, d=D), 1)
     output.folder.write(INDEX, b'{"file": "x"}')
+    assert approximate.current_index(output) is None  # another version's
+    output.folder.write(INDEX, b"{")
     with pytest.raises(SchemaError, match=r"index.json: cannot be read.*remove it"):
         approximate.current_index(output)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from click.testing import CliRunner
 
 from results import write_result, write_vectors
 from verger import cli, similar
-from verger.errors import ConfigError, SourceError
+from verger.errors import ConfigError, EnvironmentNotReadyError, SourceError
 from verger.model import Model
 from verger.similar import find_similar, search
 
@@ -70,3 +72,44 @@ def test_mistakes_are_told(out: Path, photos: Path) -> None:
     done = CliRunner().invoke(cli.app, ["similar", str(photos), str(out)])
     assert isinstance(done.exception, ConfigError)
     assert "is a folder; name one photo" in str(done.exception)
+
+
+def test_the_index_finds_what_comparing_all_finds(out: Path, photos: Path) -> None:
+    """Over two files, with labels; and every match says that it is not exact."""
+    file = sorted(photos.rglob("*.jpg"))[7]
+    exact = find_similar(file.read_bytes(), out, k=6)
+    found = find_similar(file.read_bytes(), out, k=6, approximate=True)
+    assert [(m.path, m.label) for m in found] == [(m.path, m.label) for m in exact]
+    np.testing.assert_allclose(
+        [m.similarity for m in found], [m.similarity for m in exact], atol=1e-4
+    )
+    assert {m.exact for m in exact} == {True}
+    assert {m.exact for m in found} == {False}
+
+
+def test_rows_of_several_files_are_found_by_their_places(tmp_path: Path) -> None:
+    """A table of fewer photos than are asked for gives all it has."""
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((n, 8)).astype(np.float32) for n in (5, 0, 1, 7)]
+    output = write_vectors(tmp_path / "out", *parts)
+    found = similar.search_by_index(output, parts[2][0], 20)
+    assert [m.path for m in found] == [m.path for m in search(output, parts[2][0], 20)]
+    assert found[0].path == "005"
+
+
+def test_the_command_says_what_the_index_is_worth(out: Path, photos: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(out, tmp_path / "out")
+    file = min(photos.rglob("*.jpg"))
+    line = ["similar", str(file), str(copy), "--approximate", "-k", "1"]
+    first, second = (CliRunner().invoke(cli.app, line) for _ in range(2))
+    assert "no index of these features yet: it is made first" in first.stderr
+    assert "an approximate index, which finds 100.0% of the nearest 10" in second.stderr
+    assert first.stdout == second.stdout == f"1.0000  {file}  ({file.parent.name})\n"
+
+
+def test_without_faiss_nothing_is_begun(
+    out: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(EnvironmentNotReadyError, match="which --approximate needs"):
+        find_similar(b"", out, approximate=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -59,8 +59,8 @@ class Index:
     n_probe : int
         Lists that a search looks into.
     recall : float
-        Share of the true nearest :data:`K` that were found, of ``n_tried`` photos of the table.
-    n_tried : int
+        Share of the true nearest ``k`` that were found, of ``n_tried`` photos of the table.
+    k, n_tried : int
     faiss : str
         Version of the library.
     seconds : float
@@ -75,6 +75,7 @@ class Index:
     n_lists: int
     n_probe: int
     recall: float
+    k: int
     n_tried: int
     faiss: str
     seconds: float
@@ -113,18 +114,17 @@ def ensure_index(output: Output) -> Index:
 def current_index(output: Output) -> Index | None:
     """Return the index of a result; None where there is none of these very features.
 
+    One that another version of Verger's has described differently is none either.
+
     Raises
     ------
     SchemaError
-        If what is said of it cannot be read.
+        If what is said of it is no JSON.
     """
     values = output.read_derived(INDEX)
-    if values is None:
+    if values is None or set(values) != {field.name for field in fields(Index)}:
         return None
-    try:
-        found = Index(**values)
-    except TypeError as err:
-        raise SchemaError(f"{output.address(INDEX)}: cannot be read: {err}; remove it") from err
+    found = Index(**values)
     is_current = found.features == _identity(output) and output.folder.exists(found.file)
     return found if is_current else None
 
@@ -168,7 +168,7 @@ def build_index(output: Output) -> Index:
     found = Index(
         file=name, size_bytes=written.pop(name), features=_identity(output), n_photos=n,
         n_features=x.shape[1], n_lists=n_lists, n_probe=n_probe, recall=recall,
-        n_tried=min(TRIED, n), faiss=version("faiss-cpu"),
+        k=K, n_tried=min(TRIED, n), faiss=version("faiss-cpu"),
         seconds=round(time.perf_counter() - start, 3),
     )  # fmt: skip
     folder.write(INDEX, as_json(found.as_dict()))
