@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from verger.errors import EnvironmentNotReadyError, SchemaError
 from verger.neighbors.exact import NearestRows
@@ -40,6 +41,8 @@ K = 10
 #: Photos that it is tried with.
 TRIED = 500
 
+# Of a bucket: faiss asks for a few numbers at a time, and each would be a request.
+_BYTES_AT_ONCE = 8 * 2**20
 # Vectors that the centre of a list is fitted to; faiss asks for 39.
 _ROWS_PER_LIST = 40
 
@@ -268,8 +271,8 @@ def _opened(folder: Folder, name: str) -> Any:
     try:
         if folder.is_local:
             return faiss.read_index(folder.address(name), faiss.IO_FLAG_MMAP)
-        with folder.open(name) as file:
-            return faiss.read_index(faiss.PyCallbackIOReader(file.read))
+        with folder.open(name) as file, pa.BufferedInputStream(file, _BYTES_AT_ONCE) as stream:
+            return faiss.read_index(faiss.PyCallbackIOReader(stream.read))
     except (OSError, RuntimeError) as err:
         raise SchemaError(
             f"{folder.address(name)}: cannot be read: {err}; remove it, and it is made anew"
