@@ -98,7 +98,7 @@ def test_rows_of_several_files_are_found_by_their_places(tmp_path: Path) -> None
 
 
 def test_the_command_says_what_the_index_is_worth(out: Path, photos: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(out, tmp_path / "out")
+    copy = shutil.copytree(out, tmp_path / "out", ignore=shutil.ignore_patterns("index"))
     file = min(photos.rglob("*.jpg"))
     line = ["similar", str(file), str(copy), "--approximate", "-k", "1"]
     first, second = (CliRunner().invoke(cli.app, line) for _ in range(2))
