@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,33 @@ def write_result(out: str | Path, photos: Path, model: Model) -> Output:
         "contract": contract.as_dict(), "contract_hash": contract.hash,
         "model": {"name": contract.model, "weights_path": model.weights_path},
         "files": {"features": [part.as_dict()]},
+    })  # fmt: skip
+    return output
+
+
+def write_vectors(
+    out: str | Path, *parts: np.ndarray, labels: Sequence[str | None] = (),
+    paths: Sequence[str] = (), lengths: Sequence[int] = (),
+) -> Output:  # fmt: skip
+    """Write features by hand, a file for each matrix; paths are numbered throughout."""
+    output, vectors, files, first = Output.at(out), [v for part in parts for v in part], [], 0
+    rows = [
+        {
+            "path": paths[i] if len(paths) else f"{i:03}", "features": vector,
+            "label": labels[i] if len(labels) else None, "width": 1, "height": 1,
+            "length": lengths[i] if len(lengths) else 1, "truncated": False,
+            "modification_time": datetime(2026, 1, 1, tzinfo=UTC),
+        }
+        for i, vector in enumerate(vectors)
+    ]  # fmt: skip
+    for part in parts:
+        table = pa.Table.from_pylist(rows[first : first + len(part)], arrow_schema(FEATURES))
+        first += len(part)
+        name, schema = part_name("features"), stored_schema(FEATURES, "c0ffee")
+        files.append(write_part(output.folder, name, table, schema).as_dict())
+    output.write_run({
+        "source": "", "output": "", "counts": {}, "seconds": {}, "contract": {}, "model": {},
+        "contract_hash": "c0ffee", "files": {"features": files},
     })  # fmt: skip
     return output
 

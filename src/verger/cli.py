@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from verger.cli_classify import classify, export, predict, serve, similar
+from verger.cli_classify import classify, export, inspect, predict, serve, similar
 from verger.cli_emr import emr
 from verger.errors import UsageError, VergerError, WeightsError
 from verger.options import (
@@ -31,6 +31,7 @@ from verger.options import (
     json_option,
     resolve_config,
 )  # fmt: skip
+from verger.schema import INSPECTED
 from verger.terminal import (
     download_bar,
     keep_page_up,
@@ -193,8 +194,8 @@ def report(out: str, as_json: bool, **_: Any) -> None:
 
 @app.command()
 @click.argument("out", metavar="OUT")
-@click.option("--table", type=click.Choice(["features", "pca", "rejected"]), default="features",
-              show_default=True, help="Which table.")  # fmt: skip
+@click.option("--table", type=click.Choice(["features", "pca", "rejected", *INSPECTED]),
+              default="features", show_default=True, help="Which table.")  # fmt: skip
 @click.option("--rows", type=click.IntRange(min=0), default=5, show_default=True,
               help="How many rows to print.")  # fmt: skip
 @json_option()
@@ -223,7 +224,7 @@ def show(out: str, table: str, rows: int, as_json: bool) -> None:
         click.echo("\n" + "\n".join(f"  {key}: {_short(value)}" for key, value in row.items()))
 
 
-for command in (classify, predict, similar, export, serve, emr):
+for command in (classify, predict, similar, inspect, export, serve, emr):
     app.add_command(command)
 
 

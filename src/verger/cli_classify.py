@@ -33,6 +33,14 @@ _extractor = click.option(
     "--extractor", "model", metavar="FILE.onnx",
     help="Where the file of your own model is now, if OUT was made with one.",
 )  # fmt: skip
+_frames = click.option(
+    "--frames", metavar="REGEX",
+    help="Where a path says film and frame: with (?P<film>...) and (?P<frame>...).",
+)  # fmt: skip
+_approximate = click.option(
+    "--approximate", is_flag=True,
+    help="Look them up in an index of OUT, for large tables; needs 'verger[index]'.",
+)  # fmt: skip
 
 
 @click.group()
@@ -53,8 +61,7 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
                      help="How photos are held out.  [default: the strictest that paths allow]"),
         click.option("--groups", metavar="REGEX", help="Photos whose paths have the same text in "
                      "its groups stay together."),
-        click.option("--frames", metavar="REGEX", help="Where a path says film and frame: with "
-                     "(?P<film>...) and (?P<frame>...)."),
+        _frames,
         click.option("--test-share", default=0.25, show_default=True,
                      help="Share that is held out."),
         click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn."),
@@ -158,6 +165,7 @@ def predict(
 @click.argument("photo", metavar="PHOTO")
 @click.argument("out", metavar="OUT")
 @click.option("-k", type=int, default=10, show_default=True, help="How many to find.")
+@_approximate
 @_weights
 @_extractor
 @json_option("Print a list of objects as JSON.")
@@ -169,6 +177,8 @@ def similar(photo: str, out: str, as_json: bool, **options: Any) -> None:
     if Path(photo).is_dir():
         raise ConfigError(f"PHOTO={photo}: is a folder; name one photo")
     (path,) = list_named([photo])
+    if options["approximate"]:
+        _tell_of_index(out)
     with download_bar() as on_progress:
         found = find_similar(_read_photo(path), out, on_progress=on_progress, **options)
     if as_json:
@@ -176,6 +186,43 @@ def similar(photo: str, out: str, as_json: bool, **options: Any) -> None:
         return
     for match in found:
         click.echo(f"{match.similarity:.4f}  {match.path}  ({match.label or 'no label'})")
+
+
+def _tell_of_index(out: str) -> None:
+    """Say what the index is worth, or that one has to be made."""
+    from verger.neighbors.index import current_index, require_faiss
+    from verger.output import Output
+
+    require_faiss()
+    index = current_index(Output.at(out))
+    if index is None:
+        tell("no index of these features yet: it is made first")
+    else:
+        tell(f"an approximate index, which finds {index.recall:.1%} of the nearest {index.k}")
+
+
+@click.command()
+@click.argument("out", metavar="OUT")
+@click.option("-k", type=int, default=10, show_default=True, help="Neighbours of each photo.")
+@click.option("--near", type=float, default=0.98, show_default=True,
+              help="Cosine from which on two photos are nearly the same picture.")  # fmt: skip
+@_frames
+@_approximate
+@config_options(*SPARK)
+def inspect(
+    out: str, k: int, near: float, frames: str | None, approximate: bool, as_json: bool, **_: Any
+) -> None:
+    """Find copies, near copies, doubtful labels and outliers; the report shows them."""
+    from verger.inspection import Criteria, inspect_photos
+
+    config = resolve_config()
+    criteria = Criteria(k=k, near=near, frames=frames, approximate=approximate)
+    found = inspect_photos(out, config, criteria, watch=watch_for(config))
+    if as_json:
+        print_json(found)
+    else:
+        print_rows(_inspection_lines(found), names=11)
+    keep_page_up(config)
 
 
 @click.command()
@@ -298,3 +345,42 @@ def _evaluation_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             lines.append(("  leakage", f"{leak['neighbouring_frame']:.1%} of the test photos are "
                           "nearest to a neighbouring frame"))  # fmt: skip
     return lines
+
+
+def _inspection_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what an inspection has found."""
+    counts, criteria, index = found["counts"], found["criteria"], found["search"]["index"]
+    how = "every photo with every other" if index is None else (
+        f"an approximate index, which finds {index['recall']:.1%} of the nearest {index['k']}"
+    )  # fmt: skip
+    lines = [
+        ("photos", f"{found['n_photos']:,} of {found['n_labels']} classes, by {how}"),
+        ("copies", _groups_line(counts["exact"])),
+        (f"from {criteria['near']:g}", _groups_line(counts["near"])),
+        ("labels", f"{counts['mislabelled']:,} doubtful: most of the {criteria['k']} nearest "
+                   "photos carry another"),
+        ("outliers", f"{counts['outliers']:,} photos far from the rest of their class"),
+    ]  # fmt: skip
+    if found["n_unlabelled"]:
+        lines.append(
+            ("", f"{found['n_unlabelled']:,} without a label: only copies were looked for")
+        )
+    if found["too_small"]:
+        lines.append(("", f"{len(found['too_small'])} classes have too few photos to tell"))
+    seconds = found["seconds"]
+    return [*lines, ("time", f"{sum(seconds.values()):.1f} s in all; search "
+                             f"{seconds['search']:.1f} s")]  # fmt: skip
+
+
+def _groups_line(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Say how many groups there are, and what they lie across."""
+    text = f"{sum(c['photos'] for c in counts.values()):,} photos in "
+    text += f"{sum(c['groups'] for c in counts.values()):,} groups"
+    kinds = [f"{c['groups']:,} {_ACROSS[name]}" for name, c in counts.items() if c["groups"]]
+    return text + (f": {', '.join(kinds)}" if kinds else "")
+
+
+_ACROSS = {
+    "labels": "across labels", "folders": "across folders", "photos": "in one folder",
+    "film": "within a film", "frames": "of neighbouring frames",
+}  # fmt: skip

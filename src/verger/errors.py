@@ -19,6 +19,7 @@
     ├── SchemaError (ValueError)                a table without the columns or types it must have
     ├── ReduceError (ValueError)                features that no PCA can be fitted to
     ├── ClassifierError (ValueError)            photos that no classifier can be fitted to
+    ├── InspectionError (ValueError)            photos that cannot be compared with one another
     ├── ErrorRateError (RuntimeError)           more photos rejected than max_error_rate allows
     ├── CloudError (RuntimeError)               AWS refuses, cannot be reached, or lacks something
     ├── JobError (RuntimeError)                 a run on EMR did not end well
@@ -101,6 +102,10 @@ class ReduceError(VergerError, ValueError):
 
 class ClassifierError(VergerError, ValueError):
     """No classifier can be trained on these photos, or none be tested."""
+
+
+class InspectionError(VergerError, ValueError):
+    """There are too few photos to compare them with one another."""
 
 
 class ErrorRateError(VergerError, RuntimeError):

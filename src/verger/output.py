@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from verger.errors import ConfigError, OutputError, OutputExistsError, SchemaError
+from verger.schema import INSPECTED
 from verger.storage import Folder, is_half_written, normalize_source
 from verger.tables import Part
 
@@ -29,7 +30,7 @@ STAGED = f"{JOURNAL}/staged"
 #: What is derived from the features, and goes when they are replaced.
 DERIVED = (
     "pca", "models", "explained_variance.csv", "scree.png", "classifier", "predictions",
-    "report.html", "report.json",
+    "index", "inspection", "report.html", "report.json",
 )  # fmt: skip
 #: Models that made the features and could not be made again; see :mod:`verger.precision`.
 EXTRACTOR = "extractor"
@@ -46,6 +47,10 @@ SPARK_CLASSIFIER = "models/classifier"
 TRAINING = "classifier/training.json"
 EVALUATION = "classifier/evaluation.json"
 PREDICTIONS = "predictions"
+INDEX = "index/index.json"
+INSPECTION = "inspection/inspection.json"
+
+_WRITES = {"pca": "reduce", **dict.fromkeys(INSPECTED, "inspect")}
 
 _RUN_KEYS = ("contract", "contract_hash", "counts", "files", "model", "seconds", "source", "output")
 
@@ -226,16 +231,19 @@ class Output:
         return values
 
     def parts(self, table: str) -> list[Part]:
-        """Return the files of a table, by ``run.json``.
+        """Return the files of a table, by ``run.json``; of one of an inspection, by its record.
 
         Raises
         ------
         OutputError
             If there is no such table, saying which command writes it.
         """
-        found = self.read_run()["files"].get(table)
+        files = self.read_run()["files"]
+        if table in INSPECTED:
+            files = (self.read_derived(INSPECTION) or {}).get("files", {})
+        found = files.get(table)
         if found is None:
-            command = "reduce" if table == "pca" else "run or verger featurize"
+            command = _WRITES.get(table, "run or verger featurize")
             raise OutputError(
                 f"OUT={self.root}: has no table {table!r}; verger {command} writes it"
             )

@@ -27,6 +27,17 @@ REJECTED = ("path", "label", "length", "modification_time", "reason", "detail")
 OUTCOMES = (*FEATURES, "reason", "detail")
 PCA = ("path", "label", "features_pca")
 PREDICTIONS = ("path", "label", "prediction", "probability")
+#: Of ``verger inspect``: a row for every member of a group, for every photo with a doubtful label,
+#: and for every outlier of a class.
+DUPLICATES = (
+    "group", "kind", "across", "size", "path", "label", "nearest", "similarity", "sha256",
+)  # fmt: skip
+MISLABELLED = (
+    "path", "label", "suggestion", "score", "n_votes", "n_against", "nearest", "similarity",
+    "similarity_own",
+)  # fmt: skip
+OUTLIERS = ("path", "label", "score", "distance", "median")
+INSPECTED = ("duplicates", "mislabelled", "outliers")
 
 #: Key of the feature contract's hash in the metadata of the vector column, and so in the
 #: footer of every Parquet file.
@@ -49,6 +60,20 @@ _TYPES = {
     "truncated": "bool",
     "prediction": "string",
     "probability": "double",
+    "group": "int32",
+    "kind": "string",
+    "across": "string",
+    "size": "int32",
+    "nearest": "string",
+    "similarity": "double",
+    "similarity_own": "double",
+    "sha256": "string",
+    "suggestion": "string",
+    "score": "double",
+    "n_votes": "int32",
+    "n_against": "int32",
+    "distance": "double",
+    "median": "double",
     "reason": "string",
     "detail": "string",
 }

@@ -1,6 +1,7 @@
-"""The known photos that are most like a photo: exact search through a result's features.
+"""The known photos that are most like a photo, in this process, without Spark.
 
-The table is read batch by batch, in this process; memory does not grow with it.
+Exactly: the table of features is read batch by batch, and memory does not grow with it. Or by an
+index, which a large table is worth; see :mod:`verger.neighbors.index`.
 """
 
 from __future__ import annotations
@@ -16,21 +17,33 @@ import pyarrow as pa
 from verger.errors import ConfigError, SourceError
 from verger.extractor import load_extractor
 from verger.features import outcomes_of_contents
+from verger.journal import locked
 from verger.model import open_cached
 from verger.model.weights import OnProgress
+from verger.neighbors.index import current_index, ensure_index, require_faiss, search_index
 from verger.output import Output
 from verger.reduce import vectors_of
 from verger.storage import Unread
-from verger.tables import iter_part
+from verger.tables import iter_part, read_part
 
 
 @dataclass(frozen=True)
 class Match:
-    """A known photo, and the cosine of its features to those that were looked for."""
+    """A known photo, and the cosine of its features to those that were looked for.
+
+    Attributes
+    ----------
+    path : str
+    label : str or None
+    similarity : float
+    exact : bool
+        Whether all photos were compared. If not, one that is more alike may be missing.
+    """
 
     path: str
     label: str | None
     similarity: float
+    exact: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -42,6 +55,7 @@ def find_similar(
     out: str | Path,
     *,
     k: int = 10,
+    approximate: bool = False,
     weights: str | Path | None = None,
     model: str | Path | None = None,
     on_progress: OnProgress | None = None,
@@ -56,6 +70,9 @@ def find_similar(
         The folder of a result, or ``s3://bucket/prefix``.
     k : int
         How many to find; a smaller table gives all it has.
+    approximate : bool
+        Look them up in the result's index, which is made first where there is none of these
+        features.
     weights, model, on_progress
         As for :func:`verger.extractor.load_extractor`.
 
@@ -70,17 +87,52 @@ def find_similar(
         If ``k`` is not at least 1.
     SourceError
         If the photo cannot be decoded.
+    EnvironmentNotReadyError
+        If ``approximate`` is asked for and faiss is not installed.
     OutputError, ContractError
         As from :func:`verger.extractor.load_extractor`.
     """
     if k < 1:
         raise ConfigError(f"k={k} must be at least 1")
+    if approximate:
+        require_faiss()
     output = Output.at(out)
     extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
     (outcome,) = outcomes_of_contents([photo], open_cached(extractor))
     if "features" not in outcome:
         raise SourceError(f"PHOTO: {outcome['reason']}: {outcome['detail']}")
+    if approximate:
+        return search_by_index(output, outcome["features"], k)
     return search(output, outcome["features"], k)
+
+
+def search_by_index(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Match]:
+    """Find nearly all of what :func:`search` finds; make the index where there is none.
+
+    Parameters
+    ----------
+    output : Output
+    features : ndarray of shape (n_features,), float32
+    k : int
+    """
+    index = current_index(output)
+    if index is None:
+        with locked(output):
+            index = ensure_index(output)
+    (similarity,), (places,) = search_index(output.folder, index, features[None], k)
+    known = dict(zip(places.tolist(), similarity.tolist(), strict=True))
+    known.pop(-1, None)
+    found, first = [], 0
+    for part in output.parts("features"):
+        rows = [place - first for place in known if first <= place < first + part.rows]
+        if rows:
+            table = read_part(output.folder, part.name, ["path", "label"]).take(rows)
+            found += [
+                Match(row["path"], row["label"], known[first + at], exact=False)
+                for at, row in zip(rows, table.to_pylist(), strict=True)
+            ]
+        first += part.rows
+    return sorted(found, key=lambda match: (-match.similarity, match.path))
 
 
 def search(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Match]:

@@ -30,7 +30,7 @@ LITE0 = ("--model", "efficientnet_lite0")
 HEAVY = ("pyspark", "onnxruntime", "pyarrow", "matplotlib", "pandas", "onnx")
 COMMANDS = {
     "demo", "pack", "sample", "run", "featurize", "reduce", "validate", "report", "show", "doctor",
-    "predict", "export", "similar", "serve", "classify train", "classify evaluate",
+    "predict", "export", "similar", "inspect", "serve", "classify train", "classify evaluate",
     "models list", "models fetch", "models show",
 }  # fmt: skip
 COMMANDS |= {

@@ -421,6 +421,52 @@ def test_names_of_classes_stay_text_in_the_classifiers_charts():
     assert not [a for _, a in Page(html).tags if any(key.startswith("on") for key in a)]
 
 
+def _inspection(*, exact: bool = True) -> Report:
+    """What is known after ``verger inspect``, of photos with hostile names."""
+    evil, tiles = HOSTILE[0], {"photos": [0], "like": [1], "typical": [2]}
+    group = {"across": "labels", "size": 2, "labels": [evil, None], "photos": [f"/data/{evil}/a"],
+             "tiles": {"photos": [3, 4]}}  # fmt: skip
+    none = {"groups": 0, "photos": 0}
+    across = dict.fromkeys(("labels", "folders", "photos", "film", "frames"), none)
+    index = {"recall": 0.998, "k": 10, "n_tried": 500}
+    return {
+        "n_photos": 20622, "n_labels": 2, "n_unlabelled": 1, "too_small": [evil],
+        "criteria": {"k": 10, "near": 0.98},
+        "search": {"exact": exact, "index": None if exact else index},
+        "counts": {
+            "exact": across, "mislabelled": 13, "outliers": 578,
+            "near": across | {"labels": {"groups": 1, "photos": 2},
+                              "frames": {"groups": 1751, "photos": 9285}},
+        },
+        "galleries": {
+            "exact": [], "near": [group], "film": [],
+            "mislabelled": [{"label": HOSTILE[1], "suggestion": HOSTILE[2], "n_votes": 10,
+                             "n_against": 9, "photos": [evil], "tiles": tiles}],
+            "outliers": [{"label": evil, "n": 4, "score": 16.72, "photos": [evil],
+                          "tiles": tiles}],
+        },
+    }  # fmt: skip
+
+
+def test_an_inspection_says_how_it_searched_and_what_it_found():
+    text = _text(_render(_report() | {"inspection": _inspection()}))
+    assert "Each of the 20,622 photos was compared with every other." in text
+    assert "The same content 0 0" in text
+    assert "cosine from 0.98 on: several labels 1 2" in text
+    assert "9 of 10 neighbours disagree" in text
+    assert "4 photos, the farthest at 16.7 deviations" in text
+    text = _text(_render(_report() | {"inspection": _inspection(exact=False)}))
+    assert "an approximate index, which finds 99.8 % of the nearest 10" in text
+    assert "compared with every other" not in text
+
+
+def test_names_stay_text_in_the_galleries_of_an_inspection():
+    html = _render(_report() | {"inspection": _inspection()})
+    for name in HOSTILE[:3]:
+        assert name not in html
+    assert not [a for _, a in Page(html).tags if any(key.startswith("on") for key in a)]
+
+
 def test_a_cell_of_the_matrix_says_what_was_taken_for_what():
     """Every cell with photos is there once, coloured by right and wrong, with words."""
     labels = tuple(f"Fruit {i:03}" for i in range(120))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -75,15 +76,16 @@ class Films:
         ndarray of shape (m,), float64
         """
         apart = np.abs(self.frame[one] - self.frame[other])
-        apart = np.minimum(apart, self._turns()[1][one] - apart).astype(np.float64)
+        apart = np.minimum(apart, self._turns[1][one] - apart).astype(np.float64)
         return np.where(self.film[one] == self.film[other], apart, np.inf)
 
     @property
     def angle(self) -> Floats:
         """Return where in its film each photo is, from 0 to 1, of shape (n,)."""
-        first, turn = self._turns()
+        first, turn = self._turns
         return (self.frame - first + 0.5) / turn
 
+    @cached_property
     def _turns(self) -> tuple[Ints, Ints]:
         """Return the first frame of each photo's film, and how many frames the film spans."""
         n = self.film.max(initial=-1) + 1

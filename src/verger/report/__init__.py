@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from verger.clock import PARTS
-from verger.output import EVALUATION, REPORT, SCREE, Output, as_json
+from verger.output import EVALUATION, INSPECTION, REPORT, SCREE, Output, as_json
 from verger.report.chosen import CLASS_PHOTOS, choose_of_classes, choose_points, choose_rejected
 from verger.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
 
@@ -53,11 +53,13 @@ def gather_report(
     points = choose_points(spark, output) if has_pca else None
     lost, rejected = choose_rejected(output)
     classes, class_paths = _classes(choose_of_classes(spark, output), lost)
-    evaluation = output.read_derived(EVALUATION)
+    evaluation, inspection = output.read_derived(EVALUATION), output.read_derived(INSPECTION)
+    galleries = (inspection or {}).get("galleries", {})
+    inspected = [p for entries in galleries.values() for e in entries for p in _photos_in(e)]
     mistaken = [p for pair in (evaluation or {}).get("pairs", ()) for p in _photos_of(pair)]
     mapped = points["path"] if points else ()
-    shown = list(dict.fromkeys([*mistaken, *class_paths, *mapped]))[:TILES]
-    tiles, sprite = draw_sheet(spark, shown)
+    wanted = dict.fromkeys([*inspected, *mistaken, *class_paths, *mapped])
+    tiles, sprite = draw_sheet(spark, list(wanted)[:TILES])
     for entry in classes:
         entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
     return {
@@ -68,6 +70,8 @@ def gather_report(
         "classes": classes,
         "map": _map(points, tiles, record),
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
+        "inspection": inspection | {"galleries": _illustrated(galleries, tiles)}
+        if inspection else None,
         "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "count": len(tiles)}
         if sprite else None,
         "stages": _stages(record),
@@ -134,6 +138,30 @@ def _with_thumbnails(evaluation: dict[str, Any], tiles: dict[str, int]) -> dict[
         for pair in evaluation["pairs"]
     ]  # fmt: skip
     return evaluation | {"pairs": pairs}
+
+
+#: Lists of paths in an entry of a gallery.
+_SHOWN = ("photos", "like", "typical")
+
+
+def _photos_in(entry: dict[str, Any]) -> list[str]:
+    return [path for name in _SHOWN for path in entry.get(name, ())]
+
+
+def _illustrated(
+    galleries: dict[str, list[dict[str, Any]]], tiles: dict[str, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """Add the thumbnails of the photos to the galleries of an inspection."""
+    return {
+        name: [
+            entry | {
+                "tiles": {key: [tiles[path] for path in entry[key] if path in tiles]
+                          for key in _SHOWN if key in entry},
+            }
+            for entry in entries
+        ]
+        for name, entries in galleries.items()
+    }  # fmt: skip
 
 
 def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ def render_page(
         classes=_class_overview(report),
         shown_classes=_SHOWN_CLASSES,
         found=report.get("classifier"),
+        inspected=report.get("inspection"),
         charts=evaluation_charts(report["classifier"]) if report.get("classifier") else None,
     )  # fmt: skip
     # A name on disk that is not UTF-8 reaches Python as lone surrogates, which no file can hold.
