@@ -109,7 +109,7 @@ def without(policy: str, action: str) -> str:
     return json.dumps(values)
 
 
-def test_a_run_needs_all_of_its_rights_and_no_other(
+def test_the_rights_of_a_run_are_enough_and_without_one_it_fails(
     strict: str, standin: Standin, photos: Path, tmp_path: Path
 ) -> None:
     """From the archive to the report; without the right to write it fails, and says so."""
