@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import processes
 import pyspark
 
-from verger.emr.aws import connect, split_address
+from verger.emr.aws import split_address
 
 #: What this machine has no room for, or has no service for.
 _SIZES = (
@@ -102,7 +103,7 @@ def _start(
     """
     folder.mkdir()
     address, _, name = archives.partition("#")
-    entry, archive = (_fetch(place, folder, region) for place in (program[0], address))
+    entry, archive = (_fetch(place, folder, region, environment) for place in (program[0], address))
     with tarfile.open(archive) as tar:
         tar.extractall(folder / name, filter="data")
     driver = {key.removeprefix(prefix): value for prefix in _DRIVER_ENV
@@ -133,10 +134,16 @@ def _spark_home(folder: Path) -> Path:
     return home
 
 
-def _fetch(address: str, folder: Path, region: str) -> Path:
+def _fetch(address: str, folder: Path, region: str, environment: Mapping[str, str]) -> Path:
+    """Fetch an object with the rights of the driver, as AWS does."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    session = boto3.Session(**{name.lower(): environment.get(name) for name in names})
+    client = session.client(
+        "s3", region_name=region, endpoint_url=environment["AWS_ENDPOINT_URL"]
+    )  # fmt: skip
     bucket, key = split_address(address)
     path = folder / Path(key).name
-    connect(region).s3.download_file(bucket, key, str(path))
+    path.write_bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())
     return path
 
 
