@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from cluster import free_port
 from processes import wait_until
 
 from cloud.conftest import REGION, ROLE, Bucket, environment_of, put
 from cloud.standin import Standin
 from cloud.submitted import Submitted, submit, variables, wrapper
+from seaweed import free_port
 from unit.test_emr_package import elf, environment
 from verger.cli import app
 from verger.emr.aws import connect
