@@ -27,11 +27,11 @@ from verger.storage import Folder
 from verger.tables import (
     PART_COLUMNS,
     Part,
+    in_tasks,
     iter_part,
     part_name,
+    reading,
     run_in_tasks,
-    run_scan,
-    scan,
     stored_schema,
     write_part,
 )
@@ -328,10 +328,10 @@ def sum_stored_moments(spark: SparkSession, folder: Folder, names: Sequence[str]
         If they are empty.
     """
     n_tasks = min(len(names), spark.sparkContext.defaultParallelism)
-    reading = spark, folder, names, ["features"], _sum_batches, _MOMENTS
+    add_up = reading(folder, ["features"], _sum_batches)
     if n_tasks > _PARTIAL_SUMS:
-        return _add_up(scan(*reading, n_tasks=n_tasks), n_tasks)
-    return _total(run_scan(*reading, n_tasks=n_tasks))
+        return _add_up(in_tasks(spark, names, add_up, _MOMENTS, n_tasks=n_tasks), n_tasks)
+    return _total(run_in_tasks(spark, names, add_up, _MOMENTS, n_tasks=n_tasks))
 
 
 #: Partial sums that the driver receives; more of them are added in tasks first.

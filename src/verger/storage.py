@@ -139,6 +139,15 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
     return fs.LocalFileSystem(), path
 
 
+def is_reachable(path: str) -> bool:
+    """Whether a stored path is where this process can read, and not Hadoop alone."""
+    try:
+        filesystem_of(path)
+    except (ConfigError, SourceError):
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Unread:
     """A photo that could not be read."""

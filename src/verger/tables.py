@@ -221,37 +221,11 @@ def run_in_tasks(
     return [row.asDict() for row in rows]
 
 
-def scan(
-    spark: SparkSession,
-    folder: Folder,
-    names: Sequence[str],
-    columns: Sequence[str],
-    function: Callable[[Batches], Batches],
-    schema: str | StructType,
-    *,
-    n_tasks: int | None = None,
-) -> DataFrame:
-    """Apply a function of Arrow batches to the columns of stored files, in the tasks."""
-    return in_tasks(spark, names, _reading(folder, columns, function), schema, n_tasks=n_tasks)
-
-
-def run_scan(
-    spark: SparkSession,
-    folder: Folder,
-    names: Sequence[str],
-    columns: Sequence[str],
-    function: Callable[[Batches], Batches],
-    schema: str | StructType,
-    *,
-    n_tasks: int | None = None,
-) -> list[dict[str, Any]]:
-    """Do the same, and return the rows; see :func:`run_in_tasks`."""
-    return run_in_tasks(spark, names, _reading(folder, columns, function), schema, n_tasks=n_tasks)
-
-
-def _reading(
+def reading(
     folder: Folder, columns: Sequence[str], function: Callable[[Batches], Batches]
 ) -> Callable[[Iterator[str]], Batches]:
+    """Make a function of Arrow batches one of stored files, whose columns the task reads itself."""
+
     def read(names: Iterator[str]) -> Batches:
         yield from function(batch for name in names for batch in iter_part(folder, name, columns))
 

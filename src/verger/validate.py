@@ -25,8 +25,8 @@ from verger.tables import (
     contract_in,
     digest_paths,
     iter_part,
+    reading,
     run_in_tasks,
-    run_scan,
 )
 
 if TYPE_CHECKING:
@@ -405,7 +405,8 @@ def _find_twice(spark: SparkSession, output: Output, suspect: set[int]) -> list[
             yield batch.filter(pa.array(here, pa.bool_()))
 
     names = [name for table in ("features", "rejected") for name in output.part_names(table)]
-    rows = run_scan(spark, output.folder, names, ["path"], choose, "path string")
+    read = reading(output.folder, ["path"], choose)
+    rows = run_in_tasks(spark, names, read, "path string")
     counts = Counter(row["path"] for row in rows)
     twice = [path for path, n in counts.items() if n > 1 or path is None]
     return sorted(twice, key=lambda path: (path is not None, path))

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from verger.errors import ClassifierError, OutputError
 from verger.output import PCA_NPZ, Output
 from verger.reduce import FittedPCA, Moments, vectors_of
-from verger.tables import read_part, scan
+from verger.tables import in_tasks, read_part, reading
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -179,10 +179,8 @@ class Vectors:
 
         names = self.output.part_names("features")
         n_tasks = max(1, min(len(names), self.spark.sparkContext.defaultParallelism))
-        return scan(
-            self.spark, self.output.folder, names, ["path", "features"], choose, schema,
-            n_tasks=n_tasks,
-        )  # fmt: skip
+        read = reading(self.output.folder, ["path", "features"], choose)
+        return in_tasks(self.spark, names, read, schema, n_tasks=n_tasks)
 
     def collect(self, rows: Ints) -> npt.NDArray[np.float32]:
         """Bring vectors to the driver, in the order of the rows: (n, d)."""

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from verger.errors import ConfigError, SourceError
 from verger.inspection.photos import Ints, Photos
-from verger.storage import Unread, filesystem_of, read_ahead
+from verger.storage import Unread, is_reachable, read_ahead
 from verger.tables import in_tasks
 
 if TYPE_CHECKING:
@@ -57,9 +56,7 @@ _HASHED = pa.schema([("row", pa.int64()), ("sha256", pa.string())])
 
 
 def _hash_reachable(paths: tuple[str, ...], lengths: tuple[int, ...]) -> list[str | None]:
-    try:
-        filesystem_of(paths[0])
-    except (ConfigError, SourceError):  # a source that only Hadoop reaches
+    if not is_reachable(paths[0]):
         return [None] * len(paths)
     return [
         None if isinstance(content, Unread) else hashlib.sha256(content).hexdigest()

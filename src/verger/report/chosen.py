@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from verger.output import Output
 from verger.reduce import vectors_of
-from verger.tables import digest_paths, iter_part, run_scan
+from verger.tables import digest_paths, iter_part, reading, run_in_tasks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -102,7 +102,8 @@ def _scan(
     """Apply a function once a core, to a core's share of the files."""
     names = output.part_names(table)
     n_tasks = spark.sparkContext.defaultParallelism
-    return run_scan(spark, output.folder, names, columns, function, schema, n_tasks=n_tasks)
+    read = reading(output.folder, columns, function)
+    return run_in_tasks(spark, names, read, schema, n_tasks=n_tasks)
 
 
 def choose_rejected(output: Output) -> tuple[Counter[str | None], list[dict[str, Any]]]:

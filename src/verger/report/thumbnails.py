@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from verger.errors import ConfigError, SourceError
 from verger.preprocess import DecodeError, decode_photo
-from verger.storage import Unread, filesystem_of, read_ahead
+from verger.storage import Unread, is_reachable, read_ahead
 from verger.tables import in_tasks
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def draw_sheet(spark: SparkSession, paths: Sequence[str]) -> tuple[dict[str, int
     sheet : bytes or None
         None where no photo could be read.
     """
-    tiles = _draw_tiles(spark, paths) if _reachable(paths) else {}
+    tiles = _draw_tiles(spark, paths) if paths and is_reachable(paths[0]) else {}
     if not tiles:
         return {}, None
     drawn = [path for path in paths if path in tiles]
@@ -44,14 +43,6 @@ def draw_sheet(spark: SparkSession, paths: Sequence[str]) -> tuple[dict[str, int
     stream = io.BytesIO()
     Image.fromarray(sheet).save(stream, "JPEG", quality=80, optimize=True)
     return {path: i for i, path in enumerate(drawn)}, stream.getvalue()
-
-
-def _reachable(paths: Sequence[str]) -> bool:
-    """Whether there are photos, and in a place that others than Hadoop reach."""
-    try:
-        return bool(paths) and filesystem_of(paths[0]) is not None
-    except (ConfigError, SourceError):
-        return False
 
 
 def _draw_tiles(spark: SparkSession, paths: Sequence[str]) -> dict[str, bytes]:
