@@ -67,7 +67,7 @@ def _is_whole(archive: Path) -> bool:
 
 def archive_path(java: Java) -> Path:
     """Return where the archive of this Java and of the installed Spark is, or would be."""
-    jars = _spark_home() / "jars"
+    jars = spark_home() / "jars"
     core = next(iter(sorted(jars.glob("spark-core_*.jar"))), jars)
     # A jar that is installed anew has another time, and no archive of the old one is good for it.
     made_of = (java.home, java.full_version, core, core.stat().st_mtime_ns, _TRAINING)
@@ -76,7 +76,7 @@ def archive_path(java: Java) -> Path:
     return verger_home() / "java" / f"spark-{spark}-java-{java.full_version}-{digest}.jsa"
 
 
-def _spark_home() -> Path:
+def spark_home() -> Path:
     """Return the folder whose jars Spark is started from, as pyspark finds it."""
     if home := os.environ.get("SPARK_HOME"):
         return Path(home)

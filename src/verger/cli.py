@@ -12,7 +12,8 @@ import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,6 +41,9 @@ from verger.terminal import (
     tell,
     watch_for,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    from verger.config import Config
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -100,9 +104,11 @@ def sample(
 @dry_run_option
 def pack(source: str, target: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Write photos into few large Parquet files, which run and featurize read like a folder."""
+    config = resolve_config()
+    if not dry_run:
+        _launch_ahead(config)
     from verger import packing
 
-    config = resolve_config()
     if dry_run:
         _print_plan(packing.describe_pack(source, target, config), as_json)
         return
@@ -113,6 +119,21 @@ def pack(source: str, target: str, as_json: bool, dry_run: bool, **_: Any) -> No
     print_rows([*_pack_lines(manifest), ("pack", target)])
 
 
+def _launch_ahead(config: Config) -> None:
+    from verger.session import launch_ahead
+
+    launch_ahead(config)
+
+
+def _pipeline(config: Config, *, dry_run: bool = False) -> ModuleType:
+    """Load the stages, while Java starts if it will be needed."""
+    if not dry_run:
+        _launch_ahead(config)
+    from verger import pipeline
+
+    return pipeline
+
+
 @app.command()
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
@@ -120,9 +141,8 @@ def pack(source: str, target: str, as_json: bool, dry_run: bool, **_: Any) -> No
 @dry_run_option
 def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Featurize, reduce, validate and report: the whole job."""
-    from verger import pipeline
-
     config = resolve_config()
+    pipeline = _pipeline(config, dry_run=dry_run)
     if dry_run:
         _print_plan(pipeline.describe_plan(source, out, config), as_json)
         return
@@ -137,9 +157,8 @@ def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
 @dry_run_option
 def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Write features/ and rejected/."""
-    from verger import pipeline
-
     config = resolve_config()
+    pipeline = _pipeline(config, dry_run=dry_run)
     if dry_run:
         _print_plan(pipeline.describe_plan(source, out, config, reduce=False), as_json)
         return
@@ -152,10 +171,8 @@ def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> 
 @config_options(*REDUCE, "overwrite", *SPARK)
 def reduce(out: str, as_json: bool, **_: Any) -> None:
     """Write pca/, models/pca/, explained_variance.csv and scree.png."""
-    from verger import pipeline
-
     config = resolve_config()
-    _print_summary(pipeline.run_reduce(out, config, watch=watch_for(config)), as_json)
+    _print_summary(_pipeline(config).run_reduce(out, config, watch=watch_for(config)), as_json)
     keep_page_up(config)
 
 
@@ -164,10 +181,8 @@ def reduce(out: str, as_json: bool, **_: Any) -> None:
 @config_options(*SPARK)
 def validate(out: str, as_json: bool, **_: Any) -> None:
     """Re-derive every count of a result; exit 1 and a reason when something does not hold."""
-    from verger import pipeline
-
     config = resolve_config()
-    found = pipeline.run_validate(out, config, watch=watch_for(config))
+    found = _pipeline(config).run_validate(out, config, watch=watch_for(config))
     if as_json:
         labels = {"null" if k is None else k: n for k, n in found.labels.items()}
         checks = [check.as_dict() for check in found.checks]
@@ -185,10 +200,8 @@ def validate(out: str, as_json: bool, **_: Any) -> None:
 @config_options(*SPARK)
 def report(out: str, as_json: bool, **_: Any) -> None:
     """Write report.html and report.json."""
-    from verger import pipeline
-
     config = resolve_config()
-    _print_summary(pipeline.run_report(out, config, watch=watch_for(config)), as_json)
+    _print_summary(_pipeline(config).run_report(out, config, watch=watch_for(config)), as_json)
     keep_page_up(config)
 
 

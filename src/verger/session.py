@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,7 @@ from verger.cds import archive_options, drop_archive, train_at_exit
 from verger.config import Config
 from verger.environment import PYTHON, UNPACKED, cached_environment
 from verger.errors import EnvironmentNotReadyError
+from verger.gateway import Gateway, environment_for_block
 from verger.java import Java, find_java
 
 if TYPE_CHECKING:
@@ -65,10 +67,70 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
     active = SparkSession.getActiveSession()
     if active is not None:
         return _with_conf(active, config)
-    submitted = _is_submitted()
-    java = None if submitted else find_java()
+    start = _plan_start(config, None if _is_submitted() else find_java(), brief=brief)
+    try:
+        with environment_for_block(start.variables):
+            if start.launches:
+                start = _launch(start)
+            if brief and start.local:
+                _start_workers(start.settings)
+            session = SparkSession.builder.config(map=start.settings).getOrCreate()
+        if start.launches:
+            _hush(session)
+        if start.java is not None and start.takes_options:
+            train_at_exit(start.java)
+        return session
+    except EnvironmentNotReadyError:
+        raise
+    except Exception as err:
+        master = start.settings.get("spark.master")
+        raise EnvironmentNotReadyError(
+            f"Spark does not start (master {master}): {_first_line(err)}; try verger doctor"
+        ) from err
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a session is started with.
+
+    Attributes
+    ----------
+    settings : dict
+        Of Spark.
+    variables : dict of str to str
+        That Spark reads from the environment.
+    java : Java or None
+        None where spark-submit has started the JVM.
+    archive : str
+        Options of Java's by which it uses the archive of its classes; empty without one.
+    local : bool
+        Whether tasks run on this machine.
+    takes_options : bool
+        Whether options of Java's are ours to choose.
+    """
+
+    settings: dict[str, Any]
+    variables: dict[str, str]
+    java: Java | None
+    archive: str
+    local: bool
+    takes_options: bool
+
+    @property
+    def launches(self) -> bool:
+        """Whether we start the JVM, and keep it quiet."""
+        return self.java is not None and "VERGER_SPARK_LOG" not in os.environ
+
+    def without_archive(self) -> _Start:
+        options = self.settings[_JAVA_OPTIONS].replace(self.archive, "")
+        return replace(self, settings=self.settings | {_JAVA_OPTIONS: options}, archive="")
+
+
+def _plan_start(config: Config, java: Java | None, *, brief: bool) -> _Start:
+    """Choose what a session is started with; starts nothing."""
+    submitted = java is None
     master = config.master or (None if submitted else _configured_master())
-    local = bool(master and master.startswith("local"))
+    local = _is_local(master)
     settings = session_settings(config, local=local)
     python = _named_python(config) or sys.executable
     if not local and not submitted and _named_python(config) is None:
@@ -82,77 +144,72 @@ def get_session(config: Config | None = None, *, brief: bool = False) -> SparkSe
     if master:
         settings |= {"spark.master": forgiving_master(master)}
     settings |= {"spark.app.name": config.app_name}
-    quiet = "VERGER_SPARK_LOG" not in os.environ
     variables = {"PYSPARK_PYTHON": python}
     if java is not None:
         variables["JAVA_HOME"] = str(java.home)
     if local:  # a laptop's session is nobody else's: it listens on loopback only
         variables["SPARK_LOCAL_IP"] = os.environ.get("SPARK_LOCAL_IP", "127.0.0.1")
-    try:
-        with _environment_for_block(variables):
-            if java is not None and quiet:
-                settings = _launch(settings, java, archive)
-            session = SparkSession.builder.config(map=settings).getOrCreate()
-        if quiet:
-            _hush(session)
-        if java is not None and takes_options:
-            train_at_exit(java)
-        if brief and local:
-            _start_workers(session)
-        return session
-    except EnvironmentNotReadyError:
-        raise
-    except Exception as err:
-        raise EnvironmentNotReadyError(
-            f"Spark does not start (master {master}): {_first_line(err)}; try verger doctor"
-        ) from err
+    return _Start(settings, variables, java, archive, local, takes_options)
 
 
-def _launch(settings: dict[str, Any], java: Java, archive: str) -> dict[str, Any]:
+def _is_local(master: str | None) -> bool:
+    return bool(master and master.startswith("local"))
+
+
+#: The JVM that was started ahead, and what it was started with.
+_ahead: tuple[_Start, Gateway] | None = None
+
+
+def launch_ahead(config: Config) -> None:
+    """Start the JVM of a brief local session, if there is one to come; waits for nothing.
+
+    What is in the way of it is said by :func:`get_session`, and a Java that is not known before
+    it is run is left to it. Where no session follows, the JVM ends with this process.
+    """
+    global _ahead
+    if _ahead or _is_submitted() or not _is_local(config.master or _configured_master()):
+        return
+    if "pyspark.sql" in sys.modules:  # there may be a session
+        return
+    with suppress(EnvironmentNotReadyError, OSError):
+        start = _plan_start(config, find_java(ask=False), brief=True)
+        if start.launches:
+            _ahead = start, Gateway(start.settings, start.variables)
+
+
+def _launch(start: _Start) -> _Start:
     """Start the JVM, once more without the archive of its classes if it does not start with it.
 
     Returns
     -------
-    dict
-        The settings that it has started with.
+    _Start
+        What it has started with.
     """
-    try:
-        _launch_quietly(settings)
-    except EnvironmentNotReadyError:
-        if not archive:
-            raise
-        drop_archive(java)
-        settings = settings | {_JAVA_OPTIONS: settings[_JAVA_OPTIONS].replace(archive, "")}
-        _launch_quietly(settings)
-    return settings
-
-
-def _launch_quietly(settings: dict[str, Any]) -> None:
-    """Start the JVM with its standard error in a file that goes with it.
-
-    Java and Spark's launcher say things there before any setting of the log is read; of a
-    failure to start, the last line is told.
-    """
-    from pyspark import SparkConf, SparkContext
-    from pyspark.errors import PySparkRuntimeError
-    from pyspark.java_gateway import launch_gateway
+    from pyspark import SparkContext
 
     if SparkContext._gateway is not None:  # a stopped session has left its JVM
-        return
-    conf = SparkConf(loadDefaults=False)
-    for key, value in settings.items():
-        conf.set(key, value)
-    with tempfile.TemporaryFile() as log:
-        try:
-            gateway = launch_gateway(conf, {"stderr": log})  # type: ignore[no-untyped-call]
-        except PySparkRuntimeError as err:
-            log.seek(0)
-            said = log.read().decode(errors="replace").strip().splitlines()
-            raise EnvironmentNotReadyError(
-                f"the Java of {os.environ['JAVA_HOME']} does not start Spark"
-                f"{': ' + said[-1] if said else ''}; try verger doctor"
-            ) from err
+        return start
+    try:
+        gateway = _gateway_of(start).connect()
+    except EnvironmentNotReadyError:
+        if not start.archive or start.java is None:
+            raise
+        drop_archive(start.java)
+        start = start.without_archive()
+        gateway = Gateway(start.settings, start.variables).connect()
     SparkContext._ensure_initialized(gateway=gateway)
+    return start
+
+
+def _gateway_of(start: _Start) -> Gateway:
+    """Return the JVM that was started ahead, if it is what this session needs, or a new one."""
+    global _ahead
+    ahead, _ahead = _ahead, None
+    if ahead:
+        if ahead[0] == start:
+            return ahead[1]
+        ahead[1].stop()
+    return Gateway(start.settings, start.variables)
 
 
 def _hush(session: SparkSession) -> None:
@@ -170,10 +227,13 @@ def _hush(session: SparkSession) -> None:
     util.print_exec = lambda stream: None  # noqa: ARG005 - the error that is raised says the same
 
 
-def _start_workers(session: SparkSession) -> None:
-    """Have a worker a core ready while the first job with photos is still being planned."""
-    n_cores = session.sparkContext.defaultParallelism
-    nothing = session.sparkContext.parallelize(range(n_cores), n_cores)
+def _start_workers(settings: Mapping[str, Any]) -> None:
+    """Have a worker a core ready while the session and its first job are still being made."""
+    from pyspark import SparkConf, SparkContext
+
+    context = SparkContext.getOrCreate(SparkConf().setAll(list(settings.items())))
+    n_cores = context.defaultParallelism
+    nothing = context.parallelize(range(n_cores), n_cores)
 
     def run() -> None:
         with suppress(Exception):  # the job that needs the workers will say what is wrong
@@ -283,21 +343,6 @@ def _is_submitted() -> bool:
 def _named_python(config: Config) -> str | None:
     """Return the Python that workers are told to use, which they must have; else None."""
     return config.conf.get("spark.pyspark.python") or os.environ.get("PYSPARK_PYTHON")
-
-
-@contextmanager
-def _environment_for_block(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that Spark reads when it starts; the next session may need other ones."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            if old is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = old
 
 
 def _worker_sockets() -> dict[str, str]:

@@ -200,9 +200,11 @@ def _read_bytes(path: str) -> bytes:
     filesystem, inner = filesystem_of(path)
     if isinstance(filesystem, fs.LocalFileSystem):
         with open(inner, "rb", opener=_open_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise OSError(errno.EINVAL, "is no file any more")
-            return file.read(MAX_FILE_BYTES + 1)
+            # One byte more than there is, or than is allowed, tells a file that grows.
+            return file.read(min(found.st_size, MAX_FILE_BYTES) + 1)
     with filesystem.open_input_stream(inner) as stream:
         content: bytes = stream.read()
         return content
@@ -216,6 +218,9 @@ def _open_without_waiting(path: str, flags: int) -> int:
 #: A file that takes no longer to read, in seconds, is read without a thread, which costs 0.2 ms.
 #: Files in buckets all take longer.
 _PROMPT_S = 0.001
+#: Files that take longer, one after the other, until threads read ahead: one alone may be that
+#: another process had the core.
+_SLOW_IN_A_ROW = 2
 
 
 def read_ahead(
@@ -232,11 +237,11 @@ def read_ahead(
     """
     photos = zip(paths, repeat(None) if lengths is None else lengths, strict=False)
     waiting: deque[tuple[Future[bytes | Unread], int]] = deque()
-    following, took = next(photos, None), 0.0
-    while following is not None and took < _PROMPT_S and "://" not in following[0]:
+    following, slow = next(photos, None), 0
+    while following is not None and slow < _SLOW_IN_A_ROW and "://" not in following[0]:
         start = perf_counter()
         content = read_photo(*following)
-        took = perf_counter() - start
+        slow = slow + 1 if perf_counter() - start > _PROMPT_S else 0
         following = next(photos, None)
         yield content
     held = 0

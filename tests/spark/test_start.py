@@ -7,14 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 START = """
 import json, psutil, verger
-spark = verger.get_session(verger.Config(master="local[1]"), brief=True)
+from verger.session import launch_ahead
+config = verger.Config(master="local[1]")
+launch_ahead(config)
+spark = verger.get_session(config, brief=True)
 rows = spark.range(4, numPartitions=1).mapInArrow(lambda batches: batches, "id long").count()
 pid = spark.sparkContext._jvm.ProcessHandle.current().pid()
 maps = open(f"/proc/{pid}/maps").read()
@@ -76,3 +81,50 @@ def test_a_damaged_archive_is_left_aside(home: Path, damaged: slice, tmp_path: P
     archive.chmod(0o644)
     archive.write_bytes(content)
     assert start(broken, cwd=tmp_path)["rows"] == 4
+
+
+def test_the_session_takes_the_java_that_was_started_ahead(home: Path) -> None:
+    """One JVM is started; of one that does not fit the session, nothing is left."""
+    script = """
+import json, os, psutil, sys, verger
+from verger.session import launch_ahead
+
+def children():
+    return [p.pid for p in psutil.Process().children()]
+
+launch_ahead(verger.Config(master="local[1]"))
+launch_ahead(verger.Config(master="local[1]"))
+ahead = children()
+config = verger.Config(master="local[1]", app_name=sys.argv[1])
+spark = verger.get_session(config, brief=True)
+name = spark.sparkContext.appName
+print(json.dumps({"ahead": ahead, "after": children(), "name": name,
+                  "environment": "PYSPARK_GATEWAY_PORT" in os.environ}))
+"""
+    same = json.loads(python("-c", script, "verger", home=home).stdout)
+    assert len(same["ahead"]) == 1
+    assert same["after"] == same["ahead"]
+    other = json.loads(python("-c", script, "orchard", home=home).stdout)
+    assert len(other["after"]) == 1
+    assert other["after"] != other["ahead"]
+    assert other["name"] == "orchard"
+    assert not same["environment"]  # else the next session would be taken for a submitted one
+
+
+def test_a_mistake_leaves_nothing_of_the_java_that_was_started_ahead(
+    home: Path, tmp_path: Path
+) -> None:
+    """A command that ends before Spark is needed leaves no process and no folder."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "verger.cli", "run", str(tmp_path / "none"), str(tmp_path / "out")],
+        env=os.environ | {"VERGER_HOME": str(home), "TMPDIR": str(temporary)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "none: does not exist" in done.stderr
+    assert list(temporary.iterdir()) == []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            assert str(temporary) not in process.environ().values()

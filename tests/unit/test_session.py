@@ -47,8 +47,8 @@ def start(monkeypatch: pytest.MonkeyPatch, config: Config) -> tuple[dict[str, An
     """Return what Spark would be started with: settings, and the environment at that moment."""
     seen: list[tuple[dict[str, Any], dict[str, str]]] = []
 
-    def launch(settings: dict[str, Any], java: object, archive: str) -> dict[str, Any]:
-        seen.append((settings, dict(os.environ)))
+    def launch(start: session._Start) -> session._Start:
+        seen.append((start.settings, dict(os.environ)))
         raise EnvironmentNotReadyError("this is enough")
 
     monkeypatch.delenv("VERGER_SPARK_LOG", raising=False)
