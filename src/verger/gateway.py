@@ -43,7 +43,6 @@ class Gateway:
         self._connection = self._folder / "connection"
         confs = (("--conf", f"{key}={value}") for key, value in settings.items())
         submitted = shlex.split(os.environ.get("PYSPARK_SUBMIT_ARGS", "pyspark-shell"))
-        atexit.register(self.stop)
         self._process = subprocess.Popen(
             [str(spark_home() / "bin" / "spark-submit"), *(word for pair in confs for word in pair),
              *submitted],
@@ -54,6 +53,7 @@ class Gateway:
             },
             preexec_fn=_ignore_interrupts,
         )  # fmt: skip
+        atexit.register(self.stop)
 
     def connect(self) -> Any:
         """Wait for the JVM, and return py4j's gateway to it.
