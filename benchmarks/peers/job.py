@@ -89,7 +89,9 @@ class Featurizer:
 
     def infer(self, pixels: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Return (n, n_features) float32 of (n, size, size, 3) uint8."""
-        image = np.asarray(pixels, np.float32) / self._std - self._shift
+        image = np.asarray(pixels).astype(np.float32)
+        image /= self._std  # in place: new arrays would cost a photo 6 % more
+        image -= self._shift
         return self._session.run(None, {self._input: image})[0]
 
     def __call__(self, contents: Sequence[bytes]) -> np.ndarray:
