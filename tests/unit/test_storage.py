@@ -367,11 +367,11 @@ def test_files_that_are_there_at_once_need_no_threads(
 def test_files_that_are_waited_for_are_read_several_at_a_time(
     monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
-    """After one slow read of a disk, and from the first of a bucket, all are read by threads."""
+    """After two slow reads of a disk, and from the first of a bucket, all are read by threads."""
     together = threading.Barrier(4)
 
     def read(path: str, length: int | None = None) -> bytes:
-        if path == "first":
+        if path.startswith("slow"):
             time.sleep(0.002)
         else:
             together.wait(timeout=20)
@@ -379,9 +379,25 @@ def test_files_that_are_waited_for_are_read_several_at_a_time(
 
     monkeypatch.setattr(storage, "read_photo", read)
     paths = [f"{prefix}{i}" for i in range(8)]
-    first = [] if prefix else ["first"]
+    first = [] if prefix else ["slow 1", "slow 2"]
     found = list(read_ahead([*first, *paths], in_flight=4))
     assert found == [path.encode() for path in [*first, *paths]]
+
+
+def test_one_slow_read_among_prompt_ones_needs_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may have had the core: the reads behind it are as prompt as before."""
+    threads = set()
+
+    def read(path: str, length: int | None = None) -> bytes:
+        threads.add(threading.current_thread())
+        if path in ("2", "5"):
+            time.sleep(0.1)
+        return path.encode()
+
+    monkeypatch.setattr(storage, "_PROMPT_S", 0.05)
+    monkeypatch.setattr(storage, "read_photo", read)
+    assert len(list(read_ahead(map(str, range(8))))) == 8
+    assert threads == {threading.current_thread()}
 
 
 def test_nothing_is_read_before_it_is_wanted(reads: Reads) -> None:
