@@ -230,7 +230,7 @@ def read_ahead(
     in_flight: int = READS_IN_FLIGHT,
     bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> Iterator[bytes | Unread]:
-    """Read files in order, several at a time as soon as one has to be waited for.
+    """Read files in order, several at a time once two in a row had to be waited for.
 
     Beside the one that is handed out, at most ``in_flight`` are held in memory, and no more than
     ``bytes_in_flight``, or a single one if it is larger.
