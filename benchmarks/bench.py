@@ -89,9 +89,13 @@ class Bench:
         clock = out / "work.json"
         inner = json.loads(clock.read_text())["seconds"] if clock.exists() else None
         return {
-            "way": key, "n": n, "seconds": round(seconds, 3), "peak_bytes": peak,
-            "inner_seconds": inner, "difference": difference,
-        }  # fmt: skip
+            "way": key,
+            "n": n,
+            "seconds": round(seconds, 3),
+            "peak_bytes": peak,
+            "inner_seconds": inner,
+            "difference": difference,
+        }
 
     def reference(self, n: int) -> Path:
         return self.work / f"features-{n}-{self.model.sha256[:8]}"
@@ -176,13 +180,15 @@ def describe(model: Model, photos: Path | None, keys: list[str], cores: int) -> 
     system = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
     return {
         "machine": {
-            "cpu": cpu, "cores": cores, "memory_bytes": psutil.virtual_memory().total,
+            "cpu": cpu,
+            "cores": cores,
+            "memory_bytes": psutil.virtual_memory().total,
             "system": system,
         },
         "model": {"name": model.name, "sha256": model.sha256},
         "photos": "rendered" if photos is None else "real",
         "versions": {WAYS[key].venv: versions_of(WAYS[key]) for key in keys},
-    }  # fmt: skip
+    }
 
 
 _VERSIONS = """

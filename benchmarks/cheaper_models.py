@@ -138,10 +138,13 @@ def probe(
     """Return the accuracy of a linear probe on the random and on the contiguous split."""
     drawn = np.random.default_rng(0).permutation(split)
     return tuple(
-        float(fit(features[how == TRAIN], labels[how == TRAIN])
-              .score(features[how == TEST], labels[how == TEST]))
+        float(
+            fit(features[how == TRAIN], labels[how == TRAIN]).score(
+                features[how == TEST], labels[how == TEST]
+            )
+        )
         for how in (drawn, split)
-    )  # type: ignore[return-value] # fmt: skip
+    )  # type: ignore[return-value]
 
 
 def fit(features: Array, labels: npt.NDArray[np.str_]) -> Pipeline:
@@ -157,10 +160,12 @@ def cosine(one: Array, other: Array) -> Array:
 
 
 def render(
-    features: dict[Name, Array], speeds: dict[Name, list[float]],
-    probes: dict[Name, tuple[float, float]], labels: npt.NDArray[np.str_],
+    features: dict[Name, Array],
+    speeds: dict[Name, list[float]],
+    probes: dict[Name, tuple[float, float]],
+    labels: npt.NDArray[np.str_],
     arguments: argparse.Namespace,
-) -> str:  # fmt: skip
+) -> str:
     lines = [
         "# Cheaper models",
         "",
@@ -179,29 +184,33 @@ def render(
         same = ("float32", name[1])
         found = cosine(features[name], features[same])
         cells = [
-            name[0], f"{name[1]}", f"{BATCH / statistics.median(speeds[name]):.0f}",
+            name[0],
+            f"{name[1]}",
+            f"{BATCH / statistics.median(speeds[name]):.0f}",
             f"{ratio(speeds[whole], speeds[name]):.2f}",
             f"{ratio(speeds[same], speeds[name]):.2f}",
             f"{found.mean():.4f}, {found.min():.4f}" if name != same else "-",
             *(f"{accuracy:.1%}" for accuracy in probes[name]),
-        ]  # fmt: skip
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     gain = ratio(speeds[whole], speeds["int8", whole[1]])
     verdict = "kept" if gain >= LEAST_SPEED_OF_INT8 else "NOT worth keeping"
-    return "\n".join([
-        *lines,
-        "",
-        f"int8 is to be kept where it is at least {LEAST_SPEED_OF_INT8} times as fast as float32: "
-        f"it is {gain:.2f} times as fast here, {verdict}. Neither int8 nor a small input is ever "
-        "the default, and each has a contract of its own.",
-        "",
-        f"CPU seconds of one process and one thread, median of {TURNS} turns. The probe is a "
-        "multinomial logistic regression (C = 0.1) on standardised features, trained on 60 % of "
-        "the photos and asked about 30 %: drawn at random, or those that come last in each film. "
-        "Frames of one film are of one fruit turning: neither number says how well photos of other "
-        "fruits are told apart.",
-        "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"int8 is to be kept where it is at least {LEAST_SPEED_OF_INT8} times as fast as float32: "
+            f"it is {gain:.2f} times as fast here, {verdict}. Neither int8 nor a small input is ever "
+            "the default, and each has a contract of its own.",
+            "",
+            f"CPU seconds of one process and one thread, median of {TURNS} turns. The probe is a "
+            "multinomial logistic regression (C = 0.1) on standardised features, trained on 60 % of "
+            "the photos and asked about 30 %: drawn at random, or those that come last in each film. "
+            "Frames of one film are of one fruit turning: neither number says how well photos of other "
+            "fruits are told apart.",
+            "",
+        ]
+    )
 
 
 def cpu_name() -> str:

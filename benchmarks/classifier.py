@@ -90,8 +90,11 @@ def measure(vectors: Vectors, split: Any, penalty: float) -> tuple[list[Row], st
     pca = fit_whole_pca(vectors, train, standardize=False, center=False)
     for k in (None, *K):
         projection = Projection.of(replace(pca, n_components=k)) if k else None
-        rows.append(measure_logistic(replace(vectors, projection=projection), split, k, penalty,
-                                     train, test))  # fmt: skip
+        rows.append(
+            measure_logistic(
+                replace(vectors, projection=projection), split, k, penalty, train, test
+            )
+        )
         print(rows[-1], flush=True)
     size = (
         f"{split}: {len(train):,} photos to train on, {len(test):,} to test, "
@@ -157,9 +160,16 @@ def render(
     ]
     for row in rows:
         scores = row.scores
-        cells = [row.split, row.what, share(scores["accuracy"]), share(scores.get("top5")),
-                 number(scores.get("log_loss"), 3), number(row.spark_s, 1),
-                 number(row.sklearn_s, 1), share(row.sklearn_accuracy)]  # fmt: skip
+        cells = [
+            row.split,
+            row.what,
+            share(scores["accuracy"]),
+            share(scores.get("top5")),
+            number(scores.get("log_loss"), 3),
+            number(row.spark_s, 1),
+            number(row.sklearn_s, 1),
+            share(row.sklearn_accuracy),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 

@@ -172,8 +172,10 @@ def run_once(way: Way, model: list[str], out: Path) -> tuple[float, float]:
     started = time.perf_counter()
     done = subprocess.run(
         ["taskset", "-c", "0-" + str(max(os.sched_getaffinity(0)) - 1), *command, *way.options],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     seconds = time.perf_counter() - started
     if done.returncode:
         sys.exit(f"{way.title}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}")
@@ -239,17 +241,19 @@ def render(found: dict[str, list[tuple[float, float]]], n: int) -> str:
         cells = [title, spread(speeds, 0), spread(share, 2), spread(whole, 1)]
         lines.append(f"| {' | '.join(cells)} |")
     met = shares["bucket, 30 ms a request"] >= LEAST_SHARE
-    return "\n".join([
-        *lines,
-        "",
-        f"At 30 ms a request the bucket is to give at least {LEAST_SHARE} of the local disk's "
-        f"throughput: {'yes' if met else 'NO'}, {shares['bucket, 30 ms a request']:.2f}.",
-        "",
-        "The bucket is SeaweedFS, the delay a proxy before it; both have a core of their own. "
-        "Verger asks twice for a photo, for its size and for its bytes, and has up to "
-        f"{READS_IN_FLIGHT} reads in flight in each task; `binaryFile` reads one after the other.",
-        "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"At 30 ms a request the bucket is to give at least {LEAST_SHARE} of the local disk's "
+            f"throughput: {'yes' if met else 'NO'}, {shares['bucket, 30 ms a request']:.2f}.",
+            "",
+            "The bucket is SeaweedFS, the delay a proxy before it; both have a core of their own. "
+            "Verger asks twice for a photo, for its size and for its bytes, and has up to "
+            f"{READS_IN_FLIGHT} reads in flight in each task; `binaryFile` reads one after the other.",
+            "",
+        ]
+    )
 
 
 def spread(values: list[float], digits: int) -> str:

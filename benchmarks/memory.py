@@ -207,9 +207,18 @@ def _mb(size: int) -> str:
 def measure_workers(n: int, folder: Path) -> tuple[str, bool]:
     make_large(folder / "large", n)
     command = [
-        sys.executable, "-m", "verger.cli", "featurize", str(folder / "large"),
-        str(folder / "out"), "--model", "efficientnet_lite0", "--master", "local[2]", "--json",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "verger.cli",
+        "featurize",
+        str(folder / "large"),
+        str(folder / "out"),
+        "--model",
+        "efficientnet_lite0",
+        "--master",
+        "local[2]",
+        "--json",
+    ]
     output, peaks, seconds = run_watched(command)
     counts = json.loads(output)["counts"]
     worker = peaks.peak("worker")
@@ -219,9 +228,10 @@ def measure_workers(n: int, folder: Path) -> tuple[str, bool]:
     found = [
         f"largest worker {_mb(worker)}",
         f"in the first fifth of the run {_mb(early)}, in the last {_mb(late)}",
-        f"JVM {_mb(peaks.peak('jvm'))}", f"driver {_mb(peaks.peak('driver'))}",
+        f"JVM {_mb(peaks.peak('jvm'))}",
+        f"driver {_mb(peaks.peak('driver'))}",
         f"{seconds:.0f} s",
-    ]  # fmt: skip
+    ]
     return _row(f"{what}, 2 workers", found, f"{_mb(WORKER_LIMIT_BYTES)} a worker", fits), fits
 
 
@@ -235,9 +245,10 @@ def measure_driver(n: int, folder: Path) -> tuple[str, bool]:
     found = [
         f"driver {_mb(driver)} and its JVM {_mb(jvm)} (spark.driver.memory=512m)",
         f"list {float(listed):.1f} s",
-        f"compare {float(compared):.1f} s", f"cut and write down {float(cut):.1f} s",
+        f"compare {float(compared):.1f} s",
+        f"cut and write down {float(cut):.1f} s",
         f"read in the tasks {float(handed_out):.1f} s",
-    ]  # fmt: skip
+    ]
     limit = f"{_mb(DRIVER_LIMIT_BYTES)} on the driver, both together"
     return _row(f"{n:,} small files, listed and planned", found, limit, fits), fits
 

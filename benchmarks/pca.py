@@ -132,17 +132,19 @@ def random_table(folder: Path, n: int = N_RANDOM, d: int = 1280) -> Path:
 def render(found: dict[str, Any]) -> str:
     seconds: dict[str, list[float]] = found["seconds"]
     real, rounds = found["features"] == "real features", len(seconds[VERGER])
-    return "\n".join([
-        "# PCA: one fit beside Spark ML's",
-        "",
-        f"`python benchmarks/pca.py{' FEATURES' if real else ''}`: {found['n']:,} x 1280 float32 "
-        f"({found['features']}) in Parquet, from the stored table to a fitted model; "
-        f"{found['cores']} cores, Python {platform.python_version()}, numpy {np.__version__}. "
-        f"Median of {rounds} in turns, with the spread; only the ratios carry over to another "
-        "machine.",
-        "",
-        *table_of(seconds),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "# PCA: one fit beside Spark ML's",
+            "",
+            f"`python benchmarks/pca.py{' FEATURES' if real else ''}`: {found['n']:,} x 1280 float32 "
+            f"({found['features']}) in Parquet, from the stored table to a fitted model; "
+            f"{found['cores']} cores, Python {platform.python_version()}, numpy {np.__version__}. "
+            f"Median of {rounds} in turns, with the spread; only the ratios carry over to another "
+            "machine.",
+            "",
+            *table_of(seconds),
+        ]
+    )
 
 
 def table_of(seconds: dict[str, list[float]]) -> list[str]:

@@ -147,10 +147,12 @@ def pca_targets(pca: dict[str, Any] | None) -> list[Target]:
         Target(f"{what}, one fit (k = 50)", PCA_TIMES_SPARK, ratios(other, ours)),
         Target(f"{what}, the notebook's two fits", PCA_TIMES_SPARK, ratios(both, ours)),
         Target(
-            "PCA: seconds as a multiple of bare numpy's", PCA_TIMES_NUMPY,
-            ratios(ours, seconds.get(NUMPY, {})), at_most=True,
+            "PCA: seconds as a multiple of bare numpy's",
+            PCA_TIMES_NUMPY,
+            ratios(ours, seconds.get(NUMPY, {})),
+            at_most=True,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def flat_targets(runs: Runs, sizes: list[int]) -> list[Target]:
@@ -184,9 +186,12 @@ def whole_table(runs: Runs, n: int) -> list[str]:
         speed = [n / value for value in seconds.values()]
         memory = [value / 1e6 for value in runs.values(key, n, "peak_bytes").values()]
         cells = [
-            WAYS[key].title, spread(seconds.values()), spread(speed, 0), spread(memory, 0),
+            WAYS[key].title,
+            spread(seconds.values()),
+            spread(speed, 0),
+            spread(memory, 0),
             spread(ratios(seconds, runs.values(ours, n)), 2),
-        ]  # fmt: skip
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -220,9 +225,11 @@ def flat_table(runs: Runs, sizes: list[int]) -> list[str]:
         speed = runs.steady("verger", below, n).values() if below else []
         memory = [value / 1e6 for value in runs.values("verger", n, "peak_bytes").values()]
         cells = [
-            f"{n:,}", spread(runs.values("verger", n).values()),
-            spread([1000 / value for value in speed], 2), spread(memory, 0),
-        ]  # fmt: skip
+            f"{n:,}",
+            spread(runs.values("verger", n).values()),
+            spread([1000 / value for value in speed], 2),
+            spread(memory, 0),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -276,8 +283,11 @@ def page(runs: Runs, results: dict[str, Any]) -> list[str]:
     lines += ["", "## Steady state", "", *steady_table(runs), "", STEADY_NOTE]
     if flat:
         lines += ["", "## Cost of a photo, up to a large number of them", ""]
-        lines += [*flat_table(runs, flat), "", "`verger featurize`; photos beyond those that "
-                  "there are come again under other names."]  # fmt: skip
+        lines += [
+            *flat_table(runs, flat),
+            "",
+            "`verger featurize`; photos beyond those that there are come again under other names.",
+        ]
     if pca:
         what = f"{pca['n']:,} x 1280 float32 ({pca['features']}) in Parquet"
         lines += ["", "## PCA", "", f"{what}, from the stored table to a fitted model."]
@@ -348,9 +358,13 @@ def draw(runs: Runs, results: dict[str, Any], path: Path) -> None:
         panels["PCA: seconds"] = results["pca"]["seconds"]
     heights = [len(bars) + 1 for bars in panels.values()]
     figure, grid = plt.subplots(
-        len(panels), 1, figsize=(9, 0.33 * sum(heights)), height_ratios=heights, squeeze=False,
+        len(panels),
+        1,
+        figsize=(9, 0.33 * sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
         layout="constrained",
-    )  # fmt: skip
+    )
     for axes, (title, bars) in zip(grid[:, 0], panels.items(), strict=True):
         _bars(axes, bars, title)
     figure.savefig(path, dpi=130, metadata={"Software": None})
@@ -370,15 +384,22 @@ def _bars(axes: Axes, values: dict[str, list[float]], title: str) -> None:
         for name in values
     ]
     axes.barh(
-        list(medians), list(medians.values()), xerr=[below, above], color=colours,
+        list(medians),
+        list(medians.values()),
+        xerr=[below, above],
+        color=colours,
         error_kw={"lw": 1, "capsize": 2},
-    )  # fmt: skip
+    )
     for row, (name, numbers) in enumerate(values.items()):
         digits = 0 if medians[name] >= 100 else 1
         axes.annotate(
-            f"{medians[name]:,.{digits}f}", (max(numbers), row), (6, 0),
-            textcoords="offset points", va="center", fontsize=9,
-        )  # fmt: skip
+            f"{medians[name]:,.{digits}f}",
+            (max(numbers), row),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
     axes.invert_yaxis()
     axes.margins(x=0.12)

@@ -43,20 +43,32 @@ def seaweed(weed: Path, work: Path) -> Iterator[int]:
     folder.mkdir(parents=True)
     s3, master, volume, filer = (free_port() for _ in range(4))
     who = {
-        "name": KEYS["AWS_ACCESS_KEY_ID"], "actions": ["Admin"],
-        "credentials": [{"accessKey": KEYS["AWS_ACCESS_KEY_ID"],
-                         "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}],
-    }  # fmt: skip
+        "name": KEYS["AWS_ACCESS_KEY_ID"],
+        "actions": ["Admin"],
+        "credentials": [
+            {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
+        ],
+    }
     identities = work / "weed.json"
     identities.write_text(json.dumps({"identities": [who]}))
     command = [
-        weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
-        f"-s3.config={identities}", f"-s3.port={s3}", f"-master.port={master}",
-        f"-volume.port={volume}", f"-filer.port={filer}",
+        weed,
+        "server",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-s3",
+        f"-s3.config={identities}",
+        f"-s3.port={s3}",
+        f"-master.port={master}",
+        f"-volume.port={volume}",
+        f"-filer.port={filer}",
         *(f"-{part}.port.grpc={free_port()}" for part in ("s3", "master", "volume", "filer")),
-        "-master.volumeSizeLimitMB=1024", "-master.telemetry=false",
-        "-s3.port.iceberg=0", "-s3.port.lance=0",
-    ]  # fmt: skip
+        "-master.volumeSizeLimitMB=1024",
+        "-master.telemetry=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+    ]
     with (work / "weed.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
@@ -70,10 +82,12 @@ def seaweed(weed: Path, work: Path) -> Iterator[int]:
 def bucket_of(port: int, name: str) -> fs.S3FileSystem:
     """Make a bucket, and return a filesystem that sees it."""
     filesystem = fs.S3FileSystem(
-        access_key=KEYS["AWS_ACCESS_KEY_ID"], secret_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-        region=KEYS["AWS_REGION"], endpoint_override=f"http://127.0.0.1:{port}",
+        access_key=KEYS["AWS_ACCESS_KEY_ID"],
+        secret_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        region=KEYS["AWS_REGION"],
+        endpoint_override=f"http://127.0.0.1:{port}",
         allow_bucket_creation=True,
-    )  # fmt: skip
+    )
     for attempt in range(30):  # the server listens a little before it can write
         try:
             filesystem.create_dir(name)

@@ -40,12 +40,7 @@ from verger.packing import pack_photos
 from verger.render import render_dataset
 from verger.schema import FEATURES, arrow_schema
 from verger.shares import Shares
-from verger.source import (
-    count_partitions,
-    cut_listing,
-    cut_partitions,
-    read_images,
-)
+from verger.source import count_partitions, cut_listing, cut_partitions, read_images
 from verger.storage import Folder, read_ahead
 from verger.tables import ROWS_PER_FILE, stored_schema, write_part
 
@@ -64,10 +59,11 @@ MIXES: dict[str, Callable[[np.random.Generator, int], Any]] = {
     "lognormal, sigma 1.0 (median 8 kB)": lambda rng, n: rng.lognormal(9, 1.0, n),
     "three folders: 2 kB, 900 kB, 30 kB": lambda _, n: np.repeat([2_000, 900_000, 30_000], n // 3),
     "1 % raw files of 25 MB among 3 MB": lambda rng, n: np.where(
-        rng.random(n) < 0.01, 25_000_000, 3_000_000),
+        rng.random(n) < 0.01, 25_000_000, 3_000_000
+    ),
     "lognormal, sigma 1.2 (median 8 kB)": lambda rng, n: rng.lognormal(9, 1.2, n),
     "one file of 2 GB among 8 kB": lambda _, n: np.append(np.full(n - 1, 8_000), 2 * 10**9),
-}  # fmt: skip
+}
 
 
 def make_files(folder: Path, n: int) -> None:
@@ -91,9 +87,11 @@ def write_result(photos: pa.Table, folder: Folder) -> list[Source]:
         values = pa.array(np.zeros(n * FEATURES_PER_ROW, np.float32))
         offsets = pa.array(np.arange(0, n * FEATURES_PER_ROW + 1, FEATURES_PER_ROW, np.int32))
         more = {
-            "features": pa.ListArray.from_arrays(offsets, values), "width": pa.array([9] * n),
-            "height": pa.array([9] * n), "truncated": pa.array([False] * n),
-        }  # fmt: skip
+            "features": pa.ListArray.from_arrays(offsets, values),
+            "width": pa.array([9] * n),
+            "height": pa.array([9] * n),
+            "truncated": pa.array([False] * n),
+        }
         columns = [more[c] if c in more else rows[c] for c in FEATURES]
         table = pa.table(columns, names=list(FEATURES)).cast(arrow_schema(FEATURES))
         part = write_part(folder, f"features/{start}.parquet", table, schema)
@@ -268,8 +266,10 @@ def measure_run(photos: Path, pack: Path, place: Path) -> list[str]:
         config = Config(model="efficientnet_lite0", overwrite=True)
         record = pipeline.run_featurize(str(source), place / kind, config)
         n, seconds = record["counts"]["featurized"], record["seconds"]
-        rows.append(f"| {kind} | {seconds['list']:.2f} | {seconds['featurize']:.1f} "
-                    f"| {n / seconds['featurize']:,.0f} |")  # fmt: skip
+        rows.append(
+            f"| {kind} | {seconds['list']:.2f} | {seconds['featurize']:.1f} "
+            f"| {n / seconds['featurize']:,.0f} |"
+        )
     return rows
 
 
@@ -321,8 +321,14 @@ def _compress(folder: Path) -> list[str]:
     for codec in ("none", "lz4", "zstd"):
         sink = pa.BufferOutputStream()
         clock = Clock()
-        pq.write_table(table, sink, compression=codec, row_group_size=256, use_dictionary=False,
-                       write_statistics=False)  # fmt: skip
+        pq.write_table(
+            table,
+            sink,
+            compression=codec,
+            row_group_size=256,
+            use_dictionary=False,
+            write_statistics=False,
+        )
         _, written = clock.lap()
         content = sink.getvalue()
         with pq.ParquetFile(pa.BufferReader(content)) as file:
@@ -330,9 +336,11 @@ def _compress(folder: Path) -> list[str]:
                 file.read_row_group(i, use_threads=False)
         _, read = clock.lap()
         mb = table.nbytes / 1e6
-        rows.append(f"| {len(paths):,} of {mb * 1e3 / len(paths):,.0f} kB | {codec} "
-                    f"| {len(content) / table.nbytes:.3f} "
-                    f"| {1e3 * written / mb:.2f} | {1e3 * read / mb:.2f} |")  # fmt: skip
+        rows.append(
+            f"| {len(paths):,} of {mb * 1e3 / len(paths):,.0f} kB | {codec} "
+            f"| {len(content) / table.nbytes:.3f} "
+            f"| {1e3 * written / mb:.2f} | {1e3 * read / mb:.2f} |"
+        )
     return rows
 
 
@@ -359,10 +367,11 @@ def measure(place: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
     packing = pack_photos(str(place / "small"), place / "pack", Config())["seconds"]
     plans = {
         "verger.read_images(FOLDER)": read_images(spark, str(place / "small")),
-        'verger.read_images(FOLDER, reader="spark"), and verger run --reader spark':
-            read_images(spark, str(place / "small"), reader="spark"),
+        'verger.read_images(FOLDER, reader="spark"), and verger run --reader spark': read_images(
+            spark, str(place / "small"), reader="spark"
+        ),
         "verger.read_images(PACK)": read_images(spark, str(place / "pack")),
-    }  # fmt: skip
+    }
     render_dataset(place / "few", n_classes=2, per_class=5)
     found = {"verger run": plan_of_run(spark, place / "few", place / "few out")}
     found |= {kind: plan_of(images) for kind, images in plans.items()}
@@ -382,49 +391,89 @@ def measure(place: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
     holds = in_time and balanced and all(ok for _, ok in found.values())
     options = f"--files {arguments.files} --read {arguments.read}"
     options += " --photos FOLDER" if arguments.photos else ""
-    return "\n".join([
-        "# Many small files", "",
-        f"`python benchmarks/small_files.py {options}` on {os.cpu_count()} cores, "
-        f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
-        + ", ".join(f"{p} {version(p)}" for p in ("verger", "pyspark", "pyarrow"))
-        + f". Load of the machine when it ended: {os.getloadavg()[0]:.1f}.", "",
-        f"## Planning {arguments.files:,} files", "",
-        "With a stored result that has every second photo.", "",
-        "| step | s | s of CPU |", "|---|---|---|", *planning, "",
-        f"Limit: {PLAN_LIMIT_S:.0f} s in all: {'kept' if in_time else 'BROKEN'}.", "",
-        "## Balance", "",
-        f"{count_partitions(arguments.files, parallelism)} partitions of {arguments.files:,} "
-        "photos, as shares of the mean. Counts differ by one photo at most. Bytes cannot be even "
-        "where one photo is larger than a partition.", "",
-        "| sizes | least photos | most | least bytes | most | largest photo | within 10 % |",
-        "|---|---|---|---|---|---|---|", *balance, "",
-        "## Spark's plan", "",
-        "A run's tasks read which photos are theirs, and exchange nothing. In the library's "
-        "DataFrames the one exchange is the broadcast of the listing. No photo's byte moves "
-        "between tasks.",
-        *(f"\n{kind}: {'holds' if ok else 'BROKEN'}\n\n```\n{shorten(plan)}\n```"
-          for kind, (plan, ok) in found.items()), "",
-        f"## Reading {arguments.read:,} files of 1 to 9 kB", "",
-        f"Median of {TIMES}, all in the page cache. Packing them took {packing['pack']:.1f} s.", "",
-        "In one process, without Spark:", "",
-        "| | s | files/s | s of CPU | files/s of CPU |", "|---|---|---|---|---|",
-        *(row for _, row in alone), "",
-        "In Spark's tasks, with what it takes to start them; CPU is that of the workers' reading:",
-        "", "| | tasks | s | files/s | s of CPU | files/s of CPU |", "|---|---|---|---|---|---|",
-        *(row for _, row in reading), "",
-        f"## Running {packed_photos['counts']['packed']:,} photos", "",
-        "The photos are in the page cache, and the model takes most of the time.", "",
-        "| | list, s | featurize, s | images/s |", "|---|---|---|---|", *runs, "",
-        "## As from a bucket", "",
-        f"A model, not a measurement: {min(FAR_PHOTOS, arguments.read):,} of the small files in "
-        f"one process, where each request waits {1e3 * LATENCY_S:.0f} ms more.", "",
-        "| | requests | s | files/s |", "|---|---|---|---|", *far, "",
-        "## Compression of the content", "",
-        "CPU time by MB of photos. Packs have none: it shortens what tiny JPEGs have in common, "
-        "their headers, and nothing else.", "",
-        "| photos | codec | size | write, ms/MB | read, ms/MB |", "|---|---|---|---|---|",
-        *compression, "",
-    ]), holds  # fmt: skip
+    return "\n".join(
+        [
+            "# Many small files",
+            "",
+            f"`python benchmarks/small_files.py {options}` on {os.cpu_count()} cores, "
+            f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
+            + ", ".join(f"{p} {version(p)}" for p in ("verger", "pyspark", "pyarrow"))
+            + f". Load of the machine when it ended: {os.getloadavg()[0]:.1f}.",
+            "",
+            f"## Planning {arguments.files:,} files",
+            "",
+            "With a stored result that has every second photo.",
+            "",
+            "| step | s | s of CPU |",
+            "|---|---|---|",
+            *planning,
+            "",
+            f"Limit: {PLAN_LIMIT_S:.0f} s in all: {'kept' if in_time else 'BROKEN'}.",
+            "",
+            "## Balance",
+            "",
+            f"{count_partitions(arguments.files, parallelism)} partitions of {arguments.files:,} "
+            "photos, as shares of the mean. Counts differ by one photo at most. Bytes cannot be even "
+            "where one photo is larger than a partition.",
+            "",
+            "| sizes | least photos | most | least bytes | most | largest photo | within 10 % |",
+            "|---|---|---|---|---|---|---|",
+            *balance,
+            "",
+            "## Spark's plan",
+            "",
+            "A run's tasks read which photos are theirs, and exchange nothing. In the library's "
+            "DataFrames the one exchange is the broadcast of the listing. No photo's byte moves "
+            "between tasks.",
+            *(
+                f"\n{kind}: {'holds' if ok else 'BROKEN'}\n\n```\n{shorten(plan)}\n```"
+                for kind, (plan, ok) in found.items()
+            ),
+            "",
+            f"## Reading {arguments.read:,} files of 1 to 9 kB",
+            "",
+            f"Median of {TIMES}, all in the page cache. Packing them took {packing['pack']:.1f} s.",
+            "",
+            "In one process, without Spark:",
+            "",
+            "| | s | files/s | s of CPU | files/s of CPU |",
+            "|---|---|---|---|---|",
+            *(row for _, row in alone),
+            "",
+            "In Spark's tasks, with what it takes to start them; CPU is that of the workers' reading:",
+            "",
+            "| | tasks | s | files/s | s of CPU | files/s of CPU |",
+            "|---|---|---|---|---|---|",
+            *(row for _, row in reading),
+            "",
+            f"## Running {packed_photos['counts']['packed']:,} photos",
+            "",
+            "The photos are in the page cache, and the model takes most of the time.",
+            "",
+            "| | list, s | featurize, s | images/s |",
+            "|---|---|---|---|",
+            *runs,
+            "",
+            "## As from a bucket",
+            "",
+            f"A model, not a measurement: {min(FAR_PHOTOS, arguments.read):,} of the small files in "
+            f"one process, where each request waits {1e3 * LATENCY_S:.0f} ms more.",
+            "",
+            "| | requests | s | files/s |",
+            "|---|---|---|---|",
+            *far,
+            "",
+            "## Compression of the content",
+            "",
+            "CPU time by MB of photos. Packs have none: it shortens what tiny JPEGs have in common, "
+            "their headers, and nothing else.",
+            "",
+            "| photos | codec | size | write, ms/MB | read, ms/MB |",
+            "|---|---|---|---|---|",
+            *compression,
+            "",
+        ]
+    ), holds
 
 
 if __name__ == "__main__":

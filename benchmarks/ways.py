@@ -130,13 +130,31 @@ def command_of(way: Way, photos: Path, out: Path, model: Model, cores: int) -> l
     """Return the command line of one run."""
     if way.verb:
         return [
-            sys.executable, "-m", "verger.cli", way.verb, str(photos), str(out), "--model",
-            model.name, "--weights", str(model.weights), "--master", f"local[{cores}]",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "verger.cli",
+            way.verb,
+            str(photos),
+            str(out),
+            "--model",
+            model.name,
+            "--weights",
+            str(model.weights),
+            "--master",
+            f"local[{cores}]",
+        ]
     return [
-        str(python_of(way)), str(PEERS / way.script), str(photos), str(out), str(model.onnx),
-        "--weights", str(model.weights), "--cores", str(cores), *way.options,
-    ]  # fmt: skip
+        str(python_of(way)),
+        str(PEERS / way.script),
+        str(photos),
+        str(out),
+        str(model.onnx),
+        "--weights",
+        str(model.weights),
+        "--cores",
+        str(cores),
+        *way.options,
+    ]
 
 
 def python_of(way: Way) -> Path:

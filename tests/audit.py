@@ -37,9 +37,19 @@ def judge(report: dict[str, Any], *, strict: bool) -> tuple[int, list[str]]:
 def ask(requirements: str, *options: str) -> dict[str, Any]:
     """Run pip-audit on a file of pins and return its report."""
     command = [
-        sys.executable, "-m", "pip_audit", "--requirement", requirements, "--no-deps",
-        "--disable-pip", "--format", "json", "--progress-spinner", "off", *options,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--requirement",
+        requirements,
+        "--no-deps",
+        "--disable-pip",
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+        *options,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     try:
         report: dict[str, Any] = json.loads(done.stdout)

@@ -29,9 +29,11 @@ class Model:
 
 def main(job: Job) -> None:
     ray.init(
-        num_cpus=2 * job.cores, include_dashboard=False, log_to_driver=False,
+        num_cpus=2 * job.cores,
+        include_dashboard=False,
+        log_to_driver=False,
         logging_level=logging.ERROR,
-    )  # fmt: skip
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False
     ray.data.read_binary_files(str(job.photos), include_paths=True).map_batches(
         Model,

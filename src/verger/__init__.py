@@ -33,19 +33,46 @@ if TYPE_CHECKING:
     from verger.source import list_photos, read_images
 
 _HOMES = {
-    "Config": "config", "load_config": "config", "FeatureContract": "contract",
-    "VergerError": "errors", "featurize": "features", "split_outcomes": "features",
-    "PCA": "ml", "ImageFeaturizer": "ml", "Model": "model", "load_model": "model",
-    "Predictor": "predict", "quantize": "model.int8", "run": "pipeline", "fit_pca": "reduce",
-    "sum_moments": "reduce", "get_session": "session", "list_photos": "source",
+    "Config": "config",
+    "load_config": "config",
+    "FeatureContract": "contract",
+    "VergerError": "errors",
+    "featurize": "features",
+    "split_outcomes": "features",
+    "PCA": "ml",
+    "ImageFeaturizer": "ml",
+    "Model": "model",
+    "load_model": "model",
+    "Predictor": "predict",
+    "quantize": "model.int8",
+    "run": "pipeline",
+    "fit_pca": "reduce",
+    "sum_moments": "reduce",
+    "get_session": "session",
+    "list_photos": "source",
     "read_images": "source",
-}  # fmt: skip
+}
 
 __all__ = [
-    "PCA", "Config", "FeatureContract", "ImageFeaturizer", "Model", "Predictor", "VergerError",
-    "featurize", "fit_pca", "get_session", "list_photos", "load_config", "load_model", "quantize",
-    "read_images", "run", "split_outcomes", "sum_moments",
-]  # fmt: skip
+    "PCA",
+    "Config",
+    "FeatureContract",
+    "ImageFeaturizer",
+    "Model",
+    "Predictor",
+    "VergerError",
+    "featurize",
+    "fit_pca",
+    "get_session",
+    "list_photos",
+    "load_config",
+    "load_model",
+    "quantize",
+    "read_images",
+    "run",
+    "split_outcomes",
+    "sum_moments",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -110,9 +110,12 @@ def train_at_exit(java: Java) -> None:
 def _start_training() -> None:
     with suppress(OSError):
         subprocess.Popen(
-            [sys.executable, "-m", "verger.warmup"], start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [sys.executable, "-m", "verger.warmup"],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def make_archive(java: Java, use_spark: Callable[[str], None]) -> Path | None:

@@ -248,10 +248,15 @@ class Classifier:
 
 _TEXTS = ("labels", "reference_paths")
 _ARRAYS = {
-    "mean": np.float64, "scale": np.float64, "coefficients": np.float64, "intercepts": np.float64,
-    "references": np.float32, "reference_labels": np.int32, "components": np.float64,
+    "mean": np.float64,
+    "scale": np.float64,
+    "coefficients": np.float64,
+    "intercepts": np.float64,
+    "references": np.float32,
+    "reference_labels": np.int32,
+    "components": np.float64,
     "pca_mean": np.float64,
-}  # fmt: skip
+}
 
 
 _UNREADABLE = (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile)
@@ -306,9 +311,13 @@ def _check_words(found: Classifier) -> None:
 def _check_arrays(found: Classifier) -> None:
     d, m, n_labels = np.size(found.mean), len(found.reference_paths), len(found.labels)
     shapes: dict[str, tuple[int, ...]] = {
-        "mean": (d,), "scale": (d,), "coefficients": (n_labels, d), "intercepts": (n_labels,),
-        "references": (m, d), "reference_labels": (m,),
-    }  # fmt: skip
+        "mean": (d,),
+        "scale": (d,),
+        "coefficients": (n_labels, d),
+        "intercepts": (n_labels,),
+        "references": (m, d),
+        "reference_labels": (m,),
+    }
     if found.components is not None:
         shapes |= {"components": (d, found.n_features), "pca_mean": (found.n_features,)}
     for name, shape in shapes.items():

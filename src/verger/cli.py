@@ -31,16 +31,9 @@ from verger.options import (
     dry_run_option,
     json_option,
     resolve_config,
-)  # fmt: skip
+)
 from verger.schema import INSPECTED
-from verger.terminal import (
-    download_bar,
-    keep_page_up,
-    print_json,
-    print_rows,
-    tell,
-    watch_for,
-)  # fmt: skip
+from verger.terminal import download_bar, keep_page_up, print_json, print_rows, tell, watch_for
 
 if TYPE_CHECKING:
     from verger.config import Config
@@ -60,10 +53,7 @@ def app() -> None:
 @click.option("--per-class", default=10, show_default=True, help="Photos of each class.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the renderer.")
 @config_options(*MODEL, *REDUCE, *SPARK, "overwrite")
-def demo(
-    directory: Path, classes: int, per_class: int, seed: int, as_json: bool,
-    **_: Any,
-) -> None:  # fmt: skip
+def demo(directory: Path, classes: int, per_class: int, seed: int, as_json: bool, **_: Any) -> None:
     """Render photos and run everything on them."""
     from verger.demo import run_demo
 
@@ -99,8 +89,9 @@ def sample(
 @app.command()
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
-@config_options("glob", "recursive", "label_from", "max_error_rate", "partitions", "overwrite",
-          "master", "conf")  # fmt: skip
+@config_options(
+    "glob", "recursive", "label_from", "max_error_rate", "partitions", "overwrite", "master", "conf"
+)
 @dry_run_option
 def pack(source: str, target: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Write photos into few large Parquet files, which run and featurize read like a folder."""
@@ -207,10 +198,20 @@ def report(out: str, as_json: bool, **_: Any) -> None:
 
 @app.command()
 @click.argument("out", metavar="OUT")
-@click.option("--table", type=click.Choice(["features", "pca", "rejected", *INSPECTED]),
-              default="features", show_default=True, help="Which table.")  # fmt: skip
-@click.option("--rows", type=click.IntRange(min=0), default=5, show_default=True,
-              help="How many rows to print.")  # fmt: skip
+@click.option(
+    "--table",
+    type=click.Choice(["features", "pca", "rejected", *INSPECTED]),
+    default="features",
+    show_default=True,
+    help="Which table.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="How many rows to print.",
+)
 @json_option()
 def show(out: str, table: str, rows: int, as_json: bool) -> None:
     """Show a table's schema, counts, first rows and the dimension of its vectors."""
@@ -219,12 +220,17 @@ def show(out: str, table: str, rows: int, as_json: bool) -> None:
 
     view = view_table(Output.at(out), table, n_rows=rows)
     if as_json:
-        print_json({
-            "table": view.name, "columns": view.columns, "n_rows": view.n_rows,
-            "n_files": view.n_files, "dimensions": view.dimensions,
-            "labels": {"null" if k is None else k: n for k, n in view.labels.items()},
-            "rows": view.rows,
-        })  # fmt: skip
+        print_json(
+            {
+                "table": view.name,
+                "columns": view.columns,
+                "n_rows": view.n_rows,
+                "n_files": view.n_files,
+                "dimensions": view.dimensions,
+                "labels": {"null" if k is None else k: n for k, n in view.labels.items()},
+                "rows": view.rows,
+            }
+        )
         return
     files = "1 file" if view.n_files == 1 else f"{view.n_files} files"
     click.echo(f"{view.name}: {view.n_rows:,} rows in {files}")
@@ -294,17 +300,26 @@ def models_show(name: str, weights: str | None, as_json: bool) -> None:
     total = sum(layer.n_params for layer in model.layers)
     if as_json:
         layers = [vars(layer) for layer in model.layers]
-        print_json({
-            "contract": model.contract.as_dict(), "contract_hash": model.contract.hash,
-            "weights": model.weights_path, "published": model.published, "license": model.license,
-            "layers": layers, "n_params": total,
-        })  # fmt: skip
+        print_json(
+            {
+                "contract": model.contract.as_dict(),
+                "contract_hash": model.contract.hash,
+                "weights": model.weights_path,
+                "published": model.published,
+                "license": model.license,
+                "layers": layers,
+                "n_params": total,
+            }
+        )
         return
     _print_layers(model.layers)
     click.echo(f"Total parameters: {total:,}, none of them trained by Verger")
     click.echo(f"Weights:  {model.weights_path}\nsha256:   {model.contract.weights_sha256}")
-    verdict = {True: "compute what the published ImageNet weights compute",
-               False: "are NOT the published ImageNet weights", None: "of your own"}  # fmt: skip
+    verdict = {
+        True: "compute what the published ImageNet weights compute",
+        False: "are NOT the published ImageNet weights",
+        None: "of your own",
+    }
     click.echo(f"          {verdict[model.published]}")
     click.echo(f"Contract: {model.contract.hash}\nLicence:  {model.license}")
 
@@ -385,8 +400,13 @@ def _pack_lines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     files = "1 file" if len(manifest["files"]) == 1 else f"{len(manifest['files']):,} files"
     lines.append(("size", f"{size / 1e6:,.1f} MB in {files}"))
     speed = counts["packed"] / max(seconds["pack"], 0.001)
-    lines.append(("time", f"{sum(seconds.values()):.1f} s in all; pack {seconds['pack']:.1f} s, "
-                          f"{speed:,.0f} images/s"))  # fmt: skip
+    lines.append(
+        (
+            "time",
+            f"{sum(seconds.values()):.1f} s in all; pack {seconds['pack']:.1f} s, "
+            f"{speed:,.0f} images/s",
+        )
+    )
     return lines
 
 
@@ -466,12 +486,17 @@ def _model_row(name: str) -> dict[str, Any]:
     except WeightsError as err:
         path, problem = None, str(err)
     return {
-        "name": name, "title": card.title, "license": card.license, "origin": card.origin,
-        "input_size": card.input_size, "n_features": card.n_features,
+        "name": name,
+        "title": card.title,
+        "license": card.license,
+        "origin": card.origin,
+        "input_size": card.input_size,
+        "n_features": card.n_features,
         "weights": str(path) if path else None,
         "sha256": sha256_of(path) if path else card.weights.sha256,
-        "url": card.weights.address(), "problem": problem,
-    }  # fmt: skip
+        "url": card.weights.address(),
+        "problem": problem,
+    }
 
 
 def _print_plan(plan: Mapping[str, Any], as_json: bool) -> None:

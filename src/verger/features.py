@@ -25,15 +25,7 @@ from verger.journal import Attempt, BatchWriter
 from verger.model import Model, Predictor, load_model, open_cached
 from verger.pack import read_packed
 from verger.preprocess import DecodeError, Photo, decode_photo
-from verger.schema import (
-    CONTRACT_KEY,
-    IMAGES,
-    OUTCOMES,
-    PACKED,
-    Reason,
-    arrow_schema,
-    spark_schema,
-)
+from verger.schema import CONTRACT_KEY, IMAGES, OUTCOMES, PACKED, Reason, arrow_schema, spark_schema
 from verger.storage import WAS_THERE, Unread, read_ahead, too_large
 
 if TYPE_CHECKING:
@@ -79,14 +71,19 @@ class Decoding:
         """
         if self.apart:
             return decode_apart(
-                content, size=size, max_pixels=self.max_pixels,
-                accept_truncated=self.accept_truncated, timeout_s=self.timeout_s,
-            )  # fmt: skip
+                content,
+                size=size,
+                max_pixels=self.max_pixels,
+                accept_truncated=self.accept_truncated,
+                timeout_s=self.timeout_s,
+            )
         with deadline(self.timeout_s):
             return decode_photo(
-                content, size=size, max_pixels=self.max_pixels,
+                content,
+                size=size,
+                max_pixels=self.max_pixels,
                 accept_truncated=self.accept_truncated,
-            )  # fmt: skip
+            )
 
 
 def featurize(
@@ -130,9 +127,11 @@ def featurize(
 
     def featurize_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from featurize_batches(
-            batches, open_cached(shared.value), micro_batch=micro_batch,
+            batches,
+            open_cached(shared.value),
+            micro_batch=micro_batch,
             decoding=_decoding_of_task(decoding),
-        )  # fmt: skip
+        )
 
     outcomes = _select_images(images).mapInArrow(featurize_partition, spark_schema(OUTCOMES))
     return outcomes.withMetadata("features", {CONTRACT_KEY: model.contract.hash})
@@ -236,10 +235,13 @@ def _committing(
             clock = Clock()
             outcomes = list(
                 featurize_batches(
-                    (batch for _, batch in group), predictor, micro_batch=micro_batch,
-                    decoding=decoding, clock=clock,
+                    (batch for _, batch in group),
+                    predictor,
+                    micro_batch=micro_batch,
+                    decoding=decoding,
+                    clock=clock,
                 )
-            )  # fmt: skip
+            )
             yield pa.RecordBatch.from_pydict({"batch": [writer.commit(key, outcomes, clock)]})
 
     return commit_partition
@@ -350,9 +352,7 @@ def featurize_batches(
         yield pa.RecordBatch.from_pylist(rows, schema)
 
 
-def _read_rows(
-    batches: Iterator[pa.RecordBatch],
-) -> Iterator[tuple[Outcome, bytes | Unread]]:
+def _read_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[Outcome, bytes | Unread]]:
     """Pair every photo's row with its bytes, from the column, from a pack or from the file."""
     for batch in batches:
         rows = batch.select(IMAGES).to_pylist()
@@ -393,9 +393,11 @@ def _decode_rows(
 
 
 def _infer_rows(
-    rows: Iterator[tuple[Outcome, Photo | Unread]], predictor: Predictor, micro_batch: int,
+    rows: Iterator[tuple[Outcome, Photo | Unread]],
+    predictor: Predictor,
+    micro_batch: int,
     clock: Clock,
-) -> Iterator[Outcome]:  # fmt: skip
+) -> Iterator[Outcome]:
     """Run the model on every ``micro_batch`` photos; rejected ones pass in their place."""
     waiting: list[tuple[Outcome, Photo | Unread]] = []
     n_photos = 0
@@ -430,9 +432,11 @@ def _vector_or_reason(features: Any, photo: Photo, predictor: Predictor) -> Outc
         detail = f"shape {features.shape}, {int((~np.isfinite(features)).sum())} not finite"
         return {"reason": Reason.MODEL_OUTPUT.value, "detail": detail}
     return {
-        "features": features, "width": photo.width, "height": photo.height,
+        "features": features,
+        "width": photo.width,
+        "height": photo.height,
         "truncated": photo.truncated,
-    }  # fmt: skip
+    }
 
 
 def decode_listed(photos: pa.Table, size: int, decoding: Decoding) -> Iterator[Photo | Unread]:

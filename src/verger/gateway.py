@@ -44,15 +44,18 @@ class Gateway:
         confs = (("--conf", f"{key}={value}") for key, value in settings.items())
         submitted = shlex.split(os.environ.get("PYSPARK_SUBMIT_ARGS", "pyspark-shell"))
         self._process = subprocess.Popen(
-            [str(spark_home() / "bin" / "spark-submit"), *(word for pair in confs for word in pair),
-             *submitted],
+            [
+                str(spark_home() / "bin" / "spark-submit"),
+                *(word for pair in confs for word in pair),
+                *submitted,
+            ],
             stdin=subprocess.PIPE,  # the JVM ends when this closes
             stderr=self._log,
-            env=os.environ | variables | {
-                "SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(self._connection),
-            },
+            env=os.environ
+            | variables
+            | {"SPARK_CONNECT_MODE": "0", "_PYSPARK_DRIVER_CONN_INFO_PATH": str(self._connection)},
             preexec_fn=_ignore_interrupts,
-        )  # fmt: skip
+        )
         atexit.register(self.stop)
 
     def connect(self) -> Any:

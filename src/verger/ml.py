@@ -76,9 +76,14 @@ class ImageFeaturizer(
     def __init__(self, **params: Any) -> None:
         super().__init__()
         self._setDefault(
-            inputCol="content", outputCol="features", modelName="mobilenet_v2", weights="",
-            microBatch=8, handleInvalid="error", reasonCol="",
-        )  # fmt: skip
+            inputCol="content",
+            outputCol="features",
+            modelName="mobilenet_v2",
+            weights="",
+            microBatch=8,
+            handleInvalid="error",
+            reasonCol="",
+        )
         self._set(**params)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
@@ -133,8 +138,9 @@ def _outcome_udf(shared: Broadcast[Model], micro_batch: int, how: str) -> Any:
     # Not deterministic as far as the optimiser goes: it would compute features twice to push
     # a filter on the reason below the projection.
     featurize_contents.__annotations__ = {
-        "series": Iterator[pd.Series], "return": Iterator[pd.DataFrame],
-    }  # fmt: skip
+        "series": Iterator[pd.Series],
+        "return": Iterator[pd.DataFrame],
+    }
     return pandas_udf(featurize_contents, _OUTCOME).asNondeterministic()
 
 

@@ -20,9 +20,13 @@ FIELDS = {f.name: f for f in fields(Config)}
 PHOTOS = ("glob", "recursive", "label_from", "reader")
 MODEL = ("model", "weights", "weights_sha256", "input_size", "precision", "micro_batch")
 FEATURES = (
-    "max_error_rate", "accept_truncated", "decode_timeout_s", "commit_every", "prune",
+    "max_error_rate",
+    "accept_truncated",
+    "decode_timeout_s",
+    "commit_every",
+    "prune",
     "legacy_parquet",
-)  # fmt: skip
+)
 REDUCE = ("components", "standardize", "center")
 SPARK = ("master", "conf", "app_name", "ui")
 
@@ -84,10 +88,14 @@ def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         extra = [
-            click.option("--config", "config_file", type=click.Path(path_type=Path, dir_okay=False),
-                         help="TOML file of options; flags win."),
+            click.option(
+                "--config",
+                "config_file",
+                type=click.Path(path_type=Path, dir_okay=False),
+                help="TOML file of options; flags win.",
+            ),
             json_option("Print the summary as JSON."),
-        ]  # fmt: skip
+        ]
         for option in reversed([*(config_option(name) for name in names), *extra]):
             function = option(function)
         return function

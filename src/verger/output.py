@@ -29,9 +29,17 @@ LOCK = f"{JOURNAL}/lock.json"
 STAGED = f"{JOURNAL}/staged"
 #: What is derived from the features, and goes when they are replaced.
 DERIVED = (
-    "pca", "models", "explained_variance.csv", "scree.png", "classifier", "predictions",
-    "index", "inspection", "report.html", "report.json",
-)  # fmt: skip
+    "pca",
+    "models",
+    "explained_variance.csv",
+    "scree.png",
+    "classifier",
+    "predictions",
+    "index",
+    "inspection",
+    "report.html",
+    "report.json",
+)
 #: Models that made the features and could not be made again; see :mod:`verger.precision`.
 EXTRACTOR = "extractor"
 #: Everything that Verger ever writes below OUT; nothing else is ever touched.
@@ -256,9 +264,13 @@ class Output:
     # Publishing
 
     def publish(
-        self, record: Mapping[str, Any], *, add: Iterable[tuple[str, str]], remove: Iterable[str],
+        self,
+        record: Mapping[str, Any],
+        *,
+        add: Iterable[tuple[str, str]],
+        remove: Iterable[str],
         attempts: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Let new files take the place of old ones; once begun, it is finished by whoever is next.
 
         Parameters

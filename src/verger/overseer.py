@@ -157,9 +157,13 @@ def check_error_rate(
 
 
 def _error(
-    n_rejected: int, n_listed: int, reasons: Mapping[str, int], first: Sequence[Row],
-    config: Config, kept: str,
-) -> ErrorRateError:  # fmt: skip
+    n_rejected: int,
+    n_listed: int,
+    reasons: Mapping[str, int],
+    first: Sequence[Row],
+    config: Config,
+    kept: str,
+) -> ErrorRateError:
     most = sorted(reasons.items(), key=lambda item: -item[1])[:FIRST_REJECTED]
     named = ", ".join(f"{n} {reason}" for reason, n in most)
     examples = "; ".join(
@@ -186,9 +190,13 @@ def worth_another_try(err: Exception, spark: SparkSession) -> bool:
 
 
 _DEATHS = (
-    "Python worker exited unexpectedly", "Python worker failed to connect back",
-    "ExecutorLostFailure", "Connection reset", "EOFException", "worker is no longer alive",
-)  # fmt: skip
+    "Python worker exited unexpectedly",
+    "Python worker failed to connect back",
+    "ExecutorLostFailure",
+    "Connection reset",
+    "EOFException",
+    "worker is no longer alive",
+)
 
 
 def error_inside(err: Exception) -> VergerError | None:

@@ -178,18 +178,25 @@ class _Report:
 
 def _place(photos: pa.Table, reports: list[_Report]) -> pa.Table:
     """Make the listing: where every photo is, or why it is nowhere."""
-    at = {group: (report.part.name, place)
-          for report in reports for group, place in report.row_groups.items()}  # fmt: skip
+    at = {
+        group: (report.part.name, place)
+        for report in reports
+        for group, place in report.row_groups.items()
+    }
     unread = {path: why for report in reports for path, why in report.unread.items()}
     rows = zip(photos["path"].to_pylist(), photos["row_group"].to_pylist(), strict=True)
     places = [(None, None) if path in unread else at[group] for path, group in rows]
     whys = [unread.get(path, {}) for path in photos["path"].to_pylist()]
     columns = [
-        [file for file, _ in places], [place for _, place in places],
-        [why.get("reason") for why in whys], [why.get("detail") for why in whys],
-    ]  # fmt: skip
-    packed = [pa.array(c, arrow_schema((n,))[0].type)
-              for n, c in zip(COLUMNS[len(IMAGES):], columns, strict=True)]  # fmt: skip
+        [file for file, _ in places],
+        [place for _, place in places],
+        [why.get("reason") for why in whys],
+        [why.get("detail") for why in whys],
+    ]
+    packed = [
+        pa.array(c, arrow_schema((n,))[0].type)
+        for n, c in zip(COLUMNS[len(IMAGES) :], columns, strict=True)
+    ]
     arrays = [*(photos[name] for name in IMAGES), *packed]
     return pa.table(arrays, schema=arrow_schema(COLUMNS)).sort_by("path")
 
@@ -209,14 +216,18 @@ def _describe(
         "recursive": config.recursive,
         "label_from": config.label_from,
         "counts": {
-            "listed": len(placed), "packed": len(placed) - len(rows), "unreadable": len(rows),
-            "bytes": listing.n_bytes, "ignored": listing.ignored,
+            "listed": len(placed),
+            "packed": len(placed) - len(rows),
+            "unreadable": len(rows),
+            "bytes": listing.n_bytes,
+            "ignored": listing.ignored,
             "reasons": dict(Counter(row["reason"] for row in rows).most_common()),
         },
-        "unreadable": [row | {"modification_time": row["modification_time"].isoformat()}
-                       for row in rows],
+        "unreadable": [
+            row | {"modification_time": row["modification_time"].isoformat()} for row in rows
+        ],
         "files": [report.part.as_dict() for report in reports],
-    }  # fmt: skip
+    }
 
 
 def _write_listing(folder: Folder, placed: pa.Table) -> Part:
@@ -237,8 +248,10 @@ def _check_error_rate(output: Output, manifest: dict[str, Any], config: Config) 
     counts = manifest["counts"]
     if counts["unreadable"] <= config.max_error_rate * counts["listed"]:
         return
-    first = "; ".join(f"{row['path']}: {row['reason']} ({row['detail']})"
-                      for row in manifest["unreadable"][:_FIRST])  # fmt: skip
+    first = "; ".join(
+        f"{row['path']}: {row['reason']} ({row['detail']})"
+        for row in manifest["unreadable"][:_FIRST]
+    )
     raise ErrorRateError(
         f"{counts['unreadable']} of {counts['listed']} photos could not be packed: more than "
         f"max_error_rate={config.max_error_rate}; first {first}; the pack is in {output.root} and "
@@ -263,10 +276,13 @@ def _write_photos(
     rows = images.mapInArrow(write, "report string").collect()
     found = [json.loads(row["report"]) for row in rows]
     return [
-        _Report(Part(**one["part"]), {group: i for i, group in enumerate(one["row_groups"])},
-                one["unread"])
+        _Report(
+            Part(**one["part"]),
+            {group: i for i, group in enumerate(one["row_groups"])},
+            one["unread"],
+        )
         for one in sorted(found, key=lambda one: one["row_groups"])
-    ]  # fmt: skip
+    ]
 
 
 def _read_rows(
@@ -314,10 +330,13 @@ def _table(
 
 def _writer(sink: _Sink) -> pq.ParquetWriter:
     return pq.ParquetWriter(
-        sink, _SCHEMA,
+        sink,
+        _SCHEMA,
         compression={name: "NONE" if name == "content" else "ZSTD" for name in _SCHEMA.names},
-        use_dictionary=["label"], write_statistics=list(IMAGES), write_page_checksum=True,
-    )  # fmt: skip
+        use_dictionary=["label"],
+        write_statistics=list(IMAGES),
+        write_page_checksum=True,
+    )
 
 
 class _Sink:

@@ -36,16 +36,7 @@ from verger.features import Decoding, Extraction, commit_features, commit_shares
 from verger.journal import Attempt, latest_attempt, locked, start_attempt
 from verger.ledger import Known, compare, compose, read_known, sources_of
 from verger.model import Model, find_card, load_model
-from verger.output import (
-    MOMENTS_NPZ,
-    PCA_NPZ,
-    RUN,
-    SCREE,
-    SPARK_PCA,
-    SPECTRUM,
-    STAGED,
-    Output,
-)
+from verger.output import MOMENTS_NPZ, PCA_NPZ, RUN, SCREE, SPARK_PCA, SPECTRUM, STAGED, Output
 from verger.overseer import check_error_rate, error_inside, overseen, worth_another_try
 from verger.precision import int8_model, keep_model
 from verger.publish import publish_features
@@ -59,12 +50,7 @@ from verger.reduce import (
     write_scores,
 )
 from verger.resume import State, find_state
-from verger.session import (
-    check_environment,
-    check_hadoop_reads,
-    get_session,
-    settings_for_block,
-)
+from verger.session import check_environment, check_hadoop_reads, get_session, settings_for_block
 from verger.shares import Shares
 from verger.source import (
     Listing,
@@ -151,9 +137,13 @@ class Run:
 
 
 def run(
-    source: str, out: str | Path, config: Config, *, watch: Watch = no_watch,
+    source: str,
+    out: str | Path,
+    config: Config,
+    *,
+    watch: Watch = no_watch,
     notices: tuple[str, ...] = (),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Featurize, reduce, validate all that was written, and report.
 
     A run that was killed goes on where it was; a finished one takes in what is new.
@@ -453,23 +443,30 @@ def _featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
         found = compose(listing.photos, known, prune=config.prune)
         record = describe_run(listing.source, output, config, model, spark, started=started)
         record["counts"] = found.counts | {
-            "computed": n_computed, "bytes": listing.n_bytes, "ignored": listing.ignored,
-        }  # fmt: skip
+            "computed": n_computed,
+            "bytes": listing.n_bytes,
+            "ignored": listing.ignored,
+        }
         record |= {"notices": list(run.notices), "seconds": run.seconds}
         ours = [batch for batch in batches if batch.name not in set(state.markers)]
         if ours:
             record["spent"] = sum_by_worker(
                 [(batch.n_photos, batch.spent) for batch in ours],
-                wall_s=run.seconds["featurize"], cores=spark.sparkContext.defaultParallelism,
-            )  # fmt: skip
+                wall_s=run.seconds["featurize"],
+                cores=spark.sparkContext.defaultParallelism,
+            )
         if output.folder.exists(RUN):
             check_error_rate(output.root, config, listing.photos, known, replaces=True)
         run.check_lock()
         if state.record is None or found.changes:
             publish_features(
-                spark, output, found, record, added=state.record is not None,
+                spark,
+                output,
+                found,
+                record,
+                added=state.record is not None,
                 legacy=config.legacy_parquet,
-            )  # fmt: skip
+            )
         else:
             record = _carry_over(state.record, record)
             output.clear_journal()
@@ -483,9 +480,12 @@ def _listing(run: Run, spark: SparkSession, planned: Plan, *, reduce: bool) -> L
     config, source = run.config, planned.source
     with run.stage("list"):
         listing = list_with_spark(
-            spark, source, glob=config.glob, recursive=config.recursive,
+            spark,
+            source,
+            glob=config.glob,
+            recursive=config.recursive,
             label_from=config.label_from,
-        )  # fmt: skip
+        )
     if reduce:
         _check_count(len(listing.photos), source, config)
     return listing
@@ -510,9 +510,12 @@ def _compute(run: Run, spark: SparkSession, planned: Plan, listing: Listing, sta
     if not markers:
         run.output.clear_journal()
     start = {
-        "source": listing.source, "contract_hash": contract.hash, "contract": contract.as_dict(),
-        "fresh": state.record is None, "overwrite": run.config.overwrite,
-    }  # fmt: skip
+        "source": listing.source,
+        "contract_hash": contract.hash,
+        "contract": contract.as_dict(),
+        "fresh": state.record is None,
+        "overwrite": run.config.overwrite,
+    }
     keep_model(run.output, planned.model)
     for number in range(1, ROUNDS + 1):
         attempt = start_attempt(run.output, start, markers)
@@ -539,18 +542,27 @@ _FEW_ROWS = {"spark.sql.execution.arrow.maxRecordsPerBatch": "16"}
 
 
 def _commit(
-    run: Run, spark: SparkSession, planned: Plan, listing: Listing, work: Work, attempt: Attempt,
-    *, careful: bool,
-) -> None:  # fmt: skip
+    run: Run,
+    spark: SparkSession,
+    planned: Plan,
+    listing: Listing,
+    work: Work,
+    attempt: Attempt,
+    *,
+    careful: bool,
+) -> None:
     """Run the one job that reads photos."""
     config = run.config
     extraction = Extraction(
-        model=planned.model, commit_every=config.commit_every, micro_batch=config.micro_batch,
+        model=planned.model,
+        commit_every=config.commit_every,
+        micro_batch=config.micro_batch,
         decoding=Decoding(
-            accept_truncated=config.accept_truncated, timeout_s=config.decode_timeout_s,
+            accept_truncated=config.accept_truncated,
+            timeout_s=config.decode_timeout_s,
             apart=careful,
         ),
-    )  # fmt: skip
+    )
     with (
         run.stage("featurize", len(work.todo), spark),
         overseen(spark, attempt, config, before=work.rejected, n_listed=len(listing.photos)),
@@ -562,9 +574,12 @@ def _commit(
             commit_shares(spark, shares, attempt, extraction)
             return
         images = read_images(
-            spark, Listing(listing.source, work.todo, {}, listing.recursive),
-            glob=config.glob, reader="spark", partitions=config.partitions,
-        )  # fmt: skip
+            spark,
+            Listing(listing.source, work.todo, {}, listing.recursive),
+            glob=config.glob,
+            reader="spark",
+            partitions=config.partitions,
+        )
         with settings_for_block(spark, _FEW_ROWS):
             commit_features(images, attempt, extraction)
         commit_unread(_without_batch(run.output, work.todo, attempt), attempt)
@@ -635,9 +650,11 @@ def _reduce(run: Run) -> None:
         names = [*(part.name for part in parts), *written, SCREE]
         run.check_lock()
         output.publish(
-            record, add=[(f"{STAGED}/{name}", name) for name in names],
-            remove=output.derived_files(), attempts=False,
-        )  # fmt: skip
+            record,
+            add=[(f"{STAGED}/{name}", name) for name in names],
+            remove=output.derived_files(),
+            attempts=False,
+        )
     _save(run, record)
 
 

@@ -39,8 +39,9 @@ def scree_plot(pca: FittedPCA) -> bytes:
     )
     for share, style in ((0.80, "--"), (0.90, ":")):
         k = pca.k_for(share)
-        total.axhline(share, color="#b4552d", linestyle=style, linewidth=1.2,
-                      label=f"{share:.0%} at k = {k}")  # fmt: skip
+        total.axhline(
+            share, color="#b4552d", linestyle=style, linewidth=1.2, label=f"{share:.0%} at k = {k}"
+        )
     kept = pca.cumulative_ratio[pca.n_components - 1]
     chosen = f"chosen: k = {pca.n_components} keeps {kept:.1%}"
     if pca.n_components <= n:

@@ -19,13 +19,7 @@ from verger.errors import ContractError, OutputError
 from verger.features import Decoding, decode_listed
 from verger.journal import latest_attempt
 from verger.model import Model, Vector
-from verger.model.int8 import (
-    N_CALIBRATION,
-    float32_contract,
-    graph_digest,
-    quantize,
-    restore,
-)
+from verger.model.int8 import N_CALIBRATION, float32_contract, graph_digest, quantize, restore
 from verger.output import EXTRACTOR, RUN, Output
 from verger.preprocess import Photo
 from verger.source import Listing

@@ -189,9 +189,12 @@ class Predictor:
         top = tuple(Score(labels[j], float(probabilities[j])) for j in order)
         known = top[0].probability >= self.classifier.threshold
         return Prediction(
-            path=path, prediction=top[0].label if known else None,
-            probability=top[0].probability, top=top, nearest=nearest,
-        )  # fmt: skip
+            path=path,
+            prediction=top[0].label if known else None,
+            probability=top[0].probability,
+            top=top,
+            nearest=nearest,
+        )
 
     def _nearest(self, features: npt.NDArray[np.float32]) -> list[tuple[Neighbor, ...]]:
         found = self.classifier

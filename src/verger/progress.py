@@ -80,11 +80,16 @@ def _draw(
     """Draw one stage; what it yields may be told of bytes that are fetched on the way."""
     title = _TITLES.get(name, name)
     columns: tuple[ProgressColumn, ...] = (
-        SpinnerColumn(finished_text="✓"), TextColumn("{task.description:<22}"),
-    )  # fmt: skip
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description:<22}"),
+    )
     if total is not None:
-        columns += (BarColumn(None), MofNCompleteColumn(), _SpeedColumn(),
-                    TimeRemainingColumn(elapsed_when_finished=True))  # fmt: skip
+        columns += (
+            BarColumn(None),
+            MofNCompleteColumn(),
+            _SpeedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
     else:
         columns += (TimeElapsedColumn(),)
     with Progress(*columns, console=console) as progress:
@@ -132,8 +137,13 @@ def _poll(
 @contextmanager
 def download_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
     """Draw a bar of bytes once a download begins; nothing off a terminal."""
-    columns = (TextColumn("Fetching weights"), BarColumn(None), DownloadColumn(),
-               TransferSpeedColumn(), TimeRemainingColumn())  # fmt: skip
+    columns = (
+        TextColumn("Fetching weights"),
+        BarColumn(None),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks: list[TaskID] = []
 

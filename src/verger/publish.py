@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 
 
 def publish_features(
-    spark: SparkSession, output: Output, found: Composition, record: dict[str, Any],
-    *, added: bool, legacy: bool,
-) -> None:  # fmt: skip
+    spark: SparkSession,
+    output: Output,
+    found: Composition,
+    record: dict[str, Any],
+    *,
+    added: bool,
+    legacy: bool,
+) -> None:
     """Join the batches to files of the result, and let them take their place in it.
 
     Parameters

@@ -23,9 +23,14 @@ REDUCE_OPTIONS = ("components", "standardize", "center")
 
 
 def describe_run(
-    source: str, output: Output, config: Config, model: Model, spark: SparkSession,
-    *, started: datetime,
-) -> dict[str, Any]:  # fmt: skip
+    source: str,
+    output: Output,
+    config: Config,
+    model: Model,
+    spark: SparkSession,
+    *,
+    started: datetime,
+) -> dict[str, Any]:
     """Return what ``run.json`` says of a run, but for its counts, files and seconds."""
     return {
         "verger": version("verger"),
@@ -47,9 +52,12 @@ def describe_run(
             "precision": config.precision,
         },
         "versions": versions(spark),
-        "machine": {"platform": platform.platform(), "master": spark.sparkContext.master,
-                    "cpu_count": spark.sparkContext.defaultParallelism},
-    }  # fmt: skip
+        "machine": {
+            "platform": platform.platform(),
+            "master": spark.sparkContext.master,
+            "cpu_count": spark.sparkContext.defaultParallelism,
+        },
+    }
 
 
 def command_line(source: str, output: Output, config: Config) -> str:

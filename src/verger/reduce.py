@@ -174,17 +174,24 @@ class FittedPCA:
     def to_npz(self, *, contract: str) -> bytes:
         """Write ``pca.npz``: all that is needed to use the model with numpy alone."""
         return _npz(
-            mean=self.mean, scale=self.scale, components=self.components[: self.n_components],
+            mean=self.mean,
+            scale=self.scale,
+            components=self.components[: self.n_components],
             explained_variance=self.explained_variance,
             explained_variance_ratio=self.explained_variance_ratio,
-            n_samples=self.n_samples, center=self.center, contract=contract,
-        )  # fmt: skip
+            n_samples=self.n_samples,
+            center=self.center,
+            contract=contract,
+        )
 
 
 def fit_pca(
-    moments: Moments, components: int | float = 0.90, *, standardize: bool = False,
+    moments: Moments,
+    components: int | float = 0.90,
+    *,
+    standardize: bool = False,
     center: bool = False,
-) -> FittedPCA:  # fmt: skip
+) -> FittedPCA:
     """Fit a PCA to summed features.
 
     Parameters
@@ -268,9 +275,12 @@ class StoredMoments:
         """Write the sums, to which those of later files can be added."""
         sums = self.sums
         return _npz(
-            n=sums.n, mean=sums.mean, scatter=sums.scatter, parts=np.array(self.parts, np.str_),
+            n=sums.n,
+            mean=sums.mean,
+            scatter=sums.scatter,
+            parts=np.array(self.parts, np.str_),
             contract=contract,
-        )  # fmt: skip
+        )
 
 
 def load_moments(folder: Folder, name: str, *, contract: str) -> StoredMoments | None:
@@ -411,9 +421,14 @@ def transform_features(features: DataFrame, pca: FittedPCA, *, contract: str) ->
 
 
 def write_scores(
-    spark: SparkSession, folder: Folder, features: Sequence[Part], pca: FittedPCA,
-    *, contract: str, below: str,
-) -> list[Part]:  # fmt: skip
+    spark: SparkSession,
+    folder: Folder,
+    features: Sequence[Part],
+    pca: FittedPCA,
+    *,
+    contract: str,
+    below: str,
+) -> list[Part]:
     """Write the table ``pca`` of stored features, in the tasks.
 
     Parameters

@@ -20,8 +20,15 @@ IMAGES = ("path", "modification_time", "length", "label")
 PACKED = ("file", "row_group", "reason", "detail")
 #: ``truncated`` is true only where ``--accept-truncated`` let a photo pass that was cut off.
 FEATURES = (
-    "path", "label", "features", "width", "height", "length", "modification_time", "truncated",
-)  # fmt: skip
+    "path",
+    "label",
+    "features",
+    "width",
+    "height",
+    "length",
+    "modification_time",
+    "truncated",
+)
 REJECTED = ("path", "label", "length", "modification_time", "reason", "detail")
 #: What the one Arrow function returns: both tables in one, told apart by ``reason``.
 OUTCOMES = (*FEATURES, "reason", "detail")
@@ -29,13 +36,18 @@ PCA = ("path", "label", "features_pca")
 PREDICTIONS = ("path", "label", "prediction", "probability")
 #: Of ``verger inspect``: a row for every member of a group, for every photo with a doubtful label,
 #: and for every outlier of a class.
-DUPLICATES = (
-    "group", "kind", "across", "size", "path", "label", "nearest", "similarity", "sha256",
-)  # fmt: skip
+DUPLICATES = ("group", "kind", "across", "size", "path", "label", "nearest", "similarity", "sha256")
 MISLABELLED = (
-    "path", "label", "suggestion", "score", "n_votes", "n_against", "nearest", "similarity",
+    "path",
+    "label",
+    "suggestion",
+    "score",
+    "n_votes",
+    "n_against",
+    "nearest",
+    "similarity",
     "similarity_own",
-)  # fmt: skip
+)
 OUTLIERS = ("path", "label", "score", "distance", "median")
 INSPECTED = ("duplicates", "mislabelled", "outliers")
 

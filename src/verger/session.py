@@ -34,9 +34,13 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 #: What workers must know of a bucket's place; keys are theirs to have, by a role or a profile.
 _SHARED = (
-    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
     "AWS_NO_SIGN_REQUEST",
-)  # fmt: skip
+)
 
 _JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 #: Java's quick compiler only: the thorough one takes a core while Spark starts. And the collector

@@ -73,11 +73,7 @@ class Listing:
 
 
 def list_photos(
-    source: str,
-    *,
-    glob: Sequence[str] = (),
-    recursive: bool = True,
-    label_from: str = "parent",
+    source: str, *, glob: Sequence[str] = (), recursive: bool = True, label_from: str = "parent"
 ) -> Listing:
     """List the photos of a folder, a bucket or a pack.
 
@@ -116,9 +112,14 @@ def list_photos(
 
 
 def _listing(
-    files: Iterable[_File], root: str, source: str, glob: tuple[str, ...], label_from: str,
-    *, recursive: bool,
-) -> Listing:  # fmt: skip
+    files: Iterable[_File],
+    root: str,
+    source: str,
+    glob: tuple[str, ...],
+    label_from: str,
+    *,
+    recursive: bool,
+) -> Listing:
     """Make the listing of all files that are there."""
     wanted, ignored = _by_glob(files, root, glob)
     _check_any(wanted, source, glob, ignored)
@@ -535,9 +536,7 @@ def _read_binary_files(
     """Let Spark read the photos of a listing; all that is known of them is the listing's."""
     from pyspark.sql import functions as F
 
-    options = {
-        "recursiveFileLookup": str(listing.recursive).lower(), "ignoreMissingFiles": "true",
-    }  # fmt: skip
+    options = {"recursiveFileLookup": str(listing.recursive).lower(), "ignoreMissingFiles": "true"}
     pattern = hadoop_glob(glob)
     if pattern:
         options["pathGlobFilter"] = pattern

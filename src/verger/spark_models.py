@@ -81,9 +81,11 @@ def write_spark_model(pca: FittedPCA, folder: Folder, name: str) -> list[str]:
     """
     success = b""
     files = {
-        "metadata/part-00000": _metadata(pca), "metadata/_SUCCESS": success,
-        "data/part-00000.snappy.parquet": _data(pca), "data/_SUCCESS": success,
-    }  # fmt: skip
+        "metadata/part-00000": _metadata(pca),
+        "metadata/_SUCCESS": success,
+        "data/part-00000.snappy.parquet": _data(pca),
+        "data/_SUCCESS": success,
+    }
     for file, content in files.items():
         folder.write(f"{name}/{file}", content)
     return [f"{name}/{file}" for file in files]

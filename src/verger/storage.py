@@ -91,13 +91,15 @@ def _s3(bucket: str) -> fs.FileSystem:
             if region is None:
                 raise SourceError(f"s3://{bucket}: no such bucket, or no way to it: {err}") from err
     return fs.S3FileSystem(
-        endpoint_override=endpoint, region=region,
+        endpoint_override=endpoint,
+        region=region,
         anonymous=os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true"),
-        connect_timeout=CONNECT_TIMEOUT_S, request_timeout=REQUEST_TIMEOUT_S,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
         # A small file is one request, not three, and a killed writer leaves no upload unfinished
         # (of a large one it may; see docs/guarantees.md).
         allow_delayed_open=True,
-    )  # fmt: skip
+    )
 
 
 #: What S3 or Arrow says, and what to do about it.

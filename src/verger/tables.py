@@ -278,8 +278,9 @@ def join_pieces(folder: Folder, pieces: Sequence[Piece], name: str, schema: pa.S
         As :func:`stored_schema` returns it.
     """
     tables = [_rows_of(folder, piece, schema.names) for piece in pieces]
-    return write_part(folder, name, pa.concat_tables(tables) if tables else schema.empty_table(),
-                      schema)  # fmt: skip
+    return write_part(
+        folder, name, pa.concat_tables(tables) if tables else schema.empty_table(), schema
+    )
 
 
 def _rows_of(folder: Folder, piece: Piece, columns: Sequence[str]) -> pa.Table:

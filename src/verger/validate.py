@@ -19,15 +19,7 @@ from verger.contract import FeatureContract
 from verger.errors import ContractError, OutputError, ValidationError
 from verger.precision import check_kept_model, model_file
 from verger.schema import FEATURES, PCA, REJECTED, Reason, spark_schema
-from verger.tables import (
-    VECTORS,
-    Part,
-    contract_in,
-    digest_paths,
-    iter_part,
-    reading,
-    run_in_tasks,
-)
+from verger.tables import VECTORS, Part, contract_in, digest_paths, iter_part, reading, run_in_tasks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -139,10 +131,12 @@ def _look_at_files(
             found = _look_at(folder, name, dimensions.get(table, 0))
             yield pa.RecordBatch.from_pylist([{"table": table, "name": name} | found], schema)
 
-    schema = pa.schema([
-        (name, pa.int64() if kind == "long" else pa.string())
-        for name, kind in (column.split() for column in _LOOK.split(", "))
-    ])  # fmt: skip
+    schema = pa.schema(
+        [
+            (name, pa.int64() if kind == "long" else pa.string())
+            for name, kind in (column.split() for column in _LOOK.split(", "))
+        ]
+    )
     rows = run_in_tasks(spark, work, look, _LOOK)
     return {table: [row for row in rows if row["table"] == table] for table in tables}
 
@@ -161,9 +155,9 @@ def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             types = from_arrow_schema(file.schema_arrow)
             counts = _count(file, dimension)
-            return found | counts | {
-                "types": _as_text(types), "contract": contract_in(file.metadata),
-            }  # fmt: skip
+            return (
+                found | counts | {"types": _as_text(types), "contract": contract_in(file.metadata)}
+            )
     except (OSError, ValueError, pa.ArrowException) as err:
         return found | {"problem": f"cannot be read: {err}"}
 
@@ -199,10 +193,13 @@ def _count(file: pq.ParquetFile, dimension: int) -> dict[str, Any]:
             wrong += int((lengths != dimension).sum())
             not_finite += len(values) - int(finite)
     return {
-        "n": file.metadata.num_rows, "nulls": nulls, "wrong": wrong, "not_finite": not_finite,
+        "n": file.metadata.num_rows,
+        "nulls": nulls,
+        "wrong": wrong,
+        "not_finite": not_finite,
         "labels": json.dumps(list(groups["label"].items())),
         "reasons": json.dumps(list(groups["reason"].items())),
-    }  # fmt: skip
+    }
 
 
 def _file_checks(
@@ -221,20 +218,35 @@ def _file_checks(
         and (look["n"], look["size"], look["sha256"]) != written[look["name"]]
     )
     broken = [f"{look['name']}: {look['problem']}" for look in looks if look["problem"]]
-    broken += [f"{w['name']}: {w['types']}, not {_types(name)}" for w in whole
-               if w["types"] != _types(name)]  # fmt: skip
+    broken += [
+        f"{w['name']}: {w['types']}, not {_types(name)}"
+        for w in whole
+        if w["types"] != _types(name)
+    ]
     n_rows = sum(look["n"] for look in whole)
     return [
-        Check(f"{name}/ has every file that run.json names", not gone,
-              f"{len(parts)} named" + (f", missing: {', '.join(gone)}" if gone else "")),
-        Check(f"{name}/ has no other file", not unknown,
-              f"{len(unknown)} unknown" + (f": {', '.join(unknown)}" if unknown else "")),
-        Check(f"every file of {name}/ has the bytes that were written", not changed,
-              f"sha256 of {len(whole)} file(s)" + (f", changed: {', '.join(changed)}"
-                                                  if changed else "")),
-        Check(f"{name}/ has its columns and types", not broken,
-              broken[0] if broken else f"{n_rows} rows in {len(whole)} file(s)"),
-    ]  # fmt: skip
+        Check(
+            f"{name}/ has every file that run.json names",
+            not gone,
+            f"{len(parts)} named" + (f", missing: {', '.join(gone)}" if gone else ""),
+        ),
+        Check(
+            f"{name}/ has no other file",
+            not unknown,
+            f"{len(unknown)} unknown" + (f": {', '.join(unknown)}" if unknown else ""),
+        ),
+        Check(
+            f"every file of {name}/ has the bytes that were written",
+            not changed,
+            f"sha256 of {len(whole)} file(s)"
+            + (f", changed: {', '.join(changed)}" if changed else ""),
+        ),
+        Check(
+            f"{name}/ has its columns and types",
+            not broken,
+            broken[0] if broken else f"{n_rows} rows in {len(whole)} file(s)",
+        ),
+    ]
 
 
 def _sum_up(looks: list[dict[str, Any]]) -> dict[str, int]:
@@ -245,17 +257,23 @@ def _sum_up(looks: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _check_rows(
-    spark: SparkSession, output: Output, record: dict[str, Any],
-    looks: dict[str, list[dict[str, Any]]], checks: list[Check],
-) -> dict[str | None, int]:  # fmt: skip
+    spark: SparkSession,
+    output: Output,
+    record: dict[str, Any],
+    looks: dict[str, list[dict[str, Any]]],
+    checks: list[Check],
+) -> dict[str | None, int]:
     n, labels = sum(look["n"] for look in looks["features"]), _add_up(looks["features"], "labels")
     paths = _compare_paths(spark, output, list(looks))
     checks.append(_check_unique(paths))
     checks += _check_counts(record["counts"], n, _add_up(looks["rejected"], "reasons"))
     checks.append(
-        Check("counts by label add up", sum(labels.values()) == n,
-              f"{sum(labels.values())} in {len(labels)} label(s)")
-    )  # fmt: skip
+        Check(
+            "counts by label add up",
+            sum(labels.values()) == n,
+            f"{sum(labels.values())} in {len(labels)} label(s)",
+        )
+    )
     if "pca" in looks:
         checks.append(_check_pca(record, paths))
     return labels
@@ -271,11 +289,17 @@ def _add_up(looks: list[dict[str, Any]], column: str) -> dict[str | None, int]:
 def _vector_checks(name: str, found: dict[str, int], dimension: int) -> list[Check]:
     n, misfits = found["n"], found["nulls"] + found["wrong"]
     return [
-        Check(f"every vector of {name} has {dimension} numbers", misfits == 0,
-              f"{n} rows, {found['nulls']} null, {found['wrong']} of another length"),
-        Check(f"no vector of {name} holds null, NaN or infinity", found["not_finite"] == 0,
-              f"{found['not_finite']} such values in {n} rows"),
-    ]  # fmt: skip
+        Check(
+            f"every vector of {name} has {dimension} numbers",
+            misfits == 0,
+            f"{n} rows, {found['nulls']} null, {found['wrong']} of another length",
+        ),
+        Check(
+            f"no vector of {name} holds null, NaN or infinity",
+            found["not_finite"] == 0,
+            f"{found['not_finite']} such values in {n} rows",
+        ),
+    ]
 
 
 def _check_unique(paths: _Paths) -> Check:
@@ -292,15 +316,23 @@ def _check_counts(
     listed, gone = counts["listed"], counts.get("gone", 0)
     kept = f" and {gone} kept of photos that disappeared" if gone else ""
     return [
-        Check("listed = featurized + rejected", listed + gone == n_features + n_rejected,
-              f"{listed} listed{kept}, {n_features} featurized, {n_rejected} rejected"),
-        Check("the tables hold what run.json says",
-              (n_features, reasons) == (counts["featurized"], counts["reasons"]),
-              f"run.json: {counts['featurized']} and {counts['reasons']}; "
-              f"found: {n_features} and {reasons}"),
-        Check("every reason is one of the closed list", not unknown,
-              f"{len(reasons)} reason(s)" + (f", unknown: {unknown}" if unknown else "")),
-    ]  # fmt: skip
+        Check(
+            "listed = featurized + rejected",
+            listed + gone == n_features + n_rejected,
+            f"{listed} listed{kept}, {n_features} featurized, {n_rejected} rejected",
+        ),
+        Check(
+            "the tables hold what run.json says",
+            (n_features, reasons) == (counts["featurized"], counts["reasons"]),
+            f"run.json: {counts['featurized']} and {counts['reasons']}; "
+            f"found: {n_features} and {reasons}",
+        ),
+        Check(
+            "every reason is one of the closed list",
+            not unknown,
+            f"{len(reasons)} reason(s)" + (f", unknown: {unknown}" if unknown else ""),
+        ),
+    ]
 
 
 def _check_pca(record: dict[str, Any], paths: _Paths) -> Check:

@@ -48,10 +48,16 @@ def moto() -> Iterator[str | None]:
         boto3.client("s3", region_name=region, **keys).create_bucket(
             Bucket=name, CreateBucketConfiguration={"LocationConstraint": region}
         )
-    trust = {"Version": "2012-10-17", "Statement": [{
-        "Effect": "Allow", "Action": "sts:AssumeRole",
-        "Principal": {"Service": "emr-serverless.amazonaws.com"},
-    }]}  # fmt: skip
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": "sts:AssumeRole",
+                "Principal": {"Service": "emr-serverless.amazonaws.com"},
+            }
+        ],
+    }
     boto3.client("iam", region_name=REGION, **keys).create_role(
         RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(trust)
     )
@@ -92,11 +98,15 @@ def standin(aws: Standin | None) -> Standin:
 def environment_of(moto: str, service: Standin) -> dict[str, str]:
     """Return what clients need to find the local AWS."""
     return {
-        "AWS_ENDPOINT_URL": moto, "AWS_ENDPOINT_URL_EMR_SERVERLESS": service.address,
-        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }  # fmt: skip
+        "AWS_ENDPOINT_URL": moto,
+        "AWS_ENDPOINT_URL_EMR_SERVERLESS": service.address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
 
 
 @pytest.fixture
@@ -142,15 +152,22 @@ def put(cloud: Cloud, address: str, content: bytes) -> None:
 def package(cloud: Cloud, bucket: Bucket, tmp_path: Path) -> Package:
     """Return a package whose environment is a few bytes."""
     return upload_package(
-        cloud, environment(tmp_path), bucket.address("env"), release="emr-7.10.0",
-        architecture="X86_64", model="efficientnet_lite0",
-    )  # fmt: skip
+        cloud,
+        environment(tmp_path),
+        bucket.address("env"),
+        release="emr-7.10.0",
+        architecture="X86_64",
+        model="efficientnet_lite0",
+    )
 
 
 @pytest.fixture
 def place(cloud: Cloud, bucket: Bucket, package: Package) -> Place:
     """Return where the runs of this test go."""
     return find_place(
-        cloud, package=package.root, out=bucket.address("results"),
-        role=f"arn:aws:iam::123456789012:role/{ROLE}", logs=bucket.address("logs"),
-    )  # fmt: skip
+        cloud,
+        package=package.root,
+        out=bucket.address("results"),
+        role=f"arn:aws:iam::123456789012:role/{ROLE}",
+        logs=bucket.address("logs"),
+    )

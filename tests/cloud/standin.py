@@ -104,9 +104,9 @@ class Standin:
     logs: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    billed: dict[str, float] = field(default_factory=lambda: {
-        "vCPUHour": 0.5, "memoryGBHour": 1.5, "storageGBHour": 0.0,
-    })  # fmt: skip
+    billed: dict[str, float] = field(
+        default_factory=lambda: {"vCPUHour": 0.5, "memoryGBHour": 1.5, "storageGBHour": 0.0}
+    )
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -158,10 +158,12 @@ class Standin:
         def create(number: str) -> None:
             self.applications[number] = {
                 **{k: v for k, v in request.items() if k != "clientToken"},
-                "applicationId": number, "state": "CREATED",
+                "applicationId": number,
+                "state": "CREATED",
                 "arn": f"arn:aws:emr-serverless:eu-west-3:{ACCOUNT}:/applications/{number}",
-                "createdAt": time.time(), "updatedAt": time.time(),
-            }  # fmt: skip
+                "createdAt": time.time(),
+                "updatedAt": time.time(),
+            }
 
         number = self._once(request, create, "00app")
         found = self.applications[number]
@@ -200,15 +202,24 @@ class Standin:
             arn = f"{application['arn']}/jobruns/{number}"
             self.runs[number] = {
                 **{k: v for k, v in request.items() if k != "clientToken"},
-                "jobRunId": number, "arn": arn, "createdBy": f"arn:aws:iam::{ACCOUNT}:user/me",
-                "executionRole": request["executionRoleArn"], "createdAt": time.time(),
-                "updatedAt": time.time(), "releaseLabel": application["releaseLabel"],
-                "state": self.states[0], "stateDetails": "-", "step": 0,
-            }  # fmt: skip
+                "jobRunId": number,
+                "arn": arn,
+                "createdBy": f"arn:aws:iam::{ACCOUNT}:user/me",
+                "executionRole": request["executionRoleArn"],
+                "createdAt": time.time(),
+                "updatedAt": time.time(),
+                "releaseLabel": application["releaseLabel"],
+                "state": self.states[0],
+                "stateDetails": "-",
+                "step": 0,
+            }
 
         number = self._once(request, start, "00run")
-        return {"applicationId": request["applicationId"], "jobRunId": number,
-                "arn": self.runs[number]["arn"]}  # fmt: skip
+        return {
+            "applicationId": request["applicationId"],
+            "jobRunId": number,
+            "arn": self.runs[number]["arn"],
+        }
 
     def _GetJobRun(self, request: dict[str, Any]) -> dict[str, Any]:
         run = self.runs[request["jobRunId"]]
@@ -278,8 +289,12 @@ class Standin:
         ended = run.setdefault("endedAt", self.clock())
         seconds = ended - run["startedAt"] if "startedAt" in run else 90
         billed = _use(run, seconds / 3600) if self.runner is not None else self.billed
-        run |= {"state": state, "stateDetails": details, "billedResourceUtilization": billed,
-                "totalExecutionDurationSeconds": int(seconds)}  # fmt: skip
+        run |= {
+            "state": state,
+            "stateDetails": details,
+            "billedResourceUtilization": billed,
+            "totalExecutionDurationSeconds": int(seconds),
+        }
         monitoring = run["configurationOverrides"]["monitoringConfiguration"]
         logs = monitoring["s3MonitoringConfiguration"]["logUri"].rstrip("/")
         below = f"applications/{run['applicationId']}/jobs/{run['jobRunId']}/SPARK_DRIVER"
@@ -293,12 +308,14 @@ def _use(run: dict[str, Any], hours: float) -> dict[str, float]:
     conf = dict(word.split("=", 1) for word in words[1::2])
     counts = {"driver": 1, "executor": int(conf["spark.dynamicAllocation.maxExecutors"])}
     return {"storageGBHour": 0.0} | {
-        name: hours * sum(
+        name: hours
+        * sum(
             n * int(conf[f"spark.{kind}.{size}"].removesuffix("g"))
-            for kind, n in counts.items() for size in sizes
+            for kind, n in counts.items()
+            for size in sizes
         )
         for name, sizes in _BILLED.items()
-    }  # fmt: skip
+    }
 
 
 class _Server(ThreadingHTTPServer):

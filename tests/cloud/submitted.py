@@ -20,9 +20,12 @@ from verger.emr.aws import split_address
 
 #: What this machine has no room for, or has no service for.
 _SIZES = (
-    "spark.driver.", "spark.executor.", "spark.dynamicAllocation.", "spark.emr-serverless.",
+    "spark.driver.",
+    "spark.executor.",
+    "spark.dynamicAllocation.",
+    "spark.emr-serverless.",
     "spark.yarn.",
-)  # fmt: skip
+)
 #: An executor of two cores, in a process of its own that unpacks the archive by itself.
 _MASTER = "local-cluster[1,2,1024]"
 #: How variables of the driver are named, on Serverless and on YARN.
@@ -76,8 +79,16 @@ def submit_step(
     start = words.index("spark-submit")
     archives, program = words.index("--archives"), words.index(_entry_of(words))
     conf = _settings(words[archives + 2 : program])
-    return _start(words[:start], words[archives + 1], conf, words[program:], folder, region,
-                  environment, master)  # fmt: skip
+    return _start(
+        words[:start],
+        words[archives + 1],
+        conf,
+        words[program:],
+        folder,
+        region,
+        environment,
+        master,
+    )
 
 
 def _entry_of(words: Sequence[str]) -> str:
@@ -93,9 +104,15 @@ def _settings(words: Sequence[str]) -> dict[str, str]:
 
 
 def _start(
-    before: Sequence[str], archives: str, conf: dict[str, str], program: Sequence[str],
-    folder: Path, region: str, environment: Mapping[str, str], master: str = _MASTER,
-) -> Submitted:  # fmt: skip
+    before: Sequence[str],
+    archives: str,
+    conf: dict[str, str],
+    program: Sequence[str],
+    folder: Path,
+    region: str,
+    environment: Mapping[str, str],
+    master: str = _MASTER,
+) -> Submitted:
     """Start a driver by ``spark-submit``.
 
     The entry point and the archive come out of the bucket; the driver's archive is unpacked where
@@ -106,22 +123,45 @@ def _start(
     entry, archive = (_fetch(place, folder, region, environment) for place in (program[0], address))
     with tarfile.open(archive) as tar:
         tar.extractall(folder / name, filter="data")
-    driver = {key.removeprefix(prefix): value for prefix in _DRIVER_ENV
-              for key, value in conf.items() if key.startswith(prefix)}  # fmt: skip
+    driver = {
+        key.removeprefix(prefix): value
+        for prefix in _DRIVER_ENV
+        for key, value in conf.items()
+        if key.startswith(prefix)
+    }
     conf = {key: value for key, value in conf.items() if not key.startswith(_SIZES)}
-    conf |= {"spark.archives": f"{archive}#{name}", "spark.driver.host": "127.0.0.1",
-             "spark.driver.bindAddress": "127.0.0.1", "spark.executor.memory": "1g",
-             "spark.ui.enabled": "false"}  # fmt: skip
+    conf |= {
+        "spark.archives": f"{archive}#{name}",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.executor.memory": "1g",
+        "spark.ui.enabled": "false",
+    }
     options = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
     spark = _spark_home(folder)
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            [*before, str(spark / "bin" / "spark-submit"), "--master", master, *options,
-             str(entry), *program[1:]],
-            cwd=folder, env={**environment, "SPARK_HOME": str(spark), **driver,
-                             "VERGER_HOME": str(folder / "cache")},
-            stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
-        )  # fmt: skip
+            [
+                *before,
+                str(spark / "bin" / "spark-submit"),
+                "--master",
+                master,
+                *options,
+                str(entry),
+                *program[1:],
+            ],
+            cwd=folder,
+            env={
+                **environment,
+                "SPARK_HOME": str(spark),
+                **driver,
+                "VERGER_HOME": str(folder / "cache"),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
     return Submitted(process, folder)
 
 
@@ -138,9 +178,7 @@ def _fetch(address: str, folder: Path, region: str, environment: Mapping[str, st
     """Fetch an object with the rights of the driver, as AWS does."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     session = boto3.Session(**{name.lower(): environment.get(name) for name in names})
-    client = session.client(
-        "s3", region_name=region, endpoint_url=environment["AWS_ENDPOINT_URL"]
-    )  # fmt: skip
+    client = session.client("s3", region_name=region, endpoint_url=environment["AWS_ENDPOINT_URL"])
     bucket, key = split_address(address)
     path = folder / Path(key).name
     path.write_bytes(client.get_object(Bucket=bucket, Key=key)["Body"].read())

@@ -43,9 +43,11 @@ def test_without_boto3_it_is_told_what_to_install(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "verger.cli", "emr", "cancel", "r", "--application", "a"]
     path = [str(tmp_path), str(Path(probe.__file__).parents[2])]
     done = subprocess.run(
-        [*command, "--region", REGION], env={"PYTHONPATH": ":".join(path)}, text=True,
+        [*command, "--region", REGION],
+        env={"PYTHONPATH": ":".join(path)},
+        text=True,
         capture_output=True,
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     assert done.stderr == (
         "verger: boto3 is not installed, which verger emr needs: pip install 'verger[aws]'\n"
@@ -68,8 +70,16 @@ def test_a_package_is_whole_and_is_not_brought_twice(
 ) -> None:
     """Entry points, archive and manifest come with their sizes; what is there is left alone."""
     archive = environment(tmp_path, binaries=(elf(),))
-    words = ("package", bucket.address("env"), "--environment", str(archive), "--region", REGION,
-             "--model", "efficientnet_lite0")  # fmt: skip
+    words = (
+        "package",
+        bucket.address("env"),
+        "--environment",
+        str(archive),
+        "--region",
+        REGION,
+        "--model",
+        "efficientnet_lite0",
+    )
     done = call(*words)
     assert done.exit_code == 0, done.output
     made = read_package(cloud, bucket.address("env"))
@@ -99,15 +109,27 @@ def test_weights_go_along_where_no_package_carries_them(
     weights.write_bytes(b"weights")
     root = bucket.address("env")
     made = upload_package(
-        cloud, environment(tmp_path), root, release="emr-7.10.0", architecture="X86_64",
-        model="mobilenet_v2", weights=weights,
-    )  # fmt: skip
+        cloud,
+        environment(tmp_path),
+        root,
+        release="emr-7.10.0",
+        architecture="X86_64",
+        model="mobilenet_v2",
+        weights=weights,
+    )
     assert read_object(cloud, f"{root}/weights/w.h5") == b"weights"
     for name in "abc":
         put(cloud, bucket.address(f"photos/x/{name}.jpg"), b"jpeg")
     place = Place(root, ROLE_ARN, None, bucket.address("logs"))
-    plan = plan_run(cloud, bucket.address("photos"), bucket.address("results"),
-                    Config(components=1), place, limit=Limit(1, 60), speed=1.0)  # fmt: skip
+    plan = plan_run(
+        cloud,
+        bucket.address("photos"),
+        bucket.address("results"),
+        Config(components=1),
+        place,
+        limit=Limit(1, 60),
+        speed=1.0,
+    )
     arguments = plan.job.arguments
     assert arguments[arguments.index("--weights") + 1] == f"{root}/weights/w.h5"
     digest = made.files["weights/w.h5"]["sha256"]
@@ -145,14 +167,23 @@ def test_doctor_tells_what_is_wrong_and_starts_nothing_then(
 ) -> None:
     """A bucket elsewhere and a missing package are two findings; nothing costs money."""
     done = call(
-        "doctor", f"s3://{BUCKET}-elsewhere/photos", bucket.address("results"), "--package",
-        bucket.address("env"), "--role", ROLE_ARN, "--region", REGION, "--json",
-    )  # fmt: skip
+        "doctor",
+        f"s3://{BUCKET}-elsewhere/photos",
+        bucket.address("results"),
+        "--package",
+        bucket.address("env"),
+        "--role",
+        ROLE_ARN,
+        "--region",
+        REGION,
+        "--json",
+    )
     assert done.exit_code == 1
     found = {check["name"]: check for check in json.loads(done.stdout)}
     assert {name for name, check in found.items() if not check["holds"]} == {
-        "The bucket of SRC is in eu-west-3", "The package is whole",
-    }  # fmt: skip
+        "The bucket of SRC is in eu-west-3",
+        "The package is whole",
+    }
     assert standin.counts["StartJobRun"] == 0
 
 
@@ -160,16 +191,28 @@ def test_an_environment_that_does_not_start_is_a_finding(
     cloud: Cloud, standin: Standin, bucket: Bucket, tmp_path: Path
 ) -> None:
     upload_package(
-        cloud, environment(tmp_path), bucket.address("env"), release="emr-7.10.0",
-        architecture="X86_64", model="efficientnet_lite0",
-    )  # fmt: skip
+        cloud,
+        environment(tmp_path),
+        bucket.address("env"),
+        release="emr-7.10.0",
+        architecture="X86_64",
+        model="efficientnet_lite0",
+    )
     standin.states, standin.details = ("SUBMITTED", "FAILED"), "ExitCode: 127"
     standin.logs = {"stderr": b"./environment/bin/python: not found\n"}
     done = call(
-        "doctor", bucket.address("photos"), bucket.address("results"), "--package",
-        bucket.address("env"), "--role", ROLE_ARN, "--region", REGION,
-        "--logs", bucket.address("logs"),
-    )  # fmt: skip
+        "doctor",
+        bucket.address("photos"),
+        bucket.address("results"),
+        "--package",
+        bucket.address("env"),
+        "--role",
+        ROLE_ARN,
+        "--region",
+        REGION,
+        "--logs",
+        bucket.address("logs"),
+    )
     assert done.exit_code == 1
     assert "FAILED  The environment starts: run " in done.stdout
     assert "exit code 127" in done.stdout
@@ -200,8 +243,17 @@ def test_a_probe_tells_what_fails_and_goes_on(tmp_path: Path) -> None:
 
 def test_an_estimate_times_photos_here_and_asks_nothing_of_aws(photos: Path) -> None:
     """The speed is this machine's, the photos are all that are listed, the rates are named."""
-    done = call("estimate", str(photos), "--region", REGION, "--model", "efficientnet_lite0",
-                "--sample", "3", "--json")  # fmt: skip
+    done = call(
+        "estimate",
+        str(photos),
+        "--region",
+        REGION,
+        "--model",
+        "efficientnet_lite0",
+        "--sample",
+        "3",
+        "--json",
+    )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["n_photos"] == 30
@@ -212,8 +264,9 @@ def test_an_estimate_times_photos_here_and_asks_nothing_of_aws(photos: Path) -> 
 
 
 def test_an_estimate_says_the_rates_and_that_they_are_to_be_checked(photos: Path) -> None:
-    done = call("estimate", str(photos), "--region", REGION, "--speed", "20",
-                "--architecture", "ARM64")  # fmt: skip
+    done = call(
+        "estimate", str(photos), "--region", REGION, "--speed", "20", "--architecture", "ARM64"
+    )
     assert done.exit_code == 0, done.output
     assert "30 photos, 1 executors: 4 minutes with the start" in done.stdout
     assert "20.0 photos a second and core, as given" in done.stdout
@@ -292,14 +345,22 @@ def test_weights_in_a_bucket_are_those_of_the_disk(
 
 
 def test_ctrl_c_leaves_the_run_and_says_how_to_cancel_it(
-    cloud: Cloud, standin: Standin, bucket: Bucket, tmp_path: Path, photos: Path,
+    cloud: Cloud,
+    standin: Standin,
+    bucket: Bucket,
+    tmp_path: Path,
+    photos: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """Where nobody can be asked, the run goes on: stopping is what costs work."""
     upload_package(
-        cloud, environment(tmp_path), bucket.address("env"), release="emr-7.10.0",
-        architecture="X86_64", model="efficientnet_lite0",
-    )  # fmt: skip
+        cloud,
+        environment(tmp_path),
+        bucket.address("env"),
+        release="emr-7.10.0",
+        architecture="X86_64",
+        model="efficientnet_lite0",
+    )
     for number, photo in enumerate(sorted(photos.rglob("*.jpg"))[:3]):
         put(cloud, bucket.address(f"photos/a/{number}.jpg"), photo.read_bytes())
 
@@ -307,9 +368,21 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_cancel_it(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "follow", interrupted)
-    words = ("submit", bucket.address("photos"), bucket.address("results"), "--package",
-             bucket.address("env"), "--role", ROLE_ARN, "--region", REGION, "--model",
-             "efficientnet_lite0", "--components", "2")  # fmt: skip
+    words = (
+        "submit",
+        bucket.address("photos"),
+        bucket.address("results"),
+        "--package",
+        bucket.address("env"),
+        "--role",
+        ROLE_ARN,
+        "--region",
+        REGION,
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "2",
+    )
     done = call(*words)
     assert done.exit_code != 0
     (run,) = standin.runs

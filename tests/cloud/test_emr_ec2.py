@@ -44,13 +44,16 @@ pytestmark = pytest.mark.usefixtures("standin")
 
 ROLES = ("--service-role", "verger-ServiceRole", "--instance-profile", "verger-Machines")
 HOSTS = Hosts(
-    release="emr-7.10.0", service_role="verger-ServiceRole", instance_profile="verger-Machines",
+    release="emr-7.10.0",
+    service_role="verger-ServiceRole",
+    instance_profile="verger-Machines",
     instance_types=INSTANCE_TYPES["X86_64"],
-)  # fmt: skip
+)
 #: The keys that a run.json must have.
-RECORD = {"counts": {"computed": 3}, **dict.fromkeys(
-    ("contract", "contract_hash", "files", "model", "seconds", "source", "output")
-)}  # fmt: skip
+RECORD = {
+    "counts": {"computed": 3},
+    **dict.fromkeys(("contract", "contract_hash", "files", "model", "seconds", "source", "output")),
+}
 GOOD = (("STARTING", "PENDING"), ("RUNNING", "RUNNING"), ("TERMINATING", "COMPLETED"))
 BAD = (("RUNNING", "RUNNING"), ("TERMINATING", "FAILED"), ("TERMINATED_WITH_ERRORS", "FAILED"))
 
@@ -59,8 +62,11 @@ def clusters() -> dict[str, Any]:
     """Return moto's clusters; its server runs in this process, and puts all into one region."""
     from moto.emr.models import emr_backends
 
-    return {name: found for backend in emr_backends[ACCOUNT].values()
-            for name, found in backend.clusters.items()}  # fmt: skip
+    return {
+        name: found
+        for backend in emr_backends[ACCOUNT].values()
+        for name, found in backend.clusters.items()
+    }
 
 
 def under_way() -> list[str]:
@@ -80,9 +86,15 @@ def job(cloud: Cloud, bucket: Bucket, package: Package, photos_there: None) -> J
         cloud, package=package.root, out=bucket.address("results"), logs=bucket.address("logs")
     )
     return plan_cluster(
-        cloud, bucket.address("photos"), bucket.address("results"), CONFIG, place, HOSTS,
-        limit=Limit(4, 60), speed=10.0,
-    ).job  # fmt: skip
+        cloud,
+        bucket.address("photos"),
+        bucket.address("results"),
+        CONFIG,
+        place,
+        HOSTS,
+        limit=Limit(4, 60),
+        speed=10.0,
+    ).job
 
 
 @pytest.fixture(autouse=True)
@@ -93,9 +105,10 @@ def no_cluster_left(standin: Any) -> Iterator[None]:
 
 
 def walk(
-    monkeypatch: pytest.MonkeyPatch, states: tuple[tuple[str, str], ...],
+    monkeypatch: pytest.MonkeyPatch,
+    states: tuple[tuple[str, str], ...],
     at_end: Callable[[str], None] = lambda cluster: None,
-) -> None:  # fmt: skip
+) -> None:
     """Let every look find the next states; before the last ones, do what the run would do."""
     look, left = ec2.read_cluster, list(states)
 
@@ -126,8 +139,12 @@ def test_what_is_planned_is_bounded(job: Job, bucket: Bucket) -> None:
 def test_roles_come_from_the_options_or_from_a_stack(cloud: Cloud, package: Package) -> None:
     with pytest.raises(ConfigError, match=r"no roles for the cluster: --stack NAME .*Clusters=yes"):
         find_hosts(cloud, package, service_role="only-one")
-    outputs = {"JobRoleArn": "arn:job", "BucketName": "b", "ServiceRoleArn": "arn:service",
-               "InstanceProfileArn": "arn:profile"}  # fmt: skip
+    outputs = {
+        "JobRoleArn": "arn:job",
+        "BucketName": "b",
+        "ServiceRoleArn": "arn:service",
+        "InstanceProfileArn": "arn:profile",
+    }
     template = {
         "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
         "Outputs": {key: {"Value": value} for key, value in outputs.items()},
@@ -150,16 +167,44 @@ def test_roles_come_from_the_options_or_from_a_stack(cloud: Cloud, package: Pack
         (("status", "j-1", "--on", "ec2", "--application", "00a"), "--application: not with"),
         (("status", "j-1"), "Missing option '--application'; or --on ec2"),
         (("cancel", "j-1"), "Missing option '--application'; or --on ec2"),
-        (("submit", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--on", "ec2",
-          "--role", "arn:x"), "--role: not with --on ec2"),
-        (("doctor", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--subnet", "s"),
-         "--subnet: not with --on serverless"),
-        (("estimate", "photos", "--instance-type", "m5.xlarge"),
-         "--instance-type: not with --on serverless"),
-        (("submit", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--instance-type", "m5.large",
-          "--subnet", "s"), "--instance-type, --subnet: not with --on serverless"),
+        (
+            (
+                "submit",
+                "s3://b/p",
+                "s3://b/r",
+                "--package",
+                "s3://b/e",
+                "--on",
+                "ec2",
+                "--role",
+                "arn:x",
+            ),
+            "--role: not with --on ec2",
+        ),
+        (
+            ("doctor", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--subnet", "s"),
+            "--subnet: not with --on serverless",
+        ),
+        (
+            ("estimate", "photos", "--instance-type", "m5.xlarge"),
+            "--instance-type: not with --on serverless",
+        ),
+        (
+            (
+                "submit",
+                "s3://b/p",
+                "s3://b/r",
+                "--package",
+                "s3://b/e",
+                "--instance-type",
+                "m5.large",
+                "--subnet",
+                "s",
+            ),
+            "--instance-type, --subnet: not with --on serverless",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_option_that_means_nothing_there_is_refused(words: tuple[str, ...], says: str) -> None:
     done = call(*words)
     assert done.exit_code == 2
@@ -182,9 +227,10 @@ def test_the_same_command_follows_the_cluster_that_is_under_way(cloud: Cloud, jo
 
 def test_a_cluster_of_somebody_else_s_is_not_taken_for_ours(cloud: Cloud, job: Job) -> None:
     theirs = cloud.client("emr").run_job_flow(
-        Name=job_name(job), ReleaseLabel="emr-7.10.0",
+        Name=job_name(job),
+        ReleaseLabel="emr-7.10.0",
         Instances={"KeepJobFlowAliveWhenNoSteps": True},
-    )["JobFlowId"]  # fmt: skip
+    )["JobFlowId"]
     ours, started = start_cluster(cloud, job, HOSTS)
     assert started
     assert ours != theirs
@@ -227,8 +273,10 @@ def test_a_run_is_followed_until_its_step_is_done(
     found = follow_cluster(cloud, cluster, job.writes[0], notes.watcher)
     assert found.state == "TERMINATING"
     assert notes.states == [
-        "STARTING, step PENDING", "RUNNING, step RUNNING", "TERMINATING, step COMPLETED",
-    ]  # fmt: skip
+        "STARTING, step PENDING",
+        "RUNNING, step RUNNING",
+        "TERMINATING, step COMPLETED",
+    ]
 
 
 def log_of(cloud: Cloud, bucket: Bucket, cluster: str, name: str, text: str) -> None:
@@ -296,8 +344,9 @@ def test_waiting_has_an_end(cloud: Cloud, job: Job) -> None:
         now[0] += 600.0
 
     with pytest.raises(JobError, match=r"long after its time; verger emr cancel j-\w+ --on ec2"):
-        follow_cluster(cloud, cluster, job.writes[0], Notes().watcher, sleep=sleep,
-                       clock=lambda: now[0])  # fmt: skip
+        follow_cluster(
+            cloud, cluster, job.writes[0], Notes().watcher, sleep=sleep, clock=lambda: now[0]
+        )
     assert len(slept) == 12  # 7,200 s; eleven are 6,600, within 3,600 + 2,400 + 900
 
 
@@ -310,12 +359,18 @@ def machines(cluster: str, *hours: float | None, market: str = "SPOT") -> None:
     nodes[:] = [node for node in nodes if node.market != market]
     for number, lived in enumerate(hours):
         ended = created + timedelta(hours=lived) if lived is not None else None
-        nodes.append(SimpleNamespace(
-            id=f"ci-{market}-{number}", ec2_instance_id=f"i-{number}", market=market,
-            instance_type="m5.xlarge",
-            status={"State": "RUNNING", "Timeline": {
-                "CreationDateTime": created, "EndDateTime": ended}},
-        ))  # fmt: skip
+        nodes.append(
+            SimpleNamespace(
+                id=f"ci-{market}-{number}",
+                ec2_instance_id=f"i-{number}",
+                market=market,
+                instance_type="m5.xlarge",
+                status={
+                    "State": "RUNNING",
+                    "Timeline": {"CreationDateTime": created, "EndDateTime": ended},
+                },
+            )
+        )
 
 
 def test_the_hours_of_all_nodes_are_read_back(cloud: Cloud, job: Job) -> None:
@@ -332,9 +387,25 @@ def test_money_is_a_limit_of_nodes_and_of_the_step(
     package: Package, bucket: Bucket, photos_there: None
 ) -> None:
     """What AWS is asked is what the limit says; the sum counts the dearest nodes on demand."""
-    done = call("submit", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
-                "--package", package.root, "--model", "efficientnet_lite0", "--components", "2",
-                "--max-cost", "1", "--speed", "0.001", "--no-wait", *ROLES)  # fmt: skip
+    done = call(
+        "submit",
+        bucket.address("photos"),
+        bucket.address("results"),
+        "--on",
+        "ec2",
+        "--package",
+        package.root,
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "2",
+        "--max-cost",
+        "1",
+        "--speed",
+        "0.001",
+        "--no-wait",
+        *ROLES,
+    )
     assert done.exit_code == 0, done.output
     (cluster,) = under_way()
     found = clusters()[cluster]
@@ -342,8 +413,11 @@ def test_money_is_a_limit_of_nodes_and_of_the_step(
     asked = int(found.steps[0].args[2]) // 60
     assert asked == int(60 / rates.hour(2) - rates.unbounded_s / 60)  # three have not ten minutes
     assert 0.97 < most_cost(rates, Limit(2, asked)) <= 1
-    for word in ("estimate  3 photos, 2 executors", "all nodes on demand and 25 minutes",
-                 f": 2 task nodes beside 2 on demand, {asked} minutes"):  # fmt: skip
+    for word in (
+        "estimate  3 photos, 2 executors",
+        "all nodes on demand and 25 minutes",
+        f": 2 task nodes beside 2 on demand, {asked} minutes",
+    ):
         assert word in done.stderr
 
 
@@ -351,9 +425,23 @@ def test_where_there_are_no_rates_a_run_goes_without_an_estimate(
     package: Package, bucket: Bucket, photos_there: None
 ) -> None:
     """But never without the limit that it was given in money."""
-    words = ("submit", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
-             "--package", package.root, "--model", "efficientnet_lite0", "--components", "2",
-             "--no-wait", "--instance-type", "m7i.xlarge", *ROLES)  # fmt: skip
+    words = (
+        "submit",
+        bucket.address("photos"),
+        bucket.address("results"),
+        "--on",
+        "ec2",
+        "--package",
+        package.root,
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "2",
+        "--no-wait",
+        "--instance-type",
+        "m7i.xlarge",
+        *ROLES,
+    )
     refused = call(*words, "--max-cost", "2")
     assert isinstance(refused.exception, ConfigError)
     assert "on_demand_hour=None for m7i.xlarge" in str(refused.exception)
@@ -370,8 +458,17 @@ def test_an_estimate_of_a_cluster_starts_none(photos: Path) -> None:
     assert "30 photos, 1 executors: 9 minutes with the start" in done.stdout
     assert "m5.xlarge 0.224 + 0.048" in done.stdout
     assert "check them" in done.stdout
-    one = call("estimate", str(photos), "--on", "ec2", "--speed", "20", "--json",
-               "--instance-type", "m5.xlarge")  # fmt: skip
+    one = call(
+        "estimate",
+        str(photos),
+        "--on",
+        "ec2",
+        "--speed",
+        "20",
+        "--json",
+        "--instance-type",
+        "m5.xlarge",
+    )
     found = json.loads(one.stdout)
     hour = 3 * (0.048 + 79 * 0.116 / 730) + 2 * 0.224 + 0.4 * 0.224
     assert found["cost"] == pytest.approx(hour * found["minutes"] / 60)
@@ -388,15 +485,24 @@ def test_the_doctor_looks_at_roles_and_network_and_starts_no_cluster(
     iam, network = cloud.client("iam"), cloud.client("ec2")
     iam.create_role(RoleName="verger-ServiceRole", AssumeRolePolicyDocument=trust)
     subnet = network.describe_subnets()["Subnets"][0]["SubnetId"]
-    words = ("doctor", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
-             "--package", package.root, "--subnet", subnet, "--json", *ROLES)  # fmt: skip
+    words = (
+        "doctor",
+        bucket.address("photos"),
+        bucket.address("results"),
+        "--on",
+        "ec2",
+        "--package",
+        package.root,
+        "--subnet",
+        subnet,
+        "--json",
+        *ROLES,
+    )
     done = call(*words)
     assert done.exit_code == 1
     assert wrong(done) == {"The profile of the machines exists", "The subnet is marked for EMR"}
     iam.create_instance_profile(InstanceProfileName="verger-Machines")
-    network.create_tags(
-        Resources=[subnet], Tags=[{"Key": EMR_MARK, "Value": "true"}]
-    )  # fmt: skip
+    network.create_tags(Resources=[subnet], Tags=[{"Key": EMR_MARK, "Value": "true"}])
     done = call(*words)
     assert (done.exit_code, wrong(done)) == (0, set())
     assert under_way() == []
@@ -410,11 +516,23 @@ def test_a_package_for_no_cluster_is_a_finding(
     cloud: Cloud, bucket: Bucket, tmp_path: Path
 ) -> None:
     upload_package(
-        cloud, environment(tmp_path), bucket.address("env"), release="emr-spark-8.0.0",
-        architecture="X86_64", model="efficientnet_lite0",
-    )  # fmt: skip
-    done = call("doctor", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
-                "--package", bucket.address("env"), *ROLES)  # fmt: skip
+        cloud,
+        environment(tmp_path),
+        bucket.address("env"),
+        release="emr-spark-8.0.0",
+        architecture="X86_64",
+        model="efficientnet_lite0",
+    )
+    done = call(
+        "doctor",
+        bucket.address("photos"),
+        bucket.address("results"),
+        "--on",
+        "ec2",
+        "--package",
+        bucket.address("env"),
+        *ROLES,
+    )
     assert done.exit_code == 1
     assert "FAILED  A cluster can be asked for: release=emr-spark-8.0.0" in done.stdout
 
@@ -423,9 +541,13 @@ def test_a_package_for_no_cluster_is_a_finding(
 
 
 def test_submit_starts_follows_and_fetches_the_report(
-    cloud: Cloud, package: Package, bucket: Bucket, photos_there: None, tmp_path: Path,
+    cloud: Cloud,
+    package: Package,
+    bucket: Bucket,
+    photos_there: None,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     out, report = bucket.address("results"), tmp_path / "report.html"
 
     def finish(cluster: str) -> None:
@@ -435,9 +557,25 @@ def test_submit_starts_follows_and_fetches_the_report(
         put(cloud, f"{out}/report.html", b"<html>")
 
     walk(monkeypatch, GOOD, finish)
-    done = call("submit", bucket.address("photos"), out, "--on", "ec2", "--package", package.root,
-                "--model", "efficientnet_lite0", "--components", "2", "--report", str(report),
-                "--logs", bucket.address("logs"), *ROLES, "--json")  # fmt: skip
+    done = call(
+        "submit",
+        bucket.address("photos"),
+        out,
+        "--on",
+        "ec2",
+        "--package",
+        package.root,
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "2",
+        "--report",
+        str(report),
+        "--logs",
+        bucket.address("logs"),
+        *ROLES,
+        "--json",
+    )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["counts"] == RECORD["counts"]
@@ -466,9 +604,20 @@ def test_ctrl_c_leaves_the_cluster_or_ends_it_as_one_says(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ec2, "follow_cluster", interrupted)
-    words = ("submit", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
-             "--package", package.root, "--model", "efficientnet_lite0", "--components", "2",
-             *ROLES)  # fmt: skip
+    words = (
+        "submit",
+        bucket.address("photos"),
+        bucket.address("results"),
+        "--on",
+        "ec2",
+        "--package",
+        package.root,
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "2",
+        *ROLES,
+    )
     done = call(*words)
     (cluster,) = under_way()
     assert f"run {cluster} goes on; verger emr cancel {cluster} --on ec2 --region" in done.stderr
@@ -481,8 +630,20 @@ def test_ctrl_c_leaves_the_cluster_or_ends_it_as_one_says(
 def test_no_wait_returns_with_the_line_that_asks_how_far_it_is(
     package: Package, bucket: Bucket, photos_there: None
 ) -> None:
-    done = call("submit", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
-                "--package", package.root, "--model", "efficientnet_lite0", "--components", "2",
-                "--no-wait", *ROLES)  # fmt: skip
+    done = call(
+        "submit",
+        bucket.address("photos"),
+        bucket.address("results"),
+        "--on",
+        "ec2",
+        "--package",
+        package.root,
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "2",
+        "--no-wait",
+        *ROLES,
+    )
     (cluster,) = under_way()
     assert done.stdout == f"verger emr status {cluster} --on ec2 --region {REGION}\n"

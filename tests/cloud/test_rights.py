@@ -35,9 +35,10 @@ pytestmark = pytest.mark.timeout(600)
 
 BUCKET = Bucket("strict-orchard", "first")
 ROLE_ARN = f"arn:aws:iam::123456789012:role/{ROLE}"
-EVERYTHING = {"Version": "2012-10-17", "Statement": [
-    {"Effect": "Allow", "Action": "*", "Resource": "*"},
-]}  # fmt: skip
+EVERYTHING = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+}
 
 
 @pytest.fixture
@@ -47,8 +48,9 @@ def strict(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         assert wait_until(lambda: answers(f"{address}/moto-api/data.json"), 60)
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
@@ -77,10 +79,13 @@ def answers(address: str) -> bool:
 
 def refuse_all_else(address: str) -> None:
     """Let moto look at policies from the next request on."""
-    urllib.request.urlopen(urllib.request.Request(
-        f"{address}/moto-api/reset-auth", data=b"0",
-        headers={"Content-Type": "application/octet-stream"},
-    )).close()  # fmt: skip
+    urllib.request.urlopen(
+        urllib.request.Request(
+            f"{address}/moto-api/reset-auth",
+            data=b"0",
+            headers={"Content-Type": "application/octet-stream"},
+        )
+    ).close()
 
 
 def take_role(policy: str) -> dict[str, str]:
@@ -88,11 +93,16 @@ def take_role(policy: str) -> dict[str, str]:
     connect(REGION).client("iam").put_role_policy(
         RoleName=ROLE, PolicyName="session", PolicyDocument=policy
     )
-    found = connect(REGION).client("sts").assume_role(
-        RoleArn=ROLE_ARN, RoleSessionName="a-run"
-    )["Credentials"]  # fmt: skip
-    return {"AWS_ACCESS_KEY_ID": found["AccessKeyId"], "AWS_SESSION_TOKEN": found["SessionToken"],
-            "AWS_SECRET_ACCESS_KEY": found["SecretAccessKey"]}  # fmt: skip
+    found = (
+        connect(REGION)
+        .client("sts")
+        .assume_role(RoleArn=ROLE_ARN, RoleSessionName="a-run")["Credentials"]
+    )
+    return {
+        "AWS_ACCESS_KEY_ID": found["AccessKeyId"],
+        "AWS_SESSION_TOKEN": found["SessionToken"],
+        "AWS_SECRET_ACCESS_KEY": found["SecretAccessKey"],
+    }
 
 
 def without(policy: str, action: str) -> str:
@@ -101,8 +111,13 @@ def without(policy: str, action: str) -> str:
     Of a request that removes many objects, AWS looks at each of them; moto looks at the bucket.
     """
     values = json.loads(policy)
-    values["Statement"].append({"Effect": "Allow", "Action": ["s3:DeleteObject"],
-                                "Resource": [f"arn:aws:s3:::{BUCKET.name}"]})  # fmt: skip
+    values["Statement"].append(
+        {
+            "Effect": "Allow",
+            "Action": ["s3:DeleteObject"],
+            "Resource": [f"arn:aws:s3:::{BUCKET.name}"],
+        }
+    )
     for statement in values["Statement"]:
         statement["Action"] = [name for name in statement["Action"] if name != action]
     values["Statement"] = [s for s in values["Statement"] if s["Action"]]
@@ -142,10 +157,31 @@ def words_of(photos: Path, folder: Path) -> list[str]:
     for number, photo in enumerate(sorted(photos.rglob("*.jpg"))[:8]):
         put(cloud, BUCKET.address(f"photos/a/{number}.jpg"), photo.read_bytes())
     made = upload_package(
-        cloud, environment(folder, binary=wrapper(), binaries=(elf(),)), BUCKET.address("env"),
-        release="emr-spark-8.0.0", architecture="X86_64", model="efficientnet_lite0",
-    )  # fmt: skip
-    return ["emr", "submit", BUCKET.address("photos"), BUCKET.address("results"), "--package",
-            made.root, "--role", ROLE_ARN, "--logs", BUCKET.address("logs"), "--region", REGION,
-            "--model", "efficientnet_lite0", "--components", "3", "--json",
-            "--report", str(folder / "report.html")]  # fmt: skip
+        cloud,
+        environment(folder, binary=wrapper(), binaries=(elf(),)),
+        BUCKET.address("env"),
+        release="emr-spark-8.0.0",
+        architecture="X86_64",
+        model="efficientnet_lite0",
+    )
+    return [
+        "emr",
+        "submit",
+        BUCKET.address("photos"),
+        BUCKET.address("results"),
+        "--package",
+        made.root,
+        "--role",
+        ROLE_ARN,
+        "--logs",
+        BUCKET.address("logs"),
+        "--region",
+        REGION,
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "3",
+        "--json",
+        "--report",
+        str(folder / "report.html"),
+    ]

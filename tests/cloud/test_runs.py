@@ -43,9 +43,14 @@ def plan(cloud: Cloud, bucket: Bucket, place: Place, photos: Path) -> Plan:
     for number, photo in enumerate(sorted(photos.rglob("*.jpg"))[:3]):
         put(cloud, bucket.address(f"photos/a/{number}.jpg"), photo.read_bytes())
     return plan_run(
-        cloud, bucket.address("photos"), bucket.address("results"), CONFIG, place,
-        limit=LIMIT, speed=10.0,
-    )  # fmt: skip
+        cloud,
+        bucket.address("photos"),
+        bucket.address("results"),
+        CONFIG,
+        place,
+        limit=LIMIT,
+        speed=10.0,
+    )
 
 
 class Notes:
@@ -80,9 +85,7 @@ def test_what_is_planned_is_bounded_and_priced(plan: Plan, bucket: Bucket) -> No
     assert plan.estimate.n_photos == 3
     assert plan.job.limit == Limit(1, 60)
     assert plan.most == pytest.approx(plan.rates.vcpu_hour * 6 + plan.rates.memory_gb_hour * 20)
-    assert plan.job.arguments[:3] == (
-        "run", bucket.address("photos"), bucket.address("results"),
-    )  # fmt: skip
+    assert plan.job.arguments[:3] == ("run", bucket.address("photos"), bucket.address("results"))
     assert "--components" in plan.job.arguments
 
 
@@ -95,21 +98,38 @@ def test_planning_starts_nothing(plan: Plan, standin: Standin) -> None:
     [
         ("photos", "s3://{b}/r", {}, ConfigError, r"SRC=photos: must be s3://bucket/prefix"),
         ("s3://{b}/p", "out", {}, ConfigError, r"OUT=out: must be s3://bucket/prefix"),
-        ("s3://{b}-elsewhere/p", "s3://{b}/r", {}, ConfigError,
-         r"bucket is in eu-west-1, and the run in eu-west-3; .*--region eu-west-1"),
+        (
+            "s3://{b}-elsewhere/p",
+            "s3://{b}/r",
+            {},
+            ConfigError,
+            r"bucket is in eu-west-1, and the run in eu-west-3; .*--region eu-west-1",
+        ),
         ("s3://{b}/p", "s3://{b}-elsewhere/r", {}, ConfigError, "bucket is in eu-west-1"),
         ("s3://none-of-ours/p", "s3://{b}/r", {}, CloudError, "look at the bucket none-of-ours"),
         ("s3://{b}/no-photos", "s3://{b}/r", {}, SourceNotFoundError, "no-photos"),
         ("s3://{b}/p", "s3://{b}/r", {"limit": Limit(1, 0)}, ConfigError, "minutes=0 must be"),
-        ("s3://{b}/p", "s3://{b}/r", {"config": Config()}, ConfigError,
-         r"model=mobilenet_v2: the package .* has efficientnet_lite0; --model efficient"),
+        (
+            "s3://{b}/p",
+            "s3://{b}/r",
+            {"config": Config()},
+            ConfigError,
+            r"model=mobilenet_v2: the package .* has efficientnet_lite0; --model efficient",
+        ),
         ("s3://{b}/p", "s3://{b}/r", {"max_cost": 0.001}, ConfigError, "max_cost=0.001 must be"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_found_before_anything_is_started(
-    source: str, out: str, how: dict[str, Any], error: type[Exception], says: str,
-    cloud: Cloud, place: Place, standin: Standin, photos: Path,
-) -> None:  # fmt: skip
+    source: str,
+    out: str,
+    how: dict[str, Any],
+    error: type[Exception],
+    says: str,
+    cloud: Cloud,
+    place: Place,
+    standin: Standin,
+    photos: Path,
+) -> None:
     for name in "abc":
         put(cloud, f"s3://{BUCKET}/p/x/{name}.jpg", next(photos.rglob("*.jpg")).read_bytes())
     arguments = {"config": CONFIG, "limit": LIMIT, "speed": 10.0} | how
@@ -138,9 +158,11 @@ def test_an_application_grows_for_a_wider_run_and_never_shrinks(
 ) -> None:
     """AWS lets it be changed while it is idle; a run beside another has the room that there is."""
     for executors, state, cpu in (
-        (1, "CREATED", "6 vCPU"), (3, "STARTED", "6 vCPU"), (3, "STOPPED", "14 vCPU"),
+        (1, "CREATED", "6 vCPU"),
+        (3, "STARTED", "6 vCPU"),
+        (3, "STOPPED", "14 vCPU"),
         (2, "STOPPED", "14 vCPU"),
-    ):  # fmt: skip
+    ):
         for application in standin.applications.values():
             application["state"] = state
         number, _ = find_application(cloud, package, Limit(executors, 60), "s3://x/logs")
@@ -241,7 +263,7 @@ def test_looking_is_never_endless(cloud: Cloud, plan: Plan, standin: Standin) ->
         ("CANCELLED", "by somebody", r"CANCELLED: by somebody"),
         ("CANCELLED", "Job timeout exceeded", r"its limit of 60 minutes was reached .*; what is"),
     ],
-)  # fmt: skip
+)
 def test_a_run_that_does_not_end_well_says_why(
     state: str, details: str, says: str, cloud: Cloud, plan: Plan, standin: Standin
 ) -> None:
@@ -336,9 +358,21 @@ def test_submit_without_waiting_says_how_to_look(plan: Plan, standin: Standin) -
     source, out = plan.job.reads[0], plan.job.writes[0]
     role = f"arn:aws:iam::123456789012:role/{ROLE}"
     done = call(
-        "submit", source, out, "--package", plan.package.root, "--role", role, "--no-wait",
-        "--model", "efficientnet_lite0", "--components", "2", "--max-cost", "0.2",
-    )  # fmt: skip
+        "submit",
+        source,
+        out,
+        "--package",
+        plan.package.root,
+        "--role",
+        role,
+        "--no-wait",
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "2",
+        "--max-cost",
+        "0.2",
+    )
     assert done.exit_code == 0, done.output
     (run,) = standin.runs
     assert f"verger emr status {run} --application" in done.stdout
@@ -350,8 +384,9 @@ def test_submit_without_waiting_says_how_to_look(plan: Plan, standin: Standin) -
 
 
 def test_a_region_outside_the_union_is_refused_before_aws_is_asked(standin: Standin) -> None:
-    done = CliRunner().invoke(app, ["emr", "cancel", "r", "--application", "a",
-                                    "--region", "us-east-1"])  # fmt: skip
+    done = CliRunner().invoke(
+        app, ["emr", "cancel", "r", "--application", "a", "--region", "us-east-1"]
+    )
     assert isinstance(done.exception, ConfigError)
     assert "--allow-region" in str(done.exception)
     assert standin.requests == []
@@ -378,11 +413,14 @@ def test_teardown_removes_what_verger_has_made_and_nothing_else(
     assert f"run {run.id} is under way" in str(busy.exception)
     cancel_run(cloud, run)
     standin.applications["00other"] = {
-        **standin.applications[run.application], "applicationId": "00other", "tags": {},
-    }  # fmt: skip
+        **standin.applications[run.application],
+        "applicationId": "00other",
+        "tags": {},
+    }
     put(cloud, f"{package}/notes.txt", b"mine")
-    asked = CliRunner().invoke(app, ["emr", "teardown", "--package", package, "--region", REGION],
-                               input="n\n")  # fmt: skip
+    asked = CliRunner().invoke(
+        app, ["emr", "teardown", "--package", package, "--region", REGION], input="n\n"
+    )
     assert asked.exit_code != 0
     assert standin.applications[run.application]["state"] != "TERMINATED"
     done = call("teardown", "--package", package, "--yes")

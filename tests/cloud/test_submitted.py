@@ -54,10 +54,23 @@ def really_run(aws: Standin | None, environ: dict[str, str], tmp_path: Path) -> 
 def run_here(source: str, out: Path) -> Path:
     """Do a run on this machine, by the command of the laptop."""
     subprocess.run(
-        [sys.executable, "-m", "verger.cli", "run", source, str(out), "--master", "local[2]",
-         "--model", "efficientnet_lite0", "--components", "5"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "verger.cli",
+            "run",
+            source,
+            str(out),
+            "--master",
+            "local[2]",
+            "--model",
+            "efficientnet_lite0",
+            "--components",
+            "5",
+        ],
+        check=True,
+        capture_output=True,
+    )
     return out
 
 
@@ -91,9 +104,13 @@ def orchard(
     fill(cloud, bucket, photos, 12)
     release = "emr-spark-8.0.0" if aws else "emr-7.10.0"
     made = upload_package(
-        cloud, _archive(aws, tmp_path, release), bucket.address("env"), release=release,
-        architecture="X86_64", model="efficientnet_lite0",
-    )  # fmt: skip
+        cloud,
+        _archive(aws, tmp_path, release),
+        bucket.address("env"),
+        release=release,
+        architecture="X86_64",
+        model="efficientnet_lite0",
+    )
     words = [bucket.address("photos"), bucket.address("results"), "--package", made.root]
     if aws is None:
         return [*words, "--region", REGION, "--stack", STACK]
@@ -118,8 +135,17 @@ def test_a_run_is_probed_submitted_followed_and_paid_for(
     for word in ("12 photos", "the driver's features", "written, read and removed", "pyspark 4"):
         assert word in doctor.stdout
     report = tmp_path / "report.html"
-    words = ["emr", "submit", *orchard, "--model", "efficientnet_lite0", "--components", "5",
-             "--report", str(report)]  # fmt: skip
+    words = [
+        "emr",
+        "submit",
+        *orchard,
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "5",
+        "--report",
+        str(report),
+    ]
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -129,16 +155,22 @@ def test_a_run_is_probed_submitted_followed_and_paid_for(
     assert b"<html" in report.read_bytes()
     for word in ("SUBMITTED", "RUNNING", "SUCCESS", "12 listed"):
         assert word in done.stderr
-    names = {file.name.split("/")[0] for file in Folder(bucket.address("results")).files(
-        recursive=True)}  # fmt: skip
+    names = {
+        file.name.split("/")[0] for file in Folder(bucket.address("results")).files(recursive=True)
+    }
     assert {"features", "pca", "models", "run.json", "report.html"} <= names
     assert ".verger-probe" not in names
 
 
 def test_a_run_that_meets_its_limit_is_told_and_goes_on_where_it_stopped(
-    really_run: None, standin: Standin, orchard: list[str], cloud: Cloud, bucket: Bucket,
-    photos: Path, tmp_path: Path,
-) -> None:  # fmt: skip
+    really_run: None,
+    standin: Standin,
+    orchard: list[str],
+    cloud: Cloud,
+    bucket: Bucket,
+    photos: Path,
+    tmp_path: Path,
+) -> None:
     """The clock of this test: a photo that is committed has taken a minute.
 
     So the first run is ended in its midst, whatever this machine has to do besides.
@@ -147,8 +179,19 @@ def test_a_run_that_meets_its_limit_is_told_and_goes_on_where_it_stopped(
     out, start = bucket.address("results"), time.time()
     progress = Progress(out)
     standin.clock = lambda: start + 60 * committed(progress)
-    words = ["emr", "submit", *orchard, "--model", "efficientnet_lite0", "--components", "5",
-             "--commit-every", "4", "--report", str(tmp_path / "report.html")]  # fmt: skip
+    words = [
+        "emr",
+        "submit",
+        *orchard,
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "5",
+        "--commit-every",
+        "4",
+        "--report",
+        str(tmp_path / "report.html"),
+    ]
     stopped = CliRunner().invoke(app, [*words, "--max-cost", "0.15"])
     assert isinstance(stopped.exception, JobError)
     (asked,) = (request for name, request in standin.requests if name == "StartJobRun")
@@ -174,9 +217,13 @@ def test_a_run_that_meets_its_limit_is_told_and_goes_on_where_it_stopped(
 
 
 def test_a_run_on_ec2_outlives_its_whole_cluster_and_then_a_spot_node(
-    standin: Standin, cloud: Cloud, bucket: Bucket, photos: Path, environ: dict[str, str],
+    standin: Standin,
+    cloud: Cloud,
+    bucket: Bucket,
+    photos: Path,
+    environ: dict[str, str],
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     """What AWS is asked to run is run; what dies is a machine, with all that is on it.
 
     The same command goes on after the first, and the run itself after the second.
@@ -192,9 +239,13 @@ def test_a_run_on_ec2_outlives_its_whole_cluster_and_then_a_spot_node(
     assert 0 < done < N_LIMITED, run.logs()["stderr"].decode()[-2000:]
     with run_cluster(tmp_path / "second", bare_environment()) as machines:
         run = submit_step(step_of(words), machines.master, tmp_path / "2", REGION, environ)
-        wait_until(lambda: run.poll() is not None or (
-            committed(progress) > done and len(executors(machines)) == 2
-        ), 120)  # fmt: skip
+        wait_until(
+            lambda: (
+                run.poll() is not None
+                or (committed(progress) > done and len(executors(machines)) == 2)
+            ),
+            120,
+        )
         assert run.poll() is None
         kill(of_session(machines.daemons[1].pid))
         assert run.process.wait(300) == 0, run.logs()["stderr"].decode()[-2000:]
@@ -211,14 +262,41 @@ def executors(machines: Cluster) -> list[psutil.Process]:
 def on_ec2(cloud: Cloud, bucket: Bucket, folder: Path) -> list[str]:
     """Bring a package for clusters, and return the command that submits a run."""
     made = upload_package(
-        cloud, environment(folder, binary=wrapper(), binaries=(elf(),)), bucket.address("env"),
-        release="emr-7.10.0", architecture="X86_64", model="efficientnet_lite0",
-    )  # fmt: skip
-    return ["emr", "submit", bucket.address("photos"), bucket.address("results"), "--on", "ec2",
-            "--package", made.root, "--service-role", "verger-ServiceRole", "--instance-profile",
-            "verger-Machines", "--logs", bucket.address("logs"), "--region", REGION, "--no-wait",
-            "--model", "efficientnet_lite0", "--components", "5", "--commit-every", "4",
-            "--partitions", "8", "--json"]  # fmt: skip
+        cloud,
+        environment(folder, binary=wrapper(), binaries=(elf(),)),
+        bucket.address("env"),
+        release="emr-7.10.0",
+        architecture="X86_64",
+        model="efficientnet_lite0",
+    )
+    return [
+        "emr",
+        "submit",
+        bucket.address("photos"),
+        bucket.address("results"),
+        "--on",
+        "ec2",
+        "--package",
+        made.root,
+        "--service-role",
+        "verger-ServiceRole",
+        "--instance-profile",
+        "verger-Machines",
+        "--logs",
+        bucket.address("logs"),
+        "--region",
+        REGION,
+        "--no-wait",
+        "--model",
+        "efficientnet_lite0",
+        "--components",
+        "5",
+        "--commit-every",
+        "4",
+        "--partitions",
+        "8",
+        "--json",
+    ]
 
 
 def step_of(words: list[str]) -> list[str]:

@@ -64,10 +64,11 @@ def by_keras(real: Path, photos: Path) -> dict[Path, dict[str, np.ndarray]]:
             "efficientnet_lite0": load_model("efficientnet_lite0").golden,
         },
         HERE / "golden_photos.npz": {
-            "names": np.array(names), "features": keras_features(real, pixels),
+            "names": np.array(names),
+            "features": keras_features(real, pixels),
         },
         HERE / "golden_random.npz": {"features": of_random},
-    }  # fmt: skip
+    }
 
 
 def compare(path: Path, arrays: dict[str, np.ndarray]) -> None:

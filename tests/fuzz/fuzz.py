@@ -110,11 +110,16 @@ def work(seed: int, n: int, worker: int, first_batch: int) -> None:
                 failures += compare_cut(photo, dict(photos))
         slowest = max(notes.times_s, key=notes.times_s.__getitem__)
         line = {
-            "batch": batch, "n": len(mutants), "counts": counts, "failures": failures,
-            "slowest_s": notes.times_s[slowest], "slowest": mutants[slowest - numbers.start][0],
-            "total_s": sum(notes.times_s.values()), "rss_kb": _memory_kb("VmRSS"),
+            "batch": batch,
+            "n": len(mutants),
+            "counts": counts,
+            "failures": failures,
+            "slowest_s": notes.times_s[slowest],
+            "slowest": mutants[slowest - numbers.start][0],
+            "total_s": sum(notes.times_s.values()),
+            "rss_kb": _memory_kb("VmRSS"),
             "peak_kb": _memory_kb("VmHWM"),
-        }  # fmt: skip
+        }
         print(json.dumps(line), flush=True)
 
 
@@ -125,10 +130,15 @@ def run_batch(
     columns = [name for name in IMAGES if name != "path"]
     schema = pa.schema([*arrow_schema(("path", *columns)), ("content", pa.binary())])
     rows = [
-        {"path": path, "label": "fuzz", "length": len(content), "content": content,
-         "modification_time": datetime(2024, 1, 1, tzinfo=UTC)}
+        {
+            "path": path,
+            "label": "fuzz",
+            "length": len(content),
+            "content": content,
+            "modification_time": datetime(2024, 1, 1, tzinfo=UTC),
+        }
         for path, content in mutants
-    ]  # fmt: skip
+    ]
     try:
         batch = pa.RecordBatch.from_pylist(rows, schema)
         outcomes = [
@@ -177,8 +187,10 @@ def compare_apart(photo: tuple[str, bytes], decoding: Decoding) -> list[str]:
     """Decode a mutant here and apart; say where they differ."""
     path, content = photo
     options = {
-        "size": 32, "max_pixels": decoding.max_pixels, "accept_truncated": decoding.accept_truncated
-    }  # fmt: skip
+        "size": 32,
+        "max_pixels": decoding.max_pixels,
+        "accept_truncated": decoding.accept_truncated,
+    }
     here = _answer(lambda: decode_photo(content, **options))
     apart = _answer(lambda: decode_apart(content, timeout_s=TIMEOUT_S, **options))
     return [] if here == apart else [f"{path}: apart it is {apart[:3]}, here {here[:3]}"]
@@ -240,9 +252,17 @@ class Run:
 
 def start(run: Run, worker: int, first_batch: int) -> subprocess.Popen[str]:
     command = [
-        sys.executable, __file__, "--seed", str(run.seed), "--n", str(run.n),
-        "--worker", str(worker), "--first-batch", str(first_batch),
-    ]  # fmt: skip
+        sys.executable,
+        __file__,
+        "--seed",
+        str(run.seed),
+        "--n",
+        str(run.n),
+        "--worker",
+        str(worker),
+        "--first-batch",
+        str(first_batch),
+    ]
     with Path(OFFENDERS, f"worker-{worker}.log").open("a") as log:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 
@@ -305,11 +325,20 @@ def report(run: Run, took_s: float) -> str:
     lines = "\n".join("| " + " | ".join(map(_number, row)) + " |" for row in table)
     result = "no failure" if not run.failures else f"{len(run.failures)} FAILURES"
     return HEAD.format(
-        n=f"{run.n_done:,}", n_wanted=run.n, seed=run.seed, result=result,
-        date=datetime.now(tz=UTC).date(), versions=_versions(), took=f"{took_s / 60:.0f}",
-        n_seeds=len(corpus()), apart=f"{run.n_done // APART_EVERY:,}", table=lines,
-        memory=_memory_text(run), slowest=_slowest_text(run), max_pixels=f"{MAX_PIXELS:,}",
-    )  # fmt: skip
+        n=f"{run.n_done:,}",
+        n_wanted=run.n,
+        seed=run.seed,
+        result=result,
+        date=datetime.now(tz=UTC).date(),
+        versions=_versions(),
+        took=f"{took_s / 60:.0f}",
+        n_seeds=len(corpus()),
+        apart=f"{run.n_done // APART_EVERY:,}",
+        table=lines,
+        memory=_memory_text(run),
+        slowest=_slowest_text(run),
+        max_pixels=f"{MAX_PIXELS:,}",
+    )
 
 
 HEAD = """\

@@ -80,9 +80,16 @@ def shuffle_chunks(data: bytearray, dice: random.Random) -> bytearray:
 
 
 MUTATIONS: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
-    flip_bits, set_run, drop_run, repeat_run, cut, zero_tail, edit_header, edit_length,
+    flip_bits,
+    set_run,
+    drop_run,
+    repeat_run,
+    cut,
+    zero_tail,
+    edit_header,
+    edit_length,
     shuffle_chunks,
-)  # fmt: skip
+)
 
 
 def mutate(content: bytes, other: bytes, dice: random.Random) -> tuple[bytes, str]:

@@ -25,8 +25,15 @@ pytestmark = pytest.mark.real
 GOLDEN = np.load(Path(__file__).parents[1] / "data" / "golden_photos.npz")
 
 #: Fruits-360's class to ImageNet's class of the same fruit.
-SAME_FRUIT = {"Apple Granny Smith": 948, "Strawberry": 949, "Orange": 950, "Lemon": 951,
-              "Pineapple": 953, "Banana": 954, "Pomegranate": 957}  # fmt: skip
+SAME_FRUIT = {
+    "Apple Granny Smith": 948,
+    "Strawberry": 949,
+    "Orange": 950,
+    "Lemon": 951,
+    "Pineapple": 953,
+    "Banana": 954,
+    "Pomegranate": 957,
+}
 
 
 def test_features_equal_keras(fruits: Path, mobilenet_v2: Model) -> None:

@@ -97,14 +97,25 @@ def start_cluster(folder: Path, environment: Mapping[str, str]) -> Cluster:
         daemons.append(_start(folder / f"{name}.log", environment, *arguments))
 
     try:
-        start("master", f"{_CLASSES}.master.Master", *ours,
-              "--port", "0", "--webui-port", "0")  # fmt: skip
+        start("master", f"{_CLASSES}.master.Master", *ours, "--port", "0", "--webui-port", "0")
         log = _wait_for(folder / "master.log", "I have been elected leader")
         address = re.findall(r"spark://127\.0\.0\.1:\d+", log)[0]
         names = [f"worker{number}" for number in range(N_WORKERS)]
         for name in names:
-            start(name, f"{_CLASSES}.worker.Worker", *ours, "-c", "1", "-m", "2g",
-                  "--webui-port", "0", "-d", str(folder / name), address)  # fmt: skip
+            start(
+                name,
+                f"{_CLASSES}.worker.Worker",
+                *ours,
+                "-c",
+                "1",
+                "-m",
+                "2g",
+                "--webui-port",
+                "0",
+                "-d",
+                str(folder / name),
+                address,
+            )
         for name in names:
             _wait_for(folder / f"{name}.log", "Successfully registered with master")
     except BaseException:
@@ -113,17 +124,17 @@ def start_cluster(folder: Path, environment: Mapping[str, str]) -> Cluster:
     return Cluster(address, tuple(daemons))
 
 
-def _start(
-    log: Path, environment: Mapping[str, str], *arguments: str
-) -> subprocess.Popen[bytes]:  # fmt: skip
+def _start(log: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[bytes]:
     spark = Path(pyspark.__file__).parent
     with log.open("wb") as file:
         return subprocess.Popen(
             [str(spark / "bin" / "spark-class"), *arguments],
             env={**environment, "SPARK_HOME": str(spark), "SPARK_DAEMON_MEMORY": "512m"},
-            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
 
 def _wait_for(log: Path, text: str) -> str:
@@ -141,9 +152,10 @@ def bare_environment() -> dict[str, str]:
     """Return the environment of machines with Java and nothing of ours; AWS_* goes along."""
     own = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     return own | {
-        "PATH": "/usr/local/bin:/usr/bin:/bin", "JAVA_HOME": str(find_java().home),
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "JAVA_HOME": str(find_java().home),
         "SPARK_LOCAL_IP": "127.0.0.1",
-    }  # fmt: skip
+    }
 
 
 def up(folder: Path) -> None:

@@ -241,10 +241,12 @@ def disk_full(arena: Arena, rng: random.Random, name: str) -> Plan:
     disk = arena.folder / name
     size_bytes = round(rng.uniform(0.05, 2.2) * ROW_BYTES * arena.n_photos / 4096) * 4096
     return Plan(
-        arena.out(name), [standing(f"disk of {size_bytes // 1024} KiB", "disk")],
-        verb=rng.choice(["run", "featurize"]), setting=disks.small_disk(disk, size_bytes),
+        arena.out(name),
+        [standing(f"disk of {size_bytes // 1024} KiB", "disk")],
+        verb=rng.choice(["run", "featurize"]),
+        setting=disks.small_disk(disk, size_bytes),
         calm=lambda: disks.resize(disk, ROOMY_BYTES),
-    )  # fmt: skip
+    )
 
 
 def read_only(arena: Arena, rng: random.Random, name: str) -> Plan:
@@ -254,9 +256,12 @@ def read_only(arena: Arena, rng: random.Random, name: str) -> Plan:
     if rng.random() < 0.7:
         refuse = Disturbance(any_time(rng, arena), refuse.strike)
     return Plan(
-        arena.out(name), [refuse], on_cluster=rng.random() < 0.5,
-        setting=disks.small_disk(disk, ROOMY_BYTES), calm=lambda: disks.make_writable(disk),
-    )  # fmt: skip
+        arena.out(name),
+        [refuse],
+        on_cluster=rng.random() < 0.5,
+        setting=disks.small_disk(disk, ROOMY_BYTES),
+        calm=lambda: disks.make_writable(disk),
+    )
 
 
 def bad_server(arena: Arena, rng: random.Random, name: str) -> Plan:
@@ -287,9 +292,11 @@ def bucket_faults(arena: Arena, rng: random.Random, name: str) -> Plan:
     """OUT lies in a bucket whose server fails often; then it is mended."""
     kinds = tuple(rng.sample(("500", "503", "cut", "reset"), k=rng.randint(1, 3)))
     weather = Weather(
-        kinds, rng.choice([0.05, 0.3]), methods=("GET", "HEAD", "PUT", "POST", "DELETE"),
+        kinds,
+        rng.choice([0.05, 0.3]),
+        methods=("GET", "HEAD", "PUT", "POST", "DELETE"),
         seed=rng.randrange(2**32),
-    )  # fmt: skip
+    )
     return _under(weather, arena, rng, arena.bucket(name), from_bucket=False)
 
 
@@ -298,10 +305,14 @@ def _under(
 ) -> Plan:
     """Play under some weather, until it is fair again."""
     return Plan(
-        out, [standing(weather.words, "server")], on_cluster=rng.random() < 0.5,
-        from_bucket=from_bucket, setting=arena.store.under(weather), calm=arena.store.clear_up,
+        out,
+        [standing(weather.words, "server")],
+        on_cluster=rng.random() < 0.5,
+        from_bucket=from_bucket,
+        setting=arena.store.under(weather),
+        calm=arena.store.clear_up,
         befell=lambda: ", ".join(f"{n} x {kind}" for kind, n in sorted(weather.befell.items())),
-    )  # fmt: skip
+    )
 
 
 KINDS: dict[str, Callable[[Arena, random.Random, str], Plan]] = {

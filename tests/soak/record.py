@@ -62,7 +62,7 @@ def render(header: Header, played: list[Played]) -> str:
         "## Round by round",
         "",
         *_table(_COLUMNS, [_row(one) for one in played]),
-    ]  # fmt: skip
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -80,8 +80,14 @@ A round is passed if
 - nothing is left over in OUT, and no process of a killed run lives on."""
 
 _SUMMARY_COLUMNS = (
-    "kind", "what befalls", "rounds", "hit", "passed", "first run came through", "runs at most",
-)  # fmt: skip
+    "kind",
+    "what befalls",
+    "rounds",
+    "hit",
+    "passed",
+    "first run came through",
+    "runs at most",
+)
 
 
 def _summary(played: list[Played]) -> list[tuple[object, ...]]:
@@ -98,21 +104,34 @@ def _summary(played: list[Played]) -> list[tuple[object, ...]]:
 
 
 _COLUMNS = (
-    "round", "kind", "run", "when", "hit", "exit codes", "committed before", "computed last",
-    "seconds", "result",
-)  # fmt: skip
+    "round",
+    "kind",
+    "run",
+    "when",
+    "hit",
+    "exit codes",
+    "committed before",
+    "computed last",
+    "seconds",
+    "result",
+)
 
 
 def _row(one: Played) -> tuple[object, ...]:
     n = len(one.when)
     hits = ", ".join(one.hits) + (f" ({one.befell})" if one.befell else "")
     return (
-        one.number, one.kind, f"{one.verb}, {one.where}", ", ".join(one.when), hits,
+        one.number,
+        one.kind,
+        f"{one.verb}, {one.where}",
+        ", ".join(one.when),
+        hits,
         " ".join(str(run.code) for run in one.runs),
         " ".join(str(run.committed) for run in one.runs[:n]),
         "" if one.computed is None else one.computed,
-        f"{one.seconds:.0f}", "**" + "; ".join(one.problems) + "**" if one.problems else "ok",
-    )  # fmt: skip
+        f"{one.seconds:.0f}",
+        "**" + "; ".join(one.problems) + "**" if one.problems else "ok",
+    )
 
 
 def _table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:

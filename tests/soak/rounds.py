@@ -110,14 +110,16 @@ def command_of(arena: Arena, plan: Plan, logs: Path) -> Command:
     settings = [word for setting in _ON_LOOPBACK for word in ("--conf", setting)]
     options = ("--model", MODEL, "--commit-every", str(COMMIT_EVERY), "--master", master)
     return Command(
-        plan.verb, SOURCE if plan.from_bucket else str(arena.photos), plan.out,
-        (*options, *(settings if plan.on_cluster else ())), os.environ, logs,
-    )  # fmt: skip
+        plan.verb,
+        SOURCE if plan.from_bucket else str(arena.photos),
+        plan.out,
+        (*options, *(settings if plan.on_cluster else ())),
+        os.environ,
+        logs,
+    )
 
 
-def play(
-    arena: Arena, reference: Reference, number: int, kind: str, rng: random.Random
-) -> Played:  # fmt: skip
+def play(arena: Arena, reference: Reference, number: int, kind: str, rng: random.Random) -> Played:
     """Play a round; what goes wrong in it is written down, not raised."""
     started = time.monotonic()
     name = f"{number:03}"

@@ -101,9 +101,13 @@ class Command:
         words = [sys.executable, "-m", "verger.cli", self.verb, self.source, self.out.address]
         with out, err:
             return subprocess.Popen(
-                [*words, *self.options], env=dict(self.environment), stdin=subprocess.DEVNULL,
-                stdout=out, stderr=err, start_new_session=True,
-            )  # fmt: skip
+                [*words, *self.options],
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
 
 
 @dataclass(frozen=True)

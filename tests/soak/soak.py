@@ -88,8 +88,10 @@ def _arena(folder: Path, n_photos: int) -> Iterator[Arena]:
     with ExitStack() as stack:
         store = stack.enter_context(run_store(photos))
         os.environ |= {
-            **store.environment, "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable,
-        }  # fmt: skip
+            **store.environment,
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "PYSPARK_PYTHON": sys.executable,
+        }
         cluster = stack.enter_context(run_cluster(folder / "cluster", os.environ))
         yield Arena(folder, photos, n_all, -(-n_all // COMMIT_EVERY), store, cluster)
 
@@ -102,9 +104,11 @@ def make_photos(folder: Path, n_photos: int) -> int:
         path.unlink()
     whole = paths[0].read_bytes()
     bad = {
-        "empty": b"", "truncated": whole[: len(whole) // 2], "text": b"no photo at all\n" * 20,
+        "empty": b"",
+        "truncated": whole[: len(whole) // 2],
+        "text": b"no photo at all\n" * 20,
         "cut off": whole[:100],
-    }  # fmt: skip
+    }
     for name, content in bad.items():
         (paths[0].parent / f"{name}.jpg").write_bytes(content)
         (paths[len(paths) // 2].parent / f"{name}.jpg").write_bytes(content)

@@ -31,9 +31,11 @@ BUCKET = "orchard"
 SOURCE = f"s3://{BUCKET}/photos"
 REGION = "eu-west-3"
 ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "soak", "AWS_SECRET_ACCESS_KEY": "soak", "AWS_DEFAULT_REGION": REGION,
+    "AWS_ACCESS_KEY_ID": "soak",
+    "AWS_SECRET_ACCESS_KEY": "soak",
+    "AWS_DEFAULT_REGION": REGION,
     "AWS_EC2_METADATA_DISABLED": "true",
-}  # fmt: skip
+}
 
 FAULTS = ("500", "503", "silence", "cut", "reset")
 #: Seconds of silence, longer than Verger waits for an answer; and silences in one weather, since
@@ -141,9 +143,11 @@ class Store:
         """Return a file system that does not go through the proxy."""
         host, port = self._behind
         return fs.S3FileSystem(
-            access_key="soak", secret_key="soak", region=REGION,
+            access_key="soak",
+            secret_key="soak",
+            region=REGION,
             endpoint_override=f"http://{host}:{port}",
-        )  # fmt: skip
+        )
 
     def unfinished_uploads(self, below: str) -> list[str]:
         """Return the keys below a prefix whose upload was begun, and neither ended nor given up."""
@@ -154,9 +158,12 @@ class Store:
         """Return a client that does not go through the proxy."""
         host, port = self._behind
         return boto3.client(
-            "s3", endpoint_url=f"http://{host}:{port}", region_name=REGION,
-            aws_access_key_id="soak", aws_secret_access_key="soak",
-        )  # fmt: skip
+            "s3",
+            endpoint_url=f"http://{host}:{port}",
+            region_name=REGION,
+            aws_access_key_id="soak",
+            aws_secret_access_key="soak",
+        )
 
     def close(self) -> None:
         self._proxy.shutdown()
@@ -242,9 +249,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(response.status, headers, content, cut=cut)
 
     def _answer(
-        self, status: int, headers: list[tuple[str, str]], content: bytes,
-        *, length: str | None = None, cut: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        status: int,
+        headers: list[tuple[str, str]],
+        content: bytes,
+        *,
+        length: str | None = None,
+        cut: bool = False,
+    ) -> None:
         """Send an answer, or only the first half of it."""
         self.send_response_only(status)
         for name, value in headers:

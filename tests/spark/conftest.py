@@ -31,9 +31,11 @@ def s3() -> Iterator[str]:
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
     os.environ |= {
-        "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "eu-west-3",
-    }  # fmt: skip
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "eu-west-3",
+    }
     yield address
     server.stop()
 

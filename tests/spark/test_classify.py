@@ -81,8 +81,9 @@ def test_spark_and_the_arrays_give_the_same_probabilities(
     rows = (
         model.transform(table)
         .select("path", vector_to_array("probability").alias("p"), "predicted_label")
-        .orderBy("path").collect()
-    )  # fmt: skip
+        .orderBy("path")
+        .collect()
+    )
     assert [row.path for row in rows] == paths
     expected = classifier.probabilities(x)
     np.testing.assert_allclose([row.p for row in rows], expected, atol=1e-5)
@@ -188,10 +189,12 @@ def test_films_are_cut_and_the_random_split_stands_beside(
     (name,) = output.part_names("features")
     table = pq.ParquetFile(output.address(name)).read()
     films = [f"/p/{label}/{i}_100.jpg" for i, label in enumerate(table["label"].to_pylist())]
-    many = pa.concat_tables([
-        table.set_column(0, "path", pa.array([f.replace("_100", f"{n:02}_100") for f in films]))
-        for n in range(12)
-    ])  # fmt: skip
+    many = pa.concat_tables(
+        [
+            table.set_column(0, "path", pa.array([f.replace("_100", f"{n:02}_100") for f in films]))
+            for n in range(12)
+        ]
+    )
     pq.write_table(many, output.address(name))
     found = evaluate_split(output.root, CONFIG, QUICK)
     assert (found["evaluation"]["split"], found["beside"]["split"]) == ("contiguous", "random")
@@ -282,11 +285,13 @@ def test_classes_of_one_photo_cannot_be_tested(output: Output) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"method": "forest"}, "method='forest' must be one of logistic"),
-     ({"on": "pixels"}, "on='pixels' must be one of features, pca"),
-     ({"n_neighbors": 0}, "n_neighbors=0 must be at least 1"),
-     ({"test_share": 1.0}, "test_share=1.0 must be above 0 and below 1")],
-)  # fmt: skip
+    [
+        ({"method": "forest"}, "method='forest' must be one of logistic"),
+        ({"on": "pixels"}, "on='pixels' must be one of features, pca"),
+        ({"n_neighbors": 0}, "n_neighbors=0 must be at least 1"),
+        ({"test_share": 1.0}, "test_share=1.0 must be above 0 and below 1"),
+    ],
+)
 def test_a_recipe_that_cannot_be_meant_is_refused(options: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Recipe(**options)
@@ -319,8 +324,18 @@ def test_a_regression_by_groups_is_judged_in_a_bucket(
     bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
     bucket.create_dir("pantry")
     fs.copy_files(output.root, "pantry/out", destination_filesystem=bucket)
-    line = ["classify", "evaluate", "s3://pantry/out", "--method", "logistic", "--on", "features",
-            "--groups", r"(\d+)_100\.jpg$", "--json"]  # fmt: skip
+    line = [
+        "classify",
+        "evaluate",
+        "s3://pantry/out",
+        "--method",
+        "logistic",
+        "--on",
+        "features",
+        "--groups",
+        r"(\d+)_100\.jpg$",
+        "--json",
+    ]
     done = CliRunner().invoke(app, line, catch_exceptions=False)
     found = json.loads(done.stdout)
     there = Output.at("s3://pantry/out")

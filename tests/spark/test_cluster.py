@@ -16,9 +16,18 @@ from cluster import Cluster, bare_environment, run_cluster
 
 #: Small batches, so that a worker can be killed between them.
 OPTIONS = (
-    "--model", "efficientnet_lite0", "--components", "5", "--commit-every", "2", "--json",
-    "--partitions", "6", "--conf", "spark.driver.host=127.0.0.1",
-)  # fmt: skip
+    "--model",
+    "efficientnet_lite0",
+    "--components",
+    "5",
+    "--commit-every",
+    "2",
+    "--json",
+    "--partitions",
+    "6",
+    "--conf",
+    "spark.driver.host=127.0.0.1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +42,23 @@ def start(cluster: Cluster, source: object, out: object) -> subprocess.Popen[str
     """Start the command of a user, in whose environment nothing speaks of workers."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "SPARK"))}
     return subprocess.Popen(
-        [sys.executable, "-m", "verger.cli", "run", str(source), str(out), *OPTIONS,
-         "--master", cluster.master],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [
+            sys.executable,
+            "-m",
+            "verger.cli",
+            "run",
+            str(source),
+            str(out),
+            *OPTIONS,
+            "--master",
+            cluster.master,
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def finish(run: subprocess.Popen[str]) -> dict[str, object]:

@@ -20,9 +20,13 @@ from verger.cli import app
 def verger(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "verger.cli", *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=280, check=False,
+        command,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
         env=os.environ | environment,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -47,9 +51,19 @@ def test_the_demo_runs_where_there_is_no_java(tmp_path: Path, no_java: str) -> N
     out = tmp_path / "demo"
     # A mirror that refuses at once: the test fetches nothing, with or without a network.
     done = verger(
-        "demo", out, "--classes", 4, "--per-class", 5, "--components", 3, "--json",
-        PATH=no_java, JAVA_HOME="", VERGER_WEIGHTS_URL="http://127.0.0.1:9",
-    )  # fmt: skip
+        "demo",
+        out,
+        "--classes",
+        4,
+        "--per-class",
+        5,
+        "--components",
+        3,
+        "--json",
+        PATH=no_java,
+        JAVA_HOME="",
+        VERGER_WEIGHTS_URL="http://127.0.0.1:9",
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["counts"]["featurized"] == 20
@@ -115,12 +129,25 @@ def test_options_come_from_the_file_and_flags_win(
     """A TOML file gives the options of a run; what is typed overrides it."""
     (tmp_path / "run.toml").write_text(
         'model = "efficientnet_lite0"\ncomponents = 4\nmicro-batch = 3\n'
-        '[conf]\nspark.sql.shuffle.partitions = 3\n'
-    )  # fmt: skip
-    done = CliRunner().invoke(app, [
-        "run", str(photos), str(tmp_path / "out"), "--config", str(tmp_path / "run.toml"),
-        "--components", "2", "--glob", "0_*.jpg", "--glob", "72_*.jpg", "--json",
-    ])  # fmt: skip
+        "[conf]\nspark.sql.shuffle.partitions = 3\n"
+    )
+    done = CliRunner().invoke(
+        app,
+        [
+            "run",
+            str(photos),
+            str(tmp_path / "out"),
+            "--config",
+            str(tmp_path / "run.toml"),
+            "--components",
+            "2",
+            "--glob",
+            "0_*.jpg",
+            "--glob",
+            "72_*.jpg",
+            "--json",
+        ],
+    )
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
     assert record["counts"]["listed"] == 12

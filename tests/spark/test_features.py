@@ -17,9 +17,21 @@ from verger.model import Model
 from verger.schema import CONTRACT_KEY, FEATURES, OUTCOMES, REJECTED, spark_schema
 
 HARD_NAMES = [
-    "with space.jpg", "é à ü.jpg", "100%.jpg", "a#b.jpg", "a+b.jpg", "a,b.jpg", "a%20b.jpg",
-    "[x]{y}.jpg", "苹果.jpg", "تفاح.jpg", "🍏.jpg", "it's.jpg", 'quo"te.jpg', "a=b&c.JPG",
-]  # fmt: skip
+    "with space.jpg",
+    "é à ü.jpg",
+    "100%.jpg",
+    "a#b.jpg",
+    "a+b.jpg",
+    "a,b.jpg",
+    "a%20b.jpg",
+    "[x]{y}.jpg",
+    "苹果.jpg",
+    "تفاح.jpg",
+    "🍏.jpg",
+    "it's.jpg",
+    'quo"te.jpg',
+    "a=b&c.JPG",
+]
 
 
 def by_path(frame: DataFrame) -> dict[str, dict[str, object]]:
@@ -75,11 +87,14 @@ def test_both_readers_give_the_same_table(
 def test_both_readers_give_the_same_labels(spark: SparkSession, photos: Path, rule: str) -> None:
     """A rule for labels means the same to both readers."""
     found = [
-        {(row["path"], row["label"]) for row in
-         verger.read_images(spark, str(photos), reader=reader, label_from=rule)
-         .select("path", "label").collect()}
+        {
+            (row["path"], row["label"])
+            for row in verger.read_images(spark, str(photos), reader=reader, label_from=rule)
+            .select("path", "label")
+            .collect()
+        }
         for reader in ("arrow", "spark")
-    ]  # fmt: skip
+    ]
     assert found[0] == found[1]
     assert len(found[0]) == 30
 

@@ -38,11 +38,12 @@ def tables_of(out: Path) -> dict[str, list[dict[str, Any]]]:
     output = Output.at(out)
     return {
         name: [
-            row for part in output.part_names(name)
+            row
+            for part in output.part_names(name)
             for row in read_part(output.folder, part).to_pylist()
         ]
         for name in ("duplicates", "mislabelled", "outliers")
-    }  # fmt: skip
+    }
 
 
 # Neighbours

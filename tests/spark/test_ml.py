@@ -25,8 +25,9 @@ def binary_files(spark: SparkSession, photos: Path) -> DataFrame:
 
 @pytest.fixture(scope="module")
 def with_a_bad_one(spark: SparkSession, binary_files: DataFrame) -> DataFrame:
-    bad = spark.createDataFrame([("bad", bytearray(b"no photo")), ("none", None)],
-                                "path string, content binary")  # fmt: skip
+    bad = spark.createDataFrame(
+        [("bad", bytearray(b"no photo")), ("none", None)], "path string, content binary"
+    )
     return binary_files.select("path", "content").union(bad)
 
 

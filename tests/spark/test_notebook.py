@@ -28,9 +28,10 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = "".join(
         output.get("text", "")
-        for cell in notebook.cells if cell.cell_type == "code"
+        for cell in notebook.cells
+        if cell.cell_type == "code"
         for output in cell.outputs
-    )  # fmt: skip
+    )
     assert "72 with features, 0 rejected, 72 listed" in printed
     assert "90% of the variance: k =" in printed
     assert "1280 features -> 10 components" in printed

@@ -15,14 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 import verger
 from verger.errors import ReduceError
-from verger.reduce import (
-    Moments,
-    _join_sums,
-    _pack,
-    fit_pca,
-    sum_moments,
-    sum_stored_moments,
-)
+from verger.reduce import Moments, _join_sums, _pack, fit_pca, sum_moments, sum_stored_moments
 from verger.spark_models import to_spark_model, write_spark_model
 from verger.storage import Folder
 
@@ -166,9 +159,11 @@ def test_the_estimator_gives_sparks_model_in_a_pipeline(
     assert isinstance(row.scaled, DenseVector)
     assert len(row.scaled) == K
     np.testing.assert_allclose(
-        fitted.stages[0].explainedVariance.toArray(), spark_model.explainedVariance.toArray(),
-        rtol=0, atol=1e-9,
-    )  # fmt: skip
+        fitted.stages[0].explainedVariance.toArray(),
+        spark_model.explainedVariance.toArray(),
+        rtol=0,
+        atol=1e-9,
+    )
     by_share = verger.PCA(share=0.9, inputCol="features").fit(table)
     assert by_share.explainedVariance.toArray().sum() >= 0.9
     estimator.save((tmp_path / "estimator").as_uri())

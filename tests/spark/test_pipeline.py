@@ -29,9 +29,16 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
     """Tables, models, spectrum, pictures, report and record are all there, and nothing else."""
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        "features", "rejected", "pca", "models", "explained_variance.csv", "scree.png",
-        "report.html", "report.json", "run.json",
-    }  # fmt: skip
+        "features",
+        "rejected",
+        "pca",
+        "models",
+        "explained_variance.csv",
+        "scree.png",
+        "report.html",
+        "report.json",
+        "run.json",
+    }
     assert (finished / "models" / "pca.npz").is_file()
     assert (finished / "scree.png").read_bytes().startswith(b"\x89PNG")
 
@@ -49,15 +56,7 @@ def test_the_record_reconciles_with_the_tables(finished: Path) -> None:
         Path(path).parent.name for path in features
     }
     assert record["model"]["published"] is True
-    stages = [
-        "list",
-        "load model",
-        "featurize",
-        "write",
-        "reduce",
-        "validate",
-        "report",
-    ]
+    stages = ["list", "load model", "featurize", "write", "reduce", "validate", "report"]
     assert list(record["seconds"]) == stages
 
 

@@ -111,9 +111,12 @@ def test_overwriting_in_float32_forgets_the_model(
 
 
 def test_a_killed_run_goes_on_with_its_model(
-    spark: SparkSession, source: Path, quantised: Path, tmp_path: Path,
+    spark: SparkSession,
+    source: Path,
+    quantised: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """The model is kept before the first batch; the next run calibrates nothing."""
     out = tmp_path / "out"
 

@@ -74,10 +74,21 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def _kill_after_a_batch(source: Path, out: Path) -> int:
     """Start a run in a process of its own, and kill it once it has committed something."""
     command = [
-        sys.executable, "-m", "verger.cli", "featurize", str(source), str(out),
-        "--model", "efficientnet_lite0", "--master", "local[1]", "--commit-every", "4",
-        "--partitions", "3",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "verger.cli",
+        "featurize",
+        str(source),
+        str(out),
+        "--model",
+        "efficientnet_lite0",
+        "--master",
+        "local[1]",
+        "--commit-every",
+        "4",
+        "--partitions",
+        "3",
+    ]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     try:
         while len(list(out.glob(f"{JOURNAL}/0001-*/*.json"))) < 3:
@@ -110,9 +121,13 @@ def test_a_killed_run_pays_only_for_what_it_had_not_committed(
 
 
 def test_a_run_that_was_killed_while_it_wrote_run_json_goes_on(
-    spark: SparkSession, finished: Path, photos: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, counted: list[int],
-) -> None:  # fmt: skip
+    spark: SparkSession,
+    finished: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    counted: list[int],
+) -> None:
     """The tables are in place, run.json is half written: the next run computes nothing."""
     out = tmp_path / "out"
 
@@ -209,9 +224,16 @@ def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
     found = pipeline.run(str(source), out, CONFIG)
     assert counted == [25, 5]
     assert found["counts"] | {"bytes": 0} == {
-        "listed": 30, "featurized": 30, "rejected": 0, "gone": 0, "truncated": 0, "reasons": {},
-        "computed": 5, "bytes": 0, "ignored": {},
-    }  # fmt: skip
+        "listed": 30,
+        "featurized": 30,
+        "rejected": 0,
+        "gone": 0,
+        "truncated": 0,
+        "reasons": {},
+        "computed": 5,
+        "bytes": 0,
+        "ignored": {},
+    }
     assert found["pca"]["summed"] == 5
     assert old_part.exists()
     fresh = tmp_path / "fresh"
@@ -325,9 +347,12 @@ def test_another_source_is_not_added_to_a_result(
 
 
 def test_overwrite_begins_anew_and_keeps_the_old_until_then(
-    spark: SparkSession, result: Path, source: Path, monkeypatch: pytest.MonkeyPatch,
+    spark: SparkSession,
+    result: Path,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
     counted: list[int],
-) -> None:  # fmt: skip
+) -> None:
     """A replacement that fails leaves the old result; started again, it goes on where it was."""
     before = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
     config = dataclasses.replace(CONFIG, overwrite=True)
@@ -349,9 +374,12 @@ def test_overwrite_begins_anew_and_keeps_the_old_until_then(
 
 
 def test_overwrite_that_was_killed_after_it_published_goes_on(
-    spark: SparkSession, result: Path, source: Path, monkeypatch: pytest.MonkeyPatch,
+    spark: SparkSession,
+    result: Path,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
     counted: list[int],
-) -> None:  # fmt: skip
+) -> None:
     """Killed while it fits the PCA, --overwrite is not begun anew; once it has ended, it is."""
     config = dataclasses.replace(CONFIG, overwrite=True)
 
@@ -374,9 +402,12 @@ def test_overwrite_that_was_killed_after_it_published_goes_on(
 
 
 def test_overwrite_is_asked_for_or_not(
-    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    spark: SparkSession,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     counted: list[int],
-) -> None:  # fmt: skip
+) -> None:
     """After a killed run that was to add, --overwrite begins anew all the same."""
     out = tmp_path / "another"
 

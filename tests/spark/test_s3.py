@@ -34,8 +34,9 @@ def test_a_bucket_gives_the_features_of_the_folder(
     record = pipeline.run("s3a://grove/raw/", tmp_path / "out", CONFIG)
     assert record["source"] == "s3://grove/raw"
     assert record["counts"]["featurized"] == 30
-    local = {row["path"]: row["features"] for row in
-             pq.read_table(finished / "features").to_pylist()}  # fmt: skip
+    local = {
+        row["path"]: row["features"] for row in pq.read_table(finished / "features").to_pylist()
+    }
     for row in pq.read_table(tmp_path / "out" / "features").to_pylist():
         name = row["path"].removeprefix("s3://grove/raw/")
         assert row["label"] == name.split("/")[0]
@@ -55,9 +56,13 @@ def _read(folder: Folder, table: str) -> dict[str, dict[str, object]]:
 
 
 def test_a_result_in_a_bucket_is_the_result_on_a_disk(
-    spark: SparkSession, s3: str, finished: Path, photos: Path, tmp_path: Path,
+    spark: SparkSession,
+    s3: str,
+    finished: Path,
+    photos: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """OUT may be s3://: killed before it is published, resumed, added to, and read by anybody."""
     bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
     bucket.create_dir("barn")
@@ -150,26 +155,51 @@ def test_a_throttled_bucket_and_lost_connections_cost_a_retry_each_and_no_row(
         weather = Throttling("503", "reset")
         with store.under(weather):
             done = subprocess.run(
-                [sys.executable, "-m", "verger.cli", "run", f"s3://{bucket}/raw",
-                 f"s3://{bucket}/out", "--model", "efficientnet_lite0", "--components", "5",
-                 "--commit-every", "4", "--master", "local[2]", "--json"],
-                env={**os.environ, **store.environment}, capture_output=True, text=True,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "verger.cli",
+                    "run",
+                    f"s3://{bucket}/raw",
+                    f"s3://{bucket}/out",
+                    "--model",
+                    "efficientnet_lite0",
+                    "--components",
+                    "5",
+                    "--commit-every",
+                    "4",
+                    "--master",
+                    "local[2]",
+                    "--json",
+                ],
+                env={**os.environ, **store.environment},
+                capture_output=True,
+                text=True,
+            )
         assert done.returncode == 0, done.stderr
         stored = pq.read_table(f"{bucket}/out/features", filesystem=store.filesystem())
     assert json.loads(done.stdout)["counts"]["featurized"] == 30
-    local = {row["path"].removeprefix(f"{photos}/"): row["features"] for row in
-             pq.read_table(finished / "features").to_pylist()}  # fmt: skip
+    local = {
+        row["path"].removeprefix(f"{photos}/"): row["features"]
+        for row in pq.read_table(finished / "features").to_pylist()
+    }
     rows = stored.to_pylist()
     assert len(rows) == 30
-    assert {row["path"].removeprefix(f"s3://{bucket}/raw/"): row["features"]
-            for row in rows} == local  # fmt: skip
-    slowed = {(method, kind_of(path)) for (method, path), fault in weather.struck.items()
-              if fault == "503"}  # fmt: skip
+    assert {
+        row["path"].removeprefix(f"s3://{bucket}/raw/"): row["features"] for row in rows
+    } == local
+    slowed = {
+        (method, kind_of(path))
+        for (method, path), fault in weather.struck.items()
+        if fault == "503"
+    }
     assert {("GET", "list"), ("GET", ".jpg"), ("PUT", ".parquet"), ("PUT", ".json")} <= slowed
     assert "reset" in weather.struck.values()
     assert all(weather.asked[request] > 1 for request in weather.struck)
     # A part of a table has a name of its own, and is written once, or once more.
-    parts = {request: n for request, n in weather.asked.items()
-             if request[0] == "PUT" and ".parquet" in request[1]}  # fmt: skip
+    parts = {
+        request: n
+        for request, n in weather.asked.items()
+        if request[0] == "PUT" and ".parquet" in request[1]
+    }
     assert parts == {request: 1 + (request in weather.struck) for request in parts}

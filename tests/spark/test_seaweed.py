@@ -17,9 +17,16 @@ from seaweed import KEYS, bucket_of, seaweed
 from verger.storage import normalize_source
 
 OPTIONS = (
-    "--model", "efficientnet_lite0", "--components", "5", "--commit-every", "2",
-    "--master", "local[2]", "--json",
-)  # fmt: skip
+    "--model",
+    "efficientnet_lite0",
+    "--components",
+    "5",
+    "--commit-every",
+    "2",
+    "--master",
+    "local[2]",
+    "--json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +44,19 @@ def port(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int
 def start(port: int, out: str, **variables: str) -> subprocess.Popen[str]:
     """Start a run from the bucket into the bucket."""
     environment = {
-        **os.environ, **KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **variables,
-    }  # fmt: skip
+        **os.environ,
+        **KEYS,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        **variables,
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "verger.cli", "run", "s3a://meadow", out, *OPTIONS],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def test_a_killed_run_is_finished_and_gives_the_table_of_a_folder(

@@ -43,9 +43,14 @@ def python(
 ) -> subprocess.CompletedProcess[str]:
     env = {key: value for key, value in os.environ.items() if key != "VERGER_CLASS_ARCHIVE"}
     return subprocess.run(
-        [sys.executable, *arguments], env=env | {"VERGER_HOME": str(home)}, check=True,
-        capture_output=True, text=True, timeout=280, cwd=cwd,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        env=env | {"VERGER_HOME": str(home)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=cwd,
+    )
 
 
 def start(home: Path, cwd: Path | None = None) -> dict[str, Any]:
@@ -120,8 +125,11 @@ def test_a_mistake_leaves_nothing_of_the_java_that_was_started_ahead(
     done = subprocess.run(
         [sys.executable, "-m", "verger.cli", "run", str(tmp_path / "none"), str(tmp_path / "out")],
         env=os.environ | {"VERGER_HOME": str(home), "TMPDIR": str(temporary)},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 2
     assert "none: does not exist" in done.stderr
     assert list(temporary.iterdir()) == []

@@ -170,8 +170,10 @@ def test_a_file_of_another_contract(spark: SparkSession, result: Path) -> None:
     """Features of another model in the same folder are found by the footer of their file."""
     file = part(result)
     table = pq.read_table(file)
-    metadata = {k: v.replace(_contract(result).encode(), b"f" * 64)
-                for k, v in table.schema.metadata.items()}  # fmt: skip
+    metadata = {
+        k: v.replace(_contract(result).encode(), b"f" * 64)
+        for k, v in table.schema.metadata.items()
+    }
     pq.write_table(table.replace_schema_metadata(metadata), file)
     file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
     assert any("every file of features/ names this contract" in x for x in broken(spark, result))

@@ -20,12 +20,18 @@ class _Osv(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         hole = {
-            "id": "PYSEC-2026-1", "summary": "leaks", "modified": "2026-01-01T00:00:00Z",
-            "affected": [{
-                "package": {"name": "leaky", "ecosystem": "PyPI"},
-                "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2"}]}],
-            }],
-        }  # fmt: skip
+            "id": "PYSEC-2026-1",
+            "summary": "leaks",
+            "modified": "2026-01-01T00:00:00Z",
+            "affected": [
+                {
+                    "package": {"name": "leaky", "ecosystem": "PyPI"},
+                    "ranges": [
+                        {"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2"}]}
+                    ],
+                }
+            ],
+        }
         answer = {"vulns": [hole]} if query["package"]["name"] == "leaky" else {}
         body = json.dumps(answer).encode()
         self.send_response(200)
@@ -58,8 +64,9 @@ def test_a_known_vulnerability_fails_the_check(osv: str, tmp_path: Path) -> None
     code, lines = judge(report, strict=False)
     assert code == 1
     assert lines == [
-        "leaky 1.0: PYSEC-2026-1, mended in 2", "2 of 2 packages audited, 1 vulnerabilities",
-    ]  # fmt: skip
+        "leaky 1.0: PYSEC-2026-1, mended in 2",
+        "2 of 2 packages audited, 1 vulnerabilities",
+    ]
 
 
 def test_sound_packages_pass(osv: str, tmp_path: Path) -> None:

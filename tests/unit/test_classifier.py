@@ -24,14 +24,21 @@ def make(method: str = "logistic", *, seed: int = 0, m: int = 40, **changes: Any
     """Return a classifier of random numbers: 7 features, 3 labels."""
     rng = np.random.default_rng(seed)
     values: dict[str, Any] = {
-        "method": method, "on": "features", "labels": LABELS, "contract_hash": "c0ffee",
-        "mean": rng.standard_normal(7), "scale": rng.uniform(0.5, 2, 7),
-        "coefficients": rng.standard_normal((3, 7)), "intercepts": rng.standard_normal(3),
-        "temperature": 1.0, "threshold": 0.5, "n_neighbors": 5,
+        "method": method,
+        "on": "features",
+        "labels": LABELS,
+        "contract_hash": "c0ffee",
+        "mean": rng.standard_normal(7),
+        "scale": rng.uniform(0.5, 2, 7),
+        "coefficients": rng.standard_normal((3, 7)),
+        "intercepts": rng.standard_normal(3),
+        "temperature": 1.0,
+        "threshold": 0.5,
+        "n_neighbors": 5,
         "references": rng.standard_normal((m, 7)).astype(np.float32),
         "reference_labels": rng.integers(0, 3, m).astype(np.int32),
         "reference_paths": tuple(f"photos/{i}.jpg" for i in range(m)),
-    }  # fmt: skip
+    }
     return Classifier(**values | changes)
 
 
@@ -70,10 +77,15 @@ def test_votes_are_scikit_learns() -> None:
 def test_the_nearest_centroid_is_the_most_probable() -> None:
     """By hand: squared distances 0 and 4 at temperature 2 give odds of exp(2)."""
     ours = make(
-        "centroid", labels=("a", "b"), mean=np.zeros(7), scale=np.ones(7), intercepts=np.zeros(2),
-        coefficients=np.array([np.zeros(7), np.full(7, 2 / 7**0.5)]), temperature=2.0,
+        "centroid",
+        labels=("a", "b"),
+        mean=np.zeros(7),
+        scale=np.ones(7),
+        intercepts=np.zeros(2),
+        coefficients=np.array([np.zeros(7), np.full(7, 2 / 7**0.5)]),
+        temperature=2.0,
         reference_labels=np.zeros(40, np.int32),
-    )  # fmt: skip
+    )
     found = ours.probabilities(np.zeros((1, 7), np.float32))[0]
     assert found[0] / found[1] == pytest.approx(np.exp(2), rel=1e-12)
 

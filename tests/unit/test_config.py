@@ -267,13 +267,18 @@ def test_the_cache_is_where_the_environment_says(
 @pytest.mark.parametrize(
     "key",
     [
-        "spark.hadoop.fs.s3a.secret.key", "spark.hadoop.fs.s3a.access.key",
-        "spark.hadoop.fs.s3a.session.token", "spark.ssl.keyStorePassword",
-        "spark.hadoop.fs.s3a.aws.credentials.x", "spark.hadoop.fs.s3a.encryption.key",
-        "spark.hadoop.fs.azure.account.key.orchard", "spark.hadoop.fs.azure.sas.fixed.token.x",
-        "spark.hadoop.fs.azure.sas.orchard.x", "spark.hadoop.fs.gs.auth.account.private.key",
+        "spark.hadoop.fs.s3a.secret.key",
+        "spark.hadoop.fs.s3a.access.key",
+        "spark.hadoop.fs.s3a.session.token",
+        "spark.ssl.keyStorePassword",
+        "spark.hadoop.fs.s3a.aws.credentials.x",
+        "spark.hadoop.fs.s3a.encryption.key",
+        "spark.hadoop.fs.azure.account.key.orchard",
+        "spark.hadoop.fs.azure.sas.fixed.token.x",
+        "spark.hadoop.fs.azure.sas.orchard.x",
+        "spark.hadoop.fs.gs.auth.account.private.key",
     ],
-)  # fmt: skip
+)
 def test_secrets_of_spark_are_used_and_never_written_down(key: str) -> None:
     """Spark gets the value; the record, the report and the repeated command do not."""
     config = Config(conf={key: "hunter2", "spark.executor.memory": "4g"})

@@ -58,11 +58,12 @@ def write_model(
     """Write an ONNX file and its card; ``dtypes`` are those of inputs and outputs."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        list(nodes), "own",
+        list(nodes),
+        "own",
         [value(name, dtypes[0], dims) for name, dims in (inputs or {"x": NCHW}).items()],
         [value(name, dtypes[1], dims) for name, dims in (outputs or {"y": ["n", 3]}).items()],
         [numpy_helper.from_array(np.asarray(a), name) for name, a in (weights or {}).items()],
-    )  # fmt: skip
+    )
     opsets = [helper.make_opsetid("", opset)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=ir), path)
     if card is not None:
@@ -129,8 +130,10 @@ def test_vector_may_come_as_a_map_of_one_pixel(path: Path) -> None:
 
 def test_vector_of_one_number(path: Path) -> None:
     """An output of (n, 1) is a vector of one feature."""
-    nodes = [node("ReduceMean", ["x"], ["s"], axes=[1, 2, 3], keepdims=0),
-             node("Unsqueeze", ["s", "last"], ["y"])]  # fmt: skip
+    nodes = [
+        node("ReduceMean", ["x"], ["s"], axes=[1, 2, 3], keepdims=0),
+        node("Unsqueeze", ["s", "last"], ["y"]),
+    ]
     weights = {"last": np.array([1])}
     model = load_model(str(write_model(path, nodes, outputs={"y": ["n", 1]}, weights=weights)))
     expected = averages(photos(3)).mean(axis=1, keepdims=True)
@@ -280,7 +283,7 @@ CARDS = {
     "inner value as output": (CARD + "output = 'pooled'\n", r"must be one of \['y'\]"),
     "output is a number": (CARD + "output = 5\n", "output = 5 must be str"),
     "size 0": (CARD + "input_size = 0\n", "input_size = 0 must be at least 1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("card", "match"), CARDS.values(), ids=CARDS)
@@ -307,9 +310,16 @@ def test_mean_and_std_must_be_finite(path: Path, card: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["input_size = 'large'", "input_size = '8'", "input_size = 8.5", "input_size = true",
-     "input_size = -8", "input_size = 8\noutput = ['y']", "input_size = 8\nlicense = 5"],
-)  # fmt: skip
+    [
+        "input_size = 'large'",
+        "input_size = '8'",
+        "input_size = 8.5",
+        "input_size = true",
+        "input_size = -8",
+        "input_size = 8\noutput = ['y']",
+        "input_size = 8\nlicense = 5",
+    ],
+)
 def test_card_of_wrong_types_is_refused(path: Path, line: str) -> None:
     """A value of the wrong type or sign is a ConfigError, not an accident of Python's."""
     write_model(path, inputs={"x": ["n", 3, "h", "w"]}, card=f"{CARD}{line}\n")
@@ -331,7 +341,7 @@ def test_card_of_wrong_types_is_refused(path: Path, line: str) -> None:
         {"x": ["n", "c", SIZE, SIZE]},
     ],
     ids=["two inputs", "one channel", "four channels", "three axes", "open channels"],
-)  # fmt: skip
+)
 def test_input_must_be_one_colour_image(path: Path, inputs: dict[str, list[Dim]]) -> None:
     """Anything but one image of three channels is refused, with what the file has."""
     nodes = [node("ReduceMean", ["x"], ["s"], axes=[2], keepdims=1), node("Flatten", ["s"], ["y"])]
@@ -373,8 +383,11 @@ def test_batch_fixed_inside_the_graph_is_refused(path: Path) -> None:
 
 def test_model_that_mixes_photos_is_refused(path: Path) -> None:
     """A graph whose features of one photo depend on the others in its batch is refused."""
-    nodes = [*AVERAGE, node("ReduceMean", ["y"], ["mean"], axes=[0], keepdims=1),
-             node("Sub", ["y", "mean"], ["z"])]  # fmt: skip
+    nodes = [
+        *AVERAGE,
+        node("ReduceMean", ["y"], ["mean"], axes=[0], keepdims=1),
+        node("Sub", ["y", "mean"], ["z"]),
+    ]
     write_model(path, nodes, outputs={"z": ["n", 3]})
     with pytest.raises(WeightsError, match=r"own\.onnx: features of a photo depend on the photos"):
         load_model(str(path))
@@ -384,7 +397,7 @@ def test_model_that_mixes_photos_is_refused(path: Path) -> None:
     ("dims", "line"),
     [(["n", 3, 8, 9], ""), (["n", 3, 8, "w"], "input_size = 9"), (["n", 3, "h", "w"], "")],
     ids=["not square", "card against one side", "nobody says"],
-)  # fmt: skip
+)
 def test_size_must_be_one_square(path: Path, dims: list[Dim], line: str) -> None:
     """Graph and card must agree on one square size."""
     with pytest.raises(ConfigError, match=r"input_size = .* does not fit.*must be one square size"):
@@ -406,7 +419,7 @@ def test_several_outputs_need_the_cards_word(path: Path) -> None:
         ([node("ReduceMean", ["x"], ["y"], axes=[1, 2, 3], keepdims=0)], ["n"]),
     ],
     ids=["map", "rows", "number"],
-)  # fmt: skip
+)
 def test_output_must_be_a_vector(path: Path, nodes: list[Any], dims: list[Dim]) -> None:
     """A map of features, or a bare number, is not one vector a photo."""
     with pytest.raises(WeightsError, match=r"output 'y' of shape .* is not one vector a photo"):
@@ -448,7 +461,7 @@ def test_features_that_are_not_finite_are_refused(path: Path) -> None:
         (node("Flatten", ["nowhere"], ["y"]),),
     ],
     ids=["unknown operator", "wrong order", "value made twice", "value from nowhere"],
-)  # fmt: skip
+)
 def test_invalid_graphs_are_refused(path: Path, nodes: tuple[Any, ...]) -> None:
     """A graph that ONNX' own checker refuses is refused with its words."""
     with pytest.raises(WeightsError, match=r"own\.onnx: not a valid ONNX graph: ."):
@@ -480,9 +493,13 @@ BESIDE = r"own\.onnx: keeps its weights in files beside it"
 def move_weights_beside(path: Path) -> Path:
     """Write the model anew, with its weights in a file of their own: ``own.data``."""
     onnx.save(
-        onnx.load(path), path, save_as_external_data=True, location="own.data", size_threshold=0,
+        onnx.load(path),
+        path,
+        save_as_external_data=True,
+        location="own.data",
+        size_threshold=0,
         convert_attribute=True,
-    )  # fmt: skip
+    )
     return path.with_name("own.data")
 
 

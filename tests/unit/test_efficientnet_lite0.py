@@ -323,7 +323,7 @@ class Evil:
         (TorchName("verger.model.efficientnet_lite0", "io"), r"efficientnet_lite0\.io"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
+)
 @pytest.mark.parametrize("place", ["magic", "views", "storage type"])
 def test_pickles_that_name_anything_else_are_refused(
     pth: Path, monkeypatch: pytest.MonkeyPatch, evil: object, name: str, place: str

@@ -24,9 +24,11 @@ from verger.errors import ConfigError
 
 MODEL = botocore.session.get_session().get_service_model("emr")
 HOSTS = Hosts(
-    release="emr-7.10.0", service_role="verger-ServiceRole", instance_profile="verger-Machines",
+    release="emr-7.10.0",
+    service_role="verger-ServiceRole",
+    instance_profile="verger-Machines",
     instance_types=INSTANCE_TYPES["X86_64"],
-)  # fmt: skip
+)
 
 
 def problems(request: dict[str, Any]) -> str:
@@ -67,8 +69,15 @@ def test_words_that_aws_lets_one_choose_from_are_its_own() -> None:
             found.append(value)
 
     walk(cluster_request(JOB, HOSTS), shape)
-    assert {"SWITCH_TO_ON_DEMAND", "price-capacity-optimized", "TERMINATE_CLUSTER",
-            "InstanceFleetUnits", "MASTER", "CORE", "TASK"} <= set(found)  # fmt: skip
+    assert {
+        "SWITCH_TO_ON_DEMAND",
+        "price-capacity-optimized",
+        "TERMINATE_CLUSTER",
+        "InstanceFleetUnits",
+        "MASTER",
+        "CORE",
+        "TASK",
+    } <= set(found)
 
 
 def test_the_check_would_find_something() -> None:
@@ -127,8 +136,10 @@ def test_scaling_never_passes_the_executors_that_were_allowed() -> None:
 
 def test_a_node_holds_one_executor_and_no_part_of_another() -> None:
     (yarn,) = cluster_request(JOB, HOSTS)["Configurations"]
-    memory = [int(cluster_settings(JOB)[f"spark.executor.{name}"].removesuffix("g"))
-              for name in ("memory", "memoryOverhead")]  # fmt: skip
+    memory = [
+        int(cluster_settings(JOB)[f"spark.executor.{name}"].removesuffix("g"))
+        for name in ("memory", "memoryOverhead")
+    ]
     assert int(yarn["Properties"]["yarn.nodemanager.resource.memory-mb"]) == 1024 * sum(memory)
     assert sum(memory) == EXECUTOR.memory_gb
 

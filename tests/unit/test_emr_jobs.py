@@ -31,11 +31,16 @@ from verger.errors import ConfigError
 
 JOB = Job(
     arguments=("run", "s3://orchard/photos", "s3://orchard/results/a", "--components", "50"),
-    reads=("s3://orchard/photos",), writes=("s3://orchard/results/a",),
-    package="s3://orchard/env/v1", archive="environment-0123456789ab.tar.gz",
-    application="00abc", role="arn:aws:iam::123456789012:role/verger-JobRole",
-    logs="s3://orchard/logs", region="eu-west-3", limit=Limit(5, 90),
-)  # fmt: skip
+    reads=("s3://orchard/photos",),
+    writes=("s3://orchard/results/a",),
+    package="s3://orchard/env/v1",
+    archive="environment-0123456789ab.tar.gz",
+    application="00abc",
+    role="arn:aws:iam::123456789012:role/verger-JobRole",
+    logs="s3://orchard/logs",
+    region="eu-west-3",
+    limit=Limit(5, 90),
+)
 
 
 def shape_of(operation: str) -> Any:
@@ -62,9 +67,11 @@ def test_the_check_would_find_something() -> None:
     """A wrong type, a missing key, a text that is no ARN and one that is too long are found."""
     request = job_request(JOB)
     for name, value in [
-        ("executionTimeoutMinutes", "90"), ("executionRoleArn", "arn:aws:iam::1:user/me-myself-i"),
-        ("name", "x" * 257), ("clientToken", "two words"),
-    ]:  # fmt: skip
+        ("executionTimeoutMinutes", "90"),
+        ("executionRoleArn", "arn:aws:iam::1:user/me-myself-i"),
+        ("name", "x" * 257),
+        ("clientToken", "two words"),
+    ]:
         assert problems(request | {name: value}, shape_of("StartJobRun")), name
     del request["executionRoleArn"]
     assert problems(request, shape_of("StartJobRun"))
@@ -89,8 +96,9 @@ def test_driver_and_executors_use_the_interpreter_of_the_archive() -> None:
     assert settings["spark.archives"] == archive
     assert {key for key, value in settings.items() if value == "./environment/bin/python"} == {
         "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON",
-        "spark.emr-serverless.driverEnv.PYSPARK_PYTHON", "spark.executorEnv.PYSPARK_PYTHON",
-    }  # fmt: skip
+        "spark.emr-serverless.driverEnv.PYSPARK_PYTHON",
+        "spark.executorEnv.PYSPARK_PYTHON",
+    }
 
 
 @pytest.mark.parametrize(("kind", "worker"), [("driver", DRIVER), ("executor", EXECUTOR)])
@@ -123,9 +131,10 @@ def test_the_same_request_has_the_same_token() -> None:
     token = job_request(JOB)["clientToken"]
     assert job_request(replace(JOB))["clientToken"] == token
     others = [
-        job_request(JOB, earlier=1), job_request(replace(JOB, limit=Limit(6, 90))),
+        job_request(JOB, earlier=1),
+        job_request(replace(JOB, limit=Limit(6, 90))),
         job_request(replace(JOB, arguments=(*JOB.arguments, "--center"))),
-    ]  # fmt: skip
+    ]
     assert len({token, *(other["clientToken"] for other in others)}) == 4
 
 

@@ -27,9 +27,15 @@ from verger.errors import ConfigError
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 #: A dollar an hour and two on demand, a tenth and two of EMR's fee, spot at a half, no disk.
 RATES = NodeRates(
-    "eu-west-3", {"small": NodePrice(1.0, 0.1), "large": NodePrice(2.0, 0.2)}, 0.5, 0.0, "USD",
-    "a test", "2026-11-27", checked=True,
-)  # fmt: skip
+    "eu-west-3",
+    {"small": NodePrice(1.0, 0.1), "large": NodePrice(2.0, 0.2)},
+    0.5,
+    0.0,
+    "USD",
+    "a test",
+    "2026-11-27",
+    checked=True,
+)
 
 
 def node(kind: str, market: str, hours: float | None, begun: float = 5.0) -> dict[str, Any]:
@@ -42,10 +48,15 @@ def node(kind: str, market: str, hours: float | None, begun: float = 5.0) -> dic
 
 def test_hours_are_added_up_by_type_and_market() -> None:
     """Two ended, one is there since five hours, one lived a second and counts a minute."""
-    usage = NodeUsage.billed([
-        node("small", "ON_DEMAND", 2.0), node("small", "ON_DEMAND", None),
-        node("large", "SPOT", 0.5), node("large", "SPOT", 1 / 3600),
-    ], NOW)  # fmt: skip
+    usage = NodeUsage.billed(
+        [
+            node("small", "ON_DEMAND", 2.0),
+            node("small", "ON_DEMAND", None),
+            node("large", "SPOT", 0.5),
+            node("large", "SPOT", 1 / 3600),
+        ],
+        NOW,
+    )
     assert usage.on_demand == pytest.approx({"small": 7.0})
     assert usage.spot == pytest.approx({"large": 0.5 + 1 / 60})
     assert usage.n_going == 1
@@ -101,9 +112,12 @@ def test_too_little_money_is_told_with_the_least() -> None:
 
 
 @given(
-    st.integers(1, 50), st.integers(10, 5000), st.floats(0.01, 1e4), st.floats(0, 1),
+    st.integers(1, 50),
+    st.integers(10, 5000),
+    st.floats(0.01, 1e4),
+    st.floats(0, 1),
     st.lists(st.sampled_from(["ON_DEMAND", "SPOT"]), min_size=1, max_size=50),
-)  # fmt: skip
+)
 def test_whatever_nodes_come_a_limit_is_not_passed(
     executors: int, minutes: int, money: float, part: float, markets: list[str]
 ) -> None:
@@ -113,8 +127,10 @@ def test_whatever_nodes_come_a_limit_is_not_passed(
     except ConfigError:
         return
     hours = part * (60 * limit.minutes + CLUSTER_UNBOUNDED_S) / 3600
-    nodes = [node(("small", "large")[n % 2], market, hours, begun=1e4)
-             for n, market in enumerate(markets[: 2 + limit.executors])]  # fmt: skip
+    nodes = [
+        node(("small", "large")[n % 2], market, hours, begun=1e4)
+        for n, market in enumerate(markets[: 2 + limit.executors])
+    ]
     assert RATES.cost(NodeUsage.billed(nodes, NOW)) <= money * 1.000001
 
 

@@ -28,9 +28,14 @@ def elf(machine: str = "X86_64", glibc: str = "2.17") -> bytes:
 
 
 def environment(
-    folder: Path, *, python: str = "3.11", packages: tuple[str, ...] = ("verger", "numpy"),
-    binary: bytes | None = None, binaries: tuple[bytes, ...] = (), has_python: bool = True,
-) -> Path:  # fmt: skip
+    folder: Path,
+    *,
+    python: str = "3.11",
+    packages: tuple[str, ...] = ("verger", "numpy"),
+    binary: bytes | None = None,
+    binaries: tuple[bytes, ...] = (),
+    has_python: bool = True,
+) -> Path:
     """Write an archive as an environment is laid out."""
     files = {"bin/python": binary if binary is not None else elf()} if has_python else {}
     files |= {f"lib/python{python}/os.py": b"# GLIBC_2.99\0 in a text is none"}
@@ -62,9 +67,7 @@ def test_the_interpreter_of_these_tests_is_read_for_what_it_is(tmp_path: Path) -
     """A real binary: this processor, and a version of glibc that this machine has."""
     archive = environment(tmp_path, binary=Path("/proc/self/exe").read_bytes())
     found = inspect_environment(archive)
-    assert found.architectures == (
-        {"x86_64": "X86_64", "aarch64": "ARM64"}[platform.machine()],
-    )  # fmt: skip
+    assert found.architectures == ({"x86_64": "X86_64", "aarch64": "ARM64"}[platform.machine()],)
     here = tuple(map(int, platform.libc_ver()[1].split(".")[:2]))
     assert (2, 2) <= found.glibc <= here
 
@@ -80,7 +83,7 @@ def test_the_interpreter_of_these_tests_is_read_for_what_it_is(tmp_path: Path) -
         ({"packages": ("verger", "pyspark")}, "has a pyspark; the workers have their own"),
         ({"has_python": False}, r"no environment: has no bin/python"),
     ],
-)  # fmt: skip
+)
 def test_what_would_not_run_there_is_refused(
     how: dict[str, object], says: str, tmp_path: Path
 ) -> None:

@@ -55,8 +55,12 @@ def test_an_estimate_has_the_start_in_it() -> None:
 def test_an_executor_that_had_nothing_to_do_is_not_planned_with() -> None:
     """An executor of four cores does 12,000 photos in five minutes at 10 a second and core."""
     assert [executors_for(n, 10.0, 8) for n in (1, 12_000, 12_001, 48_000, 10**9)] == [
-        1, 1, 2, 4, 8,
-    ]  # fmt: skip
+        1,
+        1,
+        2,
+        4,
+        8,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -96,9 +100,12 @@ def test_too_little_money_is_told_with_the_least() -> None:
 
 
 @given(
-    st.floats(0.001, 10), st.floats(0.0001, 1), st.integers(1, 100), st.integers(1, 5000),
+    st.floats(0.001, 10),
+    st.floats(0.0001, 1),
+    st.integers(1, 100),
+    st.integers(1, 5000),
     st.floats(0.01, 1e5),
-)  # fmt: skip
+)
 def test_a_limit_never_lets_a_run_cost_more(
     vcpu: float, memory: float, executors: int, minutes: int, money: float
 ) -> None:

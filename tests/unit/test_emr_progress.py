@@ -16,8 +16,14 @@ from verger.tables import Part
 def commit(attempt: Attempt, key: str, n: int) -> None:
     """Write the marker of a batch of so many photos."""
     part = Part(f"{attempt.path}/{key}.features.parquet", n, 1, "0" * 64)
-    marker = {"key": key, "features": part.as_dict(), "rejected": None, "reasons": {}, "first": [],
-              "spent": {}}  # fmt: skip
+    marker = {
+        "key": key,
+        "features": part.as_dict(),
+        "rejected": None,
+        "reasons": {},
+        "first": [],
+        "spent": {},
+    }
     attempt.output.folder.write(f"{attempt.path}/{key}-0123456789ab.json", as_json(marker))
 
 

@@ -96,11 +96,18 @@ def test_no_action_is_a_pattern_and_no_resource_is_everything(stack: dict[str, A
         for resource in as_list(statement["Resource"]):
             assert text_of(resource) not in ("*", "arn:aws:s3:::*")
             assert text_of(resource).startswith(
-                ("Bucket.Arn", "${Bucket.Arn}/", "JobRole.Arn", "Application.Arn",
-                 "${Application.Arn}/jobruns/", "AWS::StackId",
-                 "arn:${AWS::Partition}:s3:::${PhotosBucket}", "ServiceRole.Arn",
-                 f"{CLUSTERS}:cluster/")
-            )  # fmt: skip
+                (
+                    "Bucket.Arn",
+                    "${Bucket.Arn}/",
+                    "JobRole.Arn",
+                    "Application.Arn",
+                    "${Application.Arn}/jobruns/",
+                    "AWS::StackId",
+                    "arn:${AWS::Partition}:s3:::${PhotosBucket}",
+                    "ServiceRole.Arn",
+                    f"{CLUSTERS}:cluster/",
+                )
+            )
 
 
 def test_a_job_writes_results_and_logs_and_nothing_else(stack: dict[str, Any]) -> None:
@@ -113,8 +120,12 @@ def test_a_job_writes_results_and_logs_and_nothing_else(stack: dict[str, Any]) -
         for resource in as_list(statement["Resource"])
     }
     assert written == {"${Bucket.Arn}/results", "${Bucket.Arn}/results/*", "${Bucket.Arn}/logs/*"}
-    services = {a.split(":")[0] for n, s in statements(stack) if n == "JobRole"
-                for a in as_list(s["Action"])}  # fmt: skip
+    services = {
+        a.split(":")[0]
+        for n, s in statements(stack)
+        if n == "JobRole"
+        for a in as_list(s["Action"])
+    }
     assert services == {"s3"}
 
 
@@ -146,13 +157,19 @@ def test_a_stack_knows_clusters_only_if_it_is_told_to(stack: dict[str, Any]) -> 
     assert stack["Parameters"]["Clusters"]["Default"] == "no"
     assert stack["Conditions"]["HasClusters"] == {"Fn::Equals": [{"Ref": "Clusters"}, "yes"]}
     conditional = {
-        name for part in ("Resources", "Outputs") for name, value in stack[part].items()
+        name
+        for part in ("Resources", "Outputs")
+        for name, value in stack[part].items()
         if value.get("Condition") == "HasClusters"
-    }  # fmt: skip
+    }
     assert conditional == {
-        "InstanceProfile", "ServiceRole", "ClusterPolicy", "InstanceProfileArn", "ServiceRoleArn",
+        "InstanceProfile",
+        "ServiceRole",
+        "ClusterPolicy",
+        "InstanceProfileArn",
+        "ServiceRoleArn",
         "ClusterPolicyArn",
-    }  # fmt: skip
+    }
 
 
 def test_the_machines_of_a_cluster_have_the_role_of_a_job_and_no_other(
@@ -163,25 +180,27 @@ def test_the_machines_of_a_cluster_have_the_role_of_a_job_and_no_other(
     assert stack["Resources"]["InstanceProfile"]["Properties"]["Roles"] == [{"Ref": "JobRole"}]
     (trust,) = trusts(stack, "ServiceRole")
     assert trust["Principal"] == {"Service": "elasticmapreduce.amazonaws.com"}
-    assert trust["Condition"]["StringEquals"] == {
-        "aws:SourceAccount": {"Ref": "AWS::AccountId"}
-    }  # fmt: skip
+    assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
     (by_emr,) = passes(stack, "ServiceRole")
     assert text_of(by_emr["Resource"]) == "JobRole.Arn"
-    assert {text_of(s["Resource"]): next(iter(s["Condition"].values()))["iam:PassedToService"]
-            for s in passes(stack, "ClusterPolicy")} == {
-        "JobRole.Arn": "ec2.amazonaws.com*", "ServiceRole.Arn": "elasticmapreduce.amazonaws.com",
-    }  # fmt: skip
+    assert {
+        text_of(s["Resource"]): next(iter(s["Condition"].values()))["iam:PassedToService"]
+        for s in passes(stack, "ClusterPolicy")
+    } == {"JobRole.Arn": "ec2.amazonaws.com*", "ServiceRole.Arn": "elasticmapreduce.amazonaws.com"}
 
 
 def test_only_clusters_of_verger_s_are_followed_and_ended(stack: dict[str, Any]) -> None:
     """Nor can anybody mark another's cluster so."""
-    found = [s for _, s in statements(stack) if s["Action"] != "iam:PassRole"
-             and any("elasticmapreduce:" in a for a in as_list(s["Action"]))]  # fmt: skip
+    found = [
+        s
+        for _, s in statements(stack)
+        if s["Action"] != "iam:PassRole"
+        and any("elasticmapreduce:" in a for a in as_list(s["Action"]))
+    ]
     (clusters,) = found
     assert clusters["Condition"] == {
         "StringEquals": {"elasticmapreduce:ResourceTag/made-by": "verger"}
-    }  # fmt: skip
+    }
     assert "elasticmapreduce:AddTags" not in clusters["Action"]
 
 
@@ -213,8 +232,9 @@ def test_the_application_is_bounded_and_stops(stack: dict[str, Any]) -> None:
 
 def test_the_bill_has_an_alarm(stack: dict[str, Any]) -> None:
     properties = stack["Resources"]["Budget"]["Properties"]
-    kinds = [n["Notification"]["NotificationType"]
-             for n in properties["NotificationsWithSubscribers"]]  # fmt: skip
+    kinds = [
+        n["Notification"]["NotificationType"] for n in properties["NotificationsWithSubscribers"]
+    ]
     assert kinds == ["ACTUAL", "FORECASTED"]
     assert "Default" not in stack["Parameters"]["AlarmEmail"]  # nobody gets a stack without one
 

@@ -33,9 +33,13 @@ def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _python(unpacked: Path, code: str) -> str:
     """Run code in the unpacked environment, with nothing of this one to lean on."""
     told = subprocess.run(
-        [unpacked / "bin" / "python", "-c", code], env={"PATH": "/usr/bin:/bin"},
-        cwd=unpacked.parent, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        [unpacked / "bin" / "python", "-c", code],
+        env={"PATH": "/usr/bin:/bin"},
+        cwd=unpacked.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return told.stdout
 
 

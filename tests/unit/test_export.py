@@ -66,11 +66,23 @@ def difference(resizer: Any, image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("height", "width"),
     [
-        (224, 224), (1, 1), (2, 900), (100, 100), (480, 640), (640, 480), (225, 224),
-        (300, 262), (301, 262),  # Pillow takes the height first from the second on
-        (900, 3), (641, 223), (223, 641), (224, 300), (300, 224), (1500, 1100),
+        (224, 224),
+        (1, 1),
+        (2, 900),
+        (100, 100),
+        (480, 640),
+        (640, 480),
+        (225, 224),
+        (300, 262),
+        (301, 262),  # Pillow takes the height first from the second on
+        (900, 3),
+        (641, 223),
+        (223, 641),
+        (224, 300),
+        (300, 224),
+        (1500, 1100),
     ],
-)  # fmt: skip
+)
 def test_photos_are_resized_as_by_pillow(resizer: Any, height: int, width: int) -> None:
     """On noise, the hardest there is: nearly never a level apart.
 
@@ -138,11 +150,12 @@ def test_features_far_from_zero_do_not_cancel(trained: Path, photos: Path, tmp_p
     """A mean a thousand deviations away: folded into one matrix naively, float32 is lost."""
     found = Predictor.load(trained)
     near = dataclasses.replace(
-        found.classifier, scale=found.classifier.scale / 1000,
+        found.classifier,
+        scale=found.classifier.scale / 1000,
         references=found.classifier.references * np.float32(1000),
         temperature=found.classifier.temperature * 1e6,
         coefficients=found.classifier.coefficients * 1000,
-    )  # fmt: skip
+    )
     file = sorted(photos.rglob("*.jpg"))[0]
     app = start(write_app_graph(found.model, near))
     image = decode_full_size(file.read_bytes())
@@ -166,8 +179,9 @@ def test_the_file_says_what_it_is(trained: Path) -> None:
     assert not any(isinstance(size, int) for size in image.shape[:2])
     outputs = {value.name: (value.type, value.shape) for value in app.get_outputs()}
     assert outputs == {
-        "probabilities": ("tensor(float)", [6]), "features": ("tensor(float)", [1280]),
-    }  # fmt: skip
+        "probabilities": ("tensor(float)", [6]),
+        "features": ("tensor(float)", [1280]),
+    }
 
 
 def test_only_standard_operators_are_used(trained: Path) -> None:
@@ -224,9 +238,14 @@ def test_photos_without_labels_have_no_accuracy(trained: Path, photos: Path) -> 
 )
 def test_each_part_of_a_promise_can_break(name: str, value: float, text: str) -> None:
     kept = Check(
-        n_photos=1, probability_difference=0.1, features_difference=0.1, agreement=0.9,
-        agreement_on_files=0.0, accuracy=None, accuracy_of_run=None,
-    )  # fmt: skip
+        n_photos=1,
+        probability_difference=0.1,
+        features_difference=0.1,
+        agreement=0.9,
+        agreement_on_files=0.0,
+        accuracy=None,
+        accuracy_of_run=None,
+    )
     promise = Promise(0.1, 0.1, 0.9)
     assert kept.broken(promise) is None
     said = dataclasses.replace(kept, **{name: value}).broken(promise)
@@ -274,9 +293,9 @@ def test_a_smaller_file_tells_what_it_costs(
 ) -> None:
     monkeypatch.setattr(export, "N_CALIBRATION", 6)
     done = CliRunner().invoke(
-        cli.app, ["export", str(trained), str(tmp_path / "a.onnx"), "--precision", precision,
-                  "--json"],
-    )  # fmt: skip
+        cli.app,
+        ["export", str(trained), str(tmp_path / "a.onnx"), "--precision", precision, "--json"],
+    )
     found = json.loads(done.stdout)
     whole = Predictor.load(trained)
     assert found["precision"] == precision

@@ -17,9 +17,14 @@ def test_a_flipped_bit_of_any_byte_is_a_finding(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     schema = stored_schema(FEATURES, "ab" * 32)
     row = {
-        "label": "a", "features": [1.0] * 8, "width": 3, "height": 3, "length": 5,
-        "modification_time": 0, "truncated": False,
-    }  # fmt: skip
+        "label": "a",
+        "features": [1.0] * 8,
+        "width": 3,
+        "height": 3,
+        "length": 5,
+        "modification_time": 0,
+        "truncated": False,
+    }
     table = pa.Table.from_pylist([row | {"path": f"/a/{i}.jpg"} for i in range(20)], schema)
     written = write_part(folder, "part.parquet", table, schema)
     whole = folder.read("part.parquet")

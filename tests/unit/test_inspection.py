@@ -37,11 +37,12 @@ def photos_of(paths: list[str], labels: list[str | None] | None = None, lengths=
     known = sorted({name for name in names if name is not None})
     return Photos(
         rows=StoredRows(Folder("/out"), (), np.arange(len(paths), dtype=np.int32)),
-        paths=paths, labels=tuple(known),
+        paths=paths,
+        labels=tuple(known),
         targets=np.array([-1 if name is None else known.index(name) for name in names]),
         lengths=np.array(lengths if lengths is not None else range(len(paths))),
         films=find_films(paths),
-    )  # fmt: skip
+    )
 
 
 def neighbors_of(similarity: np.ndarray, k: int) -> Neighbors:
@@ -91,17 +92,19 @@ def test_one_content_is_one_whatever_the_features_say() -> None:
 
 @pytest.mark.parametrize(
     ("paths", "across"),
-    [(["/p/a/x.jpg", "/p/b/x.jpg"], "labels"),
-     (["/p/train/a/x.jpg", "/p/test/a/x.jpg"], "folders"),
-     (["/p/a/x.jpg", "/p/a/y.jpg"], "photos"),
-     (["/p/a/1_100.jpg", "/p/a/r_2_100.jpg"], "photos"),
-     (["/p/a/x.jpg", "/p/a/1_100.jpg"], "photos"),
-     (["/p/a/1_100.jpg", "/p/a/30_100.jpg"], "film"),
-     (["/p/a/1_100.jpg", "/p/a/11_100.jpg"], "frames"),
-     (["/p/a/1_100.jpg", "/p/a/9_100.jpg", "/p/a/18_100.jpg"], "frames"),
-     (["/p/a/1_100.jpg", "/p/a/2_100.jpg", "/p/a/40_100.jpg", "/p/a/41_100.jpg"], "film"),
-     (["/p/a/1_100.jpg", "/p/a/3_100.jpg", "/p/a/98_100.jpg"], "frames")],
-)  # fmt: skip
+    [
+        (["/p/a/x.jpg", "/p/b/x.jpg"], "labels"),
+        (["/p/train/a/x.jpg", "/p/test/a/x.jpg"], "folders"),
+        (["/p/a/x.jpg", "/p/a/y.jpg"], "photos"),
+        (["/p/a/1_100.jpg", "/p/a/r_2_100.jpg"], "photos"),
+        (["/p/a/x.jpg", "/p/a/1_100.jpg"], "photos"),
+        (["/p/a/1_100.jpg", "/p/a/30_100.jpg"], "film"),
+        (["/p/a/1_100.jpg", "/p/a/11_100.jpg"], "frames"),
+        (["/p/a/1_100.jpg", "/p/a/9_100.jpg", "/p/a/18_100.jpg"], "frames"),
+        (["/p/a/1_100.jpg", "/p/a/2_100.jpg", "/p/a/40_100.jpg", "/p/a/41_100.jpg"], "film"),
+        (["/p/a/1_100.jpg", "/p/a/3_100.jpg", "/p/a/98_100.jpg"], "frames"),
+    ],
+)
 def test_a_group_is_called_by_what_it_lies_across(paths: list[str], across: str) -> None:
     """A film is a turn: frames 98 and 1 of 100 follow one another."""
     others = [f"/p/a/{i}_100.jpg" for i in (0, 50, 99)]
@@ -122,9 +125,12 @@ def test_groups_come_in_the_order_of_their_weight() -> None:
     content = np.array([0, 1, 2, 2, 4, 5, 6, 7, 7])
     groups = find_groups(photos, neighbors_of(cosine, 2), content, near=0.98)
     assert [(g.kind, g.across, g.rows.tolist()) for g in groups] == [
-        ("exact", "photos", [2, 3]), ("exact", "photos", [7, 8]),
-        ("near", "labels", [2, 3, 6]), ("near", "labels", [4, 5]), ("near", "photos", [0, 1]),
-    ]  # fmt: skip
+        ("exact", "photos", [2, 3]),
+        ("exact", "photos", [7, 8]),
+        ("near", "labels", [2, 3, 6]),
+        ("near", "labels", [4, 5]),
+        ("near", "photos", [0, 1]),
+    ]
 
 
 def test_nothing_below_the_threshold_is_near() -> None:
@@ -160,8 +166,9 @@ def test_the_label_that_most_have_is_suggested_and_of_equals_the_nearer() -> Non
     found = doubts_of(["x", "a", "b", "b", "a", "c"], cosine, 5)
     assert 0 not in [d.row for d in found]  # a class of one photo: nobody could agree
     cosine = np.pad(cosine, (0, 3), constant_values=0.05)
-    found = [d for d in doubts_of(["x", "a", "b", "b", "a", "c", "x", "x", "x"], cosine, 5)
-             if d.row == 0]  # fmt: skip
+    found = [
+        d for d in doubts_of(["x", "a", "b", "b", "a", "c", "x", "x", "x"], cosine, 5) if d.row == 0
+    ]
     assert found[0].suggestion == "a"
 
 
@@ -268,11 +275,13 @@ def test_a_large_group_is_shown_from_end_to_end() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"k": 0}, "k=0 must be between 1 and 100"),
-     ({"k": 101}, "k=101 must be between 1 and 100"),
-     ({"near": 0.0}, "near=0.0 must be above 0, and at most 1"),
-     ({"near": 1.01}, "near=1.01 must be above 0, and at most 1")],
-)  # fmt: skip
+    [
+        ({"k": 0}, "k=0 must be between 1 and 100"),
+        ({"k": 101}, "k=101 must be between 1 and 100"),
+        ({"near": 0.0}, "near=0.0 must be above 0, and at most 1"),
+        ({"near": 1.01}, "near=1.01 must be above 0, and at most 1"),
+    ],
+)
 def test_criteria_that_cannot_be_meant_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Criteria(**options)

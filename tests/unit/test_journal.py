@@ -25,8 +25,12 @@ from verger.storage import Folder
 from verger.tables import read_part
 
 START = {
-    "source": "/photos", "contract_hash": "f00d", "contract": {}, "fresh": True, "overwrite": False,
-}  # fmt: skip
+    "source": "/photos",
+    "contract_hash": "f00d",
+    "contract": {},
+    "fresh": True,
+    "overwrite": False,
+}
 
 
 @pytest.fixture
@@ -35,9 +39,11 @@ def out(tmp_path: Path) -> Output:
 
 
 def outcomes(*names: str, reason: str | None = None) -> list[pa.RecordBatch]:
-    row: dict[str, Any] = {"reason": reason, "detail": "why"} if reason else {
-        "features": [1.0, 2.0], "width": 3, "height": 4, "truncated": False,
-    }  # fmt: skip
+    row: dict[str, Any] = (
+        {"reason": reason, "detail": "why"}
+        if reason
+        else {"features": [1.0, 2.0], "width": 3, "height": 4, "truncated": False}
+    )
     return [pa.RecordBatch.from_pylist([{"path": n} | row for n in names], arrow_schema(OUTCOMES))]
 
 

@@ -227,8 +227,10 @@ _STEPS = st.lists(
 )
 def test_every_photo_has_one_row_whatever_happened_before(
     tmp_path_factory: pytest.TempPathFactory,
-    steps: list[tuple[str, list[int], bool]], listed: set[int], prune: bool,
-) -> None:  # fmt: skip
+    steps: list[tuple[str, list[int], bool]],
+    listed: set[int],
+    prune: bool,
+) -> None:
     """After any history of files, the result has the youngest row of every photo, and no other."""
     store = Store(tmp_path_factory.mktemp("store"))
     youngest: dict[str, str] = {}

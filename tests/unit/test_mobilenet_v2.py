@@ -143,9 +143,14 @@ def test_other_input_sizes_are_written_too(random_weights: dict[str, Path], size
 
 def contract_for(size: int) -> FeatureContract:
     return FeatureContract(
-        model="mobilenet_v2", weights_sha256="0" * 64, graph="test", input_size=size,
-        n_features=1280, mean=(127.5,), std=(127.5,),
-    )  # fmt: skip
+        model="mobilenet_v2",
+        weights_sha256="0" * 64,
+        graph="test",
+        input_size=size,
+        n_features=1280,
+        mean=(127.5,),
+        std=(127.5,),
+    )
 
 
 # ---- Keras' names --------------------------------------------------------------------------
@@ -267,9 +272,10 @@ def test_weights_that_are_not_finite_are_refused(weights: Path, value: float) ->
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no weights at all", b"\x89HDF\r\n\x1a\n" + bytes(100)],
+    "content",
+    [b"", b"no weights at all", b"\x89HDF\r\n\x1a\n" + bytes(100)],
     ids=["empty", "text", "HDF5 magic only"],
-)  # fmt: skip
+)
 def test_files_that_are_not_hdf5_are_refused(tmp_path: Path, content: bytes) -> None:
     """Anything but HDF5 is refused as unreadable."""
     path = tmp_path / "weights.h5"

@@ -41,9 +41,14 @@ from verger.schema import Reason
 from weights import write_random_weights
 
 CONTRACT = FeatureContract(
-    model="mobilenet_v2", weights_sha256="a" * 64, graph="test", input_size=224, n_features=1280,
-    mean=(127.5,), std=(127.5,),
-)  # fmt: skip
+    model="mobilenet_v2",
+    weights_sha256="a" * 64,
+    graph="test",
+    input_size=224,
+    n_features=1280,
+    mean=(127.5,),
+    std=(127.5,),
+)
 
 
 @pytest.fixture(scope="session")
@@ -336,10 +341,21 @@ def test_graph_that_cannot_be_run_is_refused(random_model: Model) -> None:
 
 
 OTHER_VALUES: dict[str, Any] = {
-    "model": "efficientnet_lite0", "weights_sha256": "b" * 64, "input_size": 96, "n_features": 1000,
-    "mean": (127.0,), "std": (128.0,), "graph": "other", "preprocess_version": 99,
-    "decoder": "x", "exif": "x", "transparency": "x", "color": "x", "resize": "x", "dtype": "x",
-}  # fmt: skip
+    "model": "efficientnet_lite0",
+    "weights_sha256": "b" * 64,
+    "input_size": 96,
+    "n_features": 1000,
+    "mean": (127.0,),
+    "std": (128.0,),
+    "graph": "other",
+    "preprocess_version": 99,
+    "decoder": "x",
+    "exif": "x",
+    "transparency": "x",
+    "color": "x",
+    "resize": "x",
+    "dtype": "x",
+}
 
 
 def test_every_field_of_the_contract_is_tried() -> None:
@@ -443,13 +459,19 @@ def test_prediction_leaves_the_home_folder_alone(tmp_path: Path) -> None:
         "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     environ = {
-        "PATH": os.defpath, "HOME": str(tmp_path / "home"), "PYTHONUTF8": "1",
+        "PATH": os.defpath,
+        "HOME": str(tmp_path / "home"),
+        "PYTHONUTF8": "1",
         "VERGER_HOME": str(tmp_path / "cache"),
-    }  # fmt: skip
+    }
     done = subprocess.run(
-        [sys.executable, "-c", code, str(photo)], env=environ,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", code, str(photo)],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("1", "", 0)
     assert list((tmp_path / "home").rglob("*")) == []
 

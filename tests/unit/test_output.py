@@ -24,7 +24,7 @@ from verger.output import (
     STAGED,
     TABLES,
     Output,
-)  # fmt: skip
+)
 from verger.storage import Folder
 
 
@@ -49,10 +49,16 @@ def root(out: Output) -> Path:
 
 
 RECORD = {
-    "contract": {"model": "m"}, "contract_hash": "f00d", "counts": {"listed": 3}, "model": {},
-    "seconds": {"list": 0.1}, "source": "/data/été/🍎", "output": "/out", "config": {},
+    "contract": {"model": "m"},
+    "contract_hash": "f00d",
+    "counts": {"listed": 3},
+    "model": {},
+    "seconds": {"list": 0.1},
+    "source": "/data/été/🍎",
+    "output": "/out",
+    "config": {},
     "files": {},
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -94,9 +100,18 @@ def test_out_may_be_in_a_bucket() -> None:
 def test_everything_lies_below_out() -> None:
     """Every place that is Verger's own lies below OUT, under a name that is declared."""
     places = [
-        JOURNAL, PUBLISH, STAGED, SPARK_PCA, PCA_NPZ, MOMENTS_NPZ, SPECTRUM, SCREE, REPORT, RUN,
+        JOURNAL,
+        PUBLISH,
+        STAGED,
+        SPARK_PCA,
+        PCA_NPZ,
+        MOMENTS_NPZ,
+        SPECTRUM,
+        SCREE,
+        REPORT,
+        RUN,
         *TABLES,
-    ]  # fmt: skip
+    ]
     assert {place.split("/")[0] for place in places} <= set(OWN_NAMES)
 
 
@@ -252,8 +267,9 @@ def publish(out: Output, remove: tuple[str, ...] = (), **files: str) -> None:
     """Stage files and publish them."""
     names = [name.replace("__", "/") for name in files]
     fill(root(out) / STAGED, **files)
-    out.publish(RECORD, add=[(f"{STAGED}/{name}", name) for name in names], remove=remove,
-                attempts=True)  # fmt: skip
+    out.publish(
+        RECORD, add=[(f"{STAGED}/{name}", name) for name in names], remove=remove, attempts=True
+    )
 
 
 def test_publish_adds_what_is_new_and_removes_what_is_old(out: Output) -> None:
@@ -263,9 +279,13 @@ def test_publish_adds_what_is_new_and_removes_what_is_old(out: Output) -> None:
     found = tree(root(out))
     assert json.loads(found.pop("run.json") or "") == RECORD
     assert found == {
-        "features": None, "features/kept": "1", "features/new": "2", "models": None,
-        "models/npz": "2", "scree": "mine",
-    }  # fmt: skip
+        "features": None,
+        "features/kept": "1",
+        "features/new": "2",
+        "models": None,
+        "models/npz": "2",
+        "scree": "mine",
+    }
 
 
 @pytest.mark.parametrize("n_steps", range(10))
@@ -295,8 +315,13 @@ def test_publishing_is_finished_by_whoever_is_next(
         for step in ("write", "move", "remove", "remove_tree"):
             dying(patched, step)
         with pytest.raises(Killed):
-            publish(out, remove=("features/old", "rejected/old", "pca/old"), features__new="2",
-                    rejected__new="2", models__npz="2")  # fmt: skip
+            publish(
+                out,
+                remove=("features/old", "rejected/old", "pca/old"),
+                features__new="2",
+                rejected__new="2",
+                models__npz="2",
+            )
     begun = out.finish_publishing()
     found = tree(root(out))
     if not begun:  # killed before it was announced: the old result is whole

@@ -54,10 +54,16 @@ def write_pack(source: Path, target: Path, gone: tuple[str, ...] = ()) -> Packed
     for name in gone:
         (source / name).unlink()
     photos, n_files = packing._deal(listing, parallelism=2, n_files=2)
-    photos = photos.set_column(photos.schema.get_field_index("row_group"), "row_group", pa.array(
-        [i // 3 for i in range(len(photos))]))  # fmt: skip
-    photos = photos.set_column(photos.schema.get_field_index("partition"), "partition", pa.array(
-        [i // 6 for i in range(len(photos))]))  # fmt: skip
+    photos = photos.set_column(
+        photos.schema.get_field_index("row_group"),
+        "row_group",
+        pa.array([i // 3 for i in range(len(photos))]),
+    )
+    photos = photos.set_column(
+        photos.schema.get_field_index("partition"),
+        "partition",
+        pa.array([i // 6 for i in range(len(photos))]),
+    )
     folder, reports = Folder(str(target)), []
     for number in range(n_files):
         mine = photos.filter(pa.compute.equal(photos["partition"], number))
@@ -95,8 +101,11 @@ def test_photos_come_out_as_they_went_in(packed: Packed) -> None:
     """Every byte is the photo's, in the order of the rows, also where batches cut a row group."""
     rows = packed.rows()
     for size in (1, 2, 4, 10):
-        found = [content for start in range(0, 10, size)
-                 for content in pack.read_packed(rows[start : start + size])]  # fmt: skip
+        found = [
+            content
+            for start in range(0, 10, size)
+            for content in pack.read_packed(rows[start : start + size])
+        ]
         names = [os.path.relpath(row["path"], packed.photos) for row in rows]
         assert dict(zip(names, found, strict=True)) == CONTENT
     assert list(pack.read_packed([])) == []
@@ -165,19 +174,27 @@ DAMAGE: dict[str, tuple[Callable[[Packed], Any], str]] = {
     "the listing is missing": (lambda p: p.part("listing").unlink(), "is missing from the pack"),
     "the listing is another": (
         lambda p: p.part("listing").write_bytes(bytes(p.part("listing").stat().st_size)),
-        "has another sha256 than was packed"),
-    "the manifest is cut off": (lambda p: os.truncate(p.root / "pack.json", 100),
-                                r"pack\.json: is damaged"),
+        "has another sha256 than was packed",
+    ),
+    "the manifest is cut off": (
+        lambda p: os.truncate(p.root / "pack.json", 100),
+        r"pack\.json: is damaged",
+    ),
     "a later version": (lambda p: p.change(pack=2), "is of version 2, and this Verger reads 1"),
     "a key is missing": (lambda p: p.change(files=None), "is damaged: "),
-    "no source": (lambda p: (p.root / "pack.json").write_text('{"pack": 1}'),
-                  "'source' is missing"),
+    "no source": (
+        lambda p: (p.root / "pack.json").write_text('{"pack": 1}'),
+        "'source' is missing",
+    ),
     "a file elsewhere": (
         lambda p: p.change(files=[dict(p.manifest["files"][0], name="photos/../../secret")]),
-        r"names the file 'photos/\.\./\.\./secret'"),
-    "a file too few": (lambda p: p.change(files=p.manifest["files"][:1]),
-                       "listing does not fit the files"),
-}  # fmt: skip
+        r"names the file 'photos/\.\./\.\./secret'",
+    ),
+    "a file too few": (
+        lambda p: p.change(files=p.manifest["files"][:1]),
+        "listing does not fit the files",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", DAMAGE)
@@ -283,11 +300,14 @@ def test_row_groups_and_files_have_their_sizes(size: int, n_groups: int, n_files
     """Row groups are a run's partitions, but of about 16 MB at most; files have about 192 MB, or
     less where all cores write.
     """
-    photos = pa.table({
-        "path": [f"/{i:05}" for i in range(4_000)], "length": [size] * 4_000,
-        "modification_time": pa.array([0] * 4_000, pa.timestamp("us", tz="UTC")),
-        "label": [""] * 4_000,
-    })  # fmt: skip
+    photos = pa.table(
+        {
+            "path": [f"/{i:05}" for i in range(4_000)],
+            "length": [size] * 4_000,
+            "modification_time": pa.array([0] * 4_000, pa.timestamp("us", tz="UTC")),
+            "label": [""] * 4_000,
+        }
+    )
     dealt, n = packing._deal(Listing("/", photos, {}), parallelism=4, n_files=None)
     assert n == n_files
     assert len(dealt["row_group"].unique()) == n_groups

@@ -100,9 +100,11 @@ def test_fewer_labels_than_five_are_all_told(predictor: Predictor, photos: Path)
 
 def test_without_references_no_photo_is_near(predictor: Predictor, photos: Path) -> None:
     bare = dataclasses.replace(
-        predictor.classifier, references=predictor.classifier.references[:0],
-        reference_labels=predictor.classifier.reference_labels[:0], reference_paths=(),
-    )  # fmt: skip
+        predictor.classifier,
+        references=predictor.classifier.references[:0],
+        reference_labels=predictor.classifier.reference_labels[:0],
+        reference_paths=(),
+    )
     content = files_of(photos)[0].read_bytes()
     (found,) = dataclasses.replace(predictor, classifier=bare).predict([content], ["x"])
     assert found.nearest == ()
@@ -119,8 +121,13 @@ def test_bad_photos_have_the_ledgers_reasons(predictor: Predictor, photos: Path)
     contents = [b"", good, b"no photo", good[: len(good) // 2], gone, good]
     found = predictor.predict(contents, list("abcdef"))
     assert [p.error for p in found] == [
-        "empty", None, "not an image", "truncated", "vanished before reading", None,
-    ]  # fmt: skip
+        "empty",
+        None,
+        "not an image",
+        "truncated",
+        "vanished before reading",
+        None,
+    ]
     assert [p.path for p in found] == list("abcdef")
     assert found[1].top == found[5].top
     bad = found[2]
@@ -228,8 +235,9 @@ def test_files_and_folders_are_listed(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     found = list_named([str(tmp_path / "odd"), "-", str(tmp_path / "b")])
-    assert found == [str(tmp_path / n) if n != "-" else n for n in
-                     ("odd", "-", "b/2.jpg", "b/deep/1.PNG")]  # fmt: skip
+    assert found == [
+        str(tmp_path / n) if n != "-" else n for n in ("odd", "-", "b/2.jpg", "b/deep/1.PNG")
+    ]
 
 
 def test_what_is_no_photo_of_this_machine_is_refused(tmp_path: Path) -> None:

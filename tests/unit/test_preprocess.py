@@ -34,15 +34,41 @@ ORIENTATION = 0x0112  # EXIF
 
 #: (mode, format) of files that Pillow opens in that mode again; RGBX opens as RGB.
 MODES = (
-    ("1", "PNG"), ("1", "TIFF"), ("1", "BMP"), ("L", "JPEG"), ("L", "PNG"), ("L", "TIFF"),
-    ("LA", "PNG"), ("LA", "TIFF"), ("P", "PNG"),
-    ("P", "GIF"), ("P", "BMP"), ("P", "TIFF"), ("P, transparency", "PNG"),
-    ("P, transparency", "GIF"), ("PA", "TIFF"), ("RGB", "JPEG"), ("RGB", "PNG"), ("RGB", "WEBP"),
-    ("RGB", "TIFF"), ("RGB", "AVIF"), ("RGB", "PPM"), ("RGBA", "PNG"), ("RGBA", "WEBP"),
-    ("RGBA", "TIFF"), ("RGBX", "TIFF"), ("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"),
-    ("LAB", "TIFF"), ("I", "TIFF"), ("I;16", "PNG"), ("I;16", "TIFF"),
-    ("I;16B", "TIFF"), ("F", "TIFF"),
-)  # fmt: skip
+    ("1", "PNG"),
+    ("1", "TIFF"),
+    ("1", "BMP"),
+    ("L", "JPEG"),
+    ("L", "PNG"),
+    ("L", "TIFF"),
+    ("LA", "PNG"),
+    ("LA", "TIFF"),
+    ("P", "PNG"),
+    ("P", "GIF"),
+    ("P", "BMP"),
+    ("P", "TIFF"),
+    ("P, transparency", "PNG"),
+    ("P, transparency", "GIF"),
+    ("PA", "TIFF"),
+    ("RGB", "JPEG"),
+    ("RGB", "PNG"),
+    ("RGB", "WEBP"),
+    ("RGB", "TIFF"),
+    ("RGB", "AVIF"),
+    ("RGB", "PPM"),
+    ("RGBA", "PNG"),
+    ("RGBA", "WEBP"),
+    ("RGBA", "TIFF"),
+    ("RGBX", "TIFF"),
+    ("CMYK", "JPEG"),
+    ("CMYK", "TIFF"),
+    ("YCbCr", "TIFF"),
+    ("LAB", "TIFF"),
+    ("I", "TIFF"),
+    ("I;16", "PNG"),
+    ("I;16", "TIFF"),
+    ("I;16B", "TIFF"),
+    ("F", "TIFF"),
+)
 TURNED = ("JPEG", "PNG", "WEBP", "TIFF")  # formats that Pillow writes EXIF to
 
 
@@ -95,10 +121,15 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def png(width: int, height: int, depth: int, color: int, rows: bytes, *extra: bytes) -> bytes:
     """Write a PNG by hand; ``rows`` each with their filter byte 0."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    return b"".join((
-        b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *extra,
-        chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""),
-    ))  # fmt: skip
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            *extra,
+            chunk(b"IDAT", zlib.compress(rows)),
+            chunk(b"IEND", b""),
+        )
+    )
 
 
 def reason_of(content: bytes, **options: Any) -> Reason:
@@ -172,9 +203,12 @@ def test_modes_that_no_format_keeps_convert_too(mode: str) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(
-    width=st.integers(1, 400), height=st.integers(1, 400), seed=st.integers(0, 2**32 - 1),
-    progressive=st.booleans(), quality=st.integers(30, 100),
-)  # fmt: skip
+    width=st.integers(1, 400),
+    height=st.integers(1, 400),
+    seed=st.integers(0, 2**32 - 1),
+    progressive=st.booleans(),
+    quality=st.integers(30, 100),
+)
 def test_rgb_jpegs_decode_as_in_the_notebook(
     width: int, height: int, seed: int, progressive: bool, quality: int
 ) -> None:
@@ -217,9 +251,15 @@ def test_normalize_leaves_its_input_alone() -> None:
 
 # What row 0 and column 0 of the file are in the upright photo: EXIF 2.32, tag 0x0112.
 SIDES = {
-    1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
-    5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
-}  # fmt: skip
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
 
 
 def as_stored(upright: Pixels, orientation: int) -> Pixels:
@@ -241,9 +281,11 @@ def test_exif_turns_the_photo_upright(form: str, orientation: int) -> None:
     upright[:8, :8] = (255, 255, 255)  # top left
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}
     content = encoded(
-        Image.fromarray(as_stored(upright, orientation)), form,
-        exif=exif(orientation), **options.get(form, {}),
-    )  # fmt: skip
+        Image.fromarray(as_stored(upright, orientation)),
+        form,
+        exif=exif(orientation),
+        **options.get(form, {}),
+    )
     photo = decode_photo(content, size=16)
     assert (photo.width, photo.height) == (48, 32)
     expected = np.asarray(Image.fromarray(upright).resize((16, 16)))
@@ -468,10 +510,17 @@ def test_no_bytes_are_empty() -> None:
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize(
     ("form", "options"),
-    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("BMP", {}),
-     ("TIFF", {}), ("PPM", {})],
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("PPM", {}),
+    ],
     ids=["JPEG", "progressive JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"],
-)  # fmt: skip
+)
 def test_cut_off_photos_are_truncated(form: str, options: dict[str, Any], share: float) -> None:
     """A photo cut anywhere is 'truncated', and never passed with a grey rest."""
     content = encoded(noise(60, 80), form, **options)
@@ -512,9 +561,17 @@ def test_avif_cut_in_its_header_is_truncated() -> None:
 
 
 @pytest.mark.parametrize(
-    "magic", [b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"MM\0*",
-              b"RIFF\x99\0\0\0WEBPVP8 "],
-)  # fmt: skip
+    "magic",
+    [
+        b"\xff\xd8\xff\xe0",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"BM",
+        b"II*\0",
+        b"MM\0*",
+        b"RIFF\x99\0\0\0WEBPVP8 ",
+    ],
+)
 def test_broken_photos_are_truncated(magic: bytes) -> None:
     """Noise behind the first bytes of a photo is a broken photo, not another kind of file."""
     assert reason_of(magic + b"\xa5" * 40) is Reason.TRUNCATED
@@ -635,13 +692,28 @@ def test_no_photo_starts_another_program(monkeypatch: pytest.MonkeyPatch) -> Non
 # ---- hostile bytes -------------------------------------------------------------------------
 
 DECODING = {
-    Reason.EMPTY, Reason.TRUNCATED, Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED_FORMAT,
+    Reason.EMPTY,
+    Reason.TRUNCATED,
+    Reason.NOT_AN_IMAGE,
+    Reason.UNSUPPORTED_FORMAT,
     Reason.TOO_MANY_PIXELS,
-}  # fmt: skip
+}
 MAGIC = (
-    b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"RIFF",
-    b"\0\0\0\x0cftypavif", b"P6 9 9 255\n", b"\0\0\x01\0\x01\0", b"icns", b"8BPS", b"DDS ",
-)  # fmt: skip
+    b"",
+    b"\xff\xd8\xff\xe0",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF89a",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"RIFF",
+    b"\0\0\0\x0cftypavif",
+    b"P6 9 9 255\n",
+    b"\0\0\x01\0\x01\0",
+    b"icns",
+    b"8BPS",
+    b"DDS ",
+)
 
 
 def photo_or_reason(content: bytes) -> None:
@@ -671,10 +743,14 @@ def test_any_bytes_give_a_photo_or_a_reason(magic: bytes, rest: bytes) -> None:
 SMALL = [
     encoded(smooth(24, 16), form, **options)
     for form, options in [
-        ("JPEG", {"exif": WHOLE_EXIF}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}),
-        ("WEBP", {}), ("TIFF", {}),
+        ("JPEG", {"exif": WHOLE_EXIF}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("GIF", {}),
+        ("WEBP", {}),
+        ("TIFF", {}),
     ]
-]  # fmt: skip
+]
 
 
 @settings(deadline=None, max_examples=300)

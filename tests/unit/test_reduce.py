@@ -15,14 +15,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA as SklearnPCA
 
 from verger.errors import ReduceError, VergerError
-from verger.reduce import (
-    SHARES,
-    FittedPCA,
-    Moments,
-    StoredMoments,
-    fit_pca,
-    load_moments,
-)  # fmt: skip
+from verger.reduce import SHARES, FittedPCA, Moments, StoredMoments, fit_pca, load_moments
 from verger.storage import Folder
 
 Matrix = npt.NDArray[np.float64]

@@ -34,9 +34,15 @@ HOSTILE = (
     "long" * 50,
 )
 HEADINGS = (
-    "Ledger", "Notices", "Classes", "Map", "Principal components", "Rejected photos",
-    "Time by stage", "Small print",
-)  # fmt: skip
+    "Ledger",
+    "Notices",
+    "Classes",
+    "Map",
+    "Principal components",
+    "Rejected photos",
+    "Time by stage",
+    "Small print",
+)
 N_POINTS = 3000
 SPRITE = b"\xff\xd8 not looked into \xff\xd9"
 
@@ -68,37 +74,71 @@ class Page(HTMLParser):
 def _report(labels: tuple[str | None, ...] = HOSTILE, n_points: int = 20) -> Report:
     evil = HOSTILE[0]
     return {
-        "verger": "0.1.0", "created": "2026-11-22T16:00:00+00:00", "source": f"/data/{evil}",
-        "output": f"/out/{evil}", "command": f"verger run '/data/{evil}' /out",
-        "counts": {"listed": 1002, "featurized": 1000, "rejected": 2, "bytes": 93_000_000,
-                   "ignored": {".txt": 12, evil: 1}},
+        "verger": "0.1.0",
+        "created": "2026-11-22T16:00:00+00:00",
+        "source": f"/data/{evil}",
+        "output": f"/out/{evil}",
+        "command": f"verger run '/data/{evil}' /out",
+        "counts": {
+            "listed": 1002,
+            "featurized": 1000,
+            "rejected": 2,
+            "bytes": 93_000_000,
+            "ignored": {".txt": 12, evil: 1},
+        },
         "reasons": {"truncated": 1, evil: 1},
         "rejected": [
-            {"path": f"file:///data/{evil}/a.jpg", "label": evil, "length": 123,
-             "reason": "truncated", "detail": HOSTILE[1]},
-            {"path": "/elsewhere/b.jpg", "label": None, "length": None, "reason": evil,
-             "detail": None},
+            {
+                "path": f"file:///data/{evil}/a.jpg",
+                "label": evil,
+                "length": 123,
+                "reason": "truncated",
+                "detail": HOSTILE[1],
+            },
+            {
+                "path": "/elsewhere/b.jpg",
+                "label": None,
+                "length": None,
+                "reason": evil,
+                "detail": None,
+            },
         ],
         "classes": [
             {"label": label, "featurized": 10 + i, "rejected": i % 2, "thumbnails": [i, 0]}
             for i, label in enumerate(labels)
         ],
-        "model": {"name": evil, "license": "Apache-2.0", "weights_sha256": "ab" * 32,
-                  "weights_path": evil, "published": False, "n_features": 1280,
-                  "input_size": 224, "precision": "float32"},
+        "model": {
+            "name": evil,
+            "license": "Apache-2.0",
+            "weights_sha256": "ab" * 32,
+            "weights_path": evil,
+            "published": False,
+            "n_features": 1280,
+            "input_size": 224,
+            "precision": "float32",
+        },
         "contract": {"model": "mobilenet_v2", "mean": [127.5] * 3, evil: evil},
         "contract_hash": "cd" * 32,
-        "pca": {"n_samples": 1000, "n_components": 174, "components": 0.9, "kept": 0.9003,
-                "standardize": False, "center": False, "k": {"0.8": 74, "0.9": 174, "0.95": 328}},
+        "pca": {
+            "n_samples": 1000,
+            "n_components": 174,
+            "components": 0.9,
+            "kept": 0.9003,
+            "standardize": False,
+            "center": False,
+            "k": {"0.8": 74, "0.9": 174, "0.95": 328},
+        },
         "map": {
             "labels": [label or "" for label in labels],
             "x": [i * 0.123456789 for i in range(n_points)],
             "y": [i * -0.987654321 for i in range(n_points)],
             "label": [i % len(labels) for i in range(n_points)],
-            "name": [f"{labels[i % len(labels)]}/photo {i} of the orchard.jpg"
-                     for i in range(n_points)],
+            "name": [
+                f"{labels[i % len(labels)]}/photo {i} of the orchard.jpg" for i in range(n_points)
+            ],
             "thumbnail": [i if i < 8 else -1 for i in range(n_points)],
-            "share": [0.21, 0.11], "n_total": 1000,
+            "share": [0.21, 0.11],
+            "n_total": 1000,
         },
         "sprite": {"tile": 48, "columns": 40, "count": 8},
         "stages": [
@@ -106,44 +146,79 @@ def _report(labels: tuple[str | None, ...] = HOSTILE, n_points: int = 20) -> Rep
             {"name": "featurize", "seconds": 221.4, "images_per_s": 151.2},
             {"name": "write", "seconds": 3.1, "images_per_s": None},
         ],
-        "checks": [{"name": "listed = featurized + rejected", "holds": True,
-                    "detail": "1002 = 1000 + 2"}],
+        "checks": [
+            {"name": "listed = featurized + rejected", "holds": True, "detail": "1002 = 1000 + 2"}
+        ],
         "versions": {"verger": "0.1.0", "java": None},
         "machine": {"cpu_count": 2, "platform": "Linux"},
         "config": {"glob": [], "conf": {evil: evil}, "master": None},
         "notices": [evil],
-    }  # fmt: skip
+    }
 
 
 def _evaluation(labels: tuple[str, ...] = HOSTILE, split: str = "contiguous") -> Report:
     """What is known after ``verger classify evaluate``."""
     n = len(labels)
-    curve = [{"threshold": t, "coverage": 1 - t / 2, "error": 0.1 - t / 20, "others": 0.5 - t / 2}
-             for t in (0, 0.5, 0.99)]  # fmt: skip
+    curve = [
+        {"threshold": t, "coverage": 1 - t / 2, "error": 0.1 - t / 20, "others": 0.5 - t / 2}
+        for t in (0, 0.5, 0.99)
+    ]
     one = {
-        "split": split, "n_train": 700, "n_test": 200, "n_left_out": 100, "untested": [],
-        "scores": {"n": 200, "accuracy": 0.912, "top5": 0.99, "balanced_accuracy": 0.9,
-                   "log_loss": 0.31, "ece": 0.02},
+        "split": split,
+        "n_train": 700,
+        "n_test": 200,
+        "n_left_out": 100,
+        "untested": [],
+        "scores": {
+            "n": 200,
+            "accuracy": 0.912,
+            "top5": 0.99,
+            "balanced_accuracy": 0.9,
+            "log_loss": 0.31,
+            "ece": 0.02,
+        },
         "reliability": [{"low": 0.9, "n": 200, "probability": 0.95, "accuracy": 0.91}],
         "threshold": {"threshold": 0.5, "coverage": 0.75, "error": 0.01, "others": 0.04},
-        "curve": curve, "n_others": 30, "sure": {"threshold": 0.99, "wrong": 3, "others": 1},
-        "training": {"threshold": 0.5}, "n_components": None,
-        "leakage": {"n": 200, "nearest_neighbour_accuracy": 0.88, "neighbouring_frame": 0.0,
-                    "same_film": 0.4},
+        "curve": curve,
+        "n_others": 30,
+        "sure": {"threshold": 0.99, "wrong": 3, "others": 1},
+        "training": {"threshold": 0.5},
+        "n_components": None,
+        "leakage": {
+            "n": 200,
+            "nearest_neighbour_accuracy": 0.88,
+            "neighbouring_frame": 0.0,
+            "same_film": 0.4,
+        },
         "by_k": [{"k": k, "accuracy": 1 - 1 / (k + 1), "variance": k / 1280} for k in (1, 9, 99)],
-    }  # fmt: skip
+    }
     leaking = one["leakage"] | {"neighbouring_frame": 0.97}
     return {
-        "method": "logistic", "on": "features", "against": None, "n_unlabelled": 0,
-        "labels": list(labels), "evaluation": one,
+        "method": "logistic",
+        "on": "features",
+        "against": None,
+        "n_unlabelled": 0,
+        "labels": list(labels),
+        "evaluation": one,
         "beside": one | {"split": "random", "n_left_out": 0, "leakage": leaking},
-        "classes": [{"label": label, "n": 10, "recall": 0.9, "precision": None, "f1": 0.8}
-                    for label in labels],
+        "classes": [
+            {"label": label, "n": 10, "recall": 0.9, "precision": None, "f1": 0.8}
+            for label in labels
+        ],
         "confusion": [[i, i, 9] for i in range(n)] + [[0, 1, 1]],
-        "pairs": [{"label": labels[0], "prediction": labels[1], "n": 1, "share": 0.1,
-                   "photos": ["/a.jpg"], "known": ["/b.jpg"], "thumbnails": [0],
-                   "known_thumbnails": [1]}],
-    }  # fmt: skip
+        "pairs": [
+            {
+                "label": labels[0],
+                "prediction": labels[1],
+                "n": 1,
+                "share": 0.1,
+                "photos": ["/a.jpg"],
+                "known": ["/b.jpg"],
+                "thumbnails": [0],
+                "known_thumbnails": [1],
+            }
+        ],
+    }
 
 
 def _bare() -> Report:
@@ -151,11 +226,20 @@ def _bare() -> Report:
     report = _report(labels=(None,))
     counts = {"listed": 10, "featurized": 10, "rejected": 0, "bytes": 9, "ignored": {}}
     return report | {
-        "counts": counts, "reasons": {}, "rejected": [], "pca": None, "map": None, "sprite": None,
+        "counts": counts,
+        "reasons": {},
+        "rejected": [],
+        "pca": None,
+        "map": None,
+        "sprite": None,
         "classes": [{"label": None, "featurized": 10, "rejected": 0, "thumbnails": []}],
-        "stages": [], "checks": [], "notices": [], "config": None, "machine": None,
+        "stages": [],
+        "checks": [],
+        "notices": [],
+        "config": None,
+        "machine": None,
         "command": None,
-    }  # fmt: skip
+    }
 
 
 def _render(report: Report) -> str:
@@ -297,8 +381,15 @@ def test_a_bare_run_renders_and_says_what_is_missing():
     text = _text(html)
     found = re.findall(r'<h2 id="[\w-]+">(.*?)</h2>', html)
     assert tuple(found) == tuple(h for h in HEADINGS if h != "Notices")
-    for words in ("Not validated", "No map", "were not reduced", "No photo was rejected",
-                  "no thumbnails", "No times are on record", "carry no labels"):  # fmt: skip
+    for words in (
+        "Not validated",
+        "No map",
+        "were not reduced",
+        "No photo was rejected",
+        "no thumbnails",
+        "No times are on record",
+        "carry no labels",
+    ):
         assert words in text
     assert "None" not in text
 
@@ -381,9 +472,12 @@ def test_axes_name_their_share_of_the_variance():
 
 @pytest.mark.parametrize(
     ("machine", "words"),
-    [({"cpu_count": 2}, "each stage, on 2 cores"), ({"parallelism": 1}, "each stage, on 1 core"),
-     ({}, "Seconds of each stage Stage")],
-)  # fmt: skip
+    [
+        ({"cpu_count": 2}, "each stage, on 2 cores"),
+        ({"parallelism": 1}, "each stage, on 1 core"),
+        ({}, "Seconds of each stage Stage"),
+    ],
+)
 def test_times_name_the_cores_they_were_taken_on(machine: dict[str, int], words: str):
     """Seconds mean little without the number of cores; unknown, it is left out."""
     assert words in _text(_render(_report() | {"machine": machine}))
@@ -424,28 +518,47 @@ def test_names_of_classes_stay_text_in_the_classifiers_charts():
 def _inspection(*, exact: bool = True) -> Report:
     """What is known after ``verger inspect``, of photos with hostile names."""
     evil, tiles = HOSTILE[0], {"photos": [0], "like": [1], "typical": [2]}
-    group = {"across": "labels", "size": 2, "labels": [evil, None], "photos": [f"/data/{evil}/a"],
-             "tiles": {"photos": [3, 4]}}  # fmt: skip
+    group = {
+        "across": "labels",
+        "size": 2,
+        "labels": [evil, None],
+        "photos": [f"/data/{evil}/a"],
+        "tiles": {"photos": [3, 4]},
+    }
     none = {"groups": 0, "photos": 0}
     across = dict.fromkeys(("labels", "folders", "photos", "film", "frames"), none)
     index = {"recall": 0.998, "k": 10, "n_tried": 500}
     return {
-        "n_photos": 20622, "n_labels": 2, "n_unlabelled": 1, "too_small": [evil],
+        "n_photos": 20622,
+        "n_labels": 2,
+        "n_unlabelled": 1,
+        "too_small": [evil],
         "criteria": {"k": 10, "near": 0.98},
         "search": {"exact": exact, "index": None if exact else index},
         "counts": {
-            "exact": across, "mislabelled": 13, "outliers": 578,
-            "near": across | {"labels": {"groups": 1, "photos": 2},
-                              "frames": {"groups": 1751, "photos": 9285}},
+            "exact": across,
+            "mislabelled": 13,
+            "outliers": 578,
+            "near": across
+            | {"labels": {"groups": 1, "photos": 2}, "frames": {"groups": 1751, "photos": 9285}},
         },
         "galleries": {
-            "exact": [], "near": [group], "film": [],
-            "mislabelled": [{"label": HOSTILE[1], "suggestion": HOSTILE[2], "n_votes": 10,
-                             "n_against": 9, "photos": [evil], "tiles": tiles}],
-            "outliers": [{"label": evil, "n": 4, "score": 16.72, "photos": [evil],
-                          "tiles": tiles}],
+            "exact": [],
+            "near": [group],
+            "film": [],
+            "mislabelled": [
+                {
+                    "label": HOSTILE[1],
+                    "suggestion": HOSTILE[2],
+                    "n_votes": 10,
+                    "n_against": 9,
+                    "photos": [evil],
+                    "tiles": tiles,
+                }
+            ],
+            "outliers": [{"label": evil, "n": 4, "score": 16.72, "photos": [evil], "tiles": tiles}],
         },
-    }  # fmt: skip
+    }
 
 
 def test_an_inspection_says_how_it_searched_and_what_it_found():
@@ -509,55 +622,90 @@ def test_counts_have_thousands_separators(value: float, text: str):
 
 @pytest.mark.parametrize(
     ("n_bytes", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (93_412_345, "93.4 MB"),
-     (5_000_000_000_000_000, "5,000.0 TB")],
-)  # fmt: skip
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_960, "1.0 MB"),
+        (93_412_345, "93.4 MB"),
+        (5_000_000_000_000_000, "5,000.0 TB"),
+    ],
+)
 def test_bytes_have_a_decimal_unit(n_bytes: int, text: str):
     assert format_size(n_bytes).replace("\u00a0", " ") == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0.0 s"), (0.01, "< 0.1 s"), (0.8, "0.8 s"), (59.97, "1 min 00 s"), (221.6, "3 min 42 s"),
-     (3599.8, "1 h 00 min"), (3900, "1 h 05 min")],
-)  # fmt: skip
+    [
+        (0, "0.0 s"),
+        (0.01, "< 0.1 s"),
+        (0.8, "0.8 s"),
+        (59.97, "1 min 00 s"),
+        (221.6, "3 min 42 s"),
+        (3599.8, "1 h 00 min"),
+        (3900, "1 h 05 min"),
+    ],
+)
 def test_seconds_read_as_people_say_them(seconds: float, text: str):
     assert format_seconds(seconds).replace("\u00a0", " ") == text
 
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0, "0 %"), (1.0, "100 %"), (0.9003, "90.03 %"), (0.999999, "> 99.99 %"),
-     (0.000001, "< 0.01 %"), (20621 / 20622, "> 99.99 %"), (1 / 20622, "< 0.01 %"),
-     (0.00007, "0.01 %"), (0.9999, "99.99 %")],
-)  # fmt: skip
+    [
+        (0, "0 %"),
+        (1.0, "100 %"),
+        (0.9003, "90.03 %"),
+        (0.999999, "> 99.99 %"),
+        (0.000001, "< 0.01 %"),
+        (20621 / 20622, "> 99.99 %"),
+        (1 / 20622, "< 0.01 %"),
+        (0.00007, "0.01 %"),
+        (0.9999, "99.99 %"),
+    ],
+)
 def test_a_share_is_never_rounded_to_all_or_nothing(share: float, text: str):
     assert format_percent(share, 2).replace("\u00a0", " ") == text
 
 
 @pytest.mark.parametrize(
     ("created", "text"),
-    [("2026-11-22T16:00:00+00:00", "22 November 2026, 16:00 UTC"),
-     ("2026-11-22T01:00:00+02:00", "21 November 2026, 23:00 UTC"),
-     ("2026-11-22T16:00:00", "22 November 2026, 16:00"), ("yesterday", "yesterday")],
-)  # fmt: skip
+    [
+        ("2026-11-22T16:00:00+00:00", "22 November 2026, 16:00 UTC"),
+        ("2026-11-22T01:00:00+02:00", "21 November 2026, 23:00 UTC"),
+        ("2026-11-22T16:00:00", "22 November 2026, 16:00"),
+        ("yesterday", "yesterday"),
+    ],
+)
 def test_times_are_in_utc(created: str, text: str):
     assert format_moment(created) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "not set"), (True, "yes"), (False, "no"), ([], "none"), ({"a": "é"}, '{"a": "é"}'),
-     (8, "8"), ("x", "x")],
-)  # fmt: skip
+    [
+        (None, "not set"),
+        (True, "yes"),
+        (False, "no"),
+        ([], "none"),
+        ({"a": "é"}, '{"a": "é"}'),
+        (8, "8"),
+        ("x", "x"),
+    ],
+)
 def test_options_read_as_plain_words(value: object, text: str):
     assert format_plain(value) == text
 
 
 @pytest.mark.parametrize(
     ("path", "source", "text"),
-    [("file:///data/f/a/1.jpg", "/data/f", "a/1.jpg"), ("/data/f/1.jpg", "/data/f/", "1.jpg"),
-     ("s3://b/p/1.jpg", "s3://b/p", "1.jpg"), ("/other/1.jpg", "/data/f", "/other/1.jpg")],
-)  # fmt: skip
+    [
+        ("file:///data/f/a/1.jpg", "/data/f", "a/1.jpg"),
+        ("/data/f/1.jpg", "/data/f/", "1.jpg"),
+        ("s3://b/p/1.jpg", "s3://b/p", "1.jpg"),
+        ("/other/1.jpg", "/data/f", "/other/1.jpg"),
+    ],
+)
 def test_paths_are_shown_below_their_source(path: str, source: str, text: str):
     assert path_below(path, source) == text

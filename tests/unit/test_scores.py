@@ -93,8 +93,9 @@ def test_the_calibration_error_by_hand() -> None:
     found = scored([0.95, 0.95, 0.65, 0.65], [True, False, True, True])
     assert summarize(found)["ece"] == pytest.approx(0.4)
     assert [(b["low"], b["n"], b["accuracy"]) for b in reliability(found)] == [
-        (0.6, 2, 1.0), (0.9, 2, 0.5),
-    ]  # fmt: skip
+        (0.6, 2, 1.0),
+        (0.9, 2, 0.5),
+    ]
 
 
 def test_confusion_precision_and_recall_are_scikit_learns() -> None:
@@ -130,8 +131,11 @@ def test_a_threshold_by_hand() -> None:
     """At 0.6 three of four get a name, one of them a wrong one, and one of two other things."""
     found = scored([0.9, 0.8, 0.6, 0.5], [True, False, True, True])
     assert at_threshold(found, np.array([0.7, 0.1]), 0.6) == {
-        "threshold": 0.6, "coverage": 0.75, "error": pytest.approx(1 / 3), "others": 0.5,
-    }  # fmt: skip
+        "threshold": 0.6,
+        "coverage": 0.75,
+        "error": pytest.approx(1 / 3),
+        "others": 0.5,
+    }
 
 
 def test_shares_of_nothing_are_none() -> None:

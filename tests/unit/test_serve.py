@@ -103,10 +103,11 @@ def test_pictures_keep_their_shape_and_may_be_gone(
     Image.new("RGB", (300, 100)).save(wide)
     paths = (str(wide), str(tmp_path / "gone.jpg"))
     references = dataclasses.replace(
-        predictor.classifier, reference_paths=paths,
+        predictor.classifier,
+        reference_paths=paths,
         references=predictor.classifier.references[:2],
         reference_labels=predictor.classifier.reference_labels[:2],
-    )  # fmt: skip
+    )
     known = dataclasses.replace(predictor, classifier=references)
     client = TestClient(serve.create_app(known, source="/elsewhere"), ADDRESS)
     found = client.post("/predict", content=photo.read_bytes()).json()["nearest"]
@@ -327,9 +328,13 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
     assert graph.content == b"graph"
     assert graph.headers["Cache-Control"] == "private, max-age=86400"
     assert names == {
-        "labels": list(predictor.classifier.labels), "threshold": 0.0, "facts": {"x": "y"},
-        "n_top": 5, "nearest": None, "known": [],
-    }  # fmt: skip
+        "labels": list(predictor.classifier.labels),
+        "threshold": 0.0,
+        "facts": {"x": "y"},
+        "n_top": 5,
+        "nearest": None,
+        "known": [],
+    }
     for name, kind in RUNTIME.items():
         response = client.get(f"/ort/{name}")
         assert (response.text, response.headers["Content-Type"].split(";")[0]) == (name, kind)
@@ -362,9 +367,11 @@ def test_it_is_given_known_photos_of_every_class_and_their_pictures(
 
 def test_a_classifier_without_known_photos_gives_a_page_none(predictor: Predictor) -> None:
     bare = dataclasses.replace(
-        predictor.classifier, references=predictor.classifier.references[:0],
-        reference_labels=predictor.classifier.reference_labels[:0], reference_paths=(),
-    )  # fmt: skip
+        predictor.classifier,
+        references=predictor.classifier.references[:0],
+        reference_labels=predictor.classifier.reference_labels[:0],
+        reference_paths=(),
+    )
     assert draw_known(dataclasses.replace(predictor, classifier=bare)) == Known()
 
 
@@ -412,8 +419,10 @@ def test_an_address_that_is_taken_is_told_before_anything_is_loaded() -> None:
             serve.serve("none", port=port)
 
 
-@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False),
-                                              ("::1", False), ("localhost", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [("0.0.0.0", True), ("127.0.0.1", False), ("::1", False), ("localhost", False)],
+)
 def test_a_server_that_others_reach_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, host: str, warned: bool
 ) -> None:

@@ -18,12 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verger.config import IMAGE_SUFFIXES
-from verger.errors import (
-    ConfigError,
-    EmptySourceError,
-    SourceError,
-    SourceNotFoundError,
-)
+from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
 from verger.schema import IMAGES, arrow_schema
 from verger.source import (
     count_partitions,
@@ -37,9 +32,24 @@ from verger.source import (
 )
 
 ODD_NAMES = [
-    "a b", "  two  spaces", "été", "50%", "%20", "a#b", "a+b", "a,b", "it's \"x\"", "🍎🍏", "تفاح",
-    "new\nline", "back\\slash", "a&b=c?d", "{a,b}[c]*", "日本", "e\u0301",
-]  # fmt: skip
+    "a b",
+    "  two  spaces",
+    "été",
+    "50%",
+    "%20",
+    "a#b",
+    "a+b",
+    "a,b",
+    'it\'s "x"',
+    "🍎🍏",
+    "تفاح",
+    "new\nline",
+    "back\\slash",
+    "a&b=c?d",
+    "{a,b}[c]*",
+    "日本",
+    "e\u0301",
+]
 
 
 def fill(folder: Path, *names: str, content: bytes = b"x") -> Path:
@@ -138,13 +148,23 @@ def test_without_recursion_only_the_folder_itself(tmp_path: Path) -> None:
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     """Files that the glob leaves out are counted by suffix in small letters, the most first."""
     fill(
-        tmp_path, "1.jpg", "a.txt", "b.TXT", "sub/c.txt", "d.csv", "e.csv", "README",
-        ".DS_Store", "._1.jpg", ".x.jpg", "archive.tar.gz", "dots.", "x.mp4",
-    )  # fmt: skip
+        tmp_path,
+        "1.jpg",
+        "a.txt",
+        "b.TXT",
+        "sub/c.txt",
+        "d.csv",
+        "e.csv",
+        "README",
+        ".DS_Store",
+        "._1.jpg",
+        ".x.jpg",
+        "archive.tar.gz",
+        "dots.",
+        "x.mp4",
+    )
     ignored = list_photos(str(tmp_path)).ignored
-    assert ignored == {
-        ".txt": 3, "hidden": 3, ".csv": 2, "no suffix": 2, ".gz": 1, ".mp4": 1,
-    }  # fmt: skip
+    assert ignored == {".txt": 3, "hidden": 3, ".csv": 2, "no suffix": 2, ".gz": 1, ".mp4": 1}
     assert list(ignored.values()) == sorted(ignored.values(), reverse=True)
 
 
@@ -411,9 +431,10 @@ MIXES = {
     "a heavy tail": lambda rng: rng.lognormal(9, 1.2, 50_000),
     "tiny, then large, by folder": lambda rng: np.repeat([2_000, 900_000, 30_000], 10_000),
     "one in a hundred is a raw": lambda rng: np.where(
-        rng.random(50_000) < 0.01, 25_000_000, 3_000_000),
+        rng.random(50_000) < 0.01, 25_000_000, 3_000_000
+    ),
     "sorted by size": lambda rng: np.sort(rng.integers(1_000, 1_000_000, 30_000)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -432,17 +453,22 @@ def packed(n_groups: int, per_group: int, size: int = 1_000) -> pa.Table:
     n = n_groups * per_group
     group = np.arange(n) % n_groups
     times = pa.array([0] * n, pa.timestamp("us", tz="UTC"))
-    return pa.table({
-        "path": [f"/p/{i:06}.jpg" for i in range(n)], "modification_time": times,
-        "length": pa.array(np.full(n, size)), "label": ["p"] * n,
-        "file": [f"/pack/{number % 2}" for number in group], "row_group": group // 2,
-        "reason": pa.nulls(n, pa.string()), "detail": pa.nulls(n, pa.string()),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "path": [f"/p/{i:06}.jpg" for i in range(n)],
+            "modification_time": times,
+            "length": pa.array(np.full(n, size)),
+            "label": ["p"] * n,
+            "file": [f"/pack/{number % 2}" for number in group],
+            "row_group": group // 2,
+            "reason": pa.nulls(n, pa.string()),
+            "detail": pa.nulls(n, pa.string()),
+        }
+    )
 
 
 @pytest.mark.parametrize(
-    ("n_groups", "per_group", "n"),
-    [(82, 251, 82), (5, 60, 5), (4_000, 3, 48), (900, 25, 88)],
+    ("n_groups", "per_group", "n"), [(82, 251, 82), (5, 60, 5), (4_000, 3, 48), (900, 25, 88)]
 )
 def test_the_partitions_of_a_pack_are_whole_row_groups(
     n_groups: int, per_group: int, n: int

@@ -28,8 +28,10 @@ def turntable(
     """Return paths and classes named as Fruits-360's."""
     paths = [
         f"/photos/Fruit {c}/{film}{frame}_100.jpg"
-        for c in range(n_classes) for film in films for frame in range(FRAMES)
-    ]  # fmt: skip
+        for c in range(n_classes)
+        for film in films
+        for frame in range(FRAMES)
+    ]
     return paths, np.repeat(np.arange(n_classes), len(films) * FRAMES)
 
 
@@ -38,9 +40,14 @@ def turntable(
 
 @pytest.mark.parametrize(
     ("name", "film", "frame"),
-    [("12_100.jpg", "", 12), ("r2_7_100.jpg", "r2_", 7), ("IMG_0017.JPG", "IMG_", 17),
-     ("100_100.jpg", "", 100), ("frame_100.png", "frame_", 100)],
-)  # fmt: skip
+    [
+        ("12_100.jpg", "", 12),
+        ("r2_7_100.jpg", "r2_", 7),
+        ("IMG_0017.JPG", "IMG_", 17),
+        ("100_100.jpg", "", 100),
+        ("frame_100.png", "frame_", 100),
+    ],
+)
 def test_a_name_tells_film_and_frame(name: str, film: str, frame: int) -> None:
     """Two photos are of one film exactly when folder and prefix agree, and the number is read."""
     others = [f"/a/{film}999.jpg", f"/b/{film}999.jpg", f"/a/x{film}999.jpg"]
@@ -65,13 +72,16 @@ def test_the_last_frame_of_a_turn_is_beside_the_first() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
-    [("contiguous", {"frames": "("}, r"frames='\(': is no regular expression"),
-     ("contiguous", {"frames": r"(?P<film>.)"}, r"must have groups \(\?P<film>"),
-     ("contiguous", {"frames": r"(?P<film>q)(?P<frame>\d)"}, "no film has 12 frames"),
-     ("group", {}, "needs groups"), ("group", {"groups": "x"}, "must match every photo"),
-     ("group", {"groups": "photos"}, "all photos into one group"),
-     ("halves", {}, "must be one of random, group, contiguous")],
-)  # fmt: skip
+    [
+        ("contiguous", {"frames": "("}, r"frames='\(': is no regular expression"),
+        ("contiguous", {"frames": r"(?P<film>.)"}, r"must have groups \(\?P<film>"),
+        ("contiguous", {"frames": r"(?P<film>q)(?P<frame>\d)"}, "no film has 12 frames"),
+        ("group", {}, "needs groups"),
+        ("group", {"groups": "x"}, "must match every photo"),
+        ("group", {"groups": "photos"}, "all photos into one group"),
+        ("halves", {}, "must be one of random, group, contiguous"),
+    ],
+)
 def test_a_split_that_cannot_be_meant_is_refused(
     kind: str, options: dict[str, str], message: str
 ) -> None:

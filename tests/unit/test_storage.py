@@ -30,19 +30,21 @@ from verger.errors import (
 )
 from verger.schema import Reason
 from verger.source import list_photos
-from verger.storage import (
-    Folder,
-    Unread,
-    filesystem_of,
-    normalize_source,
-    read_ahead,
-    read_photo,
-)  # fmt: skip
+from verger.storage import Folder, Unread, filesystem_of, normalize_source, read_ahead, read_photo
 
 NAMES = [
-    "a b.jpg", "été.jpg", "50%.jpg", "a%20b.jpg", "a#b.jpg", "a+b.jpg", "a,b.jpg", "it's \"x\".jpg",
-    "🍎.jpg", "تفاح.jpg", "a&b=c?d.jpg",
-]  # fmt: skip
+    "a b.jpg",
+    "été.jpg",
+    "50%.jpg",
+    "a%20b.jpg",
+    "a#b.jpg",
+    "a+b.jpg",
+    "a,b.jpg",
+    'it\'s "x".jpg',
+    "🍎.jpg",
+    "تفاح.jpg",
+    "a&b=c?d.jpg",
+]
 
 
 # The one form of a path
@@ -509,8 +511,10 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path: Path) -> Non
         (tmp_path / name).touch()
     Folder(str(tmp_path)).sweep()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".hidden", ".mine.part", "photo.part",
-    ]  # fmt: skip
+        ".hidden",
+        ".mine.part",
+        "photo.part",
+    ]
 
 
 # S3
@@ -589,8 +593,9 @@ def test_the_marker_of_a_folder_is_no_photo() -> None:
     """An empty object that stands for a folder is not listed, nor counted as left out."""
     listing = list_photos("s3://orchard/marked")
     assert (listing.photos["path"].to_pylist(), listing.ignored) == (
-        ["s3://orchard/marked/x.jpg"], {},
-    )  # fmt: skip
+        ["s3://orchard/marked/x.jpg"],
+        {},
+    )
 
 
 @pytest.mark.usefixtures("s3")

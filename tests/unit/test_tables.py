@@ -90,8 +90,12 @@ def test_batches_are_cut_by_count_whatever_arrow_sends(sizes: list[int], n: int)
     """Batch i holds rows i * n to (i + 1) * n, however long the Arrow batches are."""
     schema = arrow_schema(("path",))
     names = iter(str(i) for i in range(sum(sizes)))
-    arrow = [pa.RecordBatch.from_pylist([{"path": next(names)} for _ in range(k)], schema)
-             for k in sizes]  # fmt: skip
-    found = [(number, path) for number, batch in _numbered(iter(arrow), n)
-             for path in batch["path"].to_pylist()]  # fmt: skip
+    arrow = [
+        pa.RecordBatch.from_pylist([{"path": next(names)} for _ in range(k)], schema) for k in sizes
+    ]
+    found = [
+        (number, path)
+        for number, batch in _numbered(iter(arrow), n)
+        for path in batch["path"].to_pylist()
+    ]
     assert found == [(i // n, str(i)) for i in range(sum(sizes))]

@@ -154,9 +154,12 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WeightsSource:
     (tmp_path / "site" / "weights_in_a_package" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "site")
     return WeightsSource(
-        file_name=NAME, url="http://127.0.0.1:9/never-asked", size_bytes=len(CONTENT),
-        package="weights_in_a_package", package_path=f"models/{NAME}",
-    )  # fmt: skip
+        file_name=NAME,
+        url="http://127.0.0.1:9/never-asked",
+        size_bytes=len(CONTENT),
+        package="weights_in_a_package",
+        package_path=f"models/{NAME}",
+    )
 
 
 def test_search_order_is_cache_package_keras(tmp_path: Path, packaged: WeightsSource) -> None:

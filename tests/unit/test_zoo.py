@@ -43,7 +43,7 @@ from fuzz.corpus import (
     srgb,
     without_segment,
     zoo,
-)  # fmt: skip
+)
 from verger import preprocess
 from verger.preprocess import DCT_MARGIN, DecodeError, Photo, decode_photo, known_formats, to_rgb
 from verger.schema import Reason
@@ -101,8 +101,10 @@ def test_the_zoo_has_every_format_and_mode() -> None:
     assert modes >= {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B", "I", "F"}
     adobe = {name: b"Adobe" in photo.content for name, photo in ZOO.items() if "CMYK," in name}
     assert adobe == {
-        "JPEG CMYK, Adobe": True, "JPEG CMYK, no Adobe": False, "JPEG CMYK, progressive": True,
-    }  # fmt: skip
+        "JPEG CMYK, Adobe": True,
+        "JPEG CMYK, no Adobe": False,
+        "JPEG CMYK, progressive": True,
+    }
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -111,10 +113,15 @@ def test_every_exif_turn_in_every_format(form: str, orientation: int) -> None:
     """Colours and sides are where the EXIF orientation puts them (EXIF 2.32, tag 0x0112)."""
     red, green, blue, grey = COLORS
     seen = {
-        1: (red, green, blue, grey), 2: (green, red, grey, blue), 3: (grey, blue, green, red),
-        4: (blue, grey, red, green), 5: (red, blue, green, grey), 6: (blue, red, grey, green),
-        7: (grey, green, blue, red), 8: (green, grey, red, blue),
-    }[orientation]  # fmt: skip
+        1: (red, green, blue, grey),
+        2: (green, red, grey, blue),
+        3: (grey, blue, green, red),
+        4: (blue, grey, red, green),
+        5: (red, blue, green, grey),
+        6: (blue, red, grey, green),
+        7: (grey, green, blue, red),
+        8: (green, grey, red, blue),
+    }[orientation]
     options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
     content = encoded(quarters(), form, exif=exif(orientation), **options.get(form, {}))
     size = (HEIGHT, WIDTH) if orientation >= 5 else (WIDTH, HEIGHT)
@@ -182,8 +189,11 @@ def test_huge_exif_does_not_stop_the_turn(form: str, size_bytes: int) -> None:
 
 
 PROFILES = {
-    "sRGB": srgb(), "noise": bytes(range(256)), "broken": srgb()[:200], "huge": bytes(2_000_000),
-}  # fmt: skip
+    "sRGB": srgb(),
+    "noise": bytes(range(256)),
+    "broken": srgb()[:200],
+    "huge": bytes(2_000_000),
+}
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
@@ -236,8 +246,10 @@ def test_deep_jpegs_are_unsupported(bits: int) -> None:
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "AVIF", "TIFF", "MPO"])
 def test_of_several_pictures_the_first_counts(form: str) -> None:
     """An animation, or a file of several pages, is its first picture."""
-    assert_colors(animated(form, **({"lossless": True} if form == "WEBP" else {})),
-                  Specimen(b"", tolerance=20))  # fmt: skip
+    assert_colors(
+        animated(form, **({"lossless": True} if form == "WEBP" else {})),
+        Specimen(b"", tolerance=20),
+    )
 
 
 # ---- cut off -------------------------------------------------------------------------------
@@ -254,17 +266,32 @@ def photo_of(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 #: (format, mode, options); Pillow decodes a part of the first ones, the others whole or not.
 IN_PART = [
-    ("JPEG", "RGB", {}), ("JPEG", "L", {}), ("JPEG", "CMYK", {}), ("JPEG", "RGB", {"quality": 100}),
-    ("JPEG", "RGB", {"progressive": True}), ("PNG", "RGB", {}), ("PNG", "RGBA", {}),
-    ("PNG", "L", {}), ("GIF", "RGB", {"interlace": 0}), ("BMP", "RGB", {}), ("DIB", "RGB", {}),
-    ("TIFF", "RGB", {}), ("TIFF", "CMYK", {}), ("TIFF", "F", {}), ("PPM", "RGB", {}),
+    ("JPEG", "RGB", {}),
+    ("JPEG", "L", {}),
+    ("JPEG", "CMYK", {}),
+    ("JPEG", "RGB", {"quality": 100}),
+    ("JPEG", "RGB", {"progressive": True}),
+    ("PNG", "RGB", {}),
+    ("PNG", "RGBA", {}),
+    ("PNG", "L", {}),
+    ("GIF", "RGB", {"interlace": 0}),
+    ("BMP", "RGB", {}),
+    ("DIB", "RGB", {}),
+    ("TIFF", "RGB", {}),
+    ("TIFF", "CMYK", {}),
+    ("TIFF", "F", {}),
+    ("PPM", "RGB", {}),
     ("PPM", "L", {}),
-]  # fmt: skip
+]
 WHOLE_ONLY = [
-    ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}), ("AVIF", "RGB", {}),
-    ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "RGB", {"compression": "jpeg"}),
-    ("TIFF", "RGB", {"compression": "zstd"}), ("TIFF", "1", {"compression": "group4"}),
-]  # fmt: skip
+    ("WEBP", "RGB", {}),
+    ("WEBP", "RGBA", {"lossless": True}),
+    ("AVIF", "RGB", {}),
+    ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    ("TIFF", "RGB", {"compression": "jpeg"}),
+    ("TIFF", "RGB", {"compression": "zstd"}),
+    ("TIFF", "1", {"compression": "group4"}),
+]
 
 
 def sixteenths(content: bytes) -> list[bytes]:
@@ -373,10 +400,15 @@ def test_progressive_jpeg_cut_in_a_scans_header_gives_its_earlier_scans() -> Non
 LARGE = encoded(photo_of(200, 150), "JPEG", quality=90)
 
 CLOSED = [
-    ("RGB", {"quality": 85}), ("RGB", {"quality": 95, "subsampling": 0}), ("L", {}), ("CMYK", {}),
-    ("RGB", {"restart_marker_blocks": 3}), ("RGB", {"optimize": True}), ("RGB", {"progressive": 1}),
+    ("RGB", {"quality": 85}),
+    ("RGB", {"quality": 95, "subsampling": 0}),
+    ("L", {}),
+    ("CMYK", {}),
+    ("RGB", {"restart_marker_blocks": 3}),
+    ("RGB", {"optimize": True}),
+    ("RGB", {"progressive": 1}),
     ("L", {"progressive": 1}),
-]  # fmt: skip
+]
 
 
 def closed_at(content: bytes, share: float) -> bytes:
@@ -415,23 +447,42 @@ def test_progressive_jpeg_closed_in_its_last_scan_lacks_one_bit(share: float) ->
 
 @settings(deadline=None, max_examples=150)
 @given(
-    width=st.integers(1, 70), height=st.integers(1, 70), mode=st.sampled_from(["RGB", "L", "CMYK"]),
-    quality=st.integers(1, 100), subsampling=st.integers(0, 2), progressive=st.booleans(),
-    restart=st.integers(0, 5), optimize=st.booleans(), seed=st.integers(0, 99),
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    mode=st.sampled_from(["RGB", "L", "CMYK"]),
+    quality=st.integers(1, 100),
+    subsampling=st.integers(0, 2),
+    progressive=st.booleans(),
+    restart=st.integers(0, 5),
+    optimize=st.booleans(),
+    seed=st.integers(0, 99),
     size=st.sampled_from([4, 16]),
-)  # fmt: skip
+)
 def test_no_whole_jpeg_is_taken_for_a_cut_one(
-    width: int, height: int, mode: str, quality: int, subsampling: int, progressive: bool,
-    restart: int, optimize: bool, seed: int, size: int,
-) -> None:  # fmt: skip
+    width: int,
+    height: int,
+    mode: str,
+    quality: int,
+    subsampling: int,
+    progressive: bool,
+    restart: int,
+    optimize: bool,
+    seed: int,
+    size: int,
+) -> None:
     """A whole JPEG of any size, mode and coding decodes to exactly what Pillow makes of it."""
     rng = np.random.default_rng(seed)
     shape = (height, width, 3)
     image = Image.fromarray(rng.integers(0, 1 + seed * 2, shape, dtype=np.uint8)).convert(mode)
     content = encoded(
-        image, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive,
-        restart_marker_blocks=restart, optimize=optimize,
-    )  # fmt: skip
+        image,
+        "JPEG",
+        quality=quality,
+        subsampling=subsampling,
+        progressive=progressive,
+        restart_marker_blocks=restart,
+        optimize=optimize,
+    )
     pillow = Image.open(io.BytesIO(content))
     box = None
     if min(width, height) >= 2 * DCT_MARGIN * size:
@@ -534,9 +585,17 @@ def patched(content: bytes, mark: bytes, offset: int, packed: bytes) -> bytes:
 def tiled_tiff(side: int, tile_side: int, data: bytes) -> bytes:
     """Write a grey TIFF of deflated tiles by hand."""
     entries = [
-        (256, side), (257, side), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile_side),
-        (323, tile_side), (324, 8 + 2 + 12 * 10 + 4), (325, len(data)),
-    ]  # fmt: skip
+        (256, side),
+        (257, side),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, tile_side),
+        (323, tile_side),
+        (324, 8 + 2 + 12 * 10 + 4),
+        (325, len(data)),
+    ]
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + data
 
@@ -576,7 +635,7 @@ def bombs() -> dict[str, bytes]:
         "BMP": patched(ZOO["BMP RGB"].content, b"BM", 18, LITTLE_32),
         "PPM": ZOO["PPM RGB"].content.replace(b"48 32", b"20000 20000"),
         "AVIF": patched(ZOO["AVIF RGB"].content, b"ispe", 8, BIG_32),
-    }  # fmt: skip
+    }
 
 
 def test_bombs_are_refused_by_their_headers_in_no_time_and_memory(tmp_path: Path) -> None:
@@ -704,9 +763,12 @@ def test_real_heic_decodes() -> None:
 # ---- any bytes -----------------------------------------------------------------------------
 
 CLOSED_LIST = {
-    Reason.EMPTY, Reason.TRUNCATED, Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED_FORMAT,
+    Reason.EMPTY,
+    Reason.TRUNCATED,
+    Reason.NOT_AN_IMAGE,
+    Reason.UNSUPPORTED_FORMAT,
     Reason.TOO_MANY_PIXELS,
-}  # fmt: skip
+}
 
 
 def assert_photo_or_reason(content: bytes, accept_truncated: bool) -> None:
@@ -736,9 +798,11 @@ def assert_photo_or_reason(content: bytes, accept_truncated: bool) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(
-    name=st.sampled_from(sorted(ZOO)), other=st.sampled_from(sorted(ZOO)), data=st.data(),
+    name=st.sampled_from(sorted(ZOO)),
+    other=st.sampled_from(sorted(ZOO)),
+    data=st.data(),
     accept=st.booleans(),
-)  # fmt: skip
+)
 def test_any_mutation_gives_a_photo_or_a_reason(
     name: str, other: str, data: st.DataObject, accept: bool
 ) -> None:

@@ -49,9 +49,15 @@ def run_in_web(app: Path, images: list[np.ndarray], folder: Path) -> list[dict[s
     [(None, 2e-3, 0.02), ("fp16", 0.05, 0.1), ("int8", 1.0, 4.0)],
 )
 def test_a_browser_sees_what_the_pipeline_sees(
-    photos: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str,
-    precision: str | None, probability: float, feature: float,
-) -> None:  # fmt: skip
+    photos: Path,
+    model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    precision: str | None,
+    probability: float,
+    feature: float,
+) -> None:
     monkeypatch.setattr(export, "N_CALIBRATION", 8)
     output = write_result(tmp_path / "out", photos, model)
     found = train(output, method, "pca" if method == "logistic" else "features")

@@ -128,10 +128,15 @@ def train_classifier(
         with run.stage("write"):
             _forget(run.output)
             _save(run.output, trained)
-        record = _described(recipe, labelled) | trained.record | {
-            "on_pca": "fitted on all photos" if recipe.on == "pca" else None,
-            "contract_hash": contract, "seconds": run.seconds,
-        }  # fmt: skip
+        record = (
+            _described(recipe, labelled)
+            | trained.record
+            | {
+                "on_pca": "fitted on all photos" if recipe.on == "pca" else None,
+                "contract_hash": contract,
+                "seconds": run.seconds,
+            }
+        )
         run.output.folder.write(TRAINING, as_json(record))
     return record
 
@@ -177,9 +182,13 @@ def _cut(labelled: Labelled, recipe: Recipe, kind: Kind) -> npt.NDArray[np.int8]
         If nothing is left to train on, or to test.
     """
     cutter = make_cutter(
-        kind, labelled.path_list, labelled.targets, groups=recipe.groups, frames=recipe.frames,
+        kind,
+        labelled.path_list,
+        labelled.targets,
+        groups=recipe.groups,
+        frames=recipe.frames,
         seed=recipe.seed,
-    )  # fmt: skip
+    )
     roles = cutter.split(labelled.targets, recipe.test_share)
     n_labels = len(set(labelled.targets[roles == TRAIN].tolist()))
     if n_labels < 2 or not (roles == TEST).any():
@@ -263,9 +272,13 @@ def evaluate_split(
         other = _beside(labelled, recipe, kind)
         beside = _evaluate(run, vectors, recipe, other)[0] if other else None
         found = _described(recipe, labelled) | {
-            "against": None, "method": recipe.method, "on": recipe.on, "evaluation": asked,
-            "beside": beside, "seconds": run.seconds,
-        }  # fmt: skip
+            "against": None,
+            "method": recipe.method,
+            "on": recipe.on,
+            "evaluation": asked,
+            "beside": beside,
+            "seconds": run.seconds,
+        }
         _write(run, found, tested)
     return _reported(run, found)
 
@@ -297,9 +310,11 @@ def _evaluate(
     record = run.output.read_run()
     with run.stage(f"train ({kind})", len(train_rows), vectors.spark):
         pca = fit_whole_pca(
-            vectors, train_rows, standardize=record["config"]["standardize"],
+            vectors,
+            train_rows,
+            standardize=record["config"]["standardize"],
             center=record["config"]["center"],
-        )  # fmt: skip
+        )
         kept = min(record.get("pca", {}).get("n_components", pca.k_for(0.9)), pca.n_components)
         if recipe.on == "pca":
             projection = Projection.of(replace(pca, n_components=kept))
@@ -307,19 +322,26 @@ def _evaluate(
         else:
             reduced = vectors
         trained = train(
-            reduced, train_rows, recipe, kind, contract_hash=record["contract_hash"],
+            reduced,
+            train_rows,
+            recipe,
+            kind,
+            contract_hash=record["contract_hash"],
             references=REFERENCES if recipe.method == "knn" else 0,
-        )  # fmt: skip
+        )
     with run.stage(f"test ({kind})", len(test_rows), vectors.spark):
         rows, scored = score_rows(vectors, trained.classifier, test_rows)
         found = _judged(scored, trained.others, trained.classifier.threshold) | {
-            "split": kind, "n_train": len(train_rows), "n_test": len(test_rows),
-            "n_left_out": int((roles == LEFT_OUT).sum()), "training": trained.record,
+            "split": kind,
+            "n_train": len(train_rows),
+            "n_test": len(test_rows),
+            "n_left_out": int((roles == LEFT_OUT).sum()),
+            "training": trained.record,
             "untested": _untested(all_photos, test_rows),
             "leakage": _leakage(reduced, recipe, train_rows, test_rows),
             "by_k": accuracy_by_k(vectors, pca, kept, train_rows, test_rows),
             "n_components": kept if recipe.on == "pca" else None,
-        }  # fmt: skip
+        }
     return found, _Tested(vectors.labelled, rows, scored, train_rows)
 
 
@@ -403,13 +425,18 @@ def evaluate_against(
             is_known = scored.true >= 0
             judged = _judged(scored[is_known], scored[~is_known].probability, classifier.threshold)
         found = _described(Recipe(method=classifier.method, on=classifier.on), labelled) | {
-            "against": there.root, "method": classifier.method, "on": classifier.on,
-            "evaluation": judged | {
-                "split": "against", "n_test": int(is_known.sum()),
+            "against": there.root,
+            "method": classifier.method,
+            "on": classifier.on,
+            "evaluation": judged
+            | {
+                "split": "against",
+                "n_test": int(is_known.sum()),
                 "untested": _untested(labelled, known),
             },
-            "beside": None, "seconds": run.seconds,
-        }  # fmt: skip
+            "beside": None,
+            "seconds": run.seconds,
+        }
         _write(run, found, _Tested(labelled, rows, scored, np.empty(0, np.int64)))
     return _reported(run, found)
 
@@ -446,9 +473,11 @@ def _write(run: Run, found: dict[str, Any], tested: _Tested) -> None:
     schema = arrow_schema(PREDICTION_COLUMNS)
     at, known = pa.array(rows), pa.array(labels)
     columns = [
-        tested.labelled.paths.take(at), tested.labelled.names.take(at),
-        known.take(pa.array(scored.predicted)), pa.array(scored.probability),
-    ]  # fmt: skip
+        tested.labelled.paths.take(at),
+        tested.labelled.names.take(at),
+        known.take(pa.array(scored.predicted)),
+        pa.array(scored.probability),
+    ]
     table = pa.Table.from_arrays(columns, schema=schema)
     part = write_part(folder, part_name(PREDICTIONS), table, schema)
     found["predictions"] = part.as_dict()
@@ -465,12 +494,16 @@ def _pairs(confusion: Ints, tested: _Tested) -> list[dict[str, Any]]:
         surest = wrong[np.argsort(-scored.probability[wrong], kind="stable")][:PAIR_PHOTOS]
         alike = tested.trained_on[known_targets == j]
         alike = alike[:: max(len(alike) // PAIR_PHOTOS, 1)][:PAIR_PHOTOS]
-        pairs.append({
-            "label": labels[i], "prediction": labels[j], "n": n,
-            "share": n / int(confusion[i].sum()),
-            "photos": [labelled.path_list[row] for row in tested.rows[surest]],
-            "known": [labelled.path_list[row] for row in alike],
-        })  # fmt: skip
+        pairs.append(
+            {
+                "label": labels[i],
+                "prediction": labels[j],
+                "n": n,
+                "share": n / int(confusion[i].sum()),
+                "photos": [labelled.path_list[row] for row in tested.rows[surest]],
+                "known": [labelled.path_list[row] for row in alike],
+            }
+        )
     return pairs
 
 

@@ -23,9 +23,31 @@ SMALLEST_PROBABILITY = 1e-15
 N_BINS = 10
 #: Thresholds of the curve of coverage and error.
 CURVE_THRESHOLDS = (
-    0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8,
-    0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999,
-)  # fmt: skip
+    0.0,
+    0.05,
+    0.1,
+    0.15,
+    0.2,
+    0.25,
+    0.3,
+    0.35,
+    0.4,
+    0.45,
+    0.5,
+    0.55,
+    0.6,
+    0.65,
+    0.7,
+    0.75,
+    0.8,
+    0.85,
+    0.9,
+    0.95,
+    0.98,
+    0.99,
+    0.995,
+    0.999,
+)
 #: A prediction is called sure from this probability on.
 SURE = 0.99
 #: Of what the threshold lets through, at most this share may be wrong, and at most this share of
@@ -77,9 +99,12 @@ class Scored:
 
     def __getitem__(self, rows: npt.NDArray[Any]) -> Scored:
         return Scored(
-            self.true[rows], self.predicted[rows], self.probability[rows], self.p_true[rows],
+            self.true[rows],
+            self.predicted[rows],
+            self.probability[rows],
+            self.p_true[rows],
             self.rank[rows],
-        )  # fmt: skip
+        )
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -199,9 +224,8 @@ def coverage_curve(scored: Scored, others: Floats) -> list[dict[str, float | Non
 
 
 def choose_threshold(
-    scored: Scored, others: Floats, *, max_error: float = MAX_ERROR,
-    max_others: float = MAX_OTHERS,
-) -> float:  # fmt: skip
+    scored: Scored, others: Floats, *, max_error: float = MAX_ERROR, max_others: float = MAX_OTHERS
+) -> float:
     """Choose the lowest threshold that keeps two promises on held-out photos.
 
     Parameters

@@ -239,9 +239,14 @@ class Cutter:
 
 
 def make_cutter(
-    kind: Kind, paths: Sequence[str], targets: Ints, *, groups: str | None = None,
-    frames: str = FRAMES, seed: int = 0,
-) -> Cutter:  # fmt: skip
+    kind: Kind,
+    paths: Sequence[str],
+    targets: Ints,
+    *,
+    groups: str | None = None,
+    frames: str = FRAMES,
+    seed: int = 0,
+) -> Cutter:
     """Draw a way to cut photos.
 
     Parameters

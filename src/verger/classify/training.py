@@ -11,14 +11,7 @@ import pyarrow as pa
 
 from verger.classifier import INPUTS, METHODS, Classifier, softmax
 from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize
-from verger.classify.splits import (
-    FRAMES,
-    TEST_SHARE,
-    Cutter,
-    Kind,
-    draw_stratified,
-    make_cutter,
-)
+from verger.classify.splits import FRAMES, TEST_SHARE, Cutter, Kind, draw_stratified, make_cutter
 from verger.classify.vectors import Labelled, Vectors, vector_column
 from verger.errors import ClassifierError, ConfigError
 
@@ -104,9 +97,14 @@ class Trained:
 
 
 def train(
-    vectors: Vectors, rows: Ints, recipe: Recipe, kind: Kind, *, contract_hash: str,
+    vectors: Vectors,
+    rows: Ints,
+    recipe: Recipe,
+    kind: Kind,
+    *,
+    contract_hash: str,
     references: int = REFERENCES,
-) -> Trained:  # fmt: skip
+) -> Trained:
     """Fit a classifier to some photos.
 
     Parameters
@@ -134,9 +132,13 @@ def train(
         fitted, held_out, others = _calibrate(fitted, sample)
     chosen = replace(fitted, threshold=choose_threshold(held_out, others))
     record = tried | {
-        "n_trained": len(rows), "n_sample": len(sample.rows), "folds": sample.kind,
-        "n_others": len(others), "threshold": chosen.threshold, "temperature": chosen.temperature,
-    }  # fmt: skip
+        "n_trained": len(rows),
+        "n_sample": len(sample.rows),
+        "folds": sample.kind,
+        "n_others": len(others),
+        "threshold": chosen.threshold,
+        "temperature": chosen.temperature,
+    }
     return Trained(chosen, model, record, others)
 
 
@@ -272,9 +274,13 @@ def _pipeline(vectors: Vectors, reg_param: float, iterations: int) -> Any:
     column = vector_column(vectors.projection is not None)
     scaler = StandardScaler(inputCol=column, outputCol="z", withMean=True, withStd=True)
     regression = LogisticRegression(
-        featuresCol="z", labelCol="target", family="multinomial", regParam=reg_param,
-        maxIter=iterations, standardization=False,
-    )  # fmt: skip
+        featuresCol="z",
+        labelCol="target",
+        family="multinomial",
+        regParam=reg_param,
+        maxIter=iterations,
+        standardization=False,
+    )
     return Pipeline(stages=[scaler, regression])
 
 
@@ -295,10 +301,11 @@ def _arrays(model: PipelineModel) -> dict[str, Any]:
     regression: Any = model.stages[1]
     deviation = scaler.std.toArray()
     return {
-        "mean": scaler.mean.toArray(), "scale": np.where(deviation > 0, deviation, 1.0),
+        "mean": scaler.mean.toArray(),
+        "scale": np.where(deviation > 0, deviation, 1.0),
         "coefficients": regression.coefficientMatrix.toArray(),
         "intercepts": regression.interceptVector.toArray(),
-    }  # fmt: skip
+    }
 
 
 def _probabilities(model: PipelineModel, x: Array) -> Array:
@@ -312,9 +319,10 @@ def _with_logistic(blank: Classifier, model: PipelineModel) -> Classifier:
     # The references were standardised by sums of ours, which differ from Spark's by rounding.
     references = blank.references * blank.scale + blank.mean
     return replace(
-        blank, references=((references - arrays["mean"]) / arrays["scale"]).astype(np.float32),
+        blank,
+        references=((references - arrays["mean"]) / arrays["scale"]).astype(np.float32),
         **arrays,
-    )  # fmt: skip
+    )
 
 
 def _fit_arrays(
@@ -333,15 +341,23 @@ def _fit_arrays(
     if len(kept):
         known = ((vectors.collect(kept) - moments.mean) / scale).astype(np.float32)
     return Classifier(
-        method=recipe.method, on=recipe.on, labels=labelled.labels, contract_hash=contract_hash,
-        mean=moments.mean, scale=scale, coefficients=coefficients, intercepts=np.zeros(n_labels),
-        temperature=1.0, threshold=0.0,
-        n_neighbors=min(recipe.n_neighbors, max(len(kept), 1)), references=known,
+        method=recipe.method,
+        on=recipe.on,
+        labels=labelled.labels,
+        contract_hash=contract_hash,
+        mean=moments.mean,
+        scale=scale,
+        coefficients=coefficients,
+        intercepts=np.zeros(n_labels),
+        temperature=1.0,
+        threshold=0.0,
+        n_neighbors=min(recipe.n_neighbors, max(len(kept), 1)),
+        references=known,
         reference_labels=labelled.targets[kept].astype(np.int32),
         reference_paths=tuple(labelled.paths.take(pa.array(kept)).to_pylist()),
         components=projection.components if projection else None,
         pca_mean=projection.mean if projection else None,
-    )  # fmt: skip
+    )
 
 
 # Choosing temperature and threshold on photos that were held out

@@ -192,8 +192,9 @@ class Vectors:
 
         found = self.scan(rows, pack, "row binary, x binary").collect()
         row = np.concatenate([np.frombuffer(f.row, np.int64) for f in found])
-        x = np.concatenate([np.frombuffer(f.x, np.float32).reshape(len(f.row) // 8, -1)
-                            for f in found])  # fmt: skip
+        x = np.concatenate(
+            [np.frombuffer(f.x, np.float32).reshape(len(f.row) // 8, -1) for f in found]
+        )
         place = np.argsort(row)[np.argsort(np.argsort(rows))]
         return x[place]
 
@@ -205,9 +206,15 @@ class Vectors:
             for _, x in chosen:
                 total = Moments.of(x) if total is None else total + Moments.of(x)
             if total is not None:
-                yield pa.RecordBatch.from_pylist([{
-                    "n": total.n, "mean": total.mean.tobytes(), "scatter": total.scatter.tobytes(),
-                }])  # fmt: skip
+                yield pa.RecordBatch.from_pylist(
+                    [
+                        {
+                            "n": total.n,
+                            "mean": total.mean.tobytes(),
+                            "scatter": total.scatter.tobytes(),
+                        }
+                    ]
+                )
 
         found = self.scan(rows, add, "n long, mean binary, scatter binary").collect()
         mean = [np.frombuffer(f.mean) for f in found]

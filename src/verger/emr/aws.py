@@ -98,8 +98,9 @@ def _client(service: str, region: str) -> Any:
 
     config = Config(
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-        connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S,
-    )  # fmt: skip
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+    )
     with aws_errors("read the AWS configuration"):
         return boto3.Session().client(service, region_name=region, config=config)
 
@@ -123,10 +124,12 @@ def aws_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (
-        exceptions.NoCredentialsError, exceptions.PartialCredentialsError,
-        exceptions.CredentialRetrievalError, exceptions.TokenRetrievalError,
+        exceptions.NoCredentialsError,
+        exceptions.PartialCredentialsError,
+        exceptions.CredentialRetrievalError,
+        exceptions.TokenRetrievalError,
         exceptions.SSOError,
-    ) as err:  # fmt: skip
+    ) as err:
         raise CloudError(
             f"cannot {what}: no usable AWS credentials ({err}); aws configure, aws sso login, or "
             "AWS_PROFILE"

@@ -191,14 +191,26 @@ def step_arguments(job: Job) -> list[str]:
     EMR knows no time limit of a step. ``timeout`` on the primary node is one: it fails the step,
     which ends the cluster, driver and all, whether anybody looks on or not.
     """
-    pairs = (word for key, value in cluster_settings(job).items()
-             for word in ("--conf", f"{key}={value}"))  # fmt: skip
+    pairs = (
+        word
+        for key, value in cluster_settings(job).items()
+        for word in ("--conf", f"{key}={value}")
+    )
     return [
-        "timeout", f"--kill-after={KILL_AFTER_S}", str(60 * job.limit.minutes),
-        "spark-submit", "--master", "yarn", "--deploy-mode", "cluster",
-        "--archives", f"{job.package}/{job.archive}#{UNPACKED}", *pairs,
-        f"{job.package}/{job.entry}", *job.arguments,
-    ]  # fmt: skip
+        "timeout",
+        f"--kill-after={KILL_AFTER_S}",
+        str(60 * job.limit.minutes),
+        "spark-submit",
+        "--master",
+        "yarn",
+        "--deploy-mode",
+        "cluster",
+        "--archives",
+        f"{job.package}/{job.archive}#{UNPACKED}",
+        *pairs,
+        f"{job.package}/{job.entry}",
+        *job.arguments,
+    ]
 
 
 def cluster_settings(job: Job) -> dict[str, str]:

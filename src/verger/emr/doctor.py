@@ -84,12 +84,16 @@ def look_at_hosts(cloud: Cloud, package: str, **hosts: Any) -> Iterator[Check]:
     machines = f"{found.release}, {', '.join(found.instance_types)}"
     yield Check("A cluster can be asked for", True, machines)
     iam = cloud.client("iam")
-    yield _check("EMR's role exists", lambda: _named(
-        found.service_role, lambda name: iam.get_role(RoleName=name)
-    ))  # fmt: skip
-    yield _check("The profile of the machines exists", lambda: _named(
-        found.instance_profile, lambda name: iam.get_instance_profile(InstanceProfileName=name)
-    ))  # fmt: skip
+    yield _check(
+        "EMR's role exists",
+        lambda: _named(found.service_role, lambda name: iam.get_role(RoleName=name)),
+    )
+    yield _check(
+        "The profile of the machines exists",
+        lambda: _named(
+            found.instance_profile, lambda name: iam.get_instance_profile(InstanceProfileName=name)
+        ),
+    )
     yield _check("Clusters may be listed", lambda: _clusters(cloud))
     if found.subnet is not None:
         yield _check("The subnet is marked for EMR", partial(_subnet, cloud, found.subnet))

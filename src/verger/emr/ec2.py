@@ -82,10 +82,15 @@ class ClusterRun:
 
 
 def find_hosts(
-    cloud: Cloud, package: Package, *, stack: str | None = None, service_role: str | None = None,
-    instance_profile: str | None = None, instance_types: tuple[str, ...] = (),
+    cloud: Cloud,
+    package: Package,
+    *,
+    stack: str | None = None,
+    service_role: str | None = None,
+    instance_profile: str | None = None,
+    instance_types: tuple[str, ...] = (),
     subnet: str | None = None,
-) -> Hosts:  # fmt: skip
+) -> Hosts:
     """Complete what was named by what a stack of ``verger emr init`` says of itself.
 
     Raises
@@ -104,9 +109,12 @@ def find_hosts(
             "--service-role and --instance-profile"
         )
     hosts = Hosts(
-        release=package.release, service_role=service_role, instance_profile=instance_profile,
-        instance_types=instance_types or INSTANCE_TYPES[package.architecture], subnet=subnet,
-    )  # fmt: skip
+        release=package.release,
+        service_role=service_role,
+        instance_profile=instance_profile,
+        instance_types=instance_types or INSTANCE_TYPES[package.architecture],
+        subnet=subnet,
+    )
     check_hosts(hosts)
     return hosts
 
@@ -144,9 +152,18 @@ class ClusterPlan:
 
 
 def plan_cluster(
-    cloud: Cloud, source: str, out: str, config: Config, place: Place, hosts: Hosts, *,
-    limit: Limit, speed: float, max_cost: float | None = None, rates: NodeRates | None = None,
-) -> ClusterPlan:  # fmt: skip
+    cloud: Cloud,
+    source: str,
+    out: str,
+    config: Config,
+    place: Place,
+    hosts: Hosts,
+    *,
+    limit: Limit,
+    speed: float,
+    max_cost: float | None = None,
+    rates: NodeRates | None = None,
+) -> ClusterPlan:
     """Find every mistake that can be found from here; nothing is started, nothing is written.
 
     Parameters
@@ -205,9 +222,7 @@ def start_cluster(cloud: Cloud, job: Job, hosts: Hosts) -> tuple[str, bool]:
 
 
 def _clusters_named(cloud: Cloud, name: str) -> Iterator[str]:
-    pages = cloud.clusters.get_paginator("list_clusters").paginate(
-        ClusterStates=list(UNDER_WAY)
-    )  # fmt: skip
+    pages = cloud.clusters.get_paginator("list_clusters").paginate(ClusterStates=list(UNDER_WAY))
     with aws_errors("list the clusters"):
         for page in pages:
             yield from (found["Id"] for found in page["Clusters"] if found["Name"] == name)
@@ -245,11 +260,15 @@ def read_cluster(cloud: Cloud, cluster: str) -> ClusterRun:
         found["Status"].get("StateChangeReason", {}).get("Message"),
     ]
     return ClusterRun(
-        cluster, found["Status"]["State"], step.get("Id", ""), status.get("State", ""),
+        cluster,
+        found["Status"]["State"],
+        step.get("Id", ""),
+        status.get("State", ""),
         "; ".join(text for text in said if text),
-        tuple(step.get("Config", {}).get("Args", ())), int(tags.get("verger-minutes", 0)),
+        tuple(step.get("Config", {}).get("Args", ())),
+        int(tags.get("verger-minutes", 0)),
         found.get("LogUri", "").replace("s3n://", "s3://").rstrip("/"),
-    )  # fmt: skip
+    )
 
 
 def cancel_cluster(cloud: Cloud, cluster: str) -> bool:
@@ -262,9 +281,14 @@ def cancel_cluster(cloud: Cloud, cluster: str) -> bool:
 
 
 def follow_cluster(
-    cloud: Cloud, cluster: str, out: str, watcher: Watcher, *,
-    sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic,
-) -> ClusterRun:  # fmt: skip
+    cloud: Cloud,
+    cluster: str,
+    out: str,
+    watcher: Watcher,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> ClusterRun:
     """Wait until a run is done, and tell on the way what happens.
 
     A step that has failed is waited for until its cluster is gone: only then are all logs there.

@@ -170,17 +170,21 @@ def load_node_rates(region: str, types: Sequence[str], file: Path | None = None)
     values = RatesFile.read(file)
     found, disk = values.table(region, "nodes"), values.table(region, "disk")
     nodes = {
-        kind: NodePrice(*(
-            values.number(found.get(kind, {}), key, f"{kind} in {region}")
-            for key in ("on_demand_hour", "emr_hour")
-        ))
+        kind: NodePrice(
+            *(
+                values.number(found.get(kind, {}), key, f"{kind} in {region}")
+                for key in ("on_demand_hour", "emr_hour")
+            )
+        )
         for kind in types
-    }  # fmt: skip
+    }
     return NodeRates(
-        region, nodes, values.number(values.values, "spot_share", "spot nodes"),
+        region,
+        nodes,
+        values.number(values.values, "spot_share", "spot nodes"),
         values.number(disk, "gb_month", f"disks in {region}"),
         **values.about("ec2_source", "ec2_date"),
-    )  # fmt: skip
+    )
 
 
 def describe_nodes(usage: NodeUsage, rates: NodeRates, n_photos: int) -> dict[str, Any]:
@@ -195,7 +199,10 @@ def describe_nodes(usage: NodeUsage, rates: NodeRates, n_photos: int) -> dict[st
     """
     cost = rates.cost(usage)
     return {
-        "on_demand_hours": dict(usage.on_demand), "spot_hours": dict(usage.spot),
-        "nodes_going": usage.n_going, "cost": cost, "currency": rates.currency,
+        "on_demand_hours": dict(usage.on_demand),
+        "spot_hours": dict(usage.spot),
+        "nodes_going": usage.n_going,
+        "cost": cost,
+        "currency": rates.currency,
         "cost_per_1000_photos": per_thousand(cost, n_photos),
-    }  # fmt: skip
+    }

@@ -169,9 +169,13 @@ def inspect_environment(archive: Path) -> Environment:
             f"{'Python ' + ', '.join(sorted(pythons)) if has_python else 'no bin/python'}"
         )
     return Environment(
-        pythons.pop(), tuple(sorted(machines)), glibc, tuple(sorted(packages)),
-        archive.stat().st_size, unpacked,
-    )  # fmt: skip
+        pythons.pop(),
+        tuple(sorted(machines)),
+        glibc,
+        tuple(sorted(packages)),
+        archive.stat().st_size,
+        unpacked,
+    )
 
 
 def _newest_glibc(content: bytes) -> tuple[int, int]:
@@ -220,9 +224,12 @@ def dockerfile(release: str, architecture: str, file: str = "Dockerfile") -> str
     check_architecture(architecture)
     text = (resources.files("verger.emr") / "dockerfile.in").read_text("utf-8")
     values = {
-        "release": release, "architecture": architecture, "file": file,
-        "platform": _PLATFORMS[architecture], "python": pythons_of(release)[0],
-    }  # fmt: skip
+        "release": release,
+        "architecture": architecture,
+        "file": file,
+        "platform": _PLATFORMS[architecture],
+        "python": pythons_of(release)[0],
+    }
     for name, value in values.items():
         text = text.replace("{" + name + "}", value)
     return text
@@ -262,9 +269,15 @@ def check_architecture(architecture: str) -> None:
 
 
 def upload_package(
-    cloud: Cloud, archive: Path, root: str, *, release: str, architecture: str, model: str,
+    cloud: Cloud,
+    archive: Path,
+    root: str,
+    *,
+    release: str,
+    architecture: str,
+    model: str,
     weights: Path | None = None,
-) -> Package:  # fmt: skip
+) -> Package:
     """Bring an environment, the entry point and weights into a bucket; what is there stays.
 
     Parameters
@@ -297,9 +310,17 @@ def upload_package(
     for entry, text in ENTRIES.items():
         files[entry] = _put(cloud, root, entry, text.encode())
     package = Package(
-        root, release, architecture, found.python, version("verger"), model, name,
-        f"weights/{weights.name}" if weights else None, files, found.unpacked_bytes,
-    )  # fmt: skip
+        root,
+        release,
+        architecture,
+        found.python,
+        version("verger"),
+        model,
+        name,
+        f"weights/{weights.name}" if weights else None,
+        files,
+        found.unpacked_bytes,
+    )
     _put(cloud, root, MANIFEST, json.dumps(asdict(package), indent=2).encode())
     return package
 

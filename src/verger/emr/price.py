@@ -88,9 +88,10 @@ class Usage:
         if not found:
             return None
         return cls(
-            found.get("vCPUHour", 0.0), found.get("memoryGBHour", 0.0),
+            found.get("vCPUHour", 0.0),
+            found.get("memoryGBHour", 0.0),
             found.get("storageGBHour", 0.0),
-        )  # fmt: skip
+        )
 
 
 class Pricing(Protocol):

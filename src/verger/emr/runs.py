@@ -18,15 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors, read_object
-from verger.emr.jobs import (
-    ENDED,
-    Job,
-    application_request,
-    capacity,
-    digest,
-    job_name,
-    job_request,
-)
+from verger.emr.jobs import ENDED, Job, application_request, capacity, digest, job_name, job_request
 from verger.emr.package import Package
 from verger.emr.price import Limit
 from verger.errors import CloudError, ConfigError, JobError, OutputError, VergerError
@@ -88,9 +80,12 @@ def find_application(
         check_application(cloud, package, application)
         return application, False
     request = application_request(
-        application_name(package.release, package.architecture), package.release,
-        package.architecture, limit, logs,
-    )  # fmt: skip
+        application_name(package.release, package.architecture),
+        package.release,
+        package.architecture,
+        limit,
+        logs,
+    )
     pages = cloud.emr.get_paginator("list_applications").paginate()
     with aws_errors("list the applications"):
         for found in (found for page in pages for found in page["applications"]):
@@ -138,9 +133,10 @@ def widen_application(cloud: Cloud, application: str, limit: Limit) -> None:
         return
     with aws_errors(f"widen the application {application}"):
         cloud.emr.update_application(
-            applicationId=application, maximumCapacity=wanted,
+            applicationId=application,
+            maximumCapacity=wanted,
             clientToken=digest([application, wanted])[:32],
-        )  # fmt: skip
+        )
 
 
 def _number(text: str) -> float:
@@ -244,9 +240,14 @@ class Watcher:
 
 
 def follow(
-    cloud: Cloud, run: Run, out: str, watcher: Watcher, *,
-    sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic,
-) -> dict[str, Any]:  # fmt: skip
+    cloud: Cloud,
+    run: Run,
+    out: str,
+    watcher: Watcher,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Any]:
     """Wait until a run has ended, and tell on the way what happens.
 
     Parameters

@@ -67,8 +67,20 @@ def deploy_command(
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", alarm_email):
         raise ConfigError(f"alarm_email={alarm_email!r} is no address")
     parameters = [f"AlarmEmail={alarm_email}", *(["AllowRegion=yes"] if allow_region else [])]
-    return shlex.join([
-        "aws", "cloudformation", "deploy", "--region", region, "--stack-name", name,
-        "--template-file", str(path), "--capabilities", "CAPABILITY_IAM",
-        "--parameter-overrides", *parameters,
-    ])  # fmt: skip
+    return shlex.join(
+        [
+            "aws",
+            "cloudformation",
+            "deploy",
+            "--region",
+            region,
+            "--stack-name",
+            name,
+            "--template-file",
+            str(path),
+            "--capabilities",
+            "CAPABILITY_IAM",
+            "--parameter-overrides",
+            *parameters,
+        ]
+    )

@@ -54,9 +54,15 @@ class Place:
 
 
 def find_place(
-    cloud: Cloud, *, package: str, out: str, role: str | None = None,
-    application: str | None = None, logs: str | None = None, stack: str | None = None,
-) -> Place:  # fmt: skip
+    cloud: Cloud,
+    *,
+    package: str,
+    out: str,
+    role: str | None = None,
+    application: str | None = None,
+    logs: str | None = None,
+    stack: str | None = None,
+) -> Place:
     """Complete what was named by what a stack of ``verger emr init`` says of itself.
 
     Raises
@@ -72,9 +78,11 @@ def find_place(
         raise ConfigError("no role for the run: --stack NAME of verger emr init, or --role ARN")
     bucket = outputs.get("BucketName") or split_address(out)[0]
     return Place(
-        normalize_source(package), role, application or outputs.get("ApplicationId"),
+        normalize_source(package),
+        role,
+        application or outputs.get("ApplicationId"),
         normalize_source(logs or f"s3://{bucket}/logs"),
-    )  # fmt: skip
+    )
 
 
 def read_stack(cloud: Cloud, name: str) -> dict[str, str]:
@@ -122,9 +130,17 @@ class Plan:
 
 
 def plan_run(
-    cloud: Cloud, source: str, out: str, config: Config, place: Place, *, limit: Limit,
-    speed: float, max_cost: float | None = None, rates: Path | None = None,
-) -> Plan:  # fmt: skip
+    cloud: Cloud,
+    source: str,
+    out: str,
+    config: Config,
+    place: Place,
+    *,
+    limit: Limit,
+    speed: float,
+    max_cost: float | None = None,
+    rates: Path | None = None,
+) -> Plan:
     """Find every mistake that can be found from here, and say what a run would cost.
 
     Nothing is started and nothing is written.
@@ -188,18 +204,30 @@ def check_run(
 
 
 def make_job(
-    cloud: Cloud, source: str, out: str, config: Config, place: Place, package: Package,
+    cloud: Cloud,
+    source: str,
+    out: str,
+    config: Config,
+    place: Place,
+    package: Package,
     limit: Limit,
-) -> Job:  # fmt: skip
+) -> Job:
     """Return the run of a source; its application is not known yet."""
     source, output = normalize_source(source), Output.at(out)
     there = _config_there(config, package)
     return Job(
         arguments=tuple(shlex.split(command_line(source, output, there))[1:]),
-        reads=(source,), writes=(output.root,), package=package.root, archive=package.archive,
-        application="", role=place.role, logs=place.logs, region=cloud.region, limit=limit,
+        reads=(source,),
+        writes=(output.root,),
+        package=package.root,
+        archive=package.archive,
+        application="",
+        role=place.role,
+        logs=place.logs,
+        region=cloud.region,
+        limit=limit,
         conf=config.conf,
-    )  # fmt: skip
+    )
 
 
 def probe_job(
@@ -234,9 +262,13 @@ def _config_there(config: Config, package: Package) -> Config:
     weights = f"{package.root}/{package.weights}" if package.weights else None
     digest = package.files[package.weights]["sha256"] if package.weights else None
     return replace(
-        config, master=None, conf={}, ui=False, weights=weights,
+        config,
+        master=None,
+        conf={},
+        ui=False,
+        weights=weights,
         weights_sha256=config.weights_sha256 or digest,
-    )  # fmt: skip
+    )
 
 
 def with_application(cloud: Cloud, plan: Plan) -> tuple[Job, bool]:
@@ -267,7 +299,10 @@ def describe_bill(found: dict[str, Any], rates: Rates, n_photos: int) -> dict[st
         return None
     cost = rates.cost(usage)
     return {
-        "vcpu_hours": usage.vcpu_hours, "memory_gb_hours": usage.memory_gb_hours,
-        "storage_gb_hours": usage.storage_gb_hours, "cost": cost, "currency": rates.currency,
+        "vcpu_hours": usage.vcpu_hours,
+        "memory_gb_hours": usage.memory_gb_hours,
+        "storage_gb_hours": usage.storage_gb_hours,
+        "cost": cost,
+        "currency": rates.currency,
         "cost_per_1000_photos": per_thousand(cost, n_photos),
-    }  # fmt: skip
+    }

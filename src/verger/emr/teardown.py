@@ -62,9 +62,11 @@ def plan_teardown(cloud: Cloud, package: str | None, stack: str) -> Teardown:
     pages = cloud.emr.get_paginator("list_applications").paginate()
     with aws_errors("list the applications"):
         named = [
-            str(found["id"]) for page in pages for found in page["applications"]
+            str(found["id"])
+            for page in pages
+            for found in page["applications"]
             if found.get("name", "").startswith("verger-") and found["state"] != "TERMINATED"
-        ]  # fmt: skip
+        ]
     ours = tuple(application for application in named if _is_ours(cloud, application))
     for application in ours:
         busy = [run["id"] for run in list_runs(cloud, application) if run["state"] not in ENDED]
@@ -74,12 +76,17 @@ def plan_teardown(cloud: Cloud, package: str | None, stack: str) -> Teardown:
                 f"emr cancel {busy[0]} --application {application}"
             )
     keys = tuple(list_package(cloud, package)) if package else ()
-    return Teardown(ours, package or "", keys, (
-        "photos, results and logs in the bucket",
-        "earlier versions of removed objects, for 30 days in a bucket of the stack",
-        f"the stack, if there is one: aws cloudformation delete-stack --stack-name {stack} "
-        f"--region {cloud.region}, which keeps its bucket",
-    ))  # fmt: skip
+    return Teardown(
+        ours,
+        package or "",
+        keys,
+        (
+            "photos, results and logs in the bucket",
+            "earlier versions of removed objects, for 30 days in a bucket of the stack",
+            f"the stack, if there is one: aws cloudformation delete-stack --stack-name {stack} "
+            f"--region {cloud.region}, which keeps its bucket",
+        ),
+    )
 
 
 def _is_ours(cloud: Cloud, application: str) -> bool:

@@ -116,9 +116,12 @@ def export_app(
         )
     Folder(str(target.parent)).write(target.name, graph)
     return Exported(
-        path=str(target), size_bytes=len(graph), precision=precision,
-        n_labels=len(predictor.classifier.labels), check=check,
-    )  # fmt: skip
+        path=str(target),
+        size_bytes=len(graph),
+        precision=precision,
+        n_labels=len(predictor.classifier.labels),
+        check=check,
+    )
 
 
 def _check_target(target: Path, precision: str | None, *, overwrite: bool) -> None:

@@ -153,15 +153,23 @@ def check_app(graph: bytes, predictor: Predictor, photos: Sequence[Known]) -> Ch
     expected = session.predict(np.stack(resized))
     own = session.predict(np.stack([photo.pixels for photo in photos]))
     return _compare(
-        predictor, np.array(given), np.array(vectors), expected, own,
+        predictor,
+        np.array(given),
+        np.array(vectors),
+        expected,
+        own,
         [photo.label for photo in photos],
-    )  # fmt: skip
+    )
 
 
 def _compare(
-    predictor: Predictor, given: Vector, vectors: Vector, expected: Vector, own: Vector,
+    predictor: Predictor,
+    given: Vector,
+    vectors: Vector,
+    expected: Vector,
+    own: Vector,
     labels: list[str | None],
-) -> Check:  # fmt: skip
+) -> Check:
     classifier = predictor.classifier
     wanted = classifier.probabilities(expected)
     best, best_of_run = given.argmax(axis=1), wanted.argmax(axis=1)

@@ -132,9 +132,8 @@ def _at_opset(model: Model) -> onnx.ModelProto:
 
 
 def _part(
-    text: str, opset: int, ir_version: int, constants: Mapping[str, npt.NDArray[Any]],
-    **words: Any,
-) -> onnx.ModelProto:  # fmt: skip
+    text: str, opset: int, ir_version: int, constants: Mapping[str, npt.NDArray[Any]], **words: Any
+) -> onnx.ModelProto:
     """Read a part of a graph, and give it its constants."""
     header = f'<ir_version: {ir_version}, opset_import: ["": {opset}]>'
     part = parser.parse_model(header + Template(text).substitute(words))
@@ -230,12 +229,13 @@ known (float[$n_features] features) => (int32[$n_neighbors] known)
 
 def _sizes(classifier: Classifier) -> dict[str, Any]:
     return {
-        "n_features": classifier.n_features, "n_labels": len(classifier.labels),
+        "n_features": classifier.n_features,
+        "n_labels": len(classifier.labels),
         "n_neighbors": classifier.n_neighbors,
         "nearest": Template(_NEAREST).substitute(
             scaling="Mul" if classifier.components is None else "MatMul"
         ),
-    }  # fmt: skip
+    }
 
 
 def _head_constants(contract: FeatureContract) -> dict[str, npt.NDArray[np.float32]]:
@@ -264,9 +264,11 @@ def _linear_constants(classifier: Classifier) -> dict[str, npt.NDArray[np.float3
 def _reference_constants(classifier: Classifier) -> dict[str, npt.NDArray[np.float32]]:
     scaling, shift, centre = _standardisation(classifier)
     values = {
-        "centre": centre, "scaling": scaling, "offsets": shift,
+        "centre": centre,
+        "scaling": scaling,
+        "offsets": shift,
         "references": classifier.references.T,
-    }  # fmt: skip
+    }
     return {name: np.ascontiguousarray(value, np.float32) for name, value in values.items()}
 
 
@@ -301,9 +303,10 @@ def _standardisation(classifier: Classifier) -> tuple[Array, Array, Array]:
 def _name_ends(graph: onnx.ModelProto) -> None:
     """Give input and outputs their plain names; the parts' prefixes are on all other values."""
     plain = {
-        "image/image": "image", "classifier/probabilities": "probabilities",
+        "image/image": "image",
+        "classifier/probabilities": "probabilities",
         "classifier/features": "features",
-    }  # fmt: skip
+    }
     for value in (*graph.graph.input, *graph.graph.output):
         value.name = plain[value.name]
     for node in graph.graph.node:

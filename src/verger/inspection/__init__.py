@@ -22,20 +22,8 @@ from verger.config import Config
 from verger.errors import ConfigError
 from verger.inspection.contents import hash_contents
 from verger.inspection.gallery import make_galleries
-from verger.inspection.groups import (
-    Across,
-    Group,
-    Kind,
-    find_contents,
-    find_groups,
-    find_suspects,
-)
-from verger.inspection.outliers import (
-    OUTLYING,
-    SMALLEST_CLASS,
-    measure_distances,
-    score_outliers,
-)
+from verger.inspection.groups import Across, Group, Kind, find_contents, find_groups, find_suspects
+from verger.inspection.outliers import OUTLYING, SMALLEST_CLASS, measure_distances, score_outliers
 from verger.inspection.photos import Photos, read_photos
 from verger.inspection.tables import table_of_doubts, table_of_groups, table_of_outliers
 from verger.inspection.votes import find_doubtful
@@ -151,9 +139,10 @@ def _inspect(run: Run, photos: Photos, criteria: Criteria) -> dict[str, Any]:
     }
     counts = _count_groups(groups) | {n: len(tables[n]) for n in ("mislabelled", "outliers")}
     found = _described(run, photos, criteria, index) | {
-        "counts": counts, "galleries": make_galleries(photos, groups, doubts, distance, scores),
+        "counts": counts,
+        "galleries": make_galleries(photos, groups, doubts, distance, scores),
         "seconds": run.seconds,
-    }  # fmt: skip
+    }
     _write(run, found, tables)
     return found
 
@@ -166,9 +155,11 @@ def _described(run: Run, photos: Photos, criteria: Criteria, index: Index | None
         "contract_hash": run.output.read_run()["contract_hash"],
         "criteria": asdict(criteria) | {"outlying": OUTLYING},
         "search": {"exact": index is None, "index": index.as_dict() if index else None},
-        "n_photos": len(photos), "n_labels": len(photos.labels), "n_unlabelled": n[-1],
+        "n_photos": len(photos),
+        "n_labels": len(photos.labels),
+        "n_unlabelled": n[-1],
         "too_small": [name for i, name in enumerate(photos.labels) if n[i] < SMALLEST_CLASS],
-    }  # fmt: skip
+    }
 
 
 def _count_groups(groups: list[Group]) -> dict[str, Any]:

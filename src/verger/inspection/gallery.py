@@ -50,9 +50,11 @@ def _group(photos: Photos, group: Group) -> dict[str, Any]:
     rows = group.rows[np.argsort(photos.targets[group.rows], kind="stable")]
     shown = np.linspace(0, len(rows) - 1, min(len(rows), SHOWN_PHOTOS)).astype(int)
     return {
-        "across": group.across, "size": len(rows), "photos": _paths(photos, rows[shown].tolist()),
+        "across": group.across,
+        "size": len(rows),
+        "photos": _paths(photos, rows[shown].tolist()),
         "labels": list(dict.fromkeys(photos.label_of(row) for row in rows.tolist())),
-    }  # fmt: skip
+    }
 
 
 def _mislabelled(photos: Photos, doubts: list[Doubt], distance: Floats) -> list[dict[str, Any]]:
@@ -60,14 +62,16 @@ def _mislabelled(photos: Photos, doubts: list[Doubt], distance: Floats) -> list[
     shown = [by_row[row] for row in _apart(photos, by_row, SHOWN)]
     return [
         {
-            "label": photos.label_of(doubt.row), "suggestion": doubt.suggestion,
-            "n_votes": doubt.n_votes, "n_against": doubt.n_against,
+            "label": photos.label_of(doubt.row),
+            "suggestion": doubt.suggestion,
+            "n_votes": doubt.n_votes,
+            "n_against": doubt.n_against,
             "photos": _paths(photos, [doubt.row]),
             "like": _paths(photos, _apart(photos, doubt.against, TYPICAL)),
             "typical": _typical(photos, distance, int(photos.targets[doubt.row])),
         }
         for doubt in shown
-    ]  # fmt: skip
+    ]
 
 
 def _outliers(photos: Photos, distance: Floats, scores: Floats) -> list[dict[str, Any]]:
@@ -79,12 +83,14 @@ def _outliers(photos: Photos, distance: Floats, scores: Floats) -> list[dict[str
         by_class.setdefault(int(photos.targets[row]), []).append(row)
     return [
         {
-            "label": photos.labels[target], "n": len(found), "score": float(scores[found[0]]),
+            "label": photos.labels[target],
+            "n": len(found),
+            "score": float(scores[found[0]]),
             "photos": _paths(photos, _apart(photos, found, SHOWN_PHOTOS)),
             "typical": _typical(photos, distance, target),
         }
         for target, found in list(by_class.items())[:SHOWN]
-    ]  # fmt: skip
+    ]
 
 
 def _typical(photos: Photos, distance: Floats, target: int) -> list[str]:

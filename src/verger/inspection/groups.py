@@ -83,9 +83,10 @@ def find_contents(photos: Photos, neighbors: Neighbors, sums: Mapping[int, str |
     read = [(row, first.setdefault(value, row)) for row, value in sums.items() if value]
     copies = np.array(read, np.int64).reshape(-1, 2)
     return components(
-        len(photos), np.concatenate([i[believed], copies[:, 0]]),
+        len(photos),
+        np.concatenate([i[believed], copies[:, 0]]),
         np.concatenate([j[believed], copies[:, 1]]),
-    )  # fmt: skip
+    )
 
 
 def find_groups(photos: Photos, neighbors: Neighbors, content: Ints, near: float) -> list[Group]:
@@ -109,8 +110,7 @@ def find_groups(photos: Photos, neighbors: Neighbors, content: Ints, near: float
     ]
     kinds, across = list(Kind), list(Across)
     return sorted(
-        groups,
-        key=lambda g: (kinds.index(g.kind), across.index(g.across), -len(g.rows), g.rows[0]),
+        groups, key=lambda g: (kinds.index(g.kind), across.index(g.across), -len(g.rows), g.rows[0])
     )
 
 

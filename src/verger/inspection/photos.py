@@ -88,8 +88,10 @@ def read_photos(output: Output, frames: str | None = None) -> Photos:
     labels = sorted(pc.unique(table["label"].drop_null()).to_pylist())
     targets = pc.index_in(table["label"], value_set=pa.array(labels, pa.string()))
     return Photos(
-        rows=rows, paths=paths, labels=tuple(labels),
+        rows=rows,
+        paths=paths,
+        labels=tuple(labels),
         targets=pc.fill_null(targets, -1).to_numpy().astype(np.int64),
         lengths=pc.fill_null(table["length"], -1).to_numpy().astype(np.int64),
         films=find_films(paths, frames or FRAMES),
-    )  # fmt: skip
+    )

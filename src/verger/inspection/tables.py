@@ -29,13 +29,18 @@ def table_of_groups(
     members = [(number, g, row) for number, g in enumerate(groups, 1) for row in g.rows.tolist()]
     rows = [
         {
-            "group": number, "kind": group.kind, "across": group.across, "size": len(group.rows),
-            "path": photos.paths[row], "label": photos.label_of(row),
+            "group": number,
+            "kind": group.kind,
+            "across": group.across,
+            "size": len(group.rows),
+            "path": photos.paths[row],
+            "label": photos.label_of(row),
             "nearest": photos.paths[neighbors.row[row, 0]],
-            "similarity": float(neighbors.similarity[row, 0]), "sha256": sums.get(row),
+            "similarity": float(neighbors.similarity[row, 0]),
+            "sha256": sums.get(row),
         }
         for number, group, row in members
-    ]  # fmt: skip
+    ]
     return pa.Table.from_pylist(rows, arrow_schema(DUPLICATES))
 
 
@@ -43,13 +48,18 @@ def table_of_doubts(photos: Photos, doubts: list[Doubt]) -> pa.Table:
     """Make the table ``mislabelled``: a row for every doubtful label."""
     rows = [
         {
-            "path": photos.paths[doubt.row], "label": photos.label_of(doubt.row),
-            "suggestion": doubt.suggestion, "score": doubt.score, "n_votes": doubt.n_votes,
-            "n_against": doubt.n_against, "nearest": photos.paths[doubt.against[0]],
-            "similarity": doubt.similarity, "similarity_own": doubt.similarity_own,
+            "path": photos.paths[doubt.row],
+            "label": photos.label_of(doubt.row),
+            "suggestion": doubt.suggestion,
+            "score": doubt.score,
+            "n_votes": doubt.n_votes,
+            "n_against": doubt.n_against,
+            "nearest": photos.paths[doubt.against[0]],
+            "similarity": doubt.similarity,
+            "similarity_own": doubt.similarity_own,
         }
         for doubt in doubts
-    ]  # fmt: skip
+    ]
     return pa.Table.from_pylist(rows, arrow_schema(MISLABELLED))
 
 
@@ -63,9 +73,12 @@ def table_of_outliers(photos: Photos, distance: Floats, scores: Floats) -> pa.Ta
     }
     rows = [
         {
-            "path": photos.paths[row], "label": photos.label_of(row), "score": float(scores[row]),
-            "distance": float(distance[row]), "median": median[int(photos.targets[row])],
+            "path": photos.paths[row],
+            "label": photos.label_of(row),
+            "score": float(scores[row]),
+            "distance": float(distance[row]),
+            "median": median[int(photos.targets[row])],
         }
         for row in found.tolist()
-    ]  # fmt: skip
+    ]
     return pa.Table.from_pylist(rows, arrow_schema(OUTLIERS))

@@ -88,17 +88,23 @@ def _voters(photos: Photos, neighbors: Neighbors, content: Ints) -> npt.NDArray[
 
 
 def _doubt(
-    photos: Photos, neighbors: Neighbors, voters: npt.NDArray[np.bool_],
-    against: npt.NDArray[np.bool_], row: int,
-) -> Doubt:  # fmt: skip
+    photos: Photos,
+    neighbors: Neighbors,
+    voters: npt.NDArray[np.bool_],
+    against: npt.NDArray[np.bool_],
+    row: int,
+) -> Doubt:
     near, similarity = neighbors.row[row], neighbors.similarity[row]
     names = Counter(photos.targets[near[against]].tolist())
     target = names.most_common(1)[0][0]  # of equals the first counted
     chosen = np.flatnonzero(against & (photos.targets[near] == target))
     agree = np.flatnonzero(voters & ~against)
     return Doubt(
-        row=row, n_votes=int(voters.sum()), n_against=int(against.sum()),
-        suggestion=photos.labels[target], against=tuple(near[chosen].tolist()),
+        row=row,
+        n_votes=int(voters.sum()),
+        n_against=int(against.sum()),
+        suggestion=photos.labels[target],
+        against=tuple(near[chosen].tolist()),
         similarity=float(similarity[chosen[0]]),
         similarity_own=float(similarity[agree[0]]) if len(agree) else None,
-    )  # fmt: skip
+    )

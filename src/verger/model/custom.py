@@ -74,10 +74,15 @@ def read_custom(path: Path) -> CustomGraph:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise WeightsError(f"{path}: not a valid ONNX graph: {_first_line(err)}") from err
     return CustomGraph(
-        onnx=bytes(model.SerializeToString()), output=output, size=size, n_features=n_features,
-        mean=card["mean"], std=card["std"], license=card.get("license", "not declared"),
+        onnx=bytes(model.SerializeToString()),
+        output=output,
+        size=size,
+        n_features=n_features,
+        mean=card["mean"],
+        std=card["std"],
+        license=card.get("license", "not declared"),
         layers=_summary(model, n_features),
-    )  # fmt: skip
+    )
 
 
 def _read_card(path: Path) -> dict[str, Any]:

@@ -23,9 +23,14 @@ EPSILON = 1e-3
 
 #: (repeats, kernel, stride of the first, expansion, channels) of each stage.
 STAGES = (
-    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
-)  # fmt: skip
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 
 
 def write_graph(weights: Path, *, size: int, with_top: bool = False) -> GraphWriter:
@@ -73,9 +78,14 @@ def write_graph(weights: Path, *, size: int, with_top: bool = False) -> GraphWri
 
 
 def _block(
-    graph: GraphWriter, tensors: _Tensors, x: str, name: str,
-    channels: tuple[int, int], expansion: int, kernel_stride: tuple[int, int],
-) -> str:  # fmt: skip
+    graph: GraphWriter,
+    tensors: _Tensors,
+    x: str,
+    name: str,
+    channels: tuple[int, int],
+    expansion: int,
+    kernel_stride: tuple[int, int],
+) -> str:
     """Add one inverted residual: expand 1x1, depthwise, project 1x1, and the shortcut."""
     (kernel, stride), inner, shortcut = kernel_stride, channels[0] * expansion, x
     if expansion > 1:
@@ -95,9 +105,14 @@ def _block(
 
 
 def _conv(
-    graph: GraphWriter, tensors: _Tensors, x: str, names: tuple[str, str],
-    shape: tuple[int, int, int, int], *, stride: int = 1,
-) -> str:  # fmt: skip
+    graph: GraphWriter,
+    tensors: _Tensors,
+    x: str,
+    names: tuple[str, str],
+    shape: tuple[int, int, int, int],
+    *,
+    stride: int = 1,
+) -> str:
     name, bn = names
     out = (shape[0],)
     batch_norm = BatchNorm(
@@ -108,10 +123,15 @@ def _conv(
         epsilon=EPSILON,
     )
     return graph.conv_bn(
-        x, name, tensors.take(f"{name}.weight", shape), batch_norm, bn_name=bn, stride=stride,
+        x,
+        name,
+        tensors.take(f"{name}.weight", shape),
+        batch_norm,
+        bn_name=bn,
+        stride=stride,
         pads=same_pads(shape[2], stride, graph.layers[-1].shape[0]),
         depthwise=name.endswith("_depthwise_conv"),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -164,8 +184,17 @@ def read_legacy_torch(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         return _read_state_dict(stream)
     except OSError as err:
         raise WeightsError(f"weights {path}: cannot be read: {err.strerror}") from err
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, AttributeError,
-            IndexError, OverflowError, MemoryError) as err:  # fmt: skip
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+        MemoryError,
+    ) as err:
         raise WeightsError(f"weights {path}: not a PyTorch file of weights: {err}") from err
 
 

@@ -70,9 +70,17 @@ class GraphWriter:
         return "image_nchw"
 
     def conv_bn(
-        self, x: str, name: str, kernel: Array, batch_norm: BatchNorm, *, bn_name: str,
-        stride: int = 1, pads: tuple[int, int] = (0, 0), depthwise: bool = False,
-    ) -> str:  # fmt: skip
+        self,
+        x: str,
+        name: str,
+        kernel: Array,
+        batch_norm: BatchNorm,
+        *,
+        bn_name: str,
+        stride: int = 1,
+        pads: tuple[int, int] = (0, 0),
+        depthwise: bool = False,
+    ) -> str:
         """Add a convolution without bias and the BatchNorm behind it, as one node.
 
         Parameters
@@ -86,10 +94,14 @@ class GraphWriter:
         self.weights.append(numpy_helper.from_array(folded.astype(np.float32), f"{name}/kernel"))
         self.weights.append(numpy_helper.from_array(bias.astype(np.float32), f"{name}/bias"))
         self._node(
-            "Conv", [x, f"{name}/kernel", f"{name}/bias"], bn_name,
-            kernel_shape=[k, k], strides=[stride, stride],
-            pads=[pads[0], pads[0], pads[1], pads[1]], group=out_channels if depthwise else 1,
-        )  # fmt: skip
+            "Conv",
+            [x, f"{name}/kernel", f"{name}/bias"],
+            bn_name,
+            kernel_shape=[k, k],
+            strides=[stride, stride],
+            pads=[pads[0], pads[0], pads[1], pads[1]],
+            group=out_channels if depthwise else 1,
+        )
         shape = self._conv_shape(out_channels, k, stride, sum(pads))
         kind = "DepthwiseConv2D" if depthwise else "Conv2D"
         self.layers.append(Layer(name, kind, shape, kernel.size))
@@ -153,11 +165,7 @@ class GraphWriter:
 
     def _conv_shape(self, channels: int, k: int, stride: int, pad: int) -> tuple[int, ...]:
         height, width, _ = self.layers[-1].shape
-        return (
-            (height + pad - k) // stride + 1,
-            (width + pad - k) // stride + 1,
-            channels,
-        )
+        return ((height + pad - k) // stride + 1, (width + pad - k) // stride + 1, channels)
 
 
 def same_pads(kernel: int, stride: int, size: int) -> tuple[int, int]:

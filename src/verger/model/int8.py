@@ -110,12 +110,7 @@ def _graph_name(base: FeatureContract, graph: bytes) -> str:
 def _quantized(model: Model, photos: Sequence[Pixels]) -> bytes:
     import_onnxruntime()
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     graph = onnx.load_from_string(model.onnx)
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
@@ -125,12 +120,18 @@ def _quantized(model: Model, photos: Sequence[Pixels]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "int8.onnx")
         quantize_static(
-            graph, str(target), _Reader(model, photos),
-            quant_format=QuantFormat.QDQ, calibrate_method=CalibrationMethod.MinMax,
+            graph,
+            str(target),
+            _Reader(model, photos),
+            quant_format=QuantFormat.QDQ,
+            calibrate_method=CalibrationMethod.MinMax,
             # The ReLU6 behind a convolution goes into its range.
-            op_types_to_quantize=["Conv", "Clip"], nodes_to_exclude=convolutions[:_N_FLOAT],
-            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        )  # fmt: skip
+            op_types_to_quantize=["Conv", "Clip"],
+            nodes_to_exclude=convolutions[:_N_FLOAT],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
         return target.read_bytes()
 
 

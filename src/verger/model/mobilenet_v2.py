@@ -20,9 +20,14 @@ EPSILON = 1e-3  # keras.applications.mobilenet_v2
 
 #: (expansion, channels, repeats, stride of the first) of each stage: table 2 of the paper.
 STAGES = (
-    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
-    (6, 160, 3, 2), (6, 320, 1, 1),
-)  # fmt: skip
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
 def write_graph(weights: Path, *, size: int) -> GraphWriter:
@@ -66,9 +71,14 @@ def _write(tensors: _TensorReader, size: int) -> GraphWriter:
 
 
 def _block(
-    graph: GraphWriter, tensors: _TensorReader, x: str, block: int,
-    channels: tuple[int, int], expansion: int, stride: int,
-) -> str:  # fmt: skip
+    graph: GraphWriter,
+    tensors: _TensorReader,
+    x: str,
+    block: int,
+    channels: tuple[int, int],
+    expansion: int,
+    stride: int,
+) -> str:
     """Add one inverted residual: expand 1x1, depthwise 3x3, project 1x1, and the shortcut."""
     name = f"block_{block}" if block else "expanded_conv"
     inner, shortcut = channels[0] * expansion, x
@@ -88,9 +98,15 @@ def _block(
 
 
 def _conv(
-    graph: GraphWriter, tensors: _TensorReader, x: str, name: str, bn_name: str,
-    shape: tuple[int, int, int, int], *, stride: int = 1,
-) -> str:  # fmt: skip
+    graph: GraphWriter,
+    tensors: _TensorReader,
+    x: str,
+    name: str,
+    bn_name: str,
+    shape: tuple[int, int, int, int],
+    *,
+    stride: int = 1,
+) -> str:
     """Add convolution and BatchNorm; ``shape`` is ONNX' (out, in / groups, height, width)."""
     depthwise = name.endswith("_depthwise")
     out_channels, in_channels, k, _ = shape
@@ -104,9 +120,15 @@ def _conv(
     )
     batch_norm = BatchNorm(gamma, beta, mean, variance, EPSILON)
     return graph.conv_bn(
-        x, name, kernel.transpose(order), batch_norm, bn_name=bn_name, stride=stride,
-        pads=same_pads(k, stride, graph.layers[-1].shape[0]), depthwise=depthwise,
-    )  # fmt: skip
+        x,
+        name,
+        kernel.transpose(order),
+        batch_norm,
+        bn_name=bn_name,
+        stride=stride,
+        pads=same_pads(k, stride, graph.layers[-1].shape[0]),
+        depthwise=depthwise,
+    )
 
 
 class _TensorReader:

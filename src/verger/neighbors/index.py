@@ -169,11 +169,19 @@ def build_index(output: Output) -> Index:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
     written = {entry.name: entry.size for entry in folder.files("index")}
     found = Index(
-        file=name, size_bytes=written.pop(name), features=_identity(output), n_photos=n,
-        n_features=x.shape[1], n_lists=n_lists, n_probe=n_probe, recall=recall,
-        k=K, n_tried=min(TRIED, n), faiss=version("faiss-cpu"),
+        file=name,
+        size_bytes=written.pop(name),
+        features=_identity(output),
+        n_photos=n,
+        n_features=x.shape[1],
+        n_lists=n_lists,
+        n_probe=n_probe,
+        recall=recall,
+        k=K,
+        n_tried=min(TRIED, n),
+        faiss=version("faiss-cpu"),
         seconds=round(time.perf_counter() - start, 3),
-    )  # fmt: skip
+    )
     folder.write(INDEX, as_json(found.as_dict()))
     for old in written:
         if old != INDEX:
@@ -198,9 +206,13 @@ def _train(faiss: ModuleType, x: Vectors, n_lists: int) -> Any:
     """Return an index without vectors whose lists have their centres."""
     d = x.shape[1]
     index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(d), d, n_lists, faiss.ScalarQuantizer.QT_fp16,
-        faiss.METRIC_INNER_PRODUCT, False,
-    )  # fmt: skip
+        faiss.IndexFlatIP(d),
+        d,
+        n_lists,
+        faiss.ScalarQuantizer.QT_fp16,
+        faiss.METRIC_INNER_PRODUCT,
+        False,
+    )
     index.train(x)
     return index
 

@@ -41,9 +41,7 @@ DCT_MARGIN = 2
 #: Formats that photos come in; HEIF where the package ``pillow_heif`` is. Pillow knows more: some
 #: start another program (EPS), decode before their size can be looked at (ICO), or come out black
 #: where they are cut off (JPEG 2000).
-FORMATS = (
-    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "PPM",
-)  # fmt: skip
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF", "PPM")
 
 # Verger's bound (max_pixels) is set for each photo, and refuses; Pillow's own warns of it wherever
 # a photo is opened in this process, the notebook's cells included.
@@ -329,10 +327,14 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
 
 
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 _ON_ITS_SIDE = tuple(_TURNS[turn] for turn in (5, 6, 7, 8))
@@ -443,9 +445,16 @@ def normalize(
 
 _MEMORY_WORDS = ("memory", "decompressed data too large")
 _TRUNCATED_WORDS = (
-    "truncated", "not processed", "unexpected end", "premature", "eof", "cannot load this image",
-    "could not create decoder object", "broken data stream", "failed to decode",
-)  # fmt: skip
+    "truncated",
+    "not processed",
+    "unexpected end",
+    "premature",
+    "eof",
+    "cannot load this image",
+    "could not create decoder object",
+    "broken data stream",
+    "failed to decode",
+)
 _UNSUPPORTED_WORDS = ("unsupported", "not supported", "not available")
 
 
@@ -465,9 +474,11 @@ def _decode_reason(err: Exception, is_photo: bool) -> Reason:
 _PHOTO_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 # JPEG XL and JPEG 2000, bare and in their containers.
 _UNSUPPORTED_MAGIC = (
-    b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n",
-    b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \r\n\x87\n",
-)  # fmt: skip
+    b"\xff\x0a",
+    b"\x00\x00\x00\x0cJXL \r\n\x87\n",
+    b"\xff\x4f\xff\x51",
+    b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+)
 
 
 # Brands of the files that hold an AVIF or a HEIC photo, behind their size and "ftyp".

@@ -71,19 +71,32 @@ def gather_report(
         "map": _map(points, tiles, record),
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
         "inspection": inspection | {"galleries": _illustrated(galleries, tiles)}
-        if inspection else None,
+        if inspection
+        else None,
         "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "count": len(tiles)}
-        if sprite else None,
+        if sprite
+        else None,
         "stages": _stages(record),
         "spent": _shares(record.get("spent")),
         "notices": _notices(record, has_thumbnails=bool(tiles)),
-    }, sprite  # fmt: skip
+    }, sprite
 
 
 _COPIED = (
-    "verger", "source", "output", "command", "counts", "model", "contract", "contract_hash",
-    "pca", "versions", "machine", "config", "checks",
-)  # fmt: skip
+    "verger",
+    "source",
+    "output",
+    "command",
+    "counts",
+    "model",
+    "contract",
+    "contract_hash",
+    "pca",
+    "versions",
+    "machine",
+    "config",
+    "checks",
+)
 
 
 def _classes(
@@ -131,12 +144,13 @@ def _photos_of(pair: dict[str, Any]) -> list[str]:
 def _with_thumbnails(evaluation: dict[str, Any], tiles: dict[str, int]) -> dict[str, Any]:
     """Add the thumbnails of the most confused photos to an evaluation."""
     pairs = [
-        pair | {
+        pair
+        | {
             "thumbnails": [tiles[path] for path in pair["photos"] if path in tiles],
             "known_thumbnails": [tiles[path] for path in pair["known"] if path in tiles],
         }
         for pair in evaluation["pairs"]
-    ]  # fmt: skip
+    ]
     return evaluation | {"pairs": pairs}
 
 
@@ -154,14 +168,18 @@ def _illustrated(
     """Add the thumbnails of the photos to the galleries of an inspection."""
     return {
         name: [
-            entry | {
-                "tiles": {key: [tiles[path] for path in entry[key] if path in tiles]
-                          for key in _SHOWN if key in entry},
+            entry
+            | {
+                "tiles": {
+                    key: [tiles[path] for path in entry[key] if path in tiles]
+                    for key in _SHOWN
+                    if key in entry
+                }
             }
             for entry in entries
         ]
         for name, entries in galleries.items()
-    }  # fmt: skip
+    }
 
 
 def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:

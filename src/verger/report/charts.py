@@ -17,9 +17,13 @@ Point = tuple[float, float]
 
 
 def line_chart(
-    lines: Mapping[str, Sequence[Point]], *, x_label: str, x_ticks: Sequence[float],
-    logarithmic: bool = False, x_percent: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    lines: Mapping[str, Sequence[Point]],
+    *,
+    x_label: str,
+    x_ticks: Sequence[float],
+    logarithmic: bool = False,
+    x_percent: bool = False,
+) -> dict[str, Any]:
     """Lay out lines of shares.
 
     Parameters
@@ -42,8 +46,12 @@ def line_chart(
         return round(_LEFT + across * _WIDTH, 1), round(_TOP + (1 - y) * _HEIGHT, 1)
 
     return {
-        "width": _LEFT + _WIDTH + _RIGHT, "height": _TOP + _HEIGHT + _BOTTOM,
-        "left": _LEFT, "right": _LEFT + _WIDTH, "top": _TOP, "bottom": _TOP + _HEIGHT,
+        "width": _LEFT + _WIDTH + _RIGHT,
+        "height": _TOP + _HEIGHT + _BOTTOM,
+        "left": _LEFT,
+        "right": _LEFT + _WIDTH,
+        "top": _TOP,
+        "bottom": _TOP + _HEIGHT,
         "x_label": x_label,
         "x_ticks": [(place(x, 0)[0], f"{x:.0%}" if x_percent else f"{x:g}") for x in x_ticks],
         "y_ticks": [(place(x_ticks[0], y / 4)[1], f"{y * 25} %") for y in range(5)],
@@ -51,7 +59,7 @@ def line_chart(
             {"name": name, "points": [place(*point) for point in points], "values": list(points)}
             for name, points in lines.items()
         ],
-    }  # fmt: skip
+    }
 
 
 def matrix_chart(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> dict[str, Any]:
@@ -75,16 +83,28 @@ def matrix_chart(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> d
     text = min(cell - 1.5, 13)
     margin = round(12 + 0.56 * text * max(len(labels[i]) for i in place))
     cells = [
-        {"x": margin + cell * place[p], "y": margin + cell * place[t], "n": n, "true": labels[t],
-         "predicted": labels[p], "hit": t == p, "share": n / n_true[t],
-         "shade": round(0.2 + 0.8 * (n / n_true[t]) ** 0.5, 2)}
-        for t, p, n in confusion if t in place and p in place
-    ]  # fmt: skip
+        {
+            "x": margin + cell * place[p],
+            "y": margin + cell * place[t],
+            "n": n,
+            "true": labels[t],
+            "predicted": labels[p],
+            "hit": t == p,
+            "share": n / n_true[t],
+            "shade": round(0.2 + 0.8 * (n / n_true[t]) ** 0.5, 2),
+        }
+        for t, p, n in confusion
+        if t in place and p in place
+    ]
     return {
-        "cell": cell, "text": text, "margin": margin, "size": margin + cell * len(place) + 2,
-        "names": [(labels[i], margin + cell * at) for i, at in place.items()], "cells": cells,
+        "cell": cell,
+        "text": text,
+        "margin": margin,
+        "size": margin + cell * len(place) + 2,
+        "names": [(labels[i], margin + cell * at) for i, at in place.items()],
+        "cells": cells,
         "n_labels": len(labels),
-    }  # fmt: skip
+    }
 
 
 def evaluation_charts(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,21 +121,33 @@ def evaluation_charts(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     even = [0, 0.25, 0.5, 0.75, 1]
     return {
         "reliability": line_chart(
-            {"claimed": [(0, 0), (1, 1)],
-             "came true": [(b["probability"], b["accuracy"]) for b in bins]},
-            x_label="probability of the prediction", x_ticks=even, x_percent=True,
+            {
+                "claimed": [(0, 0), (1, 1)],
+                "came true": [(b["probability"], b["accuracy"]) for b in bins],
+            },
+            x_label="probability of the prediction",
+            x_ticks=even,
+            x_percent=True,
         ),
         "curve": line_chart(
             {name: points for name, points in named.items() if points},
-            x_label="threshold", x_ticks=even, x_percent=True,
+            x_label="threshold",
+            x_ticks=even,
+            x_percent=True,
         ),
         "by_k": line_chart(
-            {"accuracy": [(b["k"], b["accuracy"]) for b in by_k],
-             "variance": [(b["k"], min(b["variance"], 1.0)) for b in by_k]},
-            x_label="components", x_ticks=_powers(by_k[-1]["k"]), logarithmic=True,
-        ) if len(by_k) > 1 else None,
+            {
+                "accuracy": [(b["k"], b["accuracy"]) for b in by_k],
+                "variance": [(b["k"], min(b["variance"], 1.0)) for b in by_k],
+            },
+            x_label="components",
+            x_ticks=_powers(by_k[-1]["k"]),
+            logarithmic=True,
+        )
+        if len(by_k) > 1
+        else None,
         "matrix": matrix_chart(evaluation["confusion"], evaluation["labels"]),
-    }  # fmt: skip
+    }
 
 
 def _powers(last: int) -> list[int]:

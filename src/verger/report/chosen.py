@@ -86,10 +86,17 @@ def _with_digests(batch: pa.RecordBatch) -> pa.Table:
     scores = vectors_of(batch.column("features_pca")).astype(float)
     y = scores[:, 1] if scores.shape[1] > 1 else np.zeros(len(batch))
     digests = digest_paths(batch.column("path")).astype(">u8").tobytes()
-    return pa.table({
-        "path": batch.column("path"), "label": batch.column("label"), "x": scores[:, 0], "y": y,
-        "digest": pa.array([digests[i : i + 8] for i in range(0, len(digests), 8)], pa.binary()),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "path": batch.column("path"),
+            "label": batch.column("label"),
+            "x": scores[:, 0],
+            "y": y,
+            "digest": pa.array(
+                [digests[i : i + 8] for i in range(0, len(digests), 8)], pa.binary()
+            ),
+        }
+    )
 
 
 def _lowest(points: pa.Table) -> pa.Table:

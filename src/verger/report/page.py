@@ -44,19 +44,23 @@ def render_page(
         The page; it can be encoded as UTF-8 whatever the file names hold.
     """
     sprite = report.get("sprite") if sprite_jpeg else None
-    page = _environment().get_template("page.html.j2").render(
-        report=report,
-        sprite=sprite,
-        sprite_uri=_data_uri("image/jpeg", sprite_jpeg) if sprite else None,
-        scree_uri=_data_uri("image/png", scree_png),
-        data={"map": report.get("map"), "sprite": sprite},
-        run=_overview(report),
-        classes=_class_overview(report),
-        shown_classes=_SHOWN_CLASSES,
-        found=report.get("classifier"),
-        inspected=report.get("inspection"),
-        charts=evaluation_charts(report["classifier"]) if report.get("classifier") else None,
-    )  # fmt: skip
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            sprite=sprite,
+            sprite_uri=_data_uri("image/jpeg", sprite_jpeg) if sprite else None,
+            scree_uri=_data_uri("image/png", scree_png),
+            data={"map": report.get("map"), "sprite": sprite},
+            run=_overview(report),
+            classes=_class_overview(report),
+            shown_classes=_SHOWN_CLASSES,
+            found=report.get("classifier"),
+            inspected=report.get("inspection"),
+            charts=evaluation_charts(report["classifier"]) if report.get("classifier") else None,
+        )
+    )
     # A name on disk that is not UTF-8 reaches Python as lone surrogates, which no file can hold.
     return page.encode("utf-8", "replace").decode("utf-8")
 
@@ -64,18 +68,27 @@ def render_page(
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("verger.report", ""), autoescape=True, trim_blocks=True,
+        loader=PackageLoader("verger.report", ""),
+        autoescape=True,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     # ``tojson`` writes <, >, & and ' as \\u003c and so on: no name can end its script block.
     environment.policies["json.dumps_kwargs"] = {
-        "ensure_ascii": False, "allow_nan": False, "separators": (",", ":"),
-    }  # fmt: skip
+        "ensure_ascii": False,
+        "allow_nan": False,
+        "separators": (",", ":"),
+    }
     environment.filters |= {
-        "number": format_number, "size": format_size, "seconds": format_seconds,
-        "percent": format_percent, "moment": format_moment, "plain": format_plain,
-        "below": path_below, "csp_hash": _csp_hash,
-    }  # fmt: skip
+        "number": format_number,
+        "size": format_size,
+        "seconds": format_seconds,
+        "percent": format_percent,
+        "moment": format_moment,
+        "plain": format_plain,
+        "below": path_below,
+        "csp_hash": _csp_hash,
+    }
     return environment
 
 

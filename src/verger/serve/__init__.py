@@ -36,9 +36,7 @@ from verger.serve.limits import Limits, Refusal, Refused, TokenBuckets, photo_of
 # Beyond them a client is told 503; browsers open up to six each.
 _MAX_CONNECTIONS = 256
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
-_NO_TELEMETRY: Any = {
-    "tracing": False, "metrics": False, "logs": False, "auto_configure": False,
-}  # fmt: skip
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -54,15 +52,16 @@ _FORM = {
     "schema": {"type": "object", "properties": {"photo": _BINARY["schema"]}, "required": ["photo"]}
 }
 _BODY = {
-    "requestBody": {
-        "required": True, "content": {"image/*": _BINARY, "multipart/form-data": _FORM},
-    }
-}  # fmt: skip
+    "requestBody": {"required": True, "content": {"image/*": _BINARY, "multipart/form-data": _FORM}}
+}
 _REFUSALS = {
-    400: "a form that cannot be read", 408: "a photo that took too long to arrive",
-    413: "a photo of too many bytes", 422: "a photo that cannot be decoded; error says why",
-    429: "too many photos of one client", 503: "too many photos of all clients",
-}  # fmt: skip
+    400: "a form that cannot be read",
+    408: "a photo that took too long to arrive",
+    413: "a photo of too many bytes",
+    422: "a photo that cannot be decoded; error says why",
+    429: "too many photos of one client",
+    503: "too many photos of all clients",
+}
 
 
 def serve(
@@ -117,15 +116,22 @@ def serve(
         if ort_web is not None:
             browser = export_browser(predictor, out, ort_web, weights=weights, model=model)
         app = create_app(
-            predictor, source=str(Output.at(out).read_run()["source"]), facts=told, limits=limits,
-            hosts=_LOCAL_NAMES if is_loopback(host) else ("*",), browser=browser,
-        )  # fmt: skip
+            predictor,
+            source=str(Output.at(out).read_run()["source"]),
+            facts=told,
+            limits=limits,
+            hosts=_LOCAL_NAMES if is_loopback(host) else ("*",),
+            browser=browser,
+        )
         if on_start:
             on_start(_address(listener))
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False,
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
             limit_concurrency=_MAX_CONNECTIONS,
-        )  # fmt: skip
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -161,9 +167,12 @@ def create_app(
     """
     limits, facts = limits or Limits(), facts or {}
     app = FastAPI(
-        title="Verger", version=version("verger"), telemetry=_NO_TELEMETRY,
-        docs_url=None, redoc_url=None,  # these load scripts from another host
-    )  # fmt: skip
+        title="Verger",
+        version=version("verger"),
+        telemetry=_NO_TELEMETRY,
+        docs_url=None,
+        redoc_url=None,  # these load scripts from another host
+    )
     _add_page(app, in_browser=browser is not None, max_bytes=limits.max_bytes)
     decoding = Decoding(max_pixels=limits.max_pixels, timeout_s=limits.decode_timeout_s, apart=True)
     predictor = replace(predictor, decoding=decoding)
@@ -197,9 +206,11 @@ def is_loopback(host: str) -> bool:
 
 def _add_page(app: FastAPI, **values: Any) -> None:
     environment = Environment(
-        loader=PackageLoader("verger.serve", ""), autoescape=True, trim_blocks=True,
+        loader=PackageLoader("verger.serve", ""),
+        autoescape=True,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     page = environment.get_template("page.html.j2").render(values)
     app.mount("/static", StaticFiles(packages=[("verger.serve", "static")]))
 

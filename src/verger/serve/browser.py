@@ -97,9 +97,12 @@ def draw_known(predictor: Predictor) -> Known:
         return Known()
     paths = tuple(classifier.reference_paths[row] for row in rows)
     drawn = replace(
-        classifier, references=classifier.references[rows], reference_paths=paths,
-        reference_labels=classifier.reference_labels[rows], n_neighbors=1,
-    )  # fmt: skip
+        classifier,
+        references=classifier.references[rows],
+        reference_paths=paths,
+        reference_labels=classifier.reference_labels[rows],
+        n_neighbors=1,
+    )
     graph = in_half(write_nearest_graph(drawn, min(predictor.n_nearest, len(rows))))
     return Known(graph.SerializeToString(), tuple(drawn.reference_labels.tolist()), paths)
 
@@ -141,11 +144,13 @@ def add_browser(
     classifier = predictor.classifier
     names = {
         "graph": _address("app.onnx", browser.graph),
-        "labels": classifier.labels, "threshold": classifier.threshold, "facts": dict(facts),
+        "labels": classifier.labels,
+        "threshold": classifier.threshold,
+        "facts": dict(facts),
         "n_top": predictor.n_top,
         "nearest": _address("nearest.onnx", browser.known.graph) if browser.known.paths else None,
         "known": browser.known.labels,
-    }  # fmt: skip
+    }
 
     @app.get("/app.json")
     async def read_names() -> dict[str, Any]:

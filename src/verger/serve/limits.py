@@ -164,10 +164,13 @@ def photo_of(body: bytes, content_type: str | None) -> bytes:
         return body
     parts: list[bytearray] = []
     try:
-        parser = MultipartParser(options.get(b"boundary", b""), {
-            "on_part_begin": lambda: parts.append(bytearray()),
-            "on_part_data": lambda data, start, end: parts[-1].extend(data[start:end]),
-        })  # fmt: skip
+        parser = MultipartParser(
+            options.get(b"boundary", b""),
+            {
+                "on_part_begin": lambda: parts.append(bytearray()),
+                "on_part_data": lambda data, start, end: parts[-1].extend(data[start:end]),
+            },
+        )
         parser.write(body)
         parser.finalize()
     except FormParserError as err:
