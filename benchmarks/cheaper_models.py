@@ -30,9 +30,9 @@ from sklearn.preprocessing import StandardScaler
 import verger
 from photos import source_folder
 from verger.config import INPUT_SIZES
-from verger.model import Model
-from verger.model.int8 import N_CALIBRATION
-from verger.preprocess import decode_photo
+from verger.features.model import Model
+from verger.features.model.int8 import N_CALIBRATION
+from verger.features.preprocess import decode_photo
 
 HERE = Path(__file__).parent
 LEAST_SPEED_OF_INT8 = 1.4

@@ -31,7 +31,7 @@ from verger.classify.splits import LEFT_OUT, TEST, TRAIN, find_films, make_cutte
 from verger.classify.testing import find_nearest, fit_whole_pca
 from verger.classify.training import ITERATIONS, Recipe, draw_sample, fit_logistic, try_penalties
 from verger.classify.vectors import Projection, Vectors, read_labelled
-from verger.output import Output
+from verger.result.output import Output
 
 K = (50, 100, 174)
 SPLITS = ("random", "contiguous")

@@ -23,9 +23,9 @@ import PIL
 from PIL import Image
 
 import verger
-from verger import preprocess
-from verger.model import Model
-from verger.preprocess import decode_photo
+from verger.features import preprocess
+from verger.features.model import Model
+from verger.features.preprocess import decode_photo
 
 HERE = Path(__file__).parent
 MEGAPIXELS = (12, 24, 48)

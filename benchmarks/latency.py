@@ -33,7 +33,7 @@ from pyarrow import fs
 
 from photos import make_folder
 from seaweed import KEYS, bucket_of, free_port, seaweed, wait_for
-from verger.storage import READS_IN_FLIGHT
+from verger.files.reading import READS_IN_FLIGHT
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -168,7 +168,7 @@ def run_once(way: Way, model: list[str], out: Path) -> tuple[float, float]:
     environment = dict(os.environ) | KEYS
     if way.port is not None:
         environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{way.port}"
-    command = [sys.executable, "-m", "verger.cli", "featurize", way.source, str(out), *model]
+    command = [sys.executable, "-m", "verger", "featurize", way.source, str(out), *model]
     started = time.perf_counter()
     done = subprocess.run(
         ["taskset", "-c", "0-" + str(max(os.sched_getaffinity(0)) - 1), *command, *way.options],

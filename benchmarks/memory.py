@@ -173,10 +173,10 @@ _PLAN = """
 import sys, time
 import pyarrow as pa
 from verger import Config, get_session, list_photos
-from verger.ledger import compare, read_known
-from verger.shares import Shares
-from verger.source import cut_listing
-from verger.storage import Folder
+from verger.result.ledger import compare, read_known
+from verger.files.shares import Shares
+from verger.source.cut import cut_listing
+from verger.files.folder import Folder
 started = time.perf_counter()
 listing = list_photos(sys.argv[1])
 listed = time.perf_counter()
@@ -209,7 +209,7 @@ def measure_workers(n: int, folder: Path) -> tuple[str, bool]:
     command = [
         sys.executable,
         "-m",
-        "verger.cli",
+        "verger",
         "featurize",
         str(folder / "large"),
         str(folder / "out"),

@@ -31,8 +31,8 @@ from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA as SklearnPCA
 
 import verger
-from verger.reduce import sum_stored_moments
-from verger.storage import Folder
+from verger.files.folder import Folder
+from verger.pca.moments import sum_stored_moments
 
 ROUNDS = 3
 N_RANDOM = 20_622

@@ -10,7 +10,7 @@ from itertools import count, zip_longest
 from pathlib import Path
 
 from verger.config import IMAGE_SUFFIXES
-from verger.render import render_dataset
+from verger.source.render import render_dataset
 
 #: As many as Fruits-360 has in its test set: more than that are links.
 N_RENDERED = 20_622

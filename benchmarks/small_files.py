@@ -32,17 +32,22 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from memory import render_large
-from verger import Config, get_session, list_photos, load_model, pack, pipeline, storage
-from verger.features import featurize
-from verger.ledger import Source, compare, read_known
-from verger.pack import read_packed
-from verger.packing import pack_photos
-from verger.render import render_dataset
+from verger import Config, get_session, list_photos, load_model
+from verger.cli.packing import pack_photos
+from verger.features.featurize import featurize
+from verger.files import folder as storage
+from verger.files.folder import Folder
+from verger.files.reading import read_ahead
+from verger.files.shares import Shares
+from verger.files.tables import ROWS_PER_FILE, stored_schema, write_part
+from verger.job import pipeline
+from verger.result.ledger import Source, compare, read_known
 from verger.schema import FEATURES, arrow_schema
-from verger.shares import Shares
-from verger.source import count_partitions, cut_listing, cut_partitions, read_images
-from verger.storage import Folder, read_ahead
-from verger.tables import ROWS_PER_FILE, stored_schema, write_part
+from verger.source import pack
+from verger.source.cut import count_partitions, cut_listing, cut_partitions
+from verger.source.pack import read_packed
+from verger.source.render import render_dataset
+from verger.source.spark_reader import read_images
 
 RESULT = Path(__file__).parent / "SMALL_FILES.md"
 PLAN_LIMIT_S = 60.0

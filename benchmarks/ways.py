@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from verger.java import find_java
+from verger.engine.java import find_java
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
@@ -132,7 +132,7 @@ def command_of(way: Way, photos: Path, out: Path, model: Model, cores: int) -> l
         return [
             sys.executable,
             "-m",
-            "verger.cli",
+            "verger",
             way.verb,
             str(photos),
             str(out),

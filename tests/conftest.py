@@ -14,9 +14,9 @@ os.environ["VERGER_HOME"] = os.environ.get("VERGER_TEST_HOME") or tempfile.mkdte
 os.environ["VERGER_CLASS_ARCHIVE"] = "off"
 os.environ["KERAS_HOME"] = str(Path(os.environ["VERGER_HOME"], "no-keras-here"))
 
-from results import train, write_result
-from verger.model import Model, load_model
-from verger.render import render_dataset
+from support.results import train, write_result
+from verger.features.model import Model, load_model
+from verger.source.render import render_dataset
 
 
 @pytest.fixture(scope="session")

@@ -19,38 +19,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from verger.classify.predict import Predictor
     from verger.config import Config, load_config
-    from verger.contract import FeatureContract
+    from verger.engine.session import get_session
     from verger.errors import VergerError
-    from verger.features import featurize, split_outcomes
+    from verger.features.contract import FeatureContract
+    from verger.features.featurize import featurize, split_outcomes
+    from verger.features.model import Model, load_model
+    from verger.features.model.int8 import quantize
+    from verger.job.pipeline import run
     from verger.ml import PCA, ImageFeaturizer
-    from verger.model import Model, load_model
-    from verger.model.int8 import quantize
-    from verger.pipeline import run
-    from verger.predict import Predictor
-    from verger.reduce import fit_pca, sum_moments
-    from verger.session import get_session
-    from verger.source import list_photos, read_images
+    from verger.pca.fit import fit_pca
+    from verger.pca.moments import sum_moments
+    from verger.source.listing import list_photos
+    from verger.source.spark_reader import read_images
 
 _HOMES = {
     "Config": "config",
     "load_config": "config",
-    "FeatureContract": "contract",
+    "FeatureContract": "features.contract",
     "VergerError": "errors",
-    "featurize": "features",
-    "split_outcomes": "features",
+    "featurize": "features.featurize",
+    "split_outcomes": "features.featurize",
     "PCA": "ml",
     "ImageFeaturizer": "ml",
-    "Model": "model",
-    "load_model": "model",
-    "Predictor": "predict",
-    "quantize": "model.int8",
-    "run": "pipeline",
-    "fit_pca": "reduce",
-    "sum_moments": "reduce",
-    "get_session": "session",
-    "list_photos": "source",
-    "read_images": "source",
+    "Model": "features.model",
+    "load_model": "features.model",
+    "Predictor": "classify.predict",
+    "quantize": "features.model.int8",
+    "run": "job.pipeline",
+    "fit_pca": "pca.fit",
+    "sum_moments": "pca.moments",
+    "get_session": "engine.session",
+    "list_photos": "source.listing",
+    "read_images": "source.spark_reader",
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Verger's stages as citizens of Spark ML: they go into a ``Pipeline``, save and load.
 
-Everything here is a face on :mod:`verger.features` and :mod:`verger.reduce`.
+Everything here is a face on :mod:`verger.features.featurize` and :mod:`verger.pca.fit`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, BinaryType, FloatType, StringType, StructField, StructType
 
 from verger.errors import ConfigError, SchemaError
-from verger.features import Outcome, outcomes_of_contents
-from verger.model import Model, load_model, open_cached
-from verger.reduce import fit_pca, sum_moments
-from verger.spark_models import to_spark_model
+from verger.features.featurize import Outcome, outcomes_of_contents
+from verger.features.model import Model, load_model, open_cached
+from verger.pca.fit import fit_pca
+from verger.pca.moments import sum_moments
+from verger.pca.spark_models import to_spark_model
 
 if TYPE_CHECKING:
     from pyspark import Broadcast

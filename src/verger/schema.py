@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 IMAGES = ("path", "modification_time", "length", "label")
-#: Where a packed photo is, or why the pack has no content of it; see :mod:`verger.pack`.
+#: Where a packed photo is, or why the pack has no content of it; see :mod:`verger.source.pack`.
 PACKED = ("file", "row_group", "reason", "detail")
 #: ``truncated`` is true only where ``--accept-truncated`` let a photo pass that was cut off.
 FEATURES = (

@@ -28,7 +28,7 @@ from verger.errors import (
     OutputExistsError,
     WeightsNotFoundError,
 )
-from verger.model import load_model
+from verger.features.model import load_model
 
 ROLE_ARN = f"arn:aws:iam::123456789012:role/{ROLE}"
 
@@ -40,7 +40,7 @@ def call(*words: str, **how: Any) -> Result:
 def test_without_boto3_it_is_told_what_to_install(tmp_path: Path) -> None:
     """The base install has none; the command says so in one line, and exits 1."""
     (tmp_path / "boto3.py").write_text("raise ImportError('not on this machine')\n")
-    command = [sys.executable, "-m", "verger.cli", "emr", "cancel", "r", "--application", "a"]
+    command = [sys.executable, "-m", "verger", "emr", "cancel", "r", "--application", "a"]
     path = [str(tmp_path), str(Path(probe.__file__).parents[2])]
     done = subprocess.run(
         [*command, "--region", REGION],
@@ -388,7 +388,7 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_cancel_it(
     (run,) = standin.runs
     assert f"run {run} goes on; verger emr cancel {run} --application" in done.stderr
     assert standin.counts["CancelJobRun"] == 0
-    monkeypatch.setattr("verger.cli_emr.can_ask", lambda: True)
+    monkeypatch.setattr("verger.cli.emr.can_ask", lambda: True)
     done = call(*words, input="y\n")
     assert "under way already" in done.stderr
     assert "cancelled; what is committed is kept" in done.stderr

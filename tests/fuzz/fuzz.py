@@ -29,9 +29,9 @@ from corpus import zoo
 from mutate import mutate
 from PIL import features as pillow_features
 
-from verger.features import Decoding, featurize_batches
-from verger.isolate import BYTES_PER_PIXEL, decode_apart
-from verger.preprocess import DecodeError, decode_photo, known_formats
+from verger.features.featurize import Decoding, featurize_batches
+from verger.features.isolate import BYTES_PER_PIXEL, decode_apart
+from verger.features.preprocess import DecodeError, decode_photo, known_formats
 from verger.schema import IMAGES, OUTCOMES, Reason, arrow_schema
 
 REPOSITORY = Path(__file__).parents[2]

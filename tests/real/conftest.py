@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import verger
-from verger.model import Model
+from verger.features.model import Model
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -14,11 +14,11 @@ from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA as SklearnPCA
 
 import verger
-from verger import pipeline
-from verger.model import Model, load_model
-from verger.model.efficientnet_lite0 import write_graph
-from verger.preprocess import decode_photo, normalize
-from verger.sample import sample_dataset
+from verger.features.model import Model, load_model
+from verger.features.model.efficientnet_lite0 import write_graph
+from verger.features.preprocess import decode_photo, normalize
+from verger.job import pipeline
+from verger.source.sample import sample_dataset
 
 pytestmark = pytest.mark.real
 

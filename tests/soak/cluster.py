@@ -25,7 +25,7 @@ import psutil
 import pyspark
 from processes import end_session, of_session, wait_until
 
-from verger.java import find_java
+from verger.engine.java import find_java
 
 N_WORKERS = 2
 START_S = 120.0

@@ -19,7 +19,7 @@ from tables import Tables, compare, read_tables
 
 from verger.cli import app
 from verger.errors import VergerError
-from verger.output import OWN_NAMES
+from verger.result.output import OWN_NAMES
 
 MODEL = "efficientnet_lite0"
 #: Photos in a batch: few, so that a run has many.

@@ -98,7 +98,7 @@ class Command:
         """Start it as the leader of a session of its own."""
         self.logs.mkdir(parents=True, exist_ok=True)
         out, err = (self.log_of(number, name).open("wb") for name in ("stdout", "stderr"))
-        words = [sys.executable, "-m", "verger.cli", self.verb, self.source, self.out.address]
+        words = [sys.executable, "-m", "verger", self.verb, self.source, self.out.address]
         with out, err:
             return subprocess.Popen(
                 [*words, *self.options],

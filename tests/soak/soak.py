@@ -28,7 +28,7 @@ from record import Header, render
 from rounds import COMMIT_EVERY, Played, make_reference, play
 from store import run_store
 
-from verger.render import render_dataset
+from verger.source.render import render_dataset
 
 HERE = Path(__file__).parent
 REPORT = HERE.parent.parent / "benchmarks" / "SOAK.md"

@@ -25,7 +25,7 @@ import boto3
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
-from verger.storage import REQUEST_TIMEOUT_S
+from verger.files.paths import REQUEST_TIMEOUT_S
 
 BUCKET = "orchard"
 SOURCE = f"s3://{BUCKET}/photos"

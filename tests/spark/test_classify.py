@@ -22,16 +22,16 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from verger import Config
-from verger.classifier import Classifier
-from verger.classify import evaluate_against, evaluate_split, train_classifier
+from verger.classify.classifier import Classifier
+from verger.classify.stage import evaluate_against, evaluate_split, train_classifier
 from verger.classify.testing import find_nearest, fit_whole_pca
 from verger.classify.training import Recipe, fit_logistic
 from verger.classify.vectors import Vectors, read_labelled
 from verger.cli import app
 from verger.errors import ClassifierError, ConfigError, ContractError, OutputError
-from verger.output import Output
-from verger.pipeline import run_featurize, run_reduce
-from verger.tables import read_part
+from verger.files.tables import read_part
+from verger.job.pipeline import run_featurize, run_reduce
+from verger.result.output import Output
 
 CONFIG = Config()
 QUICK = Recipe(method="centroid")

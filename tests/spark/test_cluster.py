@@ -45,7 +45,7 @@ def start(cluster: Cluster, source: object, out: object) -> subprocess.Popen[str
         [
             sys.executable,
             "-m",
-            "verger.cli",
+            "verger",
             "run",
             str(source),
             str(out),
@@ -89,7 +89,7 @@ def test_a_cluster_writes_into_a_bucket(
     """Spark's model too, though neither driver nor workers have a library of Hadoop's for S3."""
     from pyarrow import fs
 
-    from verger.storage import Folder
+    from verger.files.folder import Folder
 
     bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
     bucket.create_dir("silo")

@@ -18,7 +18,7 @@ from verger.cli import app
 
 
 def verger(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "verger.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "verger", *map(str, arguments)]
     return subprocess.run(
         command,
         capture_output=True,
@@ -86,7 +86,7 @@ def test_validate_says_what_does_not_hold_and_exits_1(result: Path) -> None:
 
 def test_sparks_page_stays_up_until_it_is_ended(finished: Path) -> None:
     """--ui prints an address that answers, on loopback, also after the work is done."""
-    command = [sys.executable, "-m", "verger.cli", "validate", str(finished), "--ui"]
+    command = [sys.executable, "-m", "verger", "validate", str(finished), "--ui"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 import verger
 from verger.errors import SchemaError
-from verger.model import Model
+from verger.features.model import Model
 from verger.schema import CONTRACT_KEY, FEATURES, OUTCOMES, REJECTED, spark_schema
 
 HARD_NAMES = [

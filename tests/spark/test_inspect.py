@@ -18,18 +18,18 @@ from PIL import Image
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
-from results import write_vectors
+from support.results import write_vectors
 from verger import Config
 from verger.cli import app
 from verger.errors import EnvironmentNotReadyError, OutputError
-from verger.inspection import Criteria, inspect_photos
-from verger.neighbors.exact import NearestRows, find_neighbors
-from verger.neighbors.index import ensure_index, find_neighbors_by_index
-from verger.neighbors.rows import read_rows
-from verger.output import INDEX, INSPECTION, Output
-from verger.pipeline import run, run_featurize
-from verger.render import render_dataset
-from verger.tables import read_part
+from verger.files.tables import read_part
+from verger.job.pipeline import run, run_featurize
+from verger.result.output import INDEX, INSPECTION, Output
+from verger.similar.exact import NearestRows, find_neighbors
+from verger.similar.index import ensure_index, find_neighbors_by_index
+from verger.similar.inspection import Criteria, inspect_photos
+from verger.similar.rows import read_rows
+from verger.source.render import render_dataset
 
 CONFIG = Config(model="efficientnet_lite0", components=5)
 

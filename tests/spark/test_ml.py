@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from verger import ImageFeaturizer
 from verger.errors import ConfigError, SchemaError
-from verger.model import Model
+from verger.features.model import Model
 
 NAME = "efficientnet_lite0"
 

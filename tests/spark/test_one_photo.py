@@ -10,17 +10,17 @@ import pytest
 from pyarrow import fs
 from pyspark.sql import SparkSession
 
-from results import train, write_result
 from spark.conftest import CONFIG
-from verger import pipeline
-from verger.export import export_app
-from verger.model import Model
-from verger.output import Output
-from verger.packing import pack_photos
-from verger.predict import Predictor
-from verger.reduce import vectors_of
-from verger.similar import find_similar, search
-from verger.tables import read_part
+from support.results import train, write_result
+from verger.classify.export import export_app
+from verger.classify.predict import Predictor
+from verger.cli.packing import pack_photos
+from verger.features.model import Model
+from verger.files.tables import read_part
+from verger.job import pipeline
+from verger.pca.moments import vectors_of
+from verger.result.output import Output
+from verger.similar.photo import find_similar, search
 
 
 @pytest.mark.parametrize("on", ["features", "pca"])

@@ -16,15 +16,17 @@ from pyspark.sql import DataFrame, SparkSession
 
 import verger
 from spark.conftest import CONFIG, fill_bucket
-from verger import pipeline
+from verger.cli.packing import pack_photos
 from verger.config import Config
 from verger.errors import BusyError, ConfigError, ErrorRateError
-from verger.features import Extraction, commit_features
-from verger.journal import locked, start_attempt
-from verger.model import Model
-from verger.output import Output
-from verger.packing import pack_photos
-from verger.source import list_photos, read_images
+from verger.features.featurize import Extraction, commit_features
+from verger.features.model import Model
+from verger.job import pipeline
+from verger.result.journal import start_attempt
+from verger.result.lock import locked
+from verger.result.output import Output
+from verger.source.listing import list_photos
+from verger.source.spark_reader import read_images
 
 PACK = Config(partitions=2)
 

@@ -15,9 +15,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 import verger
 from verger.errors import ReduceError
-from verger.reduce import Moments, _join_sums, _pack, fit_pca, sum_moments, sum_stored_moments
-from verger.spark_models import to_spark_model, write_spark_model
-from verger.storage import Folder
+from verger.files.folder import Folder
+from verger.pca.fit import fit_pca
+from verger.pca.moments import Moments, _join_sums, _pack, sum_moments, sum_stored_moments
+from verger.pca.spark_models import to_spark_model, write_spark_model
 
 N, D, K = 400, 40, 7
 

@@ -16,8 +16,8 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import SparkSession
 
 from spark.conftest import CONFIG
-from verger import pipeline
 from verger.errors import EmptySourceError, ErrorRateError, OutputExistsError, ReduceError
+from verger.job import pipeline
 
 
 def read(folder: Path) -> dict[str, dict[str, object]]:

@@ -14,10 +14,11 @@ from pyspark.sql import SparkSession
 
 from spark.conftest import CONFIG
 from spark.test_resume import rows
-from verger import pipeline, precision
 from verger.errors import ContractError, OutputError
-from verger.output import Output
-from verger.validate import validate_output
+from verger.features import precision
+from verger.job import pipeline
+from verger.job.validate import validate_output
+from verger.result.output import Output
 
 INT8 = dataclasses.replace(CONFIG, precision="int8")
 

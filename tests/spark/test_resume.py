@@ -20,7 +20,7 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from spark.conftest import CONFIG
-from verger import Config, pipeline
+from verger import Config
 from verger.errors import (
     BusyError,
     ContractError,
@@ -28,9 +28,11 @@ from verger.errors import (
     OutputExistsError,
     ValidationError,
 )
-from verger.journal import latest_attempt, locked
-from verger.model import Model
-from verger.output import JOURNAL, Output
+from verger.features.model import Model
+from verger.job import pipeline
+from verger.result.journal import latest_attempt
+from verger.result.lock import locked
+from verger.result.output import JOURNAL, Output
 
 LENIENT = dataclasses.replace(CONFIG, max_error_rate=1.0, components=0.9)
 
@@ -76,7 +78,7 @@ def _kill_after_a_batch(source: Path, out: Path) -> int:
     command = [
         sys.executable,
         "-m",
-        "verger.cli",
+        "verger",
         "featurize",
         str(source),
         str(out),
@@ -434,7 +436,7 @@ def test_a_result_is_not_replaced_by_rejected_photos(
     before = {p: p.read_bytes() for p in out.rglob("*.parquet")}
     for photo in source.rglob("*.jpg"):
         photo.write_text("no photo")
-    monkeypatch.setattr("verger.overseer._LOOK_S", 60)  # the job ends before anybody looks
+    monkeypatch.setattr("verger.job.overseer._LOOK_S", 60)  # the job ends before anybody looks
     with pytest.raises(ErrorRateError, match=r"30 of 30 photos.* is as it was"):
         pipeline.run_featurize(str(source), out, CONFIG)
     assert {p: p.read_bytes() for p in before} == before
@@ -470,7 +472,7 @@ def test_too_many_rejected_photos_stop_the_run_early_and_nothing_is_lost(
     config = dataclasses.replace(
         CONFIG, max_error_rate=0.0, components=0.9, commit_every=2, partitions=35
     )
-    monkeypatch.setattr("verger.overseer._LOOK_S", 0.01)
+    monkeypatch.setattr("verger.job.overseer._LOOK_S", 0.01)
     with pytest.raises(ErrorRateError) as caught:
         pipeline.run(str(source), out, config)
     text = str(caught.value)

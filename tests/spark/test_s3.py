@@ -19,11 +19,12 @@ from pyspark.sql import SparkSession
 from store import Store, Weather
 
 from spark.conftest import CONFIG, fill_bucket
-from verger import pipeline
 from verger.errors import BusyError, ValidationError
-from verger.journal import latest_attempt, locked
-from verger.output import JOURNAL, Output
-from verger.storage import Folder
+from verger.files.folder import Folder
+from verger.job import pipeline
+from verger.result.journal import latest_attempt
+from verger.result.lock import locked
+from verger.result.output import JOURNAL, Output
 
 
 def test_a_bucket_gives_the_features_of_the_folder(
@@ -158,7 +159,7 @@ def test_a_throttled_bucket_and_lost_connections_cost_a_retry_each_and_no_row(
                 [
                     sys.executable,
                     "-m",
-                    "verger.cli",
+                    "verger",
                     "run",
                     f"s3://{bucket}/raw",
                     f"s3://{bucket}/out",

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from seaweed import KEYS, bucket_of, seaweed
-from verger.storage import normalize_source
+from verger.files.paths import normalize_source
 
 OPTIONS = (
     "--model",
@@ -50,7 +50,7 @@ def start(port: int, out: str, **variables: str) -> subprocess.Popen[str]:
         **variables,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "verger.cli", "run", "s3a://meadow", out, *OPTIONS],
+        [sys.executable, "-m", "verger", "run", "s3a://meadow", out, *OPTIONS],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -16,7 +16,7 @@ import pytest
 
 START = """
 import json, psutil, verger
-from verger.session import launch_ahead
+from verger.engine.session import launch_ahead
 config = verger.Config(master="local[1]")
 launch_ahead(config)
 spark = verger.get_session(config, brief=True)
@@ -34,7 +34,7 @@ print(json.dumps({"rows": rows, "daemons": daemons, "archives": sorted(
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a cache in which a process of its own has made the archive."""
     folder = tmp_path_factory.mktemp("cache") / "verger's home"
-    python("-m", "verger.warmup", home=folder)
+    python("-m", "verger.engine.warmup", home=folder)
     return folder
 
 
@@ -72,7 +72,7 @@ def test_spark_starts_from_the_archive_of_its_classes(home: Path) -> None:
 
 def test_the_first_job_takes_the_workers_that_were_started_before_it(home: Path) -> None:
     """All workers come from one process of ours: another one would load all of it again."""
-    assert start(home)["daemons"] == [["-m", "verger.daemon"]]
+    assert start(home)["daemons"] == [["-m", "verger.engine.daemon"]]
 
 
 @pytest.mark.parametrize("damaged", [slice(0, 64), slice(1 << 20, None)], ids=["head", "body"])
@@ -92,7 +92,7 @@ def test_the_session_takes_the_java_that_was_started_ahead(home: Path) -> None:
     """One JVM is started; of one that does not fit the session, nothing is left."""
     script = """
 import json, os, psutil, sys, verger
-from verger.session import launch_ahead
+from verger.engine.session import launch_ahead
 
 def children():
     return [p.pid for p in psutil.Process().children()]
@@ -123,7 +123,7 @@ def test_a_mistake_leaves_nothing_of_the_java_that_was_started_ahead(
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "verger.cli", "run", str(tmp_path / "none"), str(tmp_path / "out")],
+        [sys.executable, "-m", "verger", "run", str(tmp_path / "none"), str(tmp_path / "out")],
         env=os.environ | {"VERGER_HOME": str(home), "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,

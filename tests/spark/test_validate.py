@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from verger import validate
-from verger.output import Output
-from verger.validate import validate_output
+from verger.job import validate
+from verger.job.validate import validate_output
+from verger.result.output import Output
 
 
 def part(result: Path, table: str = "features") -> Path:

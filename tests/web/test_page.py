@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from verger.predict import Predictor
+from verger.classify.predict import Predictor
 
 HERE = Path(__file__).parent
 RUNTIME = HERE / "node_modules" / "onnxruntime-web" / "dist"
@@ -26,7 +26,7 @@ FACT = "Sweet & crisp; <b>keeps</b> until spring."
 
 @contextmanager
 def server(out: Path, *options: str | Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "verger.cli", "serve", out, "--port", "0", *options]
+    command = [sys.executable, "-m", "verger", "serve", out, "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.stdout.readline().split()[0]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from results import train, write_result
-from verger import export
-from verger.export import export_app
-from verger.model import Model
-from verger.predict import Predictor
-from verger.preprocess import decode_full_size, resize_image
+from support.results import train, write_result
+from verger.classify import export
+from verger.classify.export import export_app
+from verger.classify.predict import Predictor
+from verger.features.model import Model
+from verger.features.preprocess import decode_full_size, resize_image
 
 HERE = Path(__file__).parent
 SIZES = ((100, 100), (640, 480), (301, 262), (900, 300), (224, 224))  # height, width

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.classifier import Classifier
+from verger.classify.classifier import Classifier
 from verger.classify.scores import Scored
 from verger.classify.vectors import Chosen, Projection, Vectors
-from verger.reduce import FittedPCA, fit_pca
+from verger.pca.fit import FittedPCA, fit_pca
 
 if TYPE_CHECKING:
     import pandas as pd

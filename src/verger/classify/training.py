@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.classifier import INPUTS, METHODS, Classifier, softmax
+from verger.classify.classifier import INPUTS, METHODS, Classifier, softmax
 from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize
 from verger.classify.splits import FRAMES, TEST_SHARE, Cutter, Kind, draw_stratified, make_cutter
 from verger.classify.vectors import Labelled, Vectors, vector_column

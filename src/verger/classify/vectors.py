@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from verger.errors import ClassifierError, OutputError
-from verger.output import PCA_NPZ, Output
-from verger.reduce import FittedPCA, Moments, vectors_of
-from verger.tables import in_tasks, read_part, reading
+from verger.files.tables import in_tasks, read_part, reading
+from verger.pca.fit import FittedPCA
+from verger.pca.moments import Moments, vectors_of
+from verger.result.output import PCA_NPZ, Output
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

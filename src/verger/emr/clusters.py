@@ -13,7 +13,7 @@ from typing import Any
 
 from verger.emr.jobs import DRIVER_HOME, Job, digest, job_name, worker_settings
 from verger.emr.price import EXECUTOR
-from verger.environment import PYTHON, UNPACKED
+from verger.engine.environment import PYTHON, UNPACKED
 from verger.errors import ConfigError
 
 #: Nodes of 4 virtual cores and 16 GB or more, which leave YARN the 12 GB of one executor.

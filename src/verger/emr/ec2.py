@@ -19,7 +19,7 @@ from verger.emr.price import Estimate, Limit, estimate_run, executors_for, limit
 from verger.emr.runs import GRACE_S, LAST_LINES, Progress, Watcher, pauses, unzip_log
 from verger.emr.submit import Place, check_run, count_done, make_job, read_stack
 from verger.errors import CloudError, ConfigError, JobError
-from verger.storage import normalize_source
+from verger.files.paths import normalize_source
 
 UNDER_WAY = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 GONE = ("TERMINATED", "TERMINATED_WITH_ERRORS")

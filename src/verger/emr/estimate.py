@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from verger.clock import Clock
 from verger.errors import ConfigError
-from verger.features import featurize_batches
-from verger.model import Model, Predictor
-from verger.source import Listing
+from verger.features.featurize import featurize_batches
+from verger.features.model import Model, Predictor
+from verger.result.clock import Clock
+from verger.source.listing import Listing
 
 #: Photos that are timed, after a few that are not: the first ones wait for libraries to load.
 N_TIMED = 64

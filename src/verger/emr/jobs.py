@@ -16,7 +16,7 @@ from typing import Any
 
 from verger.emr.aws import split_address
 from verger.emr.price import DRIVER, EXECUTOR, Limit, Worker
-from verger.environment import PYTHON, UNPACKED
+from verger.engine.environment import PYTHON, UNPACKED
 from verger.errors import ConfigError
 
 #: The longest that AWS lets a batch run take: a week.

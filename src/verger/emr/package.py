@@ -27,7 +27,7 @@ from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors, read_object, split_address
 from verger.emr.jobs import ARCHITECTURES, pythons_of
-from verger.environment import cached_environment
+from verger.engine.environment import cached_environment
 from verger.errors import (
     CloudError,
     ConfigError,
@@ -35,8 +35,8 @@ from verger.errors import (
     OutputError,
     OutputExistsError,
 )
-from verger.model import find_card
-from verger.model.weights import sha256_of
+from verger.features.model import find_card
+from verger.features.model.weights import sha256_of
 
 MANIFEST = "package.json"
 #: What spark-submit starts, whole: the command line that people type, and what doctor asks.

@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow as pa
 
 from verger.config import Config
+from verger.engine.session import get_session
 from verger.errors import VergerError
-from verger.model import Model, load_model
-from verger.output import Output
-from verger.record import versions
-from verger.session import get_session
-from verger.source import list_photos
-from verger.validate import Check
+from verger.features.model import Model, load_model
+from verger.job.record import versions
+from verger.job.validate import Check
+from verger.result.output import Output
+from verger.source.listing import list_photos
 
 #: Begins the one line that the driver's log is searched for.
 MARK = "verger-probe "

@@ -22,8 +22,8 @@ from verger.emr.jobs import ENDED, Job, application_request, capacity, digest, j
 from verger.emr.package import Package
 from verger.emr.price import Limit
 from verger.errors import CloudError, ConfigError, JobError, OutputError, VergerError
-from verger.journal import latest_attempt
-from verger.output import REPORT, Output
+from verger.result.journal import latest_attempt
+from verger.result.output import REPORT, Output
 
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 30.0

@@ -25,10 +25,11 @@ from verger.emr.price import (
 )
 from verger.emr.runs import Progress, find_application
 from verger.errors import CloudError, ConfigError
-from verger.output import Output
-from verger.pipeline import Run, check_and_list
-from verger.record import command_line
-from verger.storage import normalize_source
+from verger.files.paths import normalize_source
+from verger.job.context import Run
+from verger.job.pipeline import check_and_list
+from verger.job.record import command_line
+from verger.result.output import Output
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader
 
+from verger.classify.predict import Predictor
 from verger.errors import ConfigError
-from verger.features import Decoding
-from verger.model.weights import OnProgress
-from verger.output import Output
-from verger.predict import Predictor
+from verger.features.featurize import Decoding
+from verger.features.model.weights import OnProgress
+from verger.result.output import Output
 from verger.serve.answers import Answer, Answerer
 from verger.serve.browser import Browser, add_browser, check_runtime, export_browser
 from verger.serve.facts import load_facts
@@ -93,7 +93,7 @@ def serve(
     ort_web : path, optional
         The folder of onnxruntime-web's files, for ``in_browser``.
     weights, model, on_progress
-        As for :func:`verger.extractor.load_extractor`.
+        As for :func:`verger.features.extractor.load_extractor`.
     limits : Limits, optional
     on_start : callable, optional
         Told the address once it can be asked.
@@ -103,7 +103,7 @@ def serve(
     ConfigError
         If the address is taken, or options do not fit.
     OutputError, ContractError
-        As from :meth:`verger.predict.Predictor.load`.
+        As from :meth:`verger.classify.predict.Predictor.load`.
     """
     if in_browser != (ort_web is not None):
         raise ConfigError("--in-browser and --ort-web go together, and only so")

@@ -11,10 +11,10 @@ from pathlib import PurePosixPath
 
 from PIL import Image
 
-from verger.features import Decoding
-from verger.predict import Neighbor, Prediction, Predictor
-from verger.preprocess import DecodeError
-from verger.storage import Unread, read_photo
+from verger.classify.predict import Neighbor, Prediction, Predictor
+from verger.features.featurize import Decoding
+from verger.features.preprocess import DecodeError
+from verger.files.reading import Unread, read_photo
 
 #: Longer side of a known photo's picture, in pixels.
 THUMBNAIL = 144

@@ -13,8 +13,8 @@ import numpy as np
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 
+from verger.classify.predict import Predictor
 from verger.errors import ConfigError
-from verger.predict import Predictor
 from verger.serve.answers import thumbnail_of
 
 #: Of onnxruntime-web's folder ``dist``: the smallest set that runs on any browser's processor.
@@ -55,7 +55,7 @@ class Known:
     Attributes
     ----------
     graph : bytes
-        A file of :func:`verger.export.graph.write_nearest_graph`; empty where there are none.
+        A file of :func:`verger.classify.export.graph.write_nearest_graph`; empty if there are none.
     labels : tuple of int
         Of each photo, among the labels of the classifier.
     paths : tuple of str
@@ -87,8 +87,8 @@ class Browser:
 
 def draw_known(predictor: Predictor) -> Known:
     """Draw known photos that weigh :data:`KNOWN_BYTES`, as many of each class as of any other."""
+    from verger.classify.export.graph import in_half, write_nearest_graph
     from verger.classify.splits import draw_stratified
-    from verger.export.graph import in_half, write_nearest_graph
 
     classifier = predictor.classifier
     n = min(MOST_KNOWN, KNOWN_BYTES // (2 * classifier.references.shape[1]))
@@ -118,9 +118,9 @@ def export_browser(predictor: Predictor, out: str | Path, ort_web: Path, **optio
     ort_web : path
         Folder of :data:`RUNTIME`.
     **options
-        As for :func:`verger.export.export_app`.
+        As for :func:`verger.classify.export.export_app`.
     """
-    from verger.export import export_app  # and with it onnx, which else is not needed
+    from verger.classify.export import export_app  # and with it onnx, which else is not needed
 
     with TemporaryDirectory(prefix="verger-serve-") as folder:
         path = Path(folder, "app.onnx")

@@ -1,0 +1,351 @@
+"""A trained classifier as plain arrays: features to probabilities, and the known photos near them.
+
+Training (on Spark) writes it, whoever predicts reads it; neither Spark nor Java is needed for that.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verger.errors import ConfigError, OutputError
+from verger.files.folder import Folder
+from verger.result.output import Output
+
+Array = npt.NDArray[np.float64]
+
+METHODS = ("logistic", "knn", "centroid")
+INPUTS = ("features", "pca")
+#: Where a result keeps its classifier, and the vectors of its known photos: 20,000 of 1,280
+#: features are 102 MB, which are mapped into memory and not read.
+CLASSIFIER_NPZ, REFERENCES_NPY = "models/classifier.npz", "models/references.npy"
+
+# Raised by one when the files change their meaning.
+_VERSION = 2
+# Rows whose distances to all references are in memory at once: 256 x 20,000 float32 are 20 MB.
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classifier:
+    """A classifier of features, and a sample of the photos that it was trained on.
+
+    With ``x`` the features or their PCA scores, it works on ``z = (x - mean) / scale``.
+
+    Attributes
+    ----------
+    method : str
+        ``logistic``: scores are ``z @ coefficients.T + intercepts``; ``centroid``: scores are minus
+        the squared distances to ``coefficients``; ``knn``: the nearest references vote.
+    on : str
+        ``features`` or ``pca``: what ``x`` is.
+    labels : tuple of str
+        Sorted; column j of all probabilities is ``labels[j]``.
+    contract_hash : str
+        Of the features that it takes.
+    mean, scale : ndarray of shape (d,), float64
+        ``scale`` is never 0; a constant column has 1.
+    coefficients : ndarray of shape (n_labels, d), float64
+    intercepts : ndarray of shape (n_labels,), float64
+        Zeros for ``centroid`` and ``knn``.
+    temperature : float
+        Probabilities are ``softmax(scores / temperature)``.
+    threshold : float
+        A prediction of a lower probability is "unknown"; 0 for never.
+    n_neighbors : int
+        Of ``knn``, whose probabilities are shares of the votes.
+    references : ndarray of shape (m, d), float32
+        Known photos, in ``z``.
+    reference_labels : ndarray of shape (m,), int32
+        Indices into ``labels``.
+    reference_paths : tuple of str
+    components : ndarray of shape (k, n_features), float64, or None
+        With ``on="pca"``: ``x = (features - pca_mean) @ components.T``.
+    pca_mean : ndarray of shape (n_features,), float64, or None
+        Zeros where the scores are not centred.
+
+    Raises
+    ------
+    ConfigError
+        If the parts do not fit one another.
+    """
+
+    method: str
+    on: str
+    labels: tuple[str, ...]
+    contract_hash: str
+    mean: Array
+    scale: Array
+    coefficients: Array
+    intercepts: Array
+    temperature: float
+    threshold: float
+    n_neighbors: int
+    references: npt.NDArray[np.float32]
+    reference_labels: npt.NDArray[np.int32]
+    reference_paths: tuple[str, ...]
+    components: Array | None = None
+    pca_mean: Array | None = None
+
+    def __post_init__(self) -> None:
+        _check_words(self)
+        _check_arrays(self)
+
+    @property
+    def n_features(self) -> int:
+        """Length of the feature vectors that it takes."""
+        return len(self.mean) if self.components is None else self.components.shape[1]
+
+    def standardized(self, features: npt.NDArray[Any]) -> Array:
+        """Return what the classifier works on: ``z`` of shape (n, d), float64.
+
+        Raises
+        ------
+        ConfigError
+            If the features are not ``n_features`` long.
+        """
+        x: Array = np.asarray(features, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != self.n_features:
+            raise ConfigError(f"features of shape {x.shape} must be (n, {self.n_features})")
+        if self.components is not None and self.pca_mean is not None:
+            x = (x - self.pca_mean) @ self.components.T  # (n, n_features) -> (n, k)
+        return (x - self.mean) / self.scale
+
+    def probabilities(self, features: npt.NDArray[Any]) -> Array:
+        """Compute the probability of every label.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, n_features), float32
+
+        Returns
+        -------
+        ndarray of shape (n, n_labels), float64
+            Rows sum to 1.
+        """
+        if self.method == "knn":
+            return self._votes(features)
+        z = self.standardized(features)
+        if self.method == "logistic":
+            scores = z @ self.coefficients.T + self.intercepts
+        else:
+            scores = -_squared_distances(z, self.coefficients)
+        return softmax(scores / self.temperature)
+
+    def nearest(self, features: npt.NDArray[Any], k: int) -> tuple[Array, npt.NDArray[np.int64]]:
+        """Find the references that are nearest, exactly; of equal ones the first.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, n_features), float32
+        k : int
+            Between 1 and the number of references.
+
+        Returns
+        -------
+        distances : ndarray of shape (n, k), float64
+            Euclidean, in ``z``, rising.
+        indices : ndarray of shape (n, k), int64
+
+        Raises
+        ------
+        ConfigError
+            If ``k`` is out of bounds.
+        """
+        m = len(self.references)
+        if not 1 <= k <= m:
+            raise ConfigError(f"k={k} must be between 1 and n_references={m}")
+        z = self.standardized(features)
+        distances, indices = np.empty((len(z), k)), np.empty((len(z), k), np.int64)
+        for start in range(0, len(z), _ROWS_AT_ONCE):
+            some = z[start : start + _ROWS_AT_ONCE]
+            for i, row in enumerate(self._approximate(some), start):
+                indices[i], distances[i] = self._exact(z[i], row, k)
+        return distances, indices
+
+    def _approximate(self, z: Array) -> npt.NDArray[np.float32]:
+        """Return ``|r|^2 - 2 z r`` in float32, (n, m): the squared distances less ``|z|^2``."""
+        products = z.astype(np.float32) @ self.references.T
+        products *= -2
+        products += self._reference_norms
+        return products
+
+    def _exact(
+        self, z: Array, approximate: npt.NDArray[np.float32], k: int
+    ) -> tuple[npt.NDArray[np.int64], Array]:
+        """Choose in float64 among all that rounding may have moved across the k-th place."""
+        # Higham 2002, eq. 3.5: a product of d terms is off by d * eps * |z| |r| at most.
+        largest = float(self._reference_norms.max()) ** 0.5
+        rounding = 4 * len(z) * float(np.finfo(np.float32).eps) * largest
+        rounding *= float(np.linalg.norm(z)) + largest
+        bound = float(np.partition(approximate, k - 1)[k - 1]) + rounding
+        near = np.flatnonzero(approximate <= bound)
+        distances = np.linalg.norm(self.references[near] - z, axis=1)  # float32 - float64
+        order = np.argsort(distances, kind="stable")[:k]
+        return near[order], distances[order]
+
+    @cached_property
+    def _reference_norms(self) -> npt.NDArray[np.float32]:
+        """Squared lengths, (m,): computed once, when the references are checked."""
+        norms: npt.NDArray[np.float32] = np.einsum("ij,ij->i", self.references, self.references)
+        return norms
+
+    def _votes(self, features: npt.NDArray[Any]) -> Array:
+        _, indices = self.nearest(features, self.n_neighbors)
+        votes = np.zeros((len(indices), len(self.labels)))
+        rows = np.arange(len(indices))[:, None]
+        np.add.at(votes, (rows, self.reference_labels[indices]), 1 / self.n_neighbors)
+        return votes
+
+    def save(self, output: Output) -> None:
+        """Write it below OUT, as :data:`CLASSIFIER_NPZ` and :data:`REFERENCES_NPY`.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "references"}
+        arrays |= {name: np.array(arrays[name], np.str_) for name in _TEXTS}
+        held = {name: value for name, value in arrays.items() if value is not None}
+        output.folder.remove(CLASSIFIER_NPZ)  # never beside the references of another one
+        with io.BytesIO() as stream:
+            np.save(stream, self.references)
+            output.folder.write(REFERENCES_NPY, stream.getvalue())
+        with io.BytesIO() as stream:
+            np.savez(stream, version=_VERSION, **held)
+            output.folder.write(CLASSIFIER_NPZ, stream.getvalue())
+
+    @classmethod
+    def load(cls, output: Output) -> Classifier:
+        """Read the classifier of a result.
+
+        Raises
+        ------
+        OutputError
+            If there is none, or it is damaged or of another version of Verger.
+        """
+        folder = output.folder
+        try:
+            values = _read_values(io.BytesIO(folder.read(CLASSIFIER_NPZ)))
+        except FileNotFoundError as err:
+            raise OutputError(
+                f"OUT={output.root}: has no classifier; verger classify trains one"
+            ) from err
+        except _UNREADABLE as err:
+            raise _damaged(output, CLASSIFIER_NPZ, err) from err
+        try:
+            return cls(references=_read_references(output.folder), **values)
+        except _UNREADABLE as err:
+            raise _damaged(output, REFERENCES_NPY, err) from err
+
+
+_TEXTS = ("labels", "reference_paths")
+_ARRAYS = {
+    "mean": np.float64,
+    "scale": np.float64,
+    "coefficients": np.float64,
+    "intercepts": np.float64,
+    "references": np.float32,
+    "reference_labels": np.int32,
+    "components": np.float64,
+    "pca_mean": np.float64,
+}
+
+
+_UNREADABLE = (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile)
+
+
+def _damaged(output: Output, name: str, err: Exception) -> OutputError:
+    place = output.address(name)
+    return OutputError(f"{place}: cannot be used: {err}; verger classify trains it anew")
+
+
+def _read_references(folder: Folder) -> npt.NDArray[np.float32]:
+    """Map the vectors of a disk's file into memory; of a bucket's, read them."""
+    if not folder.is_local:
+        with io.BytesIO(folder.read(REFERENCES_NPY)) as file:
+            return np.load(file, allow_pickle=False)  # type: ignore[no-any-return]
+    mapped = np.load(folder.address(REFERENCES_NPY), mmap_mode="r", allow_pickle=False)
+    return mapped.view(np.ndarray)  # type: ignore[no-any-return]
+
+
+def _read_values(file: IO[bytes]) -> dict[str, Any]:
+    with np.load(file, allow_pickle=False) as archive:
+        held = {name: archive[name] for name in archive.files}
+    version = int(held.pop("version"))
+    if version != _VERSION:
+        raise ValueError(f"version={version} must be {_VERSION}")
+    values: dict[str, Any] = {}
+    for name, array in held.items():
+        if name in _TEXTS:
+            values[name] = tuple(map(str, array))
+        else:
+            values[name] = array if name in _ARRAYS else array.item()
+    return values
+
+
+def _check_words(found: Classifier) -> None:
+    for name, value, allowed in (("method", found.method, METHODS), ("on", found.on, INPUTS)):
+        if value not in allowed:
+            raise ConfigError(f"{name}={value!r} must be one of {', '.join(allowed)}")
+    if not found.labels or list(found.labels) != sorted(set(found.labels)):
+        raise ConfigError(f"labels: {len(found.labels)} must be at least 1, sorted, none twice")
+    if not 0 < found.temperature < np.inf:
+        raise ConfigError(f"temperature={found.temperature} must be above 0 and finite")
+    if not 0 <= found.threshold <= 1:
+        raise ConfigError(f"threshold={found.threshold} must be between 0 and 1")
+    m = len(found.reference_paths)
+    if found.method == "knn" and not 1 <= found.n_neighbors <= m:
+        raise ConfigError(f"n_neighbors={found.n_neighbors} must be between 1 and {m} references")
+    if (found.on == "pca") != (found.components is not None and found.pca_mean is not None):
+        raise ConfigError(f"on={found.on!r}: components and pca_mean go with on='pca', and only so")
+
+
+def _check_arrays(found: Classifier) -> None:
+    d, m, n_labels = np.size(found.mean), len(found.reference_paths), len(found.labels)
+    shapes: dict[str, tuple[int, ...]] = {
+        "mean": (d,),
+        "scale": (d,),
+        "coefficients": (n_labels, d),
+        "intercepts": (n_labels,),
+        "references": (m, d),
+        "reference_labels": (m,),
+    }
+    if found.components is not None:
+        shapes |= {"components": (d, found.n_features), "pca_mean": (found.n_features,)}
+    for name, shape in shapes.items():
+        array = getattr(found, name)
+        if array.shape != shape or array.dtype != _ARRAYS[name]:
+            raise ConfigError(
+                f"{name}: shape {array.shape} {array.dtype} must be {shape} "
+                f"{np.dtype(_ARRAYS[name])}"
+            )
+        # Of references their lengths are looked at, which are needed anyway: half the time.
+        if not np.isfinite(found._reference_norms if name == "references" else array).all():
+            raise ConfigError(f"{name}: holds values that are not finite")
+    if not found.scale.all():
+        raise ConfigError("scale: holds 0; a constant column has 1")
+    if m and not 0 <= found.reference_labels.min() <= found.reference_labels.max() < n_labels:
+        raise ConfigError(f"reference_labels: must be between 0 and {n_labels - 1}")
+
+
+def _squared_distances(z: Array, centroids: Array) -> Array:
+    """Return (n, n_labels) squared distances, by differences: no rounding of large norms."""
+    distances = np.empty((len(z), len(centroids)))
+    for j, centroid in enumerate(centroids):
+        distances[:, j] = np.square(z - centroid).sum(axis=1)
+    return distances
+
+
+def softmax(scores: Array) -> Array:
+    """Turn rows of scores into probabilities, shifted so that nothing overflows."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: Array = powers / powers.sum(axis=1, keepdims=True)
+    return shares

@@ -1,0 +1,325 @@
+"""One ONNX graph from a photo's pixels to probabilities: resize, normalise, model, PCA, classifier.
+
+The parts are written in ONNX's own text form. Operators are those of the standard set, which
+onnxruntime's web and mobile builds have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from string import Template
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import compose, numpy_helper, parser, version_converter
+
+from verger.classify.classifier import Array, Classifier
+from verger.errors import WeightsError
+from verger.features.contract import FeatureContract
+from verger.features.model import Model
+
+#: The first opset whose ``Resize`` averages over what it makes smaller.
+OPSET = 18
+IR_VERSION = 8
+
+# Vectors and tensors of fewer values stay in float32: they weigh nothing, and constants of the
+# resize and of the standardisation are among them.
+_LEAST_HALVED = 1024
+
+
+def write_app_graph(model: Model, classifier: Classifier) -> onnx.ModelProto:
+    """Write the graph of an app.
+
+    Parameters
+    ----------
+    model : Model
+    classifier : Classifier
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input ``image``, (height, width, 3) uint8, RGB and upright. Outputs ``probabilities``,
+        (n_labels,) float32, and ``features``, (n_features,) float32. Labels, contract and
+        threshold are in its metadata.
+
+    Raises
+    ------
+    WeightsError
+        If a model of the user's own cannot be brought to :data:`OPSET`.
+    """
+    extractor = _at_opset(model)
+    taken, given = extractor.graph.input[0].name, extractor.graph.output[0].name
+    versions_of = extractor.opset_import[0].version, extractor.ir_version
+    head = _part(
+        _HEAD, *versions_of, _head_constants(model.contract), size=model.contract.input_size
+    )
+    if classifier.method == "knn":
+        tail = _part(_VOTES, *versions_of, _vote_constants(classifier), **_sizes(classifier))
+    else:
+        tail = _part(_LINEAR, *versions_of, _linear_constants(classifier), **_sizes(classifier))
+    graph = compose.merge_models(
+        head, extractor, [("normalised", taken)], prefix1="image/", prefix2="model/"
+    )
+    graph = compose.merge_models(graph, tail, [(f"model/{given}", "row")], prefix2="classifier/")
+    _name_ends(graph)
+    versions = {entry.domain: entry.version for entry in graph.opset_import}  # one for each part
+    del graph.opset_import[:]
+    graph.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in versions.items())
+    graph.producer_name, graph.producer_version = "verger", version("verger")
+    onnx.helper.set_model_props(graph, _metadata(model.contract, classifier))
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
+
+
+def write_nearest_graph(classifier: Classifier, k: int) -> onnx.ModelProto:
+    """Write a graph that finds the known photos that are nearest, for an app that has features.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    k : int
+        Between 1 and the number of its references.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Input ``features``, (n_features,) float32, as :func:`write_app_graph`'s gives them. Output
+        ``known``, (k,) int32: rows of the references, the nearest first.
+    """
+    sizes = _sizes(classifier) | {"n_neighbors": k}
+    return _part(_KNOWN, OPSET, IR_VERSION, _reference_constants(classifier), **sizes)
+
+
+def in_half(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Keep the weights in float16, half the size; they are computed with in float32.
+
+    A runtime turns them back once, when it opens the file: as fast as before on processors
+    without half-precision arithmetic (onnxruntime's web build), and no value inside overflows.
+    """
+    small = onnx.ModelProto()
+    small.CopyFrom(graph)
+    for tensor in small.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.ndim < 2 or values.size < _LEAST_HALVED:
+            continue
+        name = tensor.name
+        largest = np.finfo(np.float16).max
+        halved = np.clip(values, -largest, largest).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(halved, f"{name}/float16"))
+        cast = onnx.helper.make_node(
+            "Cast", [f"{name}/float16"], [name], name=f"{name}/cast", to=onnx.TensorProto.FLOAT
+        )
+        small.graph.node.insert(0, cast)
+    return small
+
+
+def _at_opset(model: Model) -> onnx.ModelProto:
+    graph = onnx.load_from_string(model.onnx)
+    del graph.metadata_props[:]
+    if graph.opset_import[0].version < OPSET:
+        try:
+            graph = version_converter.convert_version(graph, OPSET)
+        except Exception as err:  # the converter is C++, and raises what it likes
+            raise WeightsError(
+                f"model {model.contract.model}: cannot be brought to opset {OPSET}: {err}"
+            ) from err
+    graph.ir_version = max(graph.ir_version, IR_VERSION)
+    return graph
+
+
+def _part(
+    text: str, opset: int, ir_version: int, constants: Mapping[str, npt.NDArray[Any]], **words: Any
+) -> onnx.ModelProto:
+    """Read a part of a graph, and give it its constants."""
+    header = f'<ir_version: {ir_version}, opset_import: ["": {opset}]>'
+    part = parser.parse_model(header + Template(text).substitute(words))
+    for node in part.graph.node:  # an input left out has no name, which older parsers refuse
+        node.input[:] = ["" if name == "none" else name for name in node.input]
+    tensors = (numpy_helper.from_array(value, name) for name, value in constants.items())
+    part.graph.initializer.extend(tensors)
+    return part
+
+
+# Pillow's resize (src/libImaging/Resample.c), on uint8 like there: bicubic with a = -0.5, its
+# support scaled where the photo is made smaller, weights of pixels outside dropped, and rounded
+# between the two passes. Width goes first, unless the photo loses more than twice as many rows as
+# columns: then one resize of the height alone precedes, which else changes nothing.
+_HEAD = """
+head (uint8[height, width, 3] image) => (float[1, $size, $size, 3] normalised)
+<int64[1] size = {$size}, int64[1] first = {0}, int64[1] two = {2},
+ int64[2] one_photo = {1, 3}, int64[4] square = {1, 3, $size, $size}>
+{
+    rows = Shape <start=0, end=1> (image)
+    columns = Shape <start=1, end=2> (image)
+    rows_lost = Sub (rows, size)
+    columns_lost = Sub (columns, size)
+    twice = Mul (columns_lost, two)
+    bound = Max (twice, first)
+    height_first = Greater (rows_lost, bound)
+    rows_between = Where (height_first, size, rows)
+    between = Concat <axis=0> (one_photo, rows_between, columns)
+    planes = Transpose <perm=[2, 0, 1]> (image)
+    photo = Unsqueeze (planes, first)
+    lower = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
+        (photo, none, none, between)
+    resized = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
+        (lower, none, none, square)
+    pixels = Transpose <perm=[0, 2, 3, 1]> (resized)
+    wide = Cast <to=1> (pixels)
+    scaled = Div (wide, std)
+    normalised = Sub (scaled, shift)
+}
+"""
+
+# Logistic regression and centroids alike: standardisation, PCA and slopes are one matrix.
+_LINEAR = """
+tail (float[1, $n_features] row) => (float[$n_labels] probabilities, float[$n_features] features)
+<int64[1] first = {0}>
+{
+    centred = Sub (row, centre)
+    scores = Gemm <transB=1> (centred, slopes, offsets)
+    shares = Softmax <axis=1> (scores)
+    probabilities = Squeeze (shares, first)
+    features = Squeeze (row, first)
+}
+"""
+
+# Squared distances less |z|^2, the same for all. The norms are those of the references as they are
+# kept, in half precision too; a runtime computes them once, when it opens the file.
+_NEAREST = """
+    centred = Sub (row, centre)
+    scaled = $scaling (centred, scaling)
+    z = Add (scaled, offsets)
+    products = MatMul (z, references)
+    doubled = Mul (products, two)
+    norms = ReduceSumSquare (references, first)
+    distances = Sub (norms, doubled)
+    nearest, indices = TopK <axis=1, largest=0> (distances, k)
+"""
+
+_VOTES = """
+tail (float[1, $n_features] row) => (float[$n_labels] probabilities, float[$n_features] features)
+<int64[1] first = {0}, int64[1] k = {$n_neighbors}, int64[1] n_labels = {$n_labels},
+ float two = {2.0}, float[2] off_on = {0.0, 1.0}>
+{
+    $nearest
+    labels = Gather <axis=0> (reference_labels, indices)
+    votes = OneHot <axis=1> (labels, n_labels, off_on)
+    probabilities_row = ReduceMean <keepdims=0> (votes, last)
+    probabilities = Squeeze (probabilities_row, first)
+    features = Squeeze (row, first)
+}
+"""
+
+_KNOWN = """
+known (float[$n_features] features) => (int32[$n_neighbors] known)
+<int64[1] first = {0}, int64[1] k = {$n_neighbors}, float two = {2.0}>
+{
+    row = Unsqueeze (features, first)
+    $nearest
+    numbers = Cast <to=6> (indices)
+    known = Squeeze (numbers, first)
+}
+"""
+
+
+def _sizes(classifier: Classifier) -> dict[str, Any]:
+    return {
+        "n_features": classifier.n_features,
+        "n_labels": len(classifier.labels),
+        "n_neighbors": classifier.n_neighbors,
+        "nearest": Template(_NEAREST).substitute(
+            scaling="Mul" if classifier.components is None else "MatMul"
+        ),
+    }
+
+
+def _head_constants(contract: FeatureContract) -> dict[str, npt.NDArray[np.float32]]:
+    """Return what :func:`verger.features.preprocess.normalize` divides by and subtracts."""
+    std = np.asarray(contract.std, np.float32)
+    return {"std": std, "shift": np.asarray(contract.mean, np.float32) / std}
+
+
+def _linear_constants(classifier: Classifier) -> dict[str, npt.NDArray[np.float32]]:
+    """Fold everything behind the features into ``(f - centre) @ slopes.T + offsets``.
+
+    In float64. Of the squared distance to a centroid c, ``|z|^2 - 2 z c + |c|^2``, the first term
+    is the same for all labels, and softmax does not see it. Subtracting a centre first, where z
+    is 0, keeps float32 from cancelling; ``offsets`` make up for whatever it is.
+    """
+    slopes, offsets = classifier.coefficients, classifier.intercepts
+    if classifier.method == "centroid":
+        slopes, offsets = 2 * slopes, -np.square(slopes).sum(axis=1)
+    slopes, offsets = slopes / classifier.temperature, offsets / classifier.temperature
+    scaling, shift, centre = _standardisation(classifier)
+    folded = slopes * scaling if scaling.ndim == 1 else slopes @ scaling.T
+    values = {"centre": centre, "slopes": folded, "offsets": slopes @ shift + offsets}
+    return {name: value.astype(np.float32) for name, value in values.items()}
+
+
+def _reference_constants(classifier: Classifier) -> dict[str, npt.NDArray[np.float32]]:
+    scaling, shift, centre = _standardisation(classifier)
+    values = {
+        "centre": centre,
+        "scaling": scaling,
+        "offsets": shift,
+        "references": classifier.references.T,
+    }
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in values.items()}
+
+
+def _vote_constants(classifier: Classifier) -> dict[str, npt.NDArray[Any]]:
+    return _reference_constants(classifier) | {
+        "reference_labels": classifier.reference_labels.astype(np.int64),
+        "last": np.array([2], np.int64),
+    }
+
+
+def _standardisation(classifier: Classifier) -> tuple[Array, Array, Array]:
+    """Return scaling, shift and centre of ``z = scaling(f - centre) + shift``.
+
+    Returns
+    -------
+    scaling : ndarray of shape (n_features,), or with a PCA (n_features, d)
+    shift : ndarray of shape (d,)
+    centre : ndarray of shape (n_features,)
+        Where z is about 0, already rounded to float32.
+    """
+    mean, scale = classifier.mean, classifier.scale
+    if classifier.components is None or classifier.pca_mean is None:
+        centre = mean.astype(np.float32).astype(np.float64)
+        return 1 / scale, (centre - mean) / scale, centre
+    components = classifier.components  # (d, n_features)
+    centre = classifier.pca_mean + np.linalg.pinv(components) @ mean
+    centre = centre.astype(np.float32).astype(np.float64)
+    x = (centre - classifier.pca_mean) @ components.T
+    return components.T / scale, (x - mean) / scale, centre
+
+
+def _name_ends(graph: onnx.ModelProto) -> None:
+    """Give input and outputs their plain names; the parts' prefixes are on all other values."""
+    plain = {
+        "image/image": "image",
+        "classifier/probabilities": "probabilities",
+        "classifier/features": "features",
+    }
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.name = plain[value.name]
+    for node in graph.graph.node:
+        node.input[:] = [plain.get(name, name) for name in node.input]
+        node.output[:] = [plain.get(name, name) for name in node.output]
+    graph.graph.name = "verger"
+
+
+def _metadata(contract: FeatureContract, classifier: Classifier) -> dict[str, str]:
+    return {
+        "labels": json.dumps(classifier.labels, ensure_ascii=False),
+        "threshold": repr(classifier.threshold),
+        "contract": json.dumps(contract.as_dict()),
+        "contract_hash": contract.hash,
+        "verger": version("verger"),
+    }

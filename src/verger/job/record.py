@@ -1,0 +1,116 @@
+"""What ``run.json`` says of a run, and the files that say it in other forms."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from datetime import datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from verger.config import Config
+from verger.engine.session import java_of
+from verger.pca.fit import SHARES, FittedPCA
+from verger.result.output import Output
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from verger.features.model import Model
+
+#: Options that are about the PCA alone.
+REDUCE_OPTIONS = ("components", "standardize", "center")
+
+
+def describe_run(
+    source: str,
+    output: Output,
+    config: Config,
+    model: Model,
+    spark: SparkSession,
+    *,
+    started: datetime,
+) -> dict[str, Any]:
+    """Return what ``run.json`` says of a run, but for its counts, files and seconds."""
+    return {
+        "verger": version("verger"),
+        "source": source,
+        "output": output.root,
+        "started": started.isoformat(timespec="seconds"),
+        "command": command_line(source, output, config),
+        "config": config.as_dict(),
+        "contract": model.contract.as_dict(),
+        "contract_hash": model.contract.hash,
+        "model": {
+            "name": model.contract.model,
+            "license": model.license,
+            "weights_path": model.weights_path,
+            "weights_sha256": model.contract.weights_sha256,
+            "published": model.published,
+            "n_features": model.contract.n_features,
+            "input_size": model.contract.input_size,
+            "precision": config.precision,
+        },
+        "versions": versions(spark),
+        "machine": {
+            "platform": platform.platform(),
+            "master": spark.sparkContext.master,
+            "cpu_count": spark.sparkContext.defaultParallelism,
+        },
+    }
+
+
+def command_line(source: str, output: Output, config: Config) -> str:
+    """Return a command that does the same run: every option that is not at its default."""
+    words = ["verger", "run", source, output.root]
+    defaults = Config().as_dict()
+    for name, value in config.as_dict().items():
+        flag = f"--{name.replace('_', '-')}"
+        if value == defaults[name]:
+            continue
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, list):
+            words += [word for item in value for word in (flag, item)]
+        elif isinstance(value, dict):
+            words += [word for item in value.items() for word in (flag, "=".join(item))]
+        else:
+            words += [flag, str(value)]
+    return shlex.join(words)
+
+
+def versions(spark: SparkSession) -> dict[str, str]:
+    """Return the versions of all that has a part in the numbers."""
+    packages = ("verger", "pyarrow", "numpy", "onnxruntime", "onnx", "pillow", "h5py")
+    return {
+        "python": platform.python_version(),
+        "java": java_of(spark),
+        "pyspark": spark.version,  # a managed Spark brings a pyspark that is no installed package
+        **{name: version(name) for name in packages},
+    }
+
+
+def describe_pca(pca: FittedPCA, config: Config) -> dict[str, Any]:
+    """Return what ``run.json`` says of a PCA."""
+    return {
+        "n_samples": pca.n_samples,
+        "n_components": pca.n_components,
+        "components": config.components,
+        "kept": round(float(pca.cumulative_ratio[pca.n_components - 1]), 6),
+        "standardize": config.standardize,
+        "center": config.center,
+        "first_ratios": [round(float(r), 6) for r in pca.explained_variance_ratio[:2]],
+        "k": {str(share): pca.k_for(share) for share in SHARES},
+    }
+
+
+def spectrum_csv(pca: FittedPCA) -> str:
+    """Return the whole spectrum as CSV: component, explained_variance, ratio, cumulative."""
+    columns = (pca.explained_variance, pca.explained_variance_ratio, pca.cumulative_ratio)
+    rows = (
+        f"{i},{variance!r},{ratio!r},{cumulative!r}\n"
+        for i, (variance, ratio, cumulative) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True), start=1
+        )
+    )
+    return "component,explained_variance,ratio,cumulative\n" + "".join(rows)

@@ -1,0 +1,221 @@
+"""One offline page about a result, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from verger.job.report.chosen import CLASS_PHOTOS, choose_of_classes, choose_points, choose_rejected
+from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
+from verger.result.clock import PARTS
+from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, Output, as_json
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+#: Thumbnails on the page; the map's points have one as long as they last.
+TILES = 2400
+
+
+def write_report(spark: SparkSession, output: Output, record: dict[str, Any]) -> dict[str, Any]:
+    """Write ``report.html`` and ``report.json``.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    output : Output
+    record : dict
+        What ``run.json`` holds.
+
+    Returns
+    -------
+    dict
+        What ``report.json`` holds.
+    """
+    from verger.job.report.page import render_page
+
+    report, sprite = gather_report(spark, output, record)
+    scree = output.folder.read(SCREE) if output.folder.exists(SCREE) else None
+    page = render_page(report, scree_png=scree, sprite_jpeg=sprite)
+    output.folder.write(REPORT, page.encode())
+    output.folder.write("report.json", as_json(report))
+    return report
+
+
+def gather_report(
+    spark: SparkSession, output: Output, record: dict[str, Any]
+) -> tuple[dict[str, Any], bytes | None]:
+    """Collect everything that the page shows, out of the tables and ``run.json``."""
+    has_pca = record.get("pca") and "pca" in record["files"]
+    points = choose_points(spark, output) if has_pca else None
+    lost, rejected = choose_rejected(output)
+    classes, class_paths = _classes(choose_of_classes(spark, output), lost)
+    evaluation, inspection = output.read_derived(EVALUATION), output.read_derived(INSPECTION)
+    galleries = (inspection or {}).get("galleries", {})
+    inspected = [p for entries in galleries.values() for e in entries for p in _photos_in(e)]
+    mistaken = [p for pair in (evaluation or {}).get("pairs", ()) for p in _photos_of(pair)]
+    mapped = points["path"] if points else ()
+    wanted = dict.fromkeys([*inspected, *mistaken, *class_paths, *mapped])
+    tiles, sprite = draw_sheet(spark, list(wanted)[:TILES])
+    for entry in classes:
+        entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
+    return {
+        **{key: record.get(key) for key in _COPIED},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "reasons": record["counts"]["reasons"],
+        "rejected": rejected,
+        "classes": classes,
+        "map": _map(points, tiles, record),
+        "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
+        "inspection": inspection | {"galleries": _illustrated(galleries, tiles)}
+        if inspection
+        else None,
+        "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "count": len(tiles)}
+        if sprite
+        else None,
+        "stages": _stages(record),
+        "spent": _shares(record.get("spent")),
+        "notices": _notices(record, has_thumbnails=bool(tiles)),
+    }, sprite
+
+
+_COPIED = (
+    "verger",
+    "source",
+    "output",
+    "command",
+    "counts",
+    "model",
+    "contract",
+    "contract_hash",
+    "pca",
+    "versions",
+    "machine",
+    "config",
+    "checks",
+)
+
+
+def _classes(
+    found: dict[str | None, tuple[int, list[str]]], lost: Mapping[str | None, int]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return every class with its counts and a few of its photos."""
+    labels = sorted({*found, *lost}, key=lambda label: (label is None, label or ""))
+    classes: list[dict[str, Any]] = []
+    for label in labels:
+        n, paths = found.get(label, (0, []))
+        classes.append(
+            {"label": label, "featurized": n, "rejected": lost.get(label, 0), "paths": paths}
+        )
+    # The first photo of every class before the second of any: all classes get a picture.
+    by_rank = [
+        p for rank in range(CLASS_PHOTOS) for c in classes for p in c["paths"][rank : rank + 1]
+    ]
+    return classes, by_rank
+
+
+def _map(
+    points: dict[str, list[Any]] | None, tiles: dict[str, int], record: dict[str, Any]
+) -> dict[str, Any] | None:
+    if points is None:
+        return None
+    labels = sorted({label or "" for label in points["label"]})
+    index = {label: i for i, label in enumerate(labels)}
+    xy = np.round(np.array([points["x"], points["y"]], dtype=float), 4)
+    return {
+        "labels": labels,
+        "x": xy[0].tolist(),
+        "y": xy[1].tolist(),
+        "label": [index[label or ""] for label in points["label"]],
+        "name": ["/".join(path.rsplit("/", 2)[-2:]) for path in points["path"]],
+        "thumbnail": [tiles.get(path, -1) for path in points["path"]],
+        "share": record["pca"]["first_ratios"],
+        "n_total": record["pca"]["n_samples"],
+    }
+
+
+def _photos_of(pair: dict[str, Any]) -> list[str]:
+    return [*pair["photos"], *pair["known"]]
+
+
+def _with_thumbnails(evaluation: dict[str, Any], tiles: dict[str, int]) -> dict[str, Any]:
+    """Add the thumbnails of the most confused photos to an evaluation."""
+    pairs = [
+        pair
+        | {
+            "thumbnails": [tiles[path] for path in pair["photos"] if path in tiles],
+            "known_thumbnails": [tiles[path] for path in pair["known"] if path in tiles],
+        }
+        for pair in evaluation["pairs"]
+    ]
+    return evaluation | {"pairs": pairs}
+
+
+#: Lists of paths in an entry of a gallery.
+_SHOWN = ("photos", "like", "typical")
+
+
+def _photos_in(entry: dict[str, Any]) -> list[str]:
+    return [path for name in _SHOWN for path in entry.get(name, ())]
+
+
+def _illustrated(
+    galleries: dict[str, list[dict[str, Any]]], tiles: dict[str, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """Add the thumbnails of the photos to the galleries of an inspection."""
+    return {
+        name: [
+            entry
+            | {
+                "tiles": {
+                    key: [tiles[path] for path in entry[key] if path in tiles]
+                    for key in _SHOWN
+                    if key in entry
+                }
+            }
+            for entry in entries
+        ]
+        for name, entries in galleries.items()
+    }
+
+
+def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:
+    counts = record["counts"]
+    per_photo = dict.fromkeys(("list", "write", "validate", "reduce"), counts["listed"])
+    per_photo["featurize"] = counts["computed"]
+    return [
+        {
+            "name": name,
+            "seconds": seconds,
+            "images_per_s": round(per_photo[name] / seconds, 1)
+            if name in per_photo and seconds > 0
+            else None,
+        }
+        for name, seconds in record["seconds"].items()
+    ]
+
+
+def _shares(spent: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the workers' time by part, as shares of each one's; the sum over all comes first."""
+    if not spent:
+        return []
+    rows = [{"worker": "all workers", **spent["total"]}, *spent["workers"]]
+    for row in rows:
+        whole = sum(row[part] for part in (*PARTS, "idle")) or 1
+        row["shares"] = {part: round(row[part] / whole, 4) for part in (*PARTS, "idle")}
+    return rows
+
+
+def _notices(record: dict[str, Any], *, has_thumbnails: bool) -> list[str]:
+    notices = []
+    if record["model"]["published"] is False:
+        notices.append(
+            "These weights do not compute what the published ImageNet weights compute: "
+            "the features are those of other weights, or of random ones."
+        )
+    if not has_thumbnails:
+        notices.append("The photos could not be read again, so the page shows no thumbnails.")
+    return [*notices, *record.get("notices", ())]

@@ -1,0 +1,486 @@
+"""Re-derive every count of a stored result, and say what does not hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from verger.errors import ContractError, OutputError, ValidationError
+from verger.features.contract import FeatureContract
+from verger.features.precision import check_kept_model, model_file
+from verger.files.tables import (
+    VECTORS,
+    Part,
+    contract_in,
+    digest_paths,
+    iter_part,
+    reading,
+    run_in_tasks,
+)
+from verger.schema import FEATURES, PCA, REJECTED, Reason, spark_schema
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from verger.files.folder import Folder
+    from verger.result.output import Output
+
+_COLUMNS = {"features": FEATURES, "rejected": REJECTED, "pca": PCA}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold.
+
+    Attributes
+    ----------
+    name : str
+        What must hold, in words.
+    holds : bool
+    detail : str
+        The numbers that were found.
+    """
+
+    name: str
+    holds: bool
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the check as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one result."""
+
+    checks: tuple[Check, ...]
+    labels: dict[str | None, int]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every check holds."""
+        return all(check.holds for check in self.checks)
+
+    def raise_if_broken(self) -> None:
+        """Raise a :class:`ValidationError` that names the first check that does not hold."""
+        for check in self.checks:
+            if not check.holds:
+                raise ValidationError(f"{check.name} does not hold: {check.detail}")
+
+
+def validate_output(spark: SparkSession, output: Output) -> Report:
+    """Check a result against its own record and against itself.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    output : Output
+
+    Returns
+    -------
+    Report
+        Every file there with the bytes that were written, and no other; the schema of each
+        table, the dimension of every vector, no null, NaN or infinity, no path twice, listed =
+        featurized + rejected, one contract in every file, counts by label.
+    """
+    record = output.read_run()
+    tables = {name: output.parts(name) for name in _COLUMNS if name in record["files"]}
+    dimensions = {
+        "features": record["contract"]["n_features"],
+        "pca": record.get("pca", {}).get("n_components", 0),
+    }
+    looks = _look_at_files(spark, output, tables, dimensions)
+    checks = [
+        check
+        for name, parts in tables.items()
+        for check in _file_checks(output, name, parts, looks[name])
+    ]
+    labels: dict[str | None, int] = {}  # the rows of a table that cannot be read prove nothing
+    if all(look["types"] == _types(name) for name in tables for look in looks[name]):
+        for name, dimension in dimensions.items():
+            if name in tables:
+                checks += _vector_checks(name, _sum_up(looks[name]), dimension)
+        labels = _check_rows(spark, output, record, looks, checks)
+    checks += _check_contract(record, looks)
+    checks += _check_kept_model(output, record)
+    return Report(tuple(checks), labels)
+
+
+# The files, each read once
+
+
+_LOOK = (
+    "table string, name string, problem string, size long, sha256 string, types string, "
+    "contract string, n long, nulls long, wrong long, not_finite long, "
+    "labels string, reasons string"
+)
+
+
+def _look_at_files(
+    spark: SparkSession, output: Output, tables: dict[str, list[Part]], dimensions: dict[str, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """Let the tasks read every file whole, and say what is in it."""
+    folder = output.folder
+    work = [(table, part.name) for table, parts in tables.items() for part in parts]
+
+    def look(pieces: Iterator[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
+        for table, name in pieces:
+            found = _look_at(folder, name, dimensions.get(table, 0))
+            yield pa.RecordBatch.from_pylist([{"table": table, "name": name} | found], schema)
+
+    schema = pa.schema(
+        [
+            (name, pa.int64() if kind == "long" else pa.string())
+            for name, kind in (column.split() for column in _LOOK.split(", "))
+        ]
+    )
+    rows = run_in_tasks(spark, work, look, _LOOK)
+    return {table: [row for row in rows if row["table"] == table] for table in tables}
+
+
+def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    try:
+        content = folder.read(name)
+    except FileNotFoundError:
+        return {"problem": "is missing"}
+    except OSError as err:
+        return {"problem": f"cannot be read: {err}"}
+    found = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            types = from_arrow_schema(file.schema_arrow)
+            counts = _count(file, dimension)
+            return (
+                found | counts | {"types": _as_text(types), "contract": contract_in(file.metadata)}
+            )
+    except (OSError, ValueError, pa.ArrowException) as err:
+        return found | {"problem": f"cannot be read: {err}"}
+
+
+def _as_text(types: Any) -> str:
+    return str([(f.name, f.dataType.simpleString()) for f in types])
+
+
+def _types(table: str) -> str:
+    return _as_text(spark_schema(_COLUMNS[table]))
+
+
+def _count(file: pq.ParquetFile, dimension: int) -> dict[str, Any]:
+    """Count rows by label and reason, null vectors, wrong dimensions, values that are no numbers.
+
+    Every column is read, so that a damaged one is found here, where it is a finding.
+    """
+    names = file.schema_arrow.names
+    column = next((name for name in VECTORS if name in names), None)
+    nulls = wrong = not_finite = 0
+    groups: dict[str, Counter[str | None]] = {"label": Counter(), "reason": Counter()}
+    for batch in file.iter_batches(use_threads=False):
+        batch.validate(full=True)
+        for name in groups.keys() & names:
+            for group in batch.column(name).value_counts().to_pylist():
+                groups[name][group["values"]] += group["counts"]
+        if column is not None:
+            vectors = batch.column(column)
+            lengths = pc.list_value_length(vectors).drop_null().to_numpy()
+            values = vectors.flatten()
+            finite = np.isfinite(values.drop_null().to_numpy()).sum()
+            nulls += vectors.null_count
+            wrong += int((lengths != dimension).sum())
+            not_finite += len(values) - int(finite)
+    return {
+        "n": file.metadata.num_rows,
+        "nulls": nulls,
+        "wrong": wrong,
+        "not_finite": not_finite,
+        "labels": json.dumps(list(groups["label"].items())),
+        "reasons": json.dumps(list(groups["reason"].items())),
+    }
+
+
+def _file_checks(
+    output: Output, name: str, parts: list[Part], looks: list[dict[str, Any]]
+) -> list[Check]:
+    """Check that a table has its files, their bytes, and in each the table's columns."""
+    gone = sorted(look["name"] for look in looks if look["problem"] == "is missing")
+    there = {e.name for e in output.folder.files(name) if e.name.endswith(".parquet")}
+    unknown = sorted(there - {part.name for part in parts})
+    written = {part.name: (part.rows, part.size, part.sha256) for part in parts}
+    whole = [look for look in looks if look["problem"] is None]
+    changed = sorted(
+        look["name"]
+        for look in looks
+        if look["sha256"] is not None
+        and (look["n"], look["size"], look["sha256"]) != written[look["name"]]
+    )
+    broken = [f"{look['name']}: {look['problem']}" for look in looks if look["problem"]]
+    broken += [
+        f"{w['name']}: {w['types']}, not {_types(name)}"
+        for w in whole
+        if w["types"] != _types(name)
+    ]
+    n_rows = sum(look["n"] for look in whole)
+    return [
+        Check(
+            f"{name}/ has every file that run.json names",
+            not gone,
+            f"{len(parts)} named" + (f", missing: {', '.join(gone)}" if gone else ""),
+        ),
+        Check(
+            f"{name}/ has no other file",
+            not unknown,
+            f"{len(unknown)} unknown" + (f": {', '.join(unknown)}" if unknown else ""),
+        ),
+        Check(
+            f"every file of {name}/ has the bytes that were written",
+            not changed,
+            f"sha256 of {len(whole)} file(s)"
+            + (f", changed: {', '.join(changed)}" if changed else ""),
+        ),
+        Check(
+            f"{name}/ has its columns and types",
+            not broken,
+            broken[0] if broken else f"{n_rows} rows in {len(whole)} file(s)",
+        ),
+    ]
+
+
+def _sum_up(looks: list[dict[str, Any]]) -> dict[str, int]:
+    return {key: sum(w[key] for w in looks) for key in ("n", "nulls", "wrong", "not_finite")}
+
+
+# The rows of all files together
+
+
+def _check_rows(
+    spark: SparkSession,
+    output: Output,
+    record: dict[str, Any],
+    looks: dict[str, list[dict[str, Any]]],
+    checks: list[Check],
+) -> dict[str | None, int]:
+    n, labels = sum(look["n"] for look in looks["features"]), _add_up(looks["features"], "labels")
+    paths = _compare_paths(spark, output, list(looks))
+    checks.append(_check_unique(paths))
+    checks += _check_counts(record["counts"], n, _add_up(looks["rejected"], "reasons"))
+    checks.append(
+        Check(
+            "counts by label add up",
+            sum(labels.values()) == n,
+            f"{sum(labels.values())} in {len(labels)} label(s)",
+        )
+    )
+    if "pca" in looks:
+        checks.append(_check_pca(record, paths))
+    return labels
+
+
+def _add_up(looks: list[dict[str, Any]], column: str) -> dict[str | None, int]:
+    total: Counter[str | None] = Counter()
+    for look in looks:
+        total.update(dict(json.loads(look[column])))
+    return dict(total)
+
+
+def _vector_checks(name: str, found: dict[str, int], dimension: int) -> list[Check]:
+    n, misfits = found["n"], found["nulls"] + found["wrong"]
+    return [
+        Check(
+            f"every vector of {name} has {dimension} numbers",
+            misfits == 0,
+            f"{n} rows, {found['nulls']} null, {found['wrong']} of another length",
+        ),
+        Check(
+            f"no vector of {name} holds null, NaN or infinity",
+            found["not_finite"] == 0,
+            f"{found['not_finite']} such values in {n} rows",
+        ),
+    ]
+
+
+def _check_unique(paths: _Paths) -> Check:
+    twice = paths.twice
+    detail = f"{len(twice)} path(s) more than once" + (f", first {twice[0]}" if twice else "")
+    return Check("every photo is in exactly one of features and rejected", not twice, detail)
+
+
+def _check_counts(
+    counts: dict[str, Any], n_features: int, reasons: dict[str | None, int]
+) -> list[Check]:
+    n_rejected = sum(reasons.values())
+    unknown = sorted(str(r) for r in reasons if r not in {reason.value for reason in Reason})
+    listed, gone = counts["listed"], counts.get("gone", 0)
+    kept = f" and {gone} kept of photos that disappeared" if gone else ""
+    return [
+        Check(
+            "listed = featurized + rejected",
+            listed + gone == n_features + n_rejected,
+            f"{listed} listed{kept}, {n_features} featurized, {n_rejected} rejected",
+        ),
+        Check(
+            "the tables hold what run.json says",
+            (n_features, reasons) == (counts["featurized"], counts["reasons"]),
+            f"run.json: {counts['featurized']} and {counts['reasons']}; "
+            f"found: {n_features} and {reasons}",
+        ),
+        Check(
+            "every reason is one of the closed list",
+            not unknown,
+            f"{len(reasons)} reason(s)" + (f", unknown: {unknown}" if unknown else ""),
+        ),
+    ]
+
+
+def _check_pca(record: dict[str, Any], paths: _Paths) -> Check:
+    n = record.get("pca", {}).get("n_samples")
+    n_features = record["counts"]["featurized"]
+    return Check(
+        "pca has a row for every row of features",
+        not paths.missing and not paths.extra and n == n_features,
+        f"fitted to {n} of {n_features} rows, {paths.missing} path(s) missing, "
+        f"{paths.extra} too many",
+    )
+
+
+# Paths, of which the driver gets 8 bytes each
+
+_Digests = npt.NDArray[np.uint64]
+
+#: Paths that the driver compares at once: 160 MB of digests.
+_PATHS_AT_ONCE = 20_000_000
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """Paths that are not where they should be.
+
+    Attributes
+    ----------
+    twice : list of str or None
+        In ``features`` and ``rejected`` more than once, or null.
+    missing, extra : int
+        Rows of ``features`` without one in ``pca``, and the other way round.
+    """
+
+    twice: list[str | None]
+    missing: int
+    extra: int
+
+
+def _compare_paths(spark: SparkSession, output: Output, tables: list[str]) -> _Paths:
+    """Compare the paths of the tables, in as many passes as the driver's memory takes."""
+    n_rows = sum(part.rows for table in tables for part in output.parts(table))
+    n_passes = n_rows // _PATHS_AT_ONCE + 1
+    suspect, missing, extra = set[int](), 0, 0
+    for number in range(n_passes):
+        found = _collect_digests(spark, output, tables, number, n_passes)
+        paths, counts = np.unique(
+            np.concatenate([found["features"], found["rejected"]]), return_counts=True
+        )
+        suspect |= set(paths[(counts > 1) | (paths == _NO_PATH)].tolist())
+        if "pca" in found:
+            surplus = _surplus(found["pca"], found["features"])
+            missing -= int(surplus[surplus < 0].sum())
+            extra += int(surplus[surplus > 0].sum())
+    return _Paths(_find_twice(spark, output, suspect), missing, extra)
+
+
+def _collect_digests(
+    spark: SparkSession, output: Output, tables: list[str], number: int, n_passes: int
+) -> dict[str, _Digests]:
+    """Bring the digests of one pass to the driver, by table."""
+    folder = output.folder
+    work = [(table, name) for table in tables for name in output.part_names(table)]
+
+    def digest(pieces: Iterator[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
+        for table, name in pieces:
+            for batch in iter_part(folder, name, ["path"]):
+                found = digest_paths(batch.column("path"))
+                values = found[found % n_passes == number].tobytes()
+                yield pa.RecordBatch.from_pylist([{"table": table, "digests": values}])
+
+    rows = run_in_tasks(spark, work, digest, "table string, digests binary")
+    empty = np.empty(0, np.uint64)
+    return {
+        table: np.concatenate(
+            [empty, *(np.frombuffer(r["digests"], np.uint64) for r in rows if r["table"] == table)]
+        )
+        for table in tables
+    }
+
+
+_NO_PATH = int(digest_paths(pa.array([None], pa.string()))[0])
+
+
+def _surplus(these: _Digests, those: _Digests) -> npt.NDArray[np.int64]:
+    """Return of each digest by how much it is oftener among these than among those."""
+    paths, place = np.unique(np.concatenate([these, those]), return_inverse=True)
+    counts = [np.bincount(p, minlength=len(paths)) for p in np.split(place, [len(these)])]
+    return counts[0] - counts[1]
+
+
+def _find_twice(spark: SparkSession, output: Output, suspect: set[int]) -> list[str | None]:
+    """Return the paths with one of some digests that are null, or there more than once.
+
+    Two paths may have one digest: among a hundred million, with one chance in 3,700.
+    """
+    if not suspect:
+        return []
+
+    def choose(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            here = [digest in suspect for digest in digest_paths(batch.column("path")).tolist()]
+            yield batch.filter(pa.array(here, pa.bool_()))
+
+    names = [name for table in ("features", "rejected") for name in output.part_names(table)]
+    read = reading(output.folder, ["path"], choose)
+    rows = run_in_tasks(spark, names, read, "path string")
+    counts = Counter(row["path"] for row in rows)
+    twice = [path for path, n in counts.items() if n > 1 or path is None]
+    return sorted(twice, key=lambda path: (path is not None, path))
+
+
+def _check_contract(record: dict[str, Any], looks: dict[str, list[dict[str, Any]]]) -> list[Check]:
+    """Check that run.json's contract has the hash it claims, and that every file names it."""
+    expected = record["contract_hash"]
+    try:
+        derived = FeatureContract.from_dict(record["contract"]).hash
+    except ContractError as err:
+        derived = str(err)
+    checks = [
+        Check("run.json's contract has the hash it names", derived == expected, f"hash {derived}")
+    ]
+    for name, found in looks.items():
+        named = [look["contract"] for look in found if look["contract"] is not None]
+        if name != "rejected" and named:
+            foreign = sorted({contract for contract in named if contract != expected})
+            detail = f"{len(named)} file(s)" + (f", found {foreign}" if foreign else "")
+            checks.append(Check(f"every file of {name}/ names this contract", not foreign, detail))
+    return checks
+
+
+def _check_kept_model(output: Output, record: dict[str, Any]) -> list[Check]:
+    """Check that a model that cannot be made again is there, whole, and this contract's."""
+    try:
+        contract = FeatureContract.from_dict(record["contract"])
+    except ContractError:
+        return []  # a finding already
+    if model_file(contract) is None:
+        return []
+    try:
+        holds, detail = True, check_kept_model(output, contract)
+    except OutputError as err:
+        holds, detail = False, str(err)
+    return [Check("the calibrated model is the one that the contract names", holds, detail)]

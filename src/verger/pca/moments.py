@@ -1,0 +1,219 @@
+"""Count, mean and scatter of vectors, summed in tasks and kept beside the PCA."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from verger.errors import ReduceError
+from verger.files.folder import Folder
+from verger.files.tables import in_tasks, reading, run_in_tasks
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sufficient statistics of a set of vectors; may be added.
+
+    Attributes
+    ----------
+    n : int
+        Number of vectors.
+    mean : ndarray of shape (n_features,), float64
+    scatter : ndarray of shape (n_features, n_features), float64
+        ``sum((x - mean) (x - mean)^T)``.
+    """
+
+    n: int
+    mean: Array
+    scatter: Array
+
+    @classmethod
+    def of(cls, vectors: npt.NDArray[Any]) -> Moments:
+        """Sum one batch, centred on its own mean.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, n_features)
+        """
+        if len(vectors) == 0:
+            raise ReduceError("n_samples=0 must be at least 1 for sums")
+        values = vectors.astype(np.float64)
+        mean = values.mean(axis=0)
+        values -= mean
+        return cls(len(values), mean, values.T @ values)
+
+    @property
+    def deviation(self) -> Array:
+        """Standard deviations, ``n - 1`` in the denominator; 0 for a feature that never varies."""
+        deviation = np.sqrt(np.diag(self.scatter) / max(self.n - 1, 1))
+        # Relative to the mean: the variance of equal float32 values is rounding, not zero.
+        return np.where(deviation > 1e-7 * np.abs(self.mean), deviation, 0.0)
+
+    def __add__(self, other: Moments) -> Moments:
+        """Join two sets: Chan, Golub, LeVeque 1979, "Updating formulae", eq. 2.1."""
+        n = self.n + other.n
+        step = other.mean - self.mean
+        scatter = self.scatter + other.scatter
+        scatter += np.outer(step, step) * (self.n * other.n / n)
+        return Moments(n, self.mean + step * (other.n / n), scatter)
+
+
+@dataclass(frozen=True)
+class StoredMoments:
+    """Sums, and which files of the table ``features`` they are over.
+
+    Attributes
+    ----------
+    sums : Moments
+    parts : tuple of str
+        Names of files, which never change what they hold.
+    """
+
+    sums: Moments
+    parts: tuple[str, ...]
+
+    def to_npz(self, *, contract: str) -> bytes:
+        """Write the sums, to which those of later files can be added."""
+        sums = self.sums
+        return npz_bytes(
+            n=sums.n,
+            mean=sums.mean,
+            scatter=sums.scatter,
+            parts=np.array(self.parts, np.str_),
+            contract=contract,
+        )
+
+
+def load_moments(folder: Folder, name: str, *, contract: str) -> StoredMoments | None:
+    """Read sums back; None where there are none, or none of this contract that can be read."""
+    try:
+        with np.load(io.BytesIO(folder.read(name)), allow_pickle=False) as file:
+            if str(file["contract"]) != contract:
+                return None
+            sums = Moments(int(file["n"]), file["mean"], file["scatter"])
+            return StoredMoments(sums, tuple(map(str, file["parts"])))
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def npz_bytes(**arrays: Any) -> bytes:
+    """Return the bytes of an uncompressed npz file of named arrays."""
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # compressed, it would be smaller by 4 %
+    return stream.getvalue()
+
+
+# The same on Spark
+
+
+def sum_moments(features: DataFrame) -> Moments:
+    """Sum the moments of a DataFrame's column ``features`` in one pass.
+
+    Raises
+    ------
+    ReduceError
+        If it is empty.
+    """
+    parallelism = features.sparkSession.sparkContext.defaultParallelism
+    # A partial sum is 13 MB whatever its rows are: one a core, not one a partition.
+    vectors = features.select("features").coalesce(parallelism)
+    return _add_up(vectors.mapInArrow(_sum_batches, _MOMENTS), parallelism)
+
+
+def sum_stored_moments(spark: SparkSession, folder: Folder, names: Sequence[str]) -> Moments:
+    """Sum the moments of stored files, as :func:`sum_moments` does, several times faster.
+
+    The workers read the files by themselves: on the way through Spark's rows every single
+    number of a vector would be handled by the JVM.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    folder : Folder
+        OUT.
+    names : sequence of str
+        Files of the table ``features``.
+
+    Raises
+    ------
+    ReduceError
+        If they are empty.
+    """
+    n_tasks = min(len(names), spark.sparkContext.defaultParallelism)
+    add_up = reading(folder, ["features"], _sum_batches)
+    if n_tasks > _PARTIAL_SUMS:
+        return _add_up(in_tasks(spark, names, add_up, _MOMENTS, n_tasks=n_tasks), n_tasks)
+    return _total(run_in_tasks(spark, names, add_up, _MOMENTS, n_tasks=n_tasks))
+
+
+#: Partial sums that the driver receives; more of them are added in tasks first.
+_PARTIAL_SUMS = 16
+
+
+def _add_up(partial: DataFrame, n_partial: int) -> Moments:
+    if n_partial > _PARTIAL_SUMS:
+        partial = partial.repartition(round(n_partial**0.5)).mapInArrow(_join_sums, _MOMENTS)
+    return _total([row.asDict() for row in partial.collect()])
+
+
+def _total(rows: Sequence[dict[str, Any]]) -> Moments:
+    if not rows:
+        raise ReduceError("n_samples=0 must be at least 2 for a PCA: no photo has features")
+    sums = [_unpack(**row) for row in rows]
+    return sum(sums[1:], start=sums[0])
+
+
+# Vectors that are centred and multiplied at once: 8,192 x 1280 float64 are 84 MB.
+_ROWS_PER_SUM = 8192
+
+
+_MOMENTS = "n long, mean binary, scatter binary"
+
+
+def _sum_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    total: Moments | None = None
+    for batch in batches:
+        if batch.num_rows:
+            moments = Moments.of(vectors_of(batch.column(0)))
+            total = moments if total is None else total + moments
+    if total is not None:
+        yield _pack(total)
+
+
+def _join_sums(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    total: Moments | None = None
+    for batch in batches:
+        for row in batch.to_pylist():
+            moments = _unpack(**row)
+            total = moments if total is None else total + moments
+    if total is not None:
+        yield _pack(total)
+
+
+def _pack(moments: Moments) -> pa.RecordBatch:
+    sums = {"n": moments.n, "mean": moments.mean.tobytes(), "scatter": moments.scatter.tobytes()}
+    return pa.RecordBatch.from_pylist([sums])
+
+
+def _unpack(n: int, mean: bytes, scatter: bytes) -> Moments:
+    centre = np.frombuffer(mean, np.float64)
+    return Moments(n, centre, np.frombuffer(scatter, np.float64).reshape(len(centre), -1))
+
+
+def vectors_of(column: pa.Array) -> npt.NDArray[np.float32]:
+    """View an Arrow column of equally long vectors as a matrix of shape (n, n_features)."""
+    values: npt.NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1)

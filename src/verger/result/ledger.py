@@ -1,0 +1,268 @@
+"""The ledger: which photos are done, which are to do, and which rows make the next result.
+
+Every row that OUT holds, published or in a committed batch, has a source: the file that it is
+in. Sources are ordered by age, and of two rows of one path the younger counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from verger.errors import ValidationError
+from verger.files.tables import Part, Piece, read_part
+from verger.schema import Reason
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from verger.files.folder import Folder
+    from verger.result.journal import Batch
+
+_READERS = 16
+_KEY = ("path", "length", "modification_time", "label")
+_PASSING = [reason.value for reason in Reason if reason.may_pass]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of rows.
+
+    Attributes
+    ----------
+    table : str
+        ``features`` or ``rejected``.
+    part : Part
+    published : bool
+        Whether it is part of the result already.
+    """
+
+    table: str
+    part: Part
+    published: bool
+
+
+@dataclass(frozen=True)
+class Known:
+    """All rows that there are.
+
+    Attributes
+    ----------
+    sources : list of Source
+        The older before the younger.
+    rows : DataFrame of pandas
+        The youngest row of every path: ``path``, ``length``, ``modification_time`` (ms),
+        ``label``, ``truncated``, ``reason`` (null with features), ``source`` (index).
+    superseded : DataFrame of pandas
+        ``path`` and ``source`` of all older rows.
+    """
+
+    sources: list[Source]
+    rows: pd.DataFrame
+    superseded: pd.DataFrame
+
+
+def sources_of(published: dict[str, list[Part]], batches: Sequence[Batch]) -> list[Source]:
+    """Return the files of a published result and of committed batches, by age."""
+    old = [Source(t, part, True) for t in ("features", "rejected") for part in published.get(t, ())]
+    new = [Source(t, part, False) for batch in batches for t, part in batch.parts.items()]
+    return [*old, *new]
+
+
+def read_known(folder: Folder, sources: Sequence[Source]) -> Known:
+    """Read which photos the files have rows of; no vector is read.
+
+    Raises
+    ------
+    SchemaError
+        If a file is gone or damaged.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        tables = list(pool.map(lambda pair: _keys(folder, *pair), enumerate(sources)))
+    rows = pa.concat_tables([_NO_KEYS, *tables]).to_pandas()
+    old = rows["path"].duplicated(keep="last")
+    return Known(list(sources), rows[~old], rows.loc[old, ["path", "source"]])
+
+
+_NO_KEYS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("length", pa.int64()),
+        ("modification_time", pa.int64()),
+        ("label", pa.string()),
+        ("truncated", pa.bool_()),
+        ("reason", pa.string()),
+        ("source", pa.int64()),
+    ]
+).empty_table()
+
+
+def _keys(folder: Folder, index: int, source: Source) -> pa.Table:
+    extra = "truncated" if source.table == "features" else "reason"
+    found = read_part(folder, source.part.name, [*_KEY, extra])
+    n = len(found)
+    columns = {name: found[name] for name in found.schema.names}
+    columns["modification_time"] = _millis(found["modification_time"])
+    columns.setdefault("truncated", pa.array([False] * n, pa.bool_()))
+    columns.setdefault("reason", pa.nulls(n, pa.string()))
+    columns["source"] = pa.array([index] * n, pa.int64())
+    return pa.table([columns[name] for name in _NO_KEYS.schema.names], schema=_NO_KEYS.schema)
+
+
+def _millis(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    return times.cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64())
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do.
+
+    Attributes
+    ----------
+    todo : pyarrow.Table
+        Photos of the listing that have no row, or none that counts.
+    new, changed, retried : int
+        Why: never seen; another length, time or label than before; rejected for something that
+        may have passed.
+    rejected : list of dict
+        ``path`` and ``reason`` of photos that were rejected and are not tried again.
+    gone : list of str
+        Paths with rows that are not in the source any more.
+    """
+
+    todo: pa.Table
+    new: int
+    changed: int
+    retried: int
+    rejected: list[dict[str, str]]
+    gone: list[str]
+
+
+def compare(photos: pa.Table, known: Known, *, accept_truncated: bool) -> Work:
+    """Find out what is to do.
+
+    Parameters
+    ----------
+    photos : pyarrow.Table
+        A listing: columns :data:`verger.schema.IMAGES`, and of a pack those of
+        :data:`verger.schema.PACKED`.
+    known : Known
+    accept_truncated : bool
+        Whether photos that were cut off are to have features.
+    """
+    listed = photos.select(_KEY).set_column(
+        _KEY.index("modification_time"), "modification_time", _millis(photos["modification_time"])
+    )
+    both = listed.to_pandas().merge(
+        known.rows, on="path", how="left", suffixes=("", "_known"), indicator=True
+    )
+    seen = both["_merge"] == "both"
+    same = (both["length"] == both["length_known"]) & (
+        both["modification_time"] == both["modification_time_known"]
+    )
+    labels = both["label"], both["label_known"]
+    same &= (labels[0] == labels[1]) | (labels[0].isna() & labels[1].isna())
+    again = both["reason"].isin(_PASSING)
+    if "reason" in photos.schema.names:  # a pack without a photo's content is so the next time too
+        again &= pc.is_null(photos["reason"]).to_numpy()
+    if accept_truncated:
+        again |= both["reason"] == Reason.TRUNCATED.value
+    else:
+        again |= both["truncated"].eq(True)
+    done = seen & same & ~again
+    listed_paths = photos["path"].combine_chunks()
+    paths = pa.array(known.rows["path"], pa.string())
+    gone = paths.filter(pc.invert(pc.is_in(paths, value_set=listed_paths)))
+    return Work(
+        todo=photos.filter(pa.array(~done)),
+        new=int((~seen).sum()),
+        changed=int((seen & ~same).sum()),
+        retried=int((seen & same & again).sum()),
+        rejected=both.loc[done & both["reason"].notna(), ["path", "reason"]].to_dict("records"),
+        gone=gone.to_pylist(),
+    )
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Which files, and which of their rows, make the next result.
+
+    Attributes
+    ----------
+    kept : dict of str to list of Part
+        Table to published files that stay as they are.
+    pieces : dict of str to list of Piece
+        Table to files whose rows go into new files.
+    removed : list of str
+        Published files that go.
+    counts : dict
+        ``listed``, ``featurized``, ``rejected``, ``gone``, ``truncated``, ``reasons``.
+    """
+
+    kept: dict[str, list[Part]]
+    pieces: dict[str, list[Piece]]
+    removed: list[str]
+    counts: dict[str, Any]
+
+    @property
+    def changes(self) -> bool:
+        """Whether the next result differs from the published one."""
+        return bool(self.removed) or any(self.pieces.values())
+
+
+def compose(photos: pa.Table, known: Known, *, prune: bool) -> Composition:
+    """Choose the rows of the next result, and prove that they are one for every photo.
+
+    Raises
+    ------
+    ValidationError
+        If a listed photo has no row: rows were lost.
+    """
+    here = known.rows["path"].isin(photos["path"].to_pandas())
+    rows = known.rows[here] if prune else known.rows
+    n_here = int(here.sum())
+    if n_here != len(photos):
+        raise ValidationError(
+            f"listed={len(photos)} photos, but {n_here} of them have a row: rows were lost; "
+            "nothing was replaced"
+        )
+    leaving = _paths_by_source(known.superseded)
+    if prune:
+        for index, paths in _paths_by_source(known.rows[~here]).items():
+            leaving.setdefault(index, []).extend(paths)
+    kept: dict[str, list[Part]] = {"features": [], "rejected": []}
+    pieces: dict[str, list[Piece]] = {"features": [], "rejected": []}
+    removed = []
+    for index, source in enumerate(known.sources):
+        without = tuple(leaving.get(index, ()))
+        if source.published and not without:
+            kept[source.table].append(source.part)
+            continue
+        if source.published:
+            removed.append(source.part.name)
+        n_left = source.part.rows - len(without)
+        if n_left:
+            pieces[source.table].append(Piece(source.part.name, n_left, without))
+    return Composition(kept, pieces, removed, _counts(rows, len(photos), n_here))
+
+
+def _paths_by_source(rows: pd.DataFrame) -> dict[int, list[str]]:
+    return {int(index): list(group["path"]) for index, group in rows.groupby("source")}
+
+
+def _counts(rows: pd.DataFrame, n_listed: int, n_here: int) -> dict[str, Any]:
+    reasons = rows["reason"].dropna().value_counts()
+    rejected = int(reasons.sum())
+    return {
+        "listed": n_listed,
+        "featurized": len(rows) - rejected,
+        "rejected": rejected,
+        "gone": len(rows) - n_here,
+        "truncated": int(rows["truncated"].sum()),
+        "reasons": {str(reason): int(n) for reason, n in reasons.items()},
+    }

@@ -1,0 +1,376 @@
+"""The folder of a result: what lies where, and how a new result takes the place of an old one.
+
+``run.json`` is the result: it names every file of every table. A new result is written beside
+the old one, announced in the journal, moved into place file by file, and is the result once its
+``run.json`` is. Whoever finds the announcement finishes the move; see docs/guarantees.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verger.errors import ConfigError, OutputError, OutputExistsError, SchemaError
+from verger.files.folder import Folder, is_half_written
+from verger.files.paths import normalize_source
+from verger.files.tables import Part
+from verger.schema import INSPECTED
+
+TABLES = ("features", "rejected", "pca")
+RUN = "run.json"
+#: What is under way; the leading dot hides it from readers of Parquet.
+JOURNAL = ".journal"
+PUBLISH = f"{JOURNAL}/publish.json"
+LOCK = f"{JOURNAL}/lock.json"
+#: Files of the next result, named below it as they will be named below OUT.
+STAGED = f"{JOURNAL}/staged"
+#: What is derived from the features, and goes when they are replaced.
+DERIVED = (
+    "pca",
+    "models",
+    "explained_variance.csv",
+    "scree.png",
+    "classifier",
+    "predictions",
+    "index",
+    "inspection",
+    "report.html",
+    "report.json",
+)
+#: Models that made the features and could not be made again; see :mod:`verger.features.precision`.
+EXTRACTOR = "extractor"
+#: Everything that Verger ever writes below OUT; nothing else is ever touched.
+OWN_NAMES = (*TABLES, *DERIVED, EXTRACTOR, RUN, JOURNAL)
+
+SPARK_PCA = "models/pca"
+PCA_NPZ = "models/pca.npz"
+MOMENTS_NPZ = "models/moments.npz"
+SPECTRUM = "explained_variance.csv"
+SCREE = "scree.png"
+REPORT = "report.html"
+SPARK_CLASSIFIER = "models/classifier"
+TRAINING = "classifier/training.json"
+EVALUATION = "classifier/evaluation.json"
+PREDICTIONS = "predictions"
+INDEX = "index/index.json"
+INSPECTION = "inspection/inspection.json"
+
+_WRITES = {"pca": "reduce", **dict.fromkeys(INSPECTED, "inspect")}
+
+_RUN_KEYS = ("contract", "contract_hash", "counts", "files", "model", "seconds", "source", "output")
+
+
+@dataclass(frozen=True)
+class Output:
+    """The folder OUT.
+
+    Attributes
+    ----------
+    root : str
+        An absolute folder, or ``s3://bucket/prefix``.
+    """
+
+    root: str
+
+    @classmethod
+    def at(cls, out: str | Path) -> Output:
+        """Return the layout below a folder, a ``file://`` address or ``s3://bucket/prefix``.
+
+        Raises
+        ------
+        ConfigError
+            If it is elsewhere.
+        """
+        text = normalize_source(str(out))
+        if "://" in text and not text.startswith("s3://"):
+            raise ConfigError(
+                f"OUT={out}: must be a folder that driver and workers share, or s3://bucket/prefix"
+            )
+        return cls(text)
+
+    @property
+    def folder(self) -> Folder:
+        """Its files."""
+        return Folder(self.root)
+
+    def address(self, name: str = "") -> str:
+        """Return the address of a file as people write it."""
+        return self.folder.address(name)
+
+    # Before a run
+
+    def prepare(self, *, source: str, overwrite: bool) -> None:
+        """Check that OUT may be written; changes nothing.
+
+        Raises
+        ------
+        OutputExistsError
+            If it holds anything that is no result of Verger's: nothing else is ever replaced.
+        ConfigError
+            If it lies inside the source, or the source inside it: the report's pictures would
+            be listed as photos, or the photos be replaced.
+        OutputError
+            If it cannot be written.
+        """
+        self._check_apart(normalize_source(source))
+        self.check_folder()
+        if not self._holds_anything():
+            return
+        if not self.folder.exists(RUN) and not self._is_under_way():
+            raise OutputExistsError(
+                f"OUT={self.root}: is not empty, and holds no result of Verger's; "
+                "choose another folder"
+            )
+        if not overwrite and self.folder.exists(RUN):
+            self.read_run()
+
+    def _is_under_way(self) -> bool:
+        """Whether a run was begun here: there is a journal, and nothing that is not ours."""
+        return bool(self.folder.files(JOURNAL, recursive=True)) and all(
+            name.split("/")[0] in OWN_NAMES for name in self._top_names()
+        )
+
+    def _top_names(self) -> list[str]:
+        files = (entry.name for entry in self.folder.files())
+        # run.json may have been half written; whoever holds the lock sweeps it away.
+        return [*self.folder.folders(), *(name for name in files if not is_half_written(name))]
+
+    def check_folder(self) -> None:
+        """Check that it can be a folder that is written to.
+
+        Raises
+        ------
+        OutputError
+        """
+        if not self.folder.is_local:
+            return
+        root = Path(self.root)
+        try:
+            is_folder = root.is_dir()
+            taken = root.is_symlink() or root.exists()
+        except (OSError, RuntimeError) as err:  # too long a name, a circle of links
+            raise OutputError(f"OUT={root}: cannot be a folder: {err}") from err
+        if taken and not is_folder:
+            what = "a link to nowhere" if root.is_symlink() else "a file"
+            raise OutputError(f"OUT={root}: is {what}, not a folder; choose another name")
+        self._check_writable(root)
+
+    def _check_apart(self, source: str) -> None:
+        if not lie_apart(self.root, source):
+            raise ConfigError(f"OUT={self.root}: must lie outside SRC={source}, and not around it")
+
+    def _holds_anything(self) -> bool:
+        if not self.folder.is_local:
+            return bool(self._top_names())
+        try:
+            return any(not _is_leftover(entry) for entry in Path(self.root).iterdir())
+        except FileNotFoundError:
+            return False
+        except OSError as err:
+            raise OutputError(f"OUT={self.root}: cannot be read: {err.strerror}") from err
+
+    @staticmethod
+    def _check_writable(root: Path) -> None:
+        """Find out by the nearest folder that exists, so that a refusal leaves nothing behind."""
+        existing = root
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise OutputError(f"OUT={root}: {existing} cannot be written; choose another folder")
+
+    # The record
+
+    def read_run(self) -> dict[str, Any]:
+        """Read ``run.json``.
+
+        Raises
+        ------
+        OutputError
+            If it is missing.
+        SchemaError
+            If it is not Verger's, or of a version without resume.
+        """
+        place = self.address(RUN)
+        try:
+            values: dict[str, Any] = json.loads(self.folder.read(RUN))
+        except FileNotFoundError as err:
+            raise OutputError(f"OUT={self.root}: has no run.json; {self._why_none()}") from err
+        except (OSError, ValueError) as err:
+            raise SchemaError(f"{place}: cannot be read: {err}") from err
+        missing = [key for key in _RUN_KEYS if not isinstance(values, dict) or key not in values]
+        if missing:
+            raise SchemaError(
+                f"{place}: is not of this version of Verger's: {missing[0]!r} is missing; "
+                "verger run with --overwrite writes it anew"
+            )
+        return values
+
+    def _why_none(self) -> str:
+        if self.folder.files(JOURNAL, recursive=True):
+            return "its run is not finished: the same verger run goes on from there"
+        return "is this the folder of a finished verger run?"
+
+    def write_run(self, values: Mapping[str, Any]) -> None:
+        """Replace ``run.json`` in one step."""
+        self.folder.write(RUN, as_json(values))
+
+    def read_derived(self, name: str) -> dict[str, Any] | None:
+        """Read a record that is derived from the tables, such as :data:`EVALUATION`.
+
+        Returns
+        -------
+        dict or None
+            None where there is none.
+
+        Raises
+        ------
+        SchemaError
+            If it cannot be read.
+        """
+        try:
+            values: dict[str, Any] = json.loads(self.folder.read(name))
+        except FileNotFoundError:
+            return None
+        except ValueError as err:
+            raise SchemaError(f"{self.address(name)}: cannot be read: {err}; remove it") from err
+        return values
+
+    def parts(self, table: str) -> list[Part]:
+        """Return the files of a table, by ``run.json``; of one of an inspection, by its record.
+
+        Raises
+        ------
+        OutputError
+            If there is no such table, saying which command writes it.
+        """
+        files = self.read_run()["files"]
+        if table in INSPECTED:
+            files = (self.read_derived(INSPECTION) or {}).get("files", {})
+        found = files.get(table)
+        if found is None:
+            command = _WRITES.get(table, "run or verger featurize")
+            raise OutputError(
+                f"OUT={self.root}: has no table {table!r}; verger {command} writes it"
+            )
+        return [Part(**part) for part in found]
+
+    def part_names(self, table: str) -> list[str]:
+        """Return the names of the files of a table, by ``run.json``."""
+        return [part.name for part in self.parts(table)]
+
+    # Publishing
+
+    def publish(
+        self,
+        record: Mapping[str, Any],
+        *,
+        add: Iterable[tuple[str, str]],
+        remove: Iterable[str],
+        attempts: bool,
+    ) -> None:
+        """Let new files take the place of old ones; once begun, it is finished by whoever is next.
+
+        Parameters
+        ----------
+        record : mapping
+            What ``run.json`` says from then on.
+        add : iterable of (str, str)
+            Name of a file in the journal, and its name in the result.
+        remove : iterable of str
+            Files of the old result.
+        attempts : bool
+            Whether the result now holds what all attempts have committed, so that they may go.
+        """
+        moves = [list(pair) for pair in add]
+        kept = {target for _, target in moves}
+        gone = [name for name in remove if name not in kept]
+        intent = {"record": record, "add": moves, "remove": gone, "attempts": attempts}
+        self.folder.write(PUBLISH, as_json(intent))
+        self._carry_out(intent)
+
+    def finish_publishing(self) -> bool:
+        """Finish what a killed process has announced and not carried out; return whether it had.
+
+        Whoever calls this holds the lock.
+        """
+        try:
+            intent = json.loads(self.folder.read(PUBLISH))
+        except FileNotFoundError:
+            return False
+        self._carry_out(intent)
+        return True
+
+    def _carry_out(self, intent: Mapping[str, Any]) -> None:
+        # Old files go first: a reader of the folder may miss rows for a moment, but sees none
+        # twice.
+        for name in intent["remove"]:
+            self.folder.remove(name)
+        for origin, target in intent["add"]:
+            self.folder.move(origin, target)
+        self.write_run(intent["record"])
+        self.folder.remove_tree(STAGED)
+        if intent["attempts"]:
+            self.clear_journal()
+        self.folder.remove(PUBLISH)
+
+    def clear_journal(self) -> None:
+        """Remove what the journal holds, but the lock and the announcement.
+
+        The latest attempt goes first, and of each its beginning, without which it is none: what
+        is left when this is interrupted never names a file that is gone.
+        """
+        for name in reversed(self.folder.folders(JOURNAL)):
+            self.folder.remove(f"{JOURNAL}/{name}/start.json")
+            self.folder.remove_tree(f"{JOURNAL}/{name}")
+
+    def derived_files(self) -> list[str]:
+        """List all files that were derived from the features."""
+        return [file for name in DERIVED for file in self.own_files(name)]
+
+    def own_files(self, name: str) -> list[str]:
+        """List the files that one of our names stands for; a link is a file, never what is behind.
+
+        Parameters
+        ----------
+        name : str
+            One of :data:`OWN_NAMES`.
+        """
+        if self.folder.is_local and Path(self.address(name)).is_symlink():
+            return [name]
+        if self.folder.exists(name):
+            return [name]
+        return [entry.name for entry in self.folder.files(name, recursive=True)]
+
+
+def lie_apart(one: str, other: str) -> bool:
+    """Whether neither of two places lies inside the other, links followed."""
+    first, second = _resolved(one), _resolved(other)
+    return (
+        first != second
+        and not first.startswith(second + "/")
+        and not second.startswith(first + "/")
+    )
+
+
+def _resolved(place: str) -> str:
+    """Return a place with its links followed, to find one inside the other."""
+    if "://" in place:
+        return place.rstrip("/")
+    try:
+        return str(Path(place).resolve())
+    except (OSError, RuntimeError):
+        return place
+
+
+def _is_leftover(entry: Path) -> bool:
+    """Whether an entry is the empty journal of a run that did nothing."""
+    return entry.name == JOURNAL and not any(path.is_file() for path in entry.rglob("*"))
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """Write a record as people read it."""
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")

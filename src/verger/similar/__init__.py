@@ -1,0 +1,1 @@
+"""Photos that are alike: nearest photos, copies, doubtful labels, outliers."""

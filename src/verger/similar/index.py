@@ -1,0 +1,319 @@
+"""An approximate index of a result's features, by faiss, kept beside them.
+
+Vectors are dealt to lists, each to the one whose centre is nearest, and kept with half their digits
+(faiss' ``IndexIVFScalarQuantizer``, 16-bit floats). A search looks into the few lists whose
+centres are nearest to what is looked for. How many lists is measured on photos of the table
+itself: as many as it takes to find :data:`RECALL` of their true neighbours.
+
+Training is seeded, and ties are decided by path: the same files give the same answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from verger.errors import EnvironmentNotReadyError, SchemaError
+from verger.files.folder import Folder
+from verger.files.tables import Part
+from verger.result.output import INDEX, Output, as_json
+from verger.similar.exact import NearestRows
+from verger.similar.rows import Numbers, StoredRows, Vectors, iter_blocks, unit
+from verger.similar.tasks import Neighbors, Similarities, search_in_tasks
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pyspark.sql import SparkSession
+
+#: Share of the true nearest :data:`K` that the index must find, of the photos it is tried with.
+RECALL = 0.99
+K = 10
+#: Photos that it is tried with.
+TRIED = 500
+
+# Of a bucket: faiss asks for a few numbers at a time, and each would be a request.
+_BYTES_AT_ONCE = 8 * 2**20
+# Vectors that the centre of a list is fitted to; faiss asks for 39.
+_ROWS_PER_LIST = 40
+
+
+@dataclass(frozen=True)
+class Index:
+    """What ``index/index.json`` says of an index.
+
+    Attributes
+    ----------
+    file : str
+        Its file below OUT.
+    size_bytes : int
+    features : str
+        Which files of which contract it was made of; of others it knows nothing.
+    n_photos, n_features, n_lists : int
+    n_probe : int
+        Lists that a search looks into.
+    recall : float
+        Share of the true nearest ``k`` that were found, of ``n_tried`` photos of the table.
+    k, n_tried : int
+    faiss : str
+        Version of the library.
+    seconds : float
+        That it took to make.
+    """
+
+    file: str
+    size_bytes: int
+    features: str
+    n_photos: int
+    n_features: int
+    n_lists: int
+    n_probe: int
+    recall: float
+    k: int
+    n_tried: int
+    faiss: str
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+
+def require_faiss() -> ModuleType:
+    """Import faiss, which the base installation does not have.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If it is not installed.
+    """
+    try:
+        import faiss
+    except ModuleNotFoundError as err:
+        raise EnvironmentNotReadyError(
+            f"{err.name} is not installed, which --approximate needs: pip install 'verger[index]'"
+        ) from err
+    found: ModuleType = faiss
+    return found
+
+
+def ensure_index(output: Output) -> Index:
+    """Return the index of a result; make it where there is none, or one of other features.
+
+    Whoever calls this holds the lock of OUT.
+    """
+    return current_index(output) or build_index(output)
+
+
+def current_index(output: Output) -> Index | None:
+    """Return the index of a result; None where there is none of these very features.
+
+    One that another version of Verger's has described differently is none either.
+
+    Raises
+    ------
+    SchemaError
+        If what is said of it is no JSON.
+    """
+    values = output.read_derived(INDEX)
+    if values is None or set(values) != {field.name for field in fields(Index)}:
+        return None
+    found = Index(**values)
+    is_current = found.features == _identity(output) and output.folder.exists(found.file)
+    return found if is_current else None
+
+
+def _identity(output: Output) -> str:
+    """Return a hash of the contract and of the files of the table ``features``."""
+    parts = [f"{part.name} {part.sha256}" for part in output.parts("features")]
+    text = "\n".join([output.read_run()["contract_hash"], *parts])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# Making it
+
+
+def build_index(output: Output) -> Index:
+    """Make the index of a result and keep it there, in the place of an older one.
+
+    Its vectors are in memory while it is made, 2.6 kB each of 1280 features.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If faiss is not installed.
+    """
+    faiss, start = require_faiss(), time.perf_counter()
+    folder, parts = output.folder, output.parts("features")
+    n = sum(part.rows for part in parts)
+    n_lists = max(1, min(round(2 * n**0.5), n // _ROWS_PER_LIST))
+    drawn = np.random.default_rng(0).permutation(n)[: max(n_lists * _ROWS_PER_LIST, TRIED)]
+    x = _collect(folder, parts, drawn)
+    index = _train(faiss, unit(x), n_lists)
+    tried = NearestRows(x[:TRIED], drawn[:TRIED].astype(np.int32), max(1, min(K, n - 1)))
+    for first, block in iter_blocks(folder, parts):
+        index.add(unit(block))
+        tried.add(block, np.arange(first, first + len(block), dtype=np.int32))
+    n_probe, recall = _choose_probes(faiss, index, unit(x[:TRIED]), drawn[:TRIED], tried.row)
+    name = f"{INDEX.rpartition('/')[0]}/features-{uuid.uuid4().hex}.faiss"
+    with folder.writing(name) as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+    written = {entry.name: entry.size for entry in folder.files("index")}
+    found = Index(
+        file=name,
+        size_bytes=written.pop(name),
+        features=_identity(output),
+        n_photos=n,
+        n_features=x.shape[1],
+        n_lists=n_lists,
+        n_probe=n_probe,
+        recall=recall,
+        k=K,
+        n_tried=min(TRIED, n),
+        faiss=version("faiss-cpu"),
+        seconds=round(time.perf_counter() - start, 3),
+    )
+    folder.write(INDEX, as_json(found.as_dict()))
+    for old in written:
+        if old != INDEX:
+            folder.remove(old)
+    return found
+
+
+def _collect(folder: Folder, parts: list[Part], places: npt.NDArray[np.int64]) -> Vectors:
+    """Read the vectors at some places, in their order: (m, d)."""
+    order = np.argsort(places)
+    rising, found = places[order], []
+    for first, x in iter_blocks(folder, parts):
+        low, high = np.searchsorted(rising, [first, first + len(x)])
+        found.append(x[rising[low:high] - first])
+    vectors = np.concatenate(found)
+    collected = np.empty_like(vectors)
+    collected[order] = vectors
+    return collected
+
+
+def _train(faiss: ModuleType, x: Vectors, n_lists: int) -> Any:
+    """Return an index without vectors whose lists have their centres."""
+    d = x.shape[1]
+    index = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatIP(d),
+        d,
+        n_lists,
+        faiss.ScalarQuantizer.QT_fp16,
+        faiss.METRIC_INNER_PRODUCT,
+        False,
+    )
+    index.train(x)
+    return index
+
+
+def _choose_probes(
+    faiss: ModuleType, index: Any, x: Vectors, places: npt.NDArray[np.int64], truth: Numbers
+) -> tuple[int, float]:
+    """Return how many lists to look into, and the recall with so many.
+
+    Parameters
+    ----------
+    faiss : module
+    index : faiss.IndexIVF
+    x : ndarray of shape (m, d), float32
+        Of length 1.
+    places : ndarray of shape (m,)
+        Of these vectors in the index.
+    truth : ndarray of shape (m, k), int32
+        Places of the nearest others.
+    """
+    n_probe, before = 4, -1.0
+    while True:
+        n_probe = min(2 * n_probe, index.nlist)
+        params = faiss.SearchParametersIVF(nprobe=n_probe)
+        found = index.search(x, truth.shape[1] + 1, params=params)[1]
+        found[found == places[:, None]] = -1
+        hits = (truth[:, :, None] == found[:, None, :]).any(axis=2)[truth >= 0]
+        recall = float(hits.mean()) if len(hits) else 1.0
+        # What half the digits have mixed up is found in no list.
+        if recall >= RECALL or recall == before or n_probe == index.nlist:
+            return n_probe, recall
+        before = recall
+
+
+# Using it
+
+
+def search_index(
+    folder: Folder, index: Index, x: Vectors, k: int
+) -> tuple[Similarities, npt.NDArray[np.int64]]:
+    """Find the vectors that have the largest cosine to some others.
+
+    Parameters
+    ----------
+    folder : Folder
+        OUT.
+    index : Index
+    x : ndarray of shape (m, n_features), float32
+    k : int
+
+    Returns
+    -------
+    similarity : ndarray of shape (m, k), float32
+        Falling; right to 1e-4.
+    place : ndarray of shape (m, k), int64
+        In the stored order; -1 where fewer were found.
+    """
+    faiss = require_faiss()
+    params = faiss.SearchParametersIVF(nprobe=index.n_probe)
+    similarity, place = _opened(folder, index.file).search(unit(x), k, params=params)
+    return np.minimum(similarity, np.float32(1)), place
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: Folder, name: str) -> Any:
+    """Open an index: on a disk its lists stay there until they are looked into."""
+    faiss = require_faiss()
+    try:
+        if folder.is_local:
+            return faiss.read_index(folder.address(name), faiss.IO_FLAG_MMAP)
+        with folder.open(name) as file, pa.BufferedInputStream(file, _BYTES_AT_ONCE) as stream:
+            return faiss.read_index(faiss.PyCallbackIOReader(stream.read))
+    except (OSError, RuntimeError) as err:
+        raise SchemaError(
+            f"{folder.address(name)}: cannot be read: {err}; remove it, and it is made anew"
+        ) from err
+
+
+def find_neighbors_by_index(
+    spark: SparkSession, rows: StoredRows, index: Index, k: int
+) -> Neighbors:
+    """Find nearly all of the k nearest neighbours of every row, in the tasks.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    rows : StoredRows
+    index : Index
+        Of the same table.
+    k : int
+        At least 1; a table of n rows gives at most n - 1.
+    """
+    shared = spark.sparkContext.broadcast(rows.number)
+    folder, k = rows.folder, min(k, len(rows) - 1)
+
+    def search(x: Vectors, number: Numbers) -> tuple[Numbers, Similarities]:
+        similarity, place = search_index(folder, index, x, k + 1)
+        row = np.where(place >= 0, shared.value[place], -1)
+        row[row == number[:, None]] = -1  # a row is no neighbour of itself
+        similarity[row < 0] = -1
+        best = np.lexsort((row, row < 0, -similarity))[:, :k]
+        return np.take_along_axis(row, best, 1), np.take_along_axis(similarity, best, 1)
+
+    return search_in_tasks(spark, rows, search)

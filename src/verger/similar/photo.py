@@ -1,0 +1,165 @@
+"""The known photos that are most like a photo, in this process, without Spark.
+
+Exactly: the table of features is read batch by batch, and memory does not grow with it. Or by an
+index, which a large table is worth; see :mod:`verger.similar.index`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from verger.errors import ConfigError, SourceError
+from verger.features.extractor import load_extractor
+from verger.features.featurize import outcomes_of_contents
+from verger.features.model import open_cached
+from verger.features.model.weights import OnProgress
+from verger.files.reading import Unread
+from verger.files.tables import iter_part, read_part
+from verger.pca.moments import vectors_of
+from verger.result.lock import locked
+from verger.result.output import Output
+from verger.similar.index import current_index, ensure_index, require_faiss, search_index
+
+
+@dataclass(frozen=True)
+class Match:
+    """A known photo, and the cosine of its features to those that were looked for.
+
+    Attributes
+    ----------
+    path : str
+    label : str or None
+    similarity : float
+    exact : bool
+        Whether all photos were compared. If not, one that is more alike may be missing.
+    """
+
+    path: str
+    label: str | None
+    similarity: float
+    exact: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+
+def find_similar(
+    photo: bytes | Unread,
+    out: str | Path,
+    *,
+    k: int = 10,
+    approximate: bool = False,
+    weights: str | Path | None = None,
+    model: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[Match]:
+    """Find the photos of a result that are most like a photo.
+
+    Parameters
+    ----------
+    photo : bytes
+        The file as it is, or the reason why it could not be read.
+    out : path
+        The folder of a result, or ``s3://bucket/prefix``.
+    k : int
+        How many to find; a smaller table gives all it has.
+    approximate : bool
+        Look them up in the result's index, which is made first where there is none of these
+        features.
+    weights, model, on_progress
+        As for :func:`verger.features.extractor.load_extractor`.
+
+    Returns
+    -------
+    list of Match
+        By falling similarity, then by path.
+
+    Raises
+    ------
+    ConfigError
+        If ``k`` is not at least 1.
+    SourceError
+        If the photo cannot be decoded.
+    EnvironmentNotReadyError
+        If ``approximate`` is asked for and faiss is not installed.
+    OutputError, ContractError
+        As from :func:`verger.features.extractor.load_extractor`.
+    """
+    if k < 1:
+        raise ConfigError(f"k={k} must be at least 1")
+    if approximate:
+        require_faiss()
+    output = Output.at(out)
+    extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
+    (outcome,) = outcomes_of_contents([photo], open_cached(extractor))
+    if "features" not in outcome:
+        raise SourceError(f"PHOTO: {outcome['reason']}: {outcome['detail']}")
+    if approximate:
+        return search_by_index(output, outcome["features"], k)
+    return search(output, outcome["features"], k)
+
+
+def search_by_index(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Match]:
+    """Find nearly all of what :func:`search` finds; make the index where there is none.
+
+    Parameters
+    ----------
+    output : Output
+    features : ndarray of shape (n_features,), float32
+    k : int
+    """
+    index = current_index(output)
+    if index is None:
+        with locked(output):
+            index = ensure_index(output)
+    (similarity,), (places,) = search_index(output.folder, index, features[None], k)
+    known = dict(zip(places.tolist(), similarity.tolist(), strict=True))
+    known.pop(-1, None)
+    found, first = [], 0
+    for part in output.parts("features"):
+        rows = [place - first for place in known if first <= place < first + part.rows]
+        if rows:
+            table = read_part(output.folder, part.name, ["path", "label"]).take(rows)
+            found += [
+                Match(row["path"], row["label"], known[first + at], exact=False)
+                for at, row in zip(rows, table.to_pylist(), strict=True)
+            ]
+        first += part.rows
+    return sorted(found, key=lambda match: (-match.similarity, match.path))
+
+
+def search(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Match]:
+    """Find the rows of a result whose features have the largest cosine to these.
+
+    Parameters
+    ----------
+    output : Output
+    features : ndarray of shape (n_features,), float32
+    k : int
+    """
+    found: list[Match] = []
+    for name in output.part_names("features"):
+        for batch in iter_part(output.folder, name, ["path", "label", "features"]):
+            found += _best(batch, features.astype(np.float64), k)
+            found = sorted(found, key=lambda match: (-match.similarity, match.path))[:k]
+    return found
+
+
+def _best(batch: pa.RecordBatch, features: npt.NDArray[np.float64], k: int) -> list[Match]:
+    """Return the k best rows of a batch, and those that are as good as the last of them."""
+    if not batch.num_rows:
+        return []
+    vectors = vectors_of(batch.column("features")).astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(features)
+    cosine = vectors @ features / np.where(lengths, lengths, 1)  # (n,)
+    last = np.partition(cosine, -k)[-k] if k < len(cosine) else -np.inf
+    rows = np.flatnonzero(cosine >= last)
+    paths, labels = (batch.column(name).take(pa.array(rows)) for name in ("path", "label"))
+    return list(map(Match, paths.to_pylist(), labels.to_pylist(), cosine[rows].tolist()))

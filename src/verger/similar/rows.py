@@ -1,0 +1,127 @@
+"""The vectors of a stored table, a few thousand at a time; which row is which, by path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from verger.files.folder import Folder
+from verger.files.tables import Part, iter_part, read_part
+from verger.pca.moments import vectors_of
+from verger.result.output import Output
+
+Vectors = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int32]
+
+#: Vectors that are read at once: 3,000 x 1280 float32 are 15 MB.
+ROWS_AT_ONCE = 3_000
+
+
+class Block(NamedTuple):
+    """Some rows: the place of the first in the stored order, and the vectors of shape (m, d)."""
+
+    start: int
+    x: Vectors
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """The rows of the table ``features`` in the order in which its files hold them.
+
+    Attributes
+    ----------
+    folder : Folder
+    parts : tuple of Part
+    number : ndarray of shape (n,), int32
+        Of the row at each place: its rank by path.
+    """
+
+    folder: Folder
+    parts: tuple[Part, ...]
+    number: Numbers
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+
+def read_rows(output: Output, columns: Sequence[str]) -> tuple[StoredRows, pa.Table]:
+    """Read which rows there are.
+
+    Parameters
+    ----------
+    output : Output
+    columns : sequence of str
+        What is wanted of each row beside its path.
+
+    Returns
+    -------
+    rows : StoredRows
+    table : pyarrow.Table
+        ``path`` and the columns, sorted by path: row i is the one with number i.
+    """
+    parts = tuple(output.parts("features"))
+    tables = [read_part(output.folder, part.name, ["path", *columns]) for part in parts]
+    table = pa.concat_tables(tables).combine_chunks()
+    order = pc.sort_indices(table["path"])
+    number = np.empty(len(table), np.int32)
+    number[order.to_numpy()] = np.arange(len(table), dtype=np.int32)
+    return StoredRows(output.folder, parts, number), table.take(order)
+
+
+def iter_blocks(
+    folder: Folder, parts: Sequence[Part], start: int = 0, stop: int | None = None
+) -> Iterator[Block]:
+    """Read the vectors of a table, or of a stretch of it.
+
+    Parameters
+    ----------
+    folder : Folder
+    parts : sequence of Part
+    start, stop : int
+        First place, and the one after the last.
+    """
+    first = 0
+    for part in parts:
+        if first + part.rows > start and (stop is None or first < stop):
+            yield from _blocks_of(folder, part, first, start, stop)
+        first += part.rows
+
+
+def _blocks_of(
+    folder: Folder, part: Part, first: int, start: int, stop: int | None
+) -> Iterator[Block]:
+    for batch in iter_part(folder, part.name, ["features"], rows=ROWS_AT_ONCE):
+        low = max(start - first, 0)
+        high = batch.num_rows if stop is None else min(stop - first, batch.num_rows)
+        if low < high:
+            yield Block(first + low, vectors_of(batch.column("features"))[low:high])
+        first += batch.num_rows
+
+
+def unit(x: Vectors) -> Vectors:
+    """Scale vectors of shape (n, d) to length 1; a vector of zeros stays."""
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.divide(x, np.where(norms > 0, norms, 1), dtype=np.float32)
+
+
+def cut_evenly(n: int, most: int, n_tasks: int) -> list[tuple[int, int]]:
+    """Cut n rows into stretches of nearly the same length, as many for each task as for any other.
+
+    Parameters
+    ----------
+    n : int
+    most : int
+        Rows in a stretch.
+    n_tasks : int
+        That run at once.
+    """
+    rounds = -(-n // (most * n_tasks))
+    cuts = np.linspace(0, n, min(rounds * n_tasks, n) + 1).astype(int).tolist()
+    return list(pairwise(cuts))

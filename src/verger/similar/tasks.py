@@ -1,0 +1,76 @@
+"""Look up all rows of a table in Spark's tasks: each task takes some rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from verger.files.tables import in_tasks
+from verger.similar.rows import Numbers, StoredRows, Vectors, cut_evenly, iter_blocks
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Similarities = npt.NDArray[np.float32]
+
+#: Rows that a task looks up at once: 4,096 x 1280 float32 are 21 MB.
+LOOKED_UP_AT_ONCE = 4_096
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The rows of a table that are most like each of its rows.
+
+    Attributes
+    ----------
+    row : ndarray of shape (n, k), int32
+        Rows are numbered in the order of their paths. By falling similarity, then by path; -1
+        where an approximate search has found fewer.
+    similarity : ndarray of shape (n, k), float32
+        Cosine of the features, at most 1; -1 where there is no row.
+    """
+
+    row: Numbers
+    similarity: Similarities
+
+
+#: Takes vectors (m, d) and their numbers (m,); returns numbers and similarities, both (m, k).
+Search = Callable[[Vectors, Numbers], tuple[Numbers, Similarities]]
+
+
+def search_in_tasks(spark: SparkSession, rows: StoredRows, search: Search) -> Neighbors:
+    """Look up every row.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    rows : StoredRows
+    search : callable
+        Travels to the tasks.
+    """
+    shared, folder, parts = spark.sparkContext.broadcast(rows.number), rows.folder, rows.parts
+
+    def look_up(stretches: Iterator[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
+        for start, stop in stretches:
+            x = np.concatenate([block.x for block in iter_blocks(folder, parts, start, stop)])
+            number = shared.value[start:stop]
+            row, similarity = search(x, number)
+            found = {"number": number, "row": row, "similarity": similarity}
+            yield pa.RecordBatch.from_pylist([{n: v.tobytes() for n, v in found.items()}])
+
+    parallelism = spark.sparkContext.defaultParallelism
+    work = cut_evenly(len(rows), LOOKED_UP_AT_ONCE, parallelism)
+    found = in_tasks(spark, work, look_up, "number binary, row binary, similarity binary").collect()
+    number = np.concatenate([np.frombuffer(f.number, np.int32) for f in found])
+    k = len(found[0].row) // len(found[0].number)
+    row, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
+    row[number] = np.concatenate([np.frombuffer(f.row, np.int32) for f in found]).reshape(-1, k)
+    similarity[number] = np.concatenate(
+        [np.frombuffer(f.similarity, np.float32) for f in found]
+    ).reshape(-1, k)
+    return Neighbors(row, similarity)

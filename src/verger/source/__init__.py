@@ -1,0 +1,1 @@
+"""Where photos come from: listing them, cutting the listing, samples and rendered data."""

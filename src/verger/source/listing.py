@@ -1,0 +1,309 @@
+"""List photos on the driver: local folders and buckets, through pyarrow's filesystems."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import fs
+
+from verger.config import IMAGE_SUFFIXES, Config, check_label_rule
+from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
+from verger.files.paths import explain, filesystem_of, normalize_source
+from verger.schema import IMAGES, arrow_schema
+from verger.source.pack import is_pack, read_listing
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The photos of a source, as they were when it was listed.
+
+    Attributes
+    ----------
+    source : str
+        As every path in the table begins: an absolute folder, or ``s3://bucket/prefix``. Of a
+        pack its own place, while the paths are those of the photos that were packed.
+    photos : pyarrow.Table
+        Columns ``path``, ``modification_time``, ``length``, ``label``, and of a pack those of
+        :data:`verger.schema.PACKED`; sorted by path.
+    ignored : dict of str to int
+        Suffix to number of files that the glob left out.
+    recursive : bool
+        Whether subfolders were looked into.
+    """
+
+    source: str
+    photos: pa.Table
+    ignored: dict[str, int]
+    recursive: bool = True
+
+    @property
+    def n_bytes(self) -> int:
+        """Sum of the photos' sizes."""
+        return int(pa.compute.sum(self.photos["length"]).as_py() or 0)
+
+    @property
+    def is_pack(self) -> bool:
+        """Whether the photos are read from a pack."""
+        return "row_group" in self.photos.schema.names
+
+
+def list_photos(
+    source: str, *, glob: Sequence[str] = (), recursive: bool = True, label_from: str = "parent"
+) -> Listing:
+    """List the photos of a folder, a bucket or a pack.
+
+    Parameters
+    ----------
+    source : str
+        A folder, ``file://`` or ``s3://bucket/prefix``.
+    glob : sequence of str
+        Patterns of file names, case as written; one may be a plain string. Without any, every
+        common suffix of an image, in any case.
+    recursive : bool
+        Look into subfolders.
+    label_from : str
+        ``parent`` (the folder's name), ``none``, or a regular expression that is searched in
+        the path and whose first group is the label. The labels of a pack are those that were
+        packed, unless this says otherwise than its default.
+
+    Returns
+    -------
+    Listing
+
+    Raises
+    ------
+    SourceNotFoundError, EmptySourceError, SourceError
+        If there is no such source, not one photo in it, or it cannot be listed.
+    ConfigError
+        If ``label_from`` is no usable rule.
+    """
+    check_label_rule(label_from)
+    patterns = (glob,) if isinstance(glob, str) else tuple(glob)
+    root = normalize_source(source)
+    if is_pack(root):
+        return _list_pack(root, source, patterns, label_from, recursive=recursive)
+    files = _list_local(root, recursive) if root.startswith("/") else _list_s3(root, recursive)
+    return make_listing(files, root, source, patterns, label_from, recursive=recursive)
+
+
+def make_listing(
+    files: Iterable[StoredFile],
+    root: str,
+    source: str,
+    glob: tuple[str, ...],
+    label_from: str,
+    *,
+    recursive: bool,
+) -> Listing:
+    """Make the listing of all files that are there."""
+    wanted, ignored = _by_glob(files, root, glob)
+    _check_any(wanted, source, glob, ignored)
+    paths = [file.path for file in wanted]
+    # Milliseconds are the finest that both readers give.
+    times = pa.array([file.modified_ns // 1_000_000 * 1_000 for file in wanted], pa.int64())
+    columns = {
+        "path": paths,
+        "modification_time": times.cast(pa.timestamp("us", tz="UTC")),
+        "length": [file.length for file in wanted],
+        "label": labels_of(paths, label_from),
+    }
+    table = pa.table(columns, schema=arrow_schema(IMAGES)).sort_by("path")
+    return Listing(root, table, ignored, recursive)
+
+
+def _check_any(
+    photos: Sequence[Any], source: str, glob: tuple[str, ...], ignored: dict[str, int]
+) -> None:
+    if len(photos) == 0:
+        what = f"no file matches {', '.join(glob)}" if glob else "no photo"
+        raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
+
+
+def _list_pack(
+    root: str, source: str, glob: tuple[str, ...], label_from: str, *, recursive: bool
+) -> Listing:
+    """List a pack as its folder was listed: what these options leave out is left out here."""
+    manifest, photos = read_listing(root)
+    origin = str(manifest["source"]).rstrip("/") + "/"
+    if not recursive:
+        below = pa.compute.utf8_replace_slice(photos["path"], 0, len(origin), "")
+        photos = photos.filter(pa.compute.invert(pa.compute.match_substring(below, "/")))
+    ignored = Counter(manifest["counts"]["ignored"])
+    if glob:
+        names = [path.rsplit("/", 1)[-1] for path in photos["path"].to_pylist()]
+        wanted = np.array([matches(name, glob) for name in names], bool)
+        ignored.update(
+            PurePosixPath(name).suffix.lower() or "no suffix"
+            for name, is_wanted in zip(names, wanted, strict=True)
+            if not is_wanted
+        )
+        photos = photos.filter(pa.array(wanted))
+    _check_any(photos, source, glob, ignored)
+    if label_from != Config.label_from:
+        labels = pa.array(labels_of(photos["path"].to_pylist(), label_from), pa.string())
+        photos = photos.set_column(photos.schema.get_field_index("label"), "label", labels)
+    return Listing(root, photos, dict(ignored.most_common()), recursive)
+
+
+def refuse_pack(source: str) -> None:
+    """Refuse a pack as the source of Spark's reader.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if is_pack(normalize_source(source)):
+        raise ConfigError(
+            f"reader='spark' with SRC={source}: is a pack, which only the arrow reader reads; "
+            "leave --reader out"
+        )
+
+
+class StoredFile(NamedTuple):
+    """A file below a source, as its storage lists it: ``length`` in bytes, time in ns."""
+
+    path: str
+    length: int
+    modified_ns: int
+    is_regular: bool = True
+
+
+def _list_local(root: str, recursive: bool) -> Iterator[StoredFile]:
+    """Walk a folder, through links to folders too, but never in a circle."""
+    folder = Path(root)
+    if not folder.exists():
+        raise SourceNotFoundError(f"source {root}: does not exist")
+    if not folder.is_dir():
+        raise SourceNotFoundError(f"source {root}: is a file; give the folder of the photos")
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while waiting:
+        place, above = waiting.pop()
+        try:
+            found = Path(place).stat()
+            identity = (found.st_dev, found.st_ino)
+            if identity in above:  # a link to a folder above: a circle
+                continue
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if _is(entry.is_dir):
+                        if recursive:
+                            waiting.append((entry.path, above | {identity}))
+                    elif _is(entry.is_file) or _leads_nowhere(entry):
+                        yield _stat(entry)
+                    else:
+                        yield StoredFile(entry.path, 0, 0, is_regular=False)
+        except OSError as err:
+            raise SourceError(f"source {place}: cannot be listed: {err.strerror}") from err
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:  # a link to itself
+        return False
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link without a target: listed, and then rejected, never just lost.
+
+    Links to pipes and devices are no photos: they may never end.
+    """
+    return entry.is_symlink() and not _is(Path(entry.path).exists)
+
+
+def _stat(entry: os.DirEntry[str]) -> StoredFile:
+    try:
+        found = entry.stat()
+    except OSError:
+        return StoredFile(entry.path, 0, 0)
+    return StoredFile(entry.path, found.st_size, found.st_mtime_ns)
+
+
+def _list_s3(root: str, recursive: bool) -> Iterator[StoredFile]:
+    filesystem, inner = filesystem_of(root)
+    try:
+        infos = filesystem.get_file_info(fs.FileSelector(inner, recursive=recursive))
+    except FileNotFoundError as err:
+        is_file = filesystem.get_file_info(inner).type == fs.FileType.File
+        what = "is a file; give the folder of the photos" if is_file else "does not exist"
+        raise SourceNotFoundError(f"source {root}: {what}") from err
+    except (OSError, pa.ArrowInvalid) as err:
+        if "NO_SUCH_BUCKET" in str(err):
+            raise SourceNotFoundError(f"source {root}: does not exist: no such bucket") from err
+        raise SourceError(f"source {root}: cannot be listed: {explain(err)}") from err
+    for info in infos:
+        if info.type == fs.FileType.File:
+            yield StoredFile(f"s3://{info.path}", info.size or 0, info.mtime_ns or 0)
+
+
+def _by_glob(
+    files: Iterable[StoredFile], root: str, glob: tuple[str, ...]
+) -> tuple[list[StoredFile], dict[str, int]]:
+    wanted: list[StoredFile] = []
+    ignored: Counter[str] = Counter()
+    for file in files:
+        below = file.path.removeprefix(root.rstrip("/"))
+        why = _left_out(file.path, below, glob) if file.is_regular else "no file (pipe or device)"
+        if why is None:
+            wanted.append(file)
+        else:
+            ignored[why] += 1
+    return wanted, dict(ignored.most_common())
+
+
+def _left_out(path: str, below: str, glob: tuple[str, ...]) -> str | None:
+    """Return what a file that is no photo is counted under, or None for a photo.
+
+    ``below`` is the part of the path below the source.
+    """
+    name = path.rsplit("/", 1)[-1]
+    if "/." in below:  # itself, or a folder that it is in
+        return "hidden"
+    if not matches(name, glob):
+        return PurePosixPath(name).suffix.lower() or "no suffix"
+    # A name of bytes that are no UTF-8 can stand in no table.
+    return None if _is_utf8(path) else "with a name that is not UTF-8"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def matches(name: str, glob: tuple[str, ...]) -> bool:
+    """Whether a file name is a photo's: by the patterns, or by its suffix where there are none."""
+    if not glob:
+        return name.lower().endswith(IMAGE_SUFFIXES)
+    return any(fnmatchcase(name, pattern) for pattern in glob)
+
+
+def _ignored_text(ignored: dict[str, int]) -> str:
+    if not ignored:
+        return " (it is empty)"
+    counts = ", ".join(f"{n} {suffix}" for suffix, n in list(ignored.items())[:5])
+    return f" (left out: {counts}); see --glob"
+
+
+def labels_of(paths: Sequence[str], rule: str) -> list[str | None]:
+    """Return the label of every path by the rule of ``label_from``."""
+    if rule == "none":
+        return [None] * len(paths)
+    if rule == "parent":
+        return [path.rsplit("/", 2)[-2] or None for path in paths]
+    found = (re.search(rule, path) for path in paths)
+    return [match.group(1) if match else None for match in found]

@@ -1,0 +1,188 @@
+"""DataFrames of photos: from a listing, or read by Spark's own ``binaryFile``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from verger.config import IMAGE_SUFFIXES, check_label_rule
+from verger.errors import SourceNotFoundError
+from verger.files.paths import normalize_source
+from verger.files.reading import MAX_FILE_BYTES
+from verger.schema import IMAGES
+from verger.source.cut import cut_listing
+from verger.source.listing import Listing, StoredFile, list_photos, make_listing, refuse_pack
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def read_images(
+    spark: SparkSession,
+    source: str | Listing,
+    *,
+    glob: Sequence[str] = (),
+    recursive: bool = True,
+    label_from: str = "parent",
+    reader: str = "arrow",
+    partitions: int | None = None,
+) -> DataFrame:
+    """Make the DataFrame of images.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    source : str or Listing
+        What to list, or what was listed already.
+    glob, recursive, label_from
+        As in :func:`list_photos`; ``glob`` also tells Spark's reader what not to open.
+    reader : {"arrow", "spark"}
+        With ``arrow`` the DataFrame holds no content: :func:`verger.featurize` reads the files
+        where they are used, or the row groups of a pack. With ``spark`` it has ``content``, read
+        by ``binaryFile``.
+    partitions : int, optional
+        Number of partitions; by default by count and bytes. The ``spark`` reader repartitions
+        nothing unless asked: it would move the photos' bytes.
+
+    Returns
+    -------
+    DataFrame
+        ``path``, ``modification_time``, ``length``, ``label`` [, ``content``]; of a pack also the
+        columns :data:`verger.schema.PACKED`.
+    """
+    patterns = (glob,) if isinstance(glob, str) else tuple(glob)
+    if not isinstance(source, Listing):
+        if reader == "spark":
+            refuse_pack(source)
+        how = {"glob": patterns, "recursive": recursive, "label_from": label_from}
+        source = (
+            list_with_spark(spark, source, **how)  # type: ignore[arg-type]
+            if reader == "spark"
+            else list_photos(source, **how)  # type: ignore[arg-type]
+        )
+    if reader == "spark":
+        return _read_binary_files(spark, source, patterns, partitions)
+    parallelism = spark.sparkContext.defaultParallelism
+    return plan_images(spark, *cut_listing(source.photos, parallelism, partitions))
+
+
+def plan_images(spark: SparkSession, photos: pa.Table, n_partitions: int) -> DataFrame:
+    """Turn a listing into a DataFrame of exactly ``n_partitions`` partitions, without a shuffle.
+
+    The partitions come from ``range``; a broadcast join brings every partition its rows.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    photos : pyarrow.Table
+        A listing, its column ``partition``, and any others, which the DataFrame has too.
+    n_partitions : int
+    """
+    from pyspark.sql import functions as F
+
+    listing = _listing_frame(spark, photos)
+    slots = spark.range(0, n_partitions, 1, n_partitions).withColumnRenamed("id", "partition")
+    columns = [name for name in photos.schema.names if name != "partition"]
+    return slots.join(F.broadcast(listing), "partition").select(*columns)
+
+
+def _listing_frame(spark: SparkSession, photos: pa.Table) -> DataFrame:
+    """Make a DataFrame of a listing and of what stands beside it."""
+    from pyspark.sql import functions as F
+
+    # Milliseconds, not timestamps: no time zone of any session can touch them on the way.
+    millis = photos["modification_time"].cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64())
+    place = photos.schema.get_field_index("modification_time")
+    frame = photos.set_column(place, "modification_time", millis).to_pandas()
+    texts = {field.name for field in photos.schema if pa.types.is_string(field.type)}
+    kinds = {name: "string" if name in texts else "long" for name in frame.columns}
+    schema = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+    listing = spark.createDataFrame(frame, schema)
+    return listing.withColumn("modification_time", F.timestamp_millis("modification_time"))
+
+
+def _binary_files(spark: SparkSession, root: str, **options: str) -> DataFrame:
+    """Load the files of a folder as Spark's ``binaryFile`` does, with paths as we store them."""
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
+
+    if root.startswith("/") and not Path(root).is_dir():
+        raise SourceNotFoundError(f"source {root}: does not exist, or is no folder")
+    loader = spark.read.format("binaryFile").options(**options)
+    try:
+        files = loader.load(hadoop_path(root))
+    except AnalysisException as err:
+        raise SourceNotFoundError(f"source {root}: {str(err).splitlines()[0]}") from err
+    path = F.regexp_replace(F.regexp_replace("path", "^file:/+", "/"), "^s3[an]://", "s3://")
+    return files.withColumn("path", path)
+
+
+def list_with_spark(
+    spark: SparkSession,
+    source: str,
+    *,
+    glob: Sequence[str] = (),
+    recursive: bool = True,
+    label_from: str = "parent",
+) -> Listing:
+    """List the photos of a source that only Hadoop may reach; see :func:`list_photos`."""
+    from pyspark.sql import functions as F
+
+    check_label_rule(label_from)
+    root = normalize_source(source)
+    files = _binary_files(spark, root, recursiveFileLookup=str(recursive).lower())
+    # Spark keeps microseconds of a local file where the listing keeps milliseconds.
+    rows: pd.DataFrame = files.select(
+        "path", "length", F.unix_millis("modificationTime").alias("ms")
+    ).toPandas()
+    listed = (
+        StoredFile(path, length, ms * 1_000_000)
+        for path, length, ms in zip(rows["path"], rows["length"], rows["ms"], strict=True)
+    )
+    return make_listing(listed, root, source, tuple(glob), label_from, recursive=recursive)
+
+
+def _read_binary_files(
+    spark: SparkSession, listing: Listing, glob: tuple[str, ...], partitions: int | None
+) -> DataFrame:
+    """Let Spark read the photos of a listing; all that is known of them is the listing's."""
+    from pyspark.sql import functions as F
+
+    options = {"recursiveFileLookup": str(listing.recursive).lower(), "ignoreMissingFiles": "true"}
+    pattern = hadoop_glob(glob)
+    if pattern:
+        options["pathGlobFilter"] = pattern
+    files = _binary_files(spark, listing.source, **options)
+    # Spark looks at the size before it reads.
+    files = files.where(F.col("length") <= MAX_FILE_BYTES).select("path", "content")
+    images = files.join(F.broadcast(_listing_frame(spark, listing.photos)), "path")
+    if partitions is not None:
+        images = images.repartition(partitions)
+    return images.select(*IMAGES, "content")
+
+
+def hadoop_glob(glob: tuple[str, ...]) -> str | None:
+    """Return the patterns as one of Hadoop's, or None where it would read them otherwise.
+
+    It has no switch for the case, and signs of its own in patterns.
+    """
+    if any(re.search(r"[\\{}\[\],^!]", pattern) for pattern in glob):
+        return None
+    if glob:
+        return glob[0] if len(glob) == 1 else "{" + ",".join(glob) + "}"
+    any_case = [
+        "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix.lstrip("."))
+        for suffix in IMAGE_SUFFIXES
+    ]
+    return "*.{" + ",".join(any_case) + "}"
+
+
+def hadoop_path(path: str) -> str:
+    """Return a stored path as Spark must be told it: Hadoop reads globs in paths."""
+    escaped = re.sub(r"([\\{}\[\]*?,])", r"\\\1", path)
+    return "file://" + escaped if path.startswith("/") else re.sub("^s3:", "s3a:", escaped)

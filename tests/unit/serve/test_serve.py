@@ -1,0 +1,445 @@
+"""The web application: the predictor's numbers, every limit, and nothing kept or told too much."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import io
+import re
+import resource
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from fastapi.testclient import TestClient
+from PIL import Image
+from starlette.requests import ClientDisconnect
+
+import verger
+from verger import cli, serve
+from verger.classify.predict import Predictor
+from verger.errors import ConfigError, EnvironmentNotReadyError
+from verger.features import isolate
+from verger.serve.browser import RUNTIME, Browser, Known, draw_known
+from verger.serve.facts import load_facts
+from verger.serve.limits import Limits, Refused, TokenBuckets, photo_of, read_body
+
+ADDRESS = "http://localhost"
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: Path) -> Predictor:
+    return Predictor.load(trained)
+
+
+@pytest.fixture(scope="module")
+def photo(photos: Path) -> Path:
+    return sorted(photos.rglob("*.jpg"))[7]
+
+
+@pytest.fixture
+def client(predictor: Predictor, photos: Path, photo: Path) -> Iterator[TestClient]:
+    facts = {photo.parent.name: "Keeps until spring."}
+    app = serve.create_app(predictor, source=str(photos), facts=facts)
+    with TestClient(app, ADDRESS) as client:
+        yield client
+
+
+def bounded(predictor: Predictor, **limits: Any) -> TestClient:
+    return TestClient(serve.create_app(predictor, limits=Limits(**limits)), ADDRESS)
+
+
+def picture_of(address: str) -> Image.Image:
+    head, _, text = address.partition(",")
+    assert head == "data:image/jpeg;base64"
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+# Answers
+
+
+def test_an_answer_is_the_prediction_with_a_fact_and_pictures(
+    client: TestClient, predictor: Predictor, photos: Path, photo: Path
+) -> None:
+    (expected,) = predictor.predict([photo.read_bytes()], ["photo"])
+    response = client.post("/predict", content=photo.read_bytes())
+    answer = response.json()
+    assert response.status_code == 200
+    assert answer.pop("fact") == "Keeps until spring."
+    for known in answer["nearest"]:
+        assert max(picture_of(known.pop("thumbnail")).size) == 144
+        known["path"] = str(photos / known["path"])
+    wanted = expected.as_dict()
+    assert answer == wanted | {"top": list(wanted["top"]), "nearest": list(wanted["nearest"])}
+    assert answer["nearest"][0]["path"] == str(photo)
+
+
+def test_a_form_gives_the_same_answer(client: TestClient, photo: Path) -> None:
+    plain = client.post("/predict", content=photo.read_bytes())
+    form = client.post("/predict", files={"photo": ("a b.jpg", photo.read_bytes())})
+    assert form.json() == plain.json()
+
+
+def test_a_photo_that_is_none_is_told_by_the_ledgers_words(client: TestClient) -> None:
+    for content, reason in ((b"", "empty"), (b"no photo", "not an image")):
+        response = client.post("/predict", content=content)
+        assert (response.status_code, response.json()["error"]) == (422, reason)
+        assert response.json()["prediction"] is None
+
+
+def test_pictures_keep_their_shape_and_may_be_gone(
+    predictor: Predictor, photo: Path, tmp_path: Path
+) -> None:
+    """A known photo that was deleted has no picture; one outside the source no folder."""
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (300, 100)).save(wide)
+    paths = (str(wide), str(tmp_path / "gone.jpg"))
+    references = dataclasses.replace(
+        predictor.classifier,
+        reference_paths=paths,
+        references=predictor.classifier.references[:2],
+        reference_labels=predictor.classifier.reference_labels[:2],
+    )
+    known = dataclasses.replace(predictor, classifier=references)
+    client = TestClient(serve.create_app(known, source="/elsewhere"), ADDRESS)
+    found = client.post("/predict", content=photo.read_bytes()).json()["nearest"]
+    pictures = {near["path"]: near["thumbnail"] for near in found}
+    assert pictures["gone.jpg"] is None
+    assert picture_of(pictures["wide.png"]).size == (144, 48)
+
+
+def test_it_is_described_and_answers(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()
+    assert set(described["paths"]) == {"/health", "/predict"}
+    assert set(described["paths"]["/predict"]["post"]["responses"]) >= {"200", "413", "422", "429"}
+    assert {"fact", "top", "nearest"} <= set(
+        described["components"]["schemas"]["Answer"]["properties"]
+    )
+    assert client.get("/health").json() == {"status": "ok"}
+
+
+# Limits
+
+
+def test_a_body_that_is_announced_too_large_is_not_read() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError
+        yield b""
+
+    with pytest.raises(Refused, match="too large"):
+        asyncio.run(read_body(body(), "11", Limits(max_bytes=10)))
+
+
+def test_a_body_is_refused_at_the_first_byte_too_many() -> None:
+    given = []
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            given.append(1)
+            yield b"12345"
+
+    assert asyncio.run(read_body(body(), None, Limits(max_bytes=50))) == b"12345" * 10
+    given.clear()
+    with pytest.raises(Refused, match="too large"):
+        asyncio.run(read_body(body(), None, Limits(max_bytes=10)))
+    assert len(given) == 3
+
+
+def test_a_body_that_never_comes_is_refused() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"1"
+        await asyncio.sleep(60)
+
+    with pytest.raises(Refused, match="too slow"):
+        asyncio.run(read_body(body(), None, Limits(read_timeout_s=0.05)))
+
+
+def test_a_client_that_goes_away_is_no_failure() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"1"
+        raise ClientDisconnect
+
+    with pytest.raises(Refused, match="gone"):
+        asyncio.run(read_body(body(), None, Limits()))
+
+
+def test_a_large_photo_is_refused(predictor: Predictor) -> None:
+    response = bounded(predictor, max_bytes=100).post("/predict", content=bytes(101))
+    assert response.status_code == 413
+    assert response.json() == {"error": "too large", "detail": "a photo may have 100 bytes at most"}
+
+
+def test_many_pixels_are_refused(predictor: Predictor, photo: Path) -> None:
+    response = bounded(predictor, max_pixels=9_999).post("/predict", content=photo.read_bytes())
+    assert (response.status_code, response.json()["error"]) == (422, "too many pixels")
+
+
+def test_a_decoder_that_hangs_is_ended(
+    predictor: Predictor, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = bounded(predictor, decode_timeout_s=0.2)
+    monkeypatch.setattr(isolate, "decode_photo", lambda *_, **__: time.sleep(60))
+    response = client.post("/predict", content=photo.read_bytes())
+    assert (response.status_code, response.json()["error"]) == (422, "decode time-out")
+
+
+def test_a_client_that_asks_too_often_is_told_when_to_come_again(predictor: Predictor) -> None:
+    client = bounded(predictor, burst=2, photos_per_minute=6)
+    codes = [client.post("/predict", content=b"").status_code for _ in range(3)]
+    assert codes == [422, 422, 429]
+    response = client.post("/predict", content=b"")
+    assert response.json()["error"] == "too many requests"
+    assert 1 <= int(response.headers["Retry-After"]) <= 10
+    assert client.get("/").status_code == 200
+
+
+def test_tokens_come_back_at_the_rate_and_each_client_has_its_own() -> None:
+    now = [0.0]
+    buckets = TokenBuckets(60, 3, lambda: now[0])
+
+    def taken(client: str) -> int:
+        for n in range(100):
+            try:
+                buckets.take(client)
+            except Refused:
+                return n
+        return 100
+
+    assert (taken("a"), taken("b"), taken("a")) == (3, 3, 0)
+    now[0] = 2.5
+    assert (taken("a"), taken("a")) == (2, 0)
+    now[0] = 3.0  # the half of a token that was left counts
+    assert taken("a") == 1
+    now[0] = 1e6
+    assert taken("a") == 3
+
+
+def test_clients_beyond_those_remembered_take_no_memory() -> None:
+    buckets = TokenBuckets(60, 3)
+    for i in range(10_050):
+        buckets.take(str(i))
+    assert len(buckets._buckets) == 10_000
+
+
+def test_a_server_that_is_full_says_so(predictor: Predictor) -> None:
+    response = bounded(predictor, max_waiting=0).post("/predict", content=b"")
+    assert (response.status_code, response.json()["error"]) == (503, "busy")
+    assert response.headers["Retry-After"] == "2"
+
+
+def test_places_are_given_back(predictor: Predictor) -> None:
+    client = bounded(predictor, max_waiting=1, max_bytes=10)
+    codes = [client.post("/predict", content=bytes(n)).status_code for n in (99, 0, 99, 0)]
+    assert codes == [413, 422, 413, 422]
+
+
+def test_forms_that_are_none_are_refused() -> None:
+    kind = "multipart/form-data; boundary=x"
+    part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
+    assert photo_of(part + b"--x--\r\n", kind) == b"1"
+    with pytest.raises(Refused, match="not a form") as caught:
+        photo_of(part + part + b"--x--\r\n", kind)
+    assert caught.value.refusal.detail == "a form of 2 parts must have 1: the photo"
+    for body, header in ((b"junk", kind), (part, "multipart/form-data"), (b"", kind)):
+        with pytest.raises(Refused, match="not a form"):
+            photo_of(body, header)
+
+
+# Nothing is kept, nothing is told to others
+
+
+@contextmanager
+def no_file_grows() -> Iterator[None]:
+    """Let the kernel refuse every byte that this process would write to a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_no_file_is_written(client: TestClient, tmp_path: Path) -> None:
+    """Not for a form of several megabytes either, which frameworks put into temporary files."""
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "BMP")
+    with no_file_grows():
+        with pytest.raises(OSError, match="File too large"):
+            (tmp_path / "file").write_bytes(b"1")
+        for body in ({"content": stream.getvalue()}, {"files": {"photo": stream.getvalue()}}):
+            assert client.post("/predict", **body).status_code == 200
+
+
+def test_the_policy_allows_this_server_alone(client: TestClient) -> None:
+    for address in ("/", "/health", "/static/page.js", "/none"):
+        headers = client.get(address).headers
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == (
+            "nosniff",
+            "no-store",
+        )
+
+
+def test_the_page_names_no_other_host_and_its_files_are_there(client: TestClient) -> None:
+    page = client.get("/").text
+    named = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert {client.get(f"/{name}").status_code for name in named if "data:" not in name} == {200}
+    files = list(resources.files("verger.serve").joinpath("static").iterdir())
+    assert len(files) == 3
+    assert all("://" not in text for text in (page, *(file.read_text() for file in files)))
+    assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
+
+
+def test_another_sites_name_for_this_machine_is_refused(predictor: Predictor) -> None:
+    app = serve.create_app(predictor)
+    for name in ("localhost", "127.0.0.1:8000", "[::1]:8000"):
+        assert TestClient(app, f"http://{name}").get("/").status_code == 200
+    assert TestClient(app, "http://evil.example").get("/").status_code == 400
+    open_to_all = serve.create_app(predictor, hosts=("*",))
+    assert TestClient(open_to_all, "http://fruit.example").get("/").status_code == 200
+
+
+# In the browser
+
+
+def test_a_page_that_does_the_work_has_no_address_for_photos(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    for name in RUNTIME:
+        (tmp_path / name).write_text(name)
+    browser = Browser(b"graph", tmp_path, Known())
+    app = serve.create_app(predictor, facts={"x": "y"}, browser=browser)
+    client = TestClient(app, ADDRESS)
+    assert client.post("/predict", content=b"").status_code in (404, 405)
+    names = client.get("/app.json").json()
+    graph = client.get(f"/{names.pop('graph')}")
+    assert graph.content == b"graph"
+    assert graph.headers["Cache-Control"] == "private, max-age=86400"
+    assert names == {
+        "labels": list(predictor.classifier.labels),
+        "threshold": 0.0,
+        "facts": {"x": "y"},
+        "n_top": 5,
+        "nearest": None,
+        "known": [],
+    }
+    for name, kind in RUNTIME.items():
+        response = client.get(f"/ort/{name}")
+        assert (response.text, response.headers["Content-Type"].split(";")[0]) == (name, kind)
+    page = client.get("/")
+    assert "script-src 'self' 'wasm-unsafe-eval';" in page.headers["Content-Security-Policy"]
+    assert "does not leave this device" in page.text
+
+
+def test_it_is_given_known_photos_of_every_class_and_their_pictures(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as weigh little; a phone has to load them."""
+    monkeypatch.setattr("verger.serve.browser.KNOWN_BYTES", 12 * 2 * 1280)
+    known = draw_known(predictor)
+    classes = [predictor.classifier.labels[label] for label in known.labels]
+    assert sorted(classes) == sorted(predictor.classifier.labels * 2)
+    assert [Path(path).parent.name for path in known.paths] == classes
+    browser = Browser(b"", tmp_path, dataclasses.replace(known, paths=(*known.paths[:11], "gone")))
+    client = TestClient(serve.create_app(predictor, browser=browser), ADDRESS)
+    names = client.get("/app.json").json()
+    assert names["known"] == list(known.labels)
+    assert client.get(f"/{names['nearest']}").content == known.graph
+    assert len(known.graph) < 12 * 2 * 1280 + 20_000
+    picture = client.get("/known/10.jpg")
+    assert picture.headers["Content-Type"] == "image/jpeg"
+    with Image.open(io.BytesIO(picture.content)) as image:
+        assert max(image.size) == 144
+    assert [client.get(f"/known/{n}.jpg").status_code for n in (11, 12, -1)] == [404] * 3
+
+
+def test_a_classifier_without_known_photos_gives_a_page_none(predictor: Predictor) -> None:
+    bare = dataclasses.replace(
+        predictor.classifier,
+        references=predictor.classifier.references[:0],
+        reference_labels=predictor.classifier.reference_labels[:0],
+        reference_paths=(),
+    )
+    assert draw_known(dataclasses.replace(predictor, classifier=bare)) == Known()
+
+
+def test_its_runtime_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no ort\.wasm\.min\.mjs; npm install onnxruntime"):
+        serve.serve("out", in_browser=True, ort_web=tmp_path)
+    with pytest.raises(ConfigError, match="--in-browser and --ort-web go together"):
+        serve.serve("out", in_browser=True)
+
+
+# Facts
+
+
+def test_facts_are_lines_by_label(tmp_path: Path) -> None:
+    file = tmp_path / "facts.toml"
+    file.write_text('["Apple 1"]\nline = "Sweet."\n[Pear]\nline = "Soft."\n')
+    assert load_facts(file) == {"Apple 1": "Sweet.", "Pear": "Soft."}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[Pear", "is not TOML"),
+        ('Pear = "Soft."', "'Pear' must be a table with one key: line"),
+        ('[Pear]\ntext = "Soft."', "'Pear' must be a table with one key: line"),
+        ("[Pear]\nline = 3", "'Pear': line=3 must be text"),
+    ],
+)
+def test_facts_that_are_none_are_told(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "facts.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_facts(file)
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_facts(tmp_path / "none.toml")
+
+
+# The command
+
+
+def test_an_address_that_is_taken_is_told_before_anything_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port {port}: cannot listen there"):
+            serve.serve("none", port=port)
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [("0.0.0.0", True), ("127.0.0.1", False), ("::1", False), ("localhost", False)],
+)
+def test_a_server_that_others_reach_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, host: str, warned: bool
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(serve, "serve", lambda out, **options: given.update(options, out=out))
+    done = CliRunner().invoke(cli.app, ["serve", "result", "--host", host, "--port", "0"])
+    assert done.exit_code == 0
+    assert ("without password" in done.stderr) is warned
+    assert (given["out"], given["host"], given["port"]) == ("result", host, 0)
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n.startswith("verger.serve")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(verger, "serve")
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    done = CliRunner().invoke(cli.app, ["serve", "result"])
+    assert isinstance(done.exception, EnvironmentNotReadyError)
+    assert re.search(r"fastapi is not installed.*'verger\[serve\]'", str(done.exception))

@@ -1,0 +1,580 @@
+"""Every photo of a folder is listed once, as it is, and lands in exactly one partition."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from verger.config import IMAGE_SUFFIXES
+from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
+from verger.schema import IMAGES, arrow_schema
+from verger.source.cut import count_partitions, cut_listing, cut_partitions
+from verger.source.listing import labels_of, list_photos, matches
+from verger.source.spark_reader import hadoop_glob, hadoop_path
+
+ODD_NAMES = [
+    "a b",
+    "  two  spaces",
+    "été",
+    "50%",
+    "%20",
+    "a#b",
+    "a+b",
+    "a,b",
+    'it\'s "x"',
+    "🍎🍏",
+    "تفاح",
+    "new\nline",
+    "back\\slash",
+    "a&b=c?d",
+    "{a,b}[c]*",
+    "日本",
+    "e\u0301",
+]
+
+
+def fill(folder: Path, *names: str, content: bytes = b"x") -> Path:
+    """Make files below a folder; what is in them does not matter to a listing."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def listed(folder: Path, **options: Any) -> list[str]:
+    """Return the paths of a listing, below the folder."""
+    photos = list_photos(str(folder), **options).photos
+    return [os.path.relpath(path, folder) for path in photos["path"].to_pylist()]
+
+
+# What is listed
+
+
+def test_the_table_is_the_one_of_the_schema(tmp_path: Path) -> None:
+    """A listing has the columns and types of the table images, and the folder's absolute path."""
+    listing = list_photos(str(fill(tmp_path / "in", "apple/1.jpg", content=b"four")))
+    assert listing.photos.schema == arrow_schema(IMAGES)
+    assert listing.source == str(tmp_path / "in")
+    (row,) = listing.photos.to_pylist()
+    assert row["path"] == str(tmp_path / "in" / "apple" / "1.jpg")
+    assert (row["length"], row["label"], listing.n_bytes) == (4, "apple", 4)
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_suffix_in_any_case(tmp_path: Path, suffix: str) -> None:
+    """A photo is known by its suffix whatever its case."""
+    names = [f"{i}{s}" for i, s in enumerate((suffix, suffix.upper(), suffix.title()))]
+    assert listed(fill(tmp_path, *names, "no" + suffix[1:])) == names
+
+
+def test_photos_are_sorted_by_path(tmp_path: Path) -> None:
+    """The order is that of the paths' characters, whatever the file system's."""
+    names = ["b/1.jpg", "a/10.jpg", "a/2.jpg", "B/1.jpg", "é/1.jpg", "a.jpg", "🍎.jpg"]
+    assert listed(fill(tmp_path, *names)) == sorted(names)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_of_any_characters(tmp_path: Path, name: str) -> None:
+    """Folders and files keep their names to the character, in the path and in the label."""
+    fill(tmp_path / name, f"{name}/{name}.jpg")
+    listing = list_photos(str(tmp_path / name))
+    assert listing.photos["path"].to_pylist() == [str(tmp_path / name / name / f"{name}.jpg")]
+    assert listing.photos["label"].to_pylist() == [name]
+
+
+def test_a_name_that_is_no_utf8_is_counted(tmp_path: Path) -> None:
+    """A photo in an old encoding, or in a folder of one, is left out and counted as such."""
+    fill(tmp_path, "good.jpg")
+    latin_1 = os.fsdecode(b"\xe9t\xe9")
+    fill(tmp_path, f"{latin_1}.jpg", f"{latin_1}/1.jpg", f"{latin_1}.txt", f".{latin_1}.jpg")
+    listing = list_photos(str(tmp_path))
+    assert listing.photos["path"].to_pylist() == [str(tmp_path / "good.jpg")]
+    assert listing.ignored == {"with a name that is not UTF-8": 2, ".txt": 1, "hidden": 1}
+
+
+@pytest.mark.parametrize(
+    ("glob", "names"),
+    [
+        (("*.jpg",), ["1.jpg", "sub/2.jpg"]),
+        (("*.JPG",), ["3.JPG"]),
+        (("*.jpg", "*.JPG", "*.txt"), ["1.jpg", "3.JPG", "notes.txt", "sub/2.jpg"]),
+        (("?.jpg", "1*"), ["1.jpg", "sub/2.jpg"]),
+        (("[!1]*.jpg",), ["sub/2.jpg"]),
+        (("*",), ["1.jpg", "3.JPG", "notes.txt", "plain", "sub/2.jpg"]),
+        ((), ["1.jpg", "3.JPG", "sub/2.jpg"]),
+    ],
+)
+def test_the_glob_takes_names_case_as_written(
+    tmp_path: Path, glob: tuple[str, ...], names: list[str]
+) -> None:
+    """A file is taken when its name fits one of the patterns, never when it is hidden."""
+    fill(tmp_path, "1.jpg", "sub/2.jpg", "3.JPG", "notes.txt", "plain", ".4.jpg")
+    assert listed(tmp_path, glob=glob) == names
+
+
+def test_a_glob_that_is_one_string_is_one_pattern(tmp_path: Path) -> None:
+    """A pattern given alone is that pattern, not a list of its characters."""
+    fill(tmp_path, "1.jpg", "notes.txt")
+    assert listed(tmp_path, glob="*.jpg") == ["1.jpg"]
+
+
+def test_without_recursion_only_the_folder_itself(tmp_path: Path) -> None:
+    """With recursive off, subfolders are neither listed nor counted."""
+    fill(tmp_path, "1.jpg", "sub/2.jpg", "sub/notes.txt")
+    listing = list_photos(str(tmp_path), recursive=False)
+    assert listing.photos["path"].to_pylist() == [str(tmp_path / "1.jpg")]
+    assert listing.ignored == {}
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    """Files that the glob leaves out are counted by suffix in small letters, the most first."""
+    fill(
+        tmp_path,
+        "1.jpg",
+        "a.txt",
+        "b.TXT",
+        "sub/c.txt",
+        "d.csv",
+        "e.csv",
+        "README",
+        ".DS_Store",
+        "._1.jpg",
+        ".x.jpg",
+        "archive.tar.gz",
+        "dots.",
+        "x.mp4",
+    )
+    ignored = list_photos(str(tmp_path)).ignored
+    assert ignored == {".txt": 3, "hidden": 3, ".csv": 2, "no suffix": 2, ".gz": 1, ".mp4": 1}
+    assert list(ignored.values()) == sorted(ignored.values(), reverse=True)
+
+
+def test_what_lies_in_a_hidden_folder_is_hidden(tmp_path: Path) -> None:
+    """Photos below a hidden folder are left out as hidden; a source may be hidden itself."""
+    source = fill(
+        tmp_path / ".cache" / "in", "1.jpg", ".trash/2.jpg", "a/.trash/b/3.jpg", "..4.jpg"
+    )
+    listing = list_photos(str(source))
+    assert listing.photos["path"].to_pylist() == [str(source / "1.jpg")]
+    assert listing.ignored == {"hidden": 3}
+
+
+def test_an_empty_file_is_listed(tmp_path: Path) -> None:
+    """A photo without bytes is listed with length 0, so that it can be rejected and counted."""
+    listing = list_photos(str(fill(tmp_path, "1.jpg", content=b"")))
+    assert listing.photos["length"].to_pylist() == [0]
+
+
+def test_what_is_no_file_is_no_photo(tmp_path: Path) -> None:
+    """Folders, pipes and links to pipes, which a read would wait for, are no photos; told so."""
+    fill(tmp_path, "1.jpg", "folder.jpg/2.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    assert listed(tmp_path) == ["1.jpg", "folder.jpg/2.jpg"]
+    assert list_photos(str(tmp_path)).ignored == {"no file (pipe or device)": 3}
+
+
+def test_a_link_to_nowhere_is_listed(tmp_path: Path) -> None:
+    """A photo whose file is missing is listed with length 0, so that it is rejected and counted."""
+    fill(tmp_path, "1.jpg")
+    (tmp_path / "2.jpg").symlink_to("nowhere.jpg")
+    rows = list_photos(str(tmp_path)).photos.to_pylist()
+    assert [(Path(row["path"]).name, row["length"]) for row in rows] == [("1.jpg", 1), ("2.jpg", 0)]
+
+
+def test_a_link_to_itself_stops_no_listing(tmp_path: Path) -> None:
+    """A link that leads nowhere but to itself is listed with length 0, as one to nowhere."""
+    fill(tmp_path, "1.jpg")
+    (tmp_path / "2.jpg").symlink_to("2.jpg")
+    rows = list_photos(str(tmp_path)).photos.to_pylist()
+    assert [(Path(row["path"]).name, row["length"]) for row in rows] == [("1.jpg", 1), ("2.jpg", 0)]
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    """Linked files and folders are listed under the names that the source gives them."""
+    fill(tmp_path / "real", "1.jpg", "more/2.jpg")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "one.jpg").symlink_to(tmp_path / "real" / "1.jpg")
+    (tmp_path / "in" / "pears").symlink_to(tmp_path / "real" / "more")
+    assert listed(tmp_path / "in") == ["one.jpg", "pears/2.jpg"]
+
+
+def test_a_link_to_a_folder_above_adds_no_photo(tmp_path: Path) -> None:
+    """A link to the source, or to a folder between, is passed over wherever it lies."""
+    fill(tmp_path, "1.jpg", "a/b/2.jpg")
+    (tmp_path / "circle").symlink_to(".")
+    (tmp_path / "a" / "b" / "to a").symlink_to("../../a")
+    (tmp_path / "a" / "b" / "to the source").symlink_to(tmp_path)
+    assert listed(tmp_path) == ["1.jpg", "a/b/2.jpg"]
+
+
+def test_two_folders_that_link_to_each_other(tmp_path: Path) -> None:
+    """A circle through two folders ends where it would close, seen from either."""
+    fill(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "a" / "to b").symlink_to("../b")
+    (tmp_path / "b" / "to a").symlink_to("../a")
+    assert listed(tmp_path) == ["a/1.jpg", "a/to b/2.jpg", "b/2.jpg", "b/to a/1.jpg"]
+
+
+class Turned:
+    """``os.scandir`` in another order."""
+
+    def __init__(self, entries: Any, turn: Any) -> None:
+        with entries:
+            self.entries = turn(entries, key=lambda entry: entry.name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.entries)
+
+    def __enter__(self) -> Any:
+        return iter(self)
+
+    def __exit__(self, *args: object) -> None:
+        """Have nothing to close."""
+
+
+def test_a_folder_and_a_link_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder and links to it are all listed, in whatever order they are found."""
+    fill(tmp_path, "pears/1.jpg")
+    (tmp_path / "apples").symlink_to("pears")
+    (tmp_path / "quinces").symlink_to("pears")
+    scandir = os.scandir
+    found = []
+    for turn in (sorted, lambda entries, key: sorted(entries, key=key, reverse=True)):
+        monkeypatch.setattr(os, "scandir", lambda path, turn=turn: Turned(scandir(path), turn))
+        found.append(listed(tmp_path))
+    assert found[0] == found[1] == ["apples/1.jpg", "pears/1.jpg", "quinces/1.jpg"]
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("rule", "labels"),
+    [
+        ("parent", ["apple", "red pear"]),
+        ("none", [None, None]),
+        (r"/(\w+)_\d+\.jpg$", ["Golden", None]),
+        (r"in/(?P<kind>[a-z]+)", ["apple", "red"]),
+        (r"(?:in/)(.)", ["a", "r"]),
+        (r"(kiwi)?\.jpg$", [None, None]),
+    ],
+)
+def test_labels_follow_the_rule(tmp_path: Path, rule: str, labels: list[str | None]) -> None:
+    """A label is the folder's name, nothing, or the first group, and null where none matches."""
+    fill(tmp_path / "in", "apple/Golden_1.jpg", "red pear/x.jpg")
+    photos = list_photos(str(tmp_path / "in"), label_from=rule).photos
+    assert photos["label"].to_pylist() == labels
+
+
+def test_the_label_of_a_photo_beside_its_source(tmp_path: Path) -> None:
+    """A photo in the source itself has the source's name, and one at the root has none."""
+    photos = list_photos(str(fill(tmp_path / "orchard", "1.jpg"))).photos
+    assert photos["label"].to_pylist() == ["orchard"]
+    assert labels_of(["/1.jpg", "s3://bucket/1.jpg"], "parent") == [None, "bucket"]
+
+
+def test_a_bad_rule_is_refused_before_the_listing() -> None:
+    """A rule for labels that cannot be used is told even when the source is missing too."""
+    with pytest.raises(ConfigError, match="label_from='x' needs a group"):
+        list_photos("/no/such/folder", label_from="x")
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "kept"),
+    [
+        (1_700_000_000_123_456_789, datetime(2023, 11, 14, 22, 13, 20, 123_000, UTC)),
+        (1_700_000_000_999_999_999, datetime(2023, 11, 14, 22, 13, 20, 999_000, UTC)),
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (-1_500_000_000, datetime(1969, 12, 31, 23, 59, 58, 500_000, UTC)),
+    ],
+)
+def test_times_are_utc_to_the_millisecond(tmp_path: Path, nanoseconds: int, kept: datetime) -> None:
+    """A time is cut to the millisecond, before 1970 too, and is UTC."""
+    os.utime(fill(tmp_path, "1.jpg") / "1.jpg", ns=(0, nanoseconds))
+    (row,) = list_photos(str(tmp_path)).photos.to_pylist()
+    assert row["modification_time"] == kept
+    assert row["modification_time"].utcoffset() is not None
+    assert not row["modification_time"].utcoffset()
+
+
+# Sources that are none
+
+
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
+    """A folder that is not there is the caller's mistake, told with its absolute path."""
+    with pytest.raises(SourceNotFoundError, match=f"source {tmp_path}/nope: does not exist"):
+        list_photos(str(tmp_path / "nope"))
+    with pytest.raises(SourceNotFoundError, match="file/below: does not exist"):
+        list_photos(str(fill(tmp_path, "file") / "file" / "below"))
+
+
+def test_a_file_is_no_source(tmp_path: Path) -> None:
+    """A photo instead of its folder is refused with what is wanted."""
+    with pytest.raises(SourceNotFoundError, match=r"1\.jpg: is a file; give the folder of the"):
+        list_photos(str(fill(tmp_path, "1.jpg") / "1.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "says"),
+    [
+        ([], {}, r"no photo in it \(it is empty\)"),
+        (["a.txt", "b.txt", "c.csv"], {}, r"no photo in it \(left out: 2 \.txt, 1 \.csv\); see --"),
+        (["a.png"], {"glob": ("*.jpg", "*.gif")}, r"no file matches \*\.jpg, \*\.gif in it \(left"),
+        (["sub/a.jpg"], {"recursive": False}, r"no photo in it"),
+        ([".a.jpg"], {}, r"left out: 1 hidden"),
+    ],
+)
+def test_a_source_without_photos_is_refused(
+    tmp_path: Path, names: list[str], options: dict[str, Any], says: str
+) -> None:
+    """A folder without one photo is refused, and the refusal names what was left out."""
+    with pytest.raises(EmptySourceError, match=says):
+        list_photos(str(fill(tmp_path, *names)), **options)
+
+
+@pytest.mark.parametrize("address", ["hdfs://node/photos", "gs://bucket/photos", "abfss://c@a/p"])
+def test_a_scheme_that_only_hadoop_knows(address: str) -> None:
+    """A scheme that the arrow reader does not know says which reader does."""
+    with pytest.raises(ConfigError, match=r"knows folders and s3://, not \w+://; use --reader spa"):
+        list_photos(address)
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the file system while listing is told with the folder and the reason."""
+    fill(tmp_path, "1.jpg", "closed/2.jpg")
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(SourceError, match=r"closed: cannot be listed: .*Permission denied"):
+        list_photos(str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_closed_subfolder_is_an_error(tmp_path: Path) -> None:
+    """A subfolder that is closed to this user is an error, not silently fewer photos."""
+    fill(tmp_path, "1.jpg", "closed/2.jpg")
+    (tmp_path / "closed").chmod(0)
+    with pytest.raises(SourceError, match="cannot be listed"):
+        list_photos(str(tmp_path))
+    (tmp_path / "closed").chmod(0o700)
+
+
+# Partitions
+
+sizes = st.lists(st.integers(0, 40_000_000), min_size=1, max_size=300)
+
+
+def lengths(values: list[int]) -> npt.NDArray[np.int64]:
+    return np.array(values, np.int64)
+
+
+def shares(values: npt.NDArray[np.int64], n: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the count and the bytes of every partition, each as a share of the mean."""
+    partition = cut_partitions(values, n)
+    count = np.bincount(partition, minlength=n)
+    size = np.bincount(partition, weights=values, minlength=n)
+    return count / count.mean(), size / size.mean()
+
+
+@settings(deadline=None)
+@given(values=sizes, n=st.integers(1, 64))
+def test_every_photo_is_in_one_partition(values: list[int], n: int) -> None:
+    """Partitions are numbered from 0 to n - 1, whatever the sizes."""
+    partition = cut_partitions(lengths(values), n)
+    assert partition.shape == (len(values),)
+    assert partition.dtype == np.int64
+    assert partition.min() >= 0
+    assert partition.max() < n
+
+
+@settings(deadline=None)
+@given(values=sizes, n=st.integers(1, 30))
+def test_partitions_differ_by_one_photo_and_by_the_largest(values: list[int], n: int) -> None:
+    """Whatever the sizes, counts differ by at most 1 and bytes by at most the largest photo."""
+    partition = cut_partitions(lengths(values), n)
+    assert np.ptp(np.bincount(partition, minlength=n)) <= 1
+    assert np.ptp(np.bincount(partition, weights=values, minlength=n)) <= max(values)
+
+
+MIXES = {
+    "all alike": lambda rng: np.full(50_000, 5_000),
+    "phone photos": lambda rng: rng.lognormal(15, 0.4, 20_000),
+    "a heavy tail": lambda rng: rng.lognormal(9, 1.2, 50_000),
+    "tiny, then large, by folder": lambda rng: np.repeat([2_000, 900_000, 30_000], 10_000),
+    "one in a hundred is a raw": lambda rng: np.where(
+        rng.random(50_000) < 0.01, 25_000_000, 3_000_000
+    ),
+    "sorted by size": lambda rng: np.sort(rng.integers(1_000, 1_000_000, 30_000)),
+}
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_partitions_are_balanced_in_count_and_in_bytes(mix: str) -> None:
+    """Real mixes of sizes, in any order, are cut to within 10 % of the mean in both."""
+    values = MIXES[mix](np.random.default_rng(7)).astype(np.int64)
+    count, size = shares(values, count_partitions(len(values), 8))
+    assert count.min() >= 0.9
+    assert count.max() <= 1.1
+    assert size.min() >= 0.9
+    assert size.max() <= 1.1
+
+
+def packed(n_groups: int, per_group: int, size: int = 1_000) -> pa.Table:
+    """Return the listing of a pack of two files."""
+    n = n_groups * per_group
+    group = np.arange(n) % n_groups
+    times = pa.array([0] * n, pa.timestamp("us", tz="UTC"))
+    return pa.table(
+        {
+            "path": [f"/p/{i:06}.jpg" for i in range(n)],
+            "modification_time": times,
+            "length": pa.array(np.full(n, size)),
+            "label": ["p"] * n,
+            "file": [f"/pack/{number % 2}" for number in group],
+            "row_group": group // 2,
+            "reason": pa.nulls(n, pa.string()),
+            "detail": pa.nulls(n, pa.string()),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "per_group", "n"), [(82, 251, 82), (5, 60, 5), (4_000, 3, 48), (900, 25, 88)]
+)
+def test_the_partitions_of_a_pack_are_whole_row_groups(
+    n_groups: int, per_group: int, n: int
+) -> None:
+    """No row group is in two partitions, its photos stand together, and 10 % holds."""
+    photos, found = cut_listing(packed(n_groups, per_group), parallelism=2)
+    assert found == n
+    frame = photos.to_pandas()
+    assert (frame.groupby(["file", "row_group"])["partition"].nunique() == 1).all()
+    places = list(zip(frame["file"], frame["row_group"], strict=True))
+    runs = sum(one != other for one, other in itertools.pairwise(places))
+    assert runs == n_groups - 1
+    count = np.bincount(frame["partition"], minlength=n)
+    assert (count / count.mean()).min() >= 0.9
+    assert (count / count.mean()).max() <= 1.1
+
+
+def test_few_photos_of_many_row_groups_are_few_tasks() -> None:
+    """What is left of a pack after a killed run is not one task for every photo."""
+    left = packed(800, 1)
+    _, n = cut_listing(left, parallelism=2)
+    assert n == count_partitions(800, 2) == 26
+
+
+def test_the_partitions_of_a_pack_may_be_told() -> None:
+    """--partitions holds for a pack too."""
+    photos, n = cut_listing(packed(12, 4), parallelism=2, n_partitions=3)
+    assert n == 3
+    assert np.bincount(photos["partition"]).tolist() == [16, 16, 16]
+
+
+@pytest.mark.parametrize("n_photos", [1, 2, 500])
+def test_one_partition_takes_all(n_photos: int) -> None:
+    """With one partition every photo is in it."""
+    assert cut_partitions(lengths([7] * n_photos), 1).tolist() == [0] * n_photos
+
+
+def test_more_partitions_than_photos() -> None:
+    """With more partitions than photos each photo is alone."""
+    found = cut_partitions(lengths([10, 10, 10]), 8)
+    assert len(set(found.tolist())) == 3
+
+
+@settings(deadline=None)
+@given(n_photos=st.integers(1, 3_000_000), parallelism=st.integers(1, 2_000))
+def test_the_number_of_partitions_has_bounds(n_photos: int, parallelism: int) -> None:
+    """There are never more partitions than photos, nor more than 256 photos in one, and whole
+    rounds of all cores wherever there are photos enough.
+    """
+    n = count_partitions(n_photos, parallelism)
+    assert 1 <= n <= n_photos
+    assert math.ceil(n_photos / n) <= 256
+    assert n % parallelism == 0 or n == n_photos
+    # Rounding up to whole rounds is all that may make a partition small.
+    assert n <= math.ceil(n_photos / 32) + parallelism
+
+
+@pytest.mark.parametrize(
+    ("n_photos", "parallelism", "n"),
+    [(1, 4, 1), (3, 4, 3), (100, 4, 4), (22_819, 2, 90), (22_819, 8, 136), (1_000_000, 100, 4000)],
+)
+def test_known_numbers_of_partitions(n_photos: int, parallelism: int, n: int) -> None:
+    """The number of partitions is the one that was chosen for these sizes."""
+    assert count_partitions(n_photos, parallelism) == n
+
+
+# What Hadoop is told
+
+
+def test_hadoop_takes_every_suffix_in_any_case() -> None:
+    """The default pattern spells out both cases of every letter, for every suffix."""
+    pattern = hadoop_glob(())
+    assert pattern.startswith("*.{")
+    assert pattern.endswith("}")
+    alternatives = pattern[3:-1].split(",")
+    assert len(alternatives) == len(IMAGE_SUFFIXES)
+    assert "[jJ][pP][gG]" in alternatives
+    assert "[tT][iI][fF][fF]" in alternatives
+
+
+def test_hadoop_takes_several_patterns_as_one() -> None:
+    """One pattern stays as it is, and several become one set of alternatives."""
+    assert hadoop_glob(("*.jpg",)) == "*.jpg"
+    assert hadoop_glob(("*.jpg", "IMG_*")) == "{*.jpg,IMG_*}"
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ("/data/photos", "file:///data/photos"),
+        ("/data/a b/50%/#+", "file:///data/a b/50%/#+"),
+        ("/data/{a,b}[c]*?", r"file:///data/\{a\,b\}\[c\]\*\?"),
+        ("/data/back\\slash", "file:///data/back\\\\slash"),
+        ("s3://bucket/a*", r"s3a://bucket/a\*"),
+        ("hdfs://node/photos/", "hdfs://node/photos/"),
+    ],
+)
+def test_hadoop_reads_no_glob_in_a_path(stored: str, told: str) -> None:
+    """What Hadoop would read as a pattern is escaped, and a folder becomes an address."""
+    assert hadoop_path(stored) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "glob", "fits"),
+    [
+        ("x.jpg", (), True),
+        ("x.JPeG", (), True),
+        ("jpg", (), False),
+        ("x.jpg.txt", (), False),
+        ("x.JPG", ("*.jpg",), False),
+        ("x.txt", ("*.jpg", "*.t?t"), True),
+    ],
+)
+def test_what_a_name_must_be(name: str, glob: tuple[str, ...], fits: bool) -> None:
+    """A name fits by its suffix where there is no pattern, else by one of them."""
+    assert matches(name, glob) is fits
