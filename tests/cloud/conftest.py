@@ -18,7 +18,7 @@ import boto3
 import pytest
 
 from cloud.standin import Standin
-from unit.test_emr_package import environment
+from unit.emr.test_emr_package import environment
 from verger.emr import runs
 from verger.emr.aws import Cloud, connect, split_address
 from verger.emr.package import Package, upload_package

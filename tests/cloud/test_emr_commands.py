@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from cloud.conftest import BUCKET, REGION, ROLE, Bucket, put
 from cloud.standin import Standin
-from unit.test_emr_package import elf, environment
+from unit.emr.test_emr_package import elf, environment
 from verger.cli import app
 from verger.config import Config
 from verger.emr import probe, runs

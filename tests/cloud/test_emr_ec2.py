@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from cloud.conftest import REGION, Bucket, put
 from cloud.standin import ACCOUNT
 from cloud.test_runs import CONFIG, Notes
-from unit.test_emr_package import environment
+from unit.emr.test_emr_package import environment
 from verger.cli import app
 from verger.emr import ec2
 from verger.emr.aws import Cloud

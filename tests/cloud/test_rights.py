@@ -24,7 +24,7 @@ from cloud.conftest import REGION, ROLE, Bucket, environment_of, put
 from cloud.standin import Standin
 from cloud.submitted import Submitted, submit, variables, wrapper
 from seaweed import free_port
-from unit.test_emr_package import elf, environment
+from unit.emr.test_emr_package import elf, environment
 from verger.cli import app
 from verger.emr.aws import connect
 from verger.emr.package import upload_package

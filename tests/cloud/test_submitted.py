@@ -20,7 +20,7 @@ from cloud.conftest import REGION, ROLE, STACK, Bucket, environment_of, put
 from cloud.standin import Standin
 from cloud.submitted import submit, submit_step, variables, wrapper
 from cloud.test_emr_ec2 import clusters
-from unit.test_emr_package import elf, environment
+from unit.emr.test_emr_package import elf, environment
 from verger.cli import app
 from verger.emr.aws import Cloud
 from verger.emr.package import build_here, upload_package

@@ -10,7 +10,8 @@ with ``pip install -e '.[reference]'``, the real MobileNetV2 weights without top
   ``tests/unit/features/test_efficientnet_lite0.py``);
 - ``tests/data/golden_photos.npz``: Keras' features of 24 real photos, with the real weights;
 - ``tests/data/golden_random.npz``: Keras' features of the golden photo, with the random weights
-  that ``tests/support/weights.py`` writes, so that a machine without the real weights proves as much.
+  that ``tests/support/weights.py`` writes, so that a machine without the real weights
+  proves as much.
 
 With ``--check`` nothing is written: Keras' numbers are compared with the files and with Verger's.
 """

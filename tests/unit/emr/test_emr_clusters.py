@@ -8,8 +8,8 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
-from unit.test_emr_jobs import JOB
 
+from unit.emr.test_emr_jobs import JOB
 from verger.emr.clusters import (
     INSTANCE_TYPES,
     Hosts,
