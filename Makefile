@@ -70,7 +70,7 @@ latency: $(VENV)/.ready ## Read photos from a bucket at 30 ms a request; writes 
 memory: $(VENV)/.ready ## Measure memory over large photos and many files; writes benchmarks/MEMORY.md
 	$(BIN)/python benchmarks/memory.py
 
-small-files: $(VENV)/.ready ## Plan 200,000 files, balance partitions, read a folder and a pack; writes benchmarks/SMALL_FILES.md
+small-files: $(VENV)/.ready ## Plan 200,000 files, balance partitions; writes benchmarks/SMALL_FILES.md
 	$(BIN)/python benchmarks/small_files.py
 
 soak: $(VENV)/.ready ## Kill, fill disks, break servers, compare the results; writes benchmarks/SOAK.md

@@ -1,10 +1,9 @@
-"""Many small files: how long planning takes, how even partitions are, and what a pack gains.
+"""Many small files: how long planning takes, how even partitions are, and that no photo moves.
 
 Makes files that are listed and never decoded, plans a run over them with a stored result that has
-half of them already, looks at Spark's plan, and reads the same files from the folder and from a
-pack. The last part runs the whole job over rendered photos, from both. Writes
-``benchmarks/SMALL_FILES.md``; exits 1 where a bound is broken. Seconds are wall time, CPU time
-beside them where other work on the machine would distort them.
+half of them already, and looks at Spark's plan. Writes ``benchmarks/SMALL_FILES.md``; exits 1 where
+a bound is broken. Seconds are wall time, CPU time beside them where other work on the machine
+would distort them.
 """
 
 from __future__ import annotations
@@ -13,13 +12,11 @@ import argparse
 import os
 import platform
 import re
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, redirect_stdout
-from functools import lru_cache
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -28,24 +25,17 @@ from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
-from memory import render_large
 from verger import Config, get_session, list_photos, load_model
-from verger.cli.packing import pack_photos
 from verger.features.featurize import featurize
-from verger.files import folder as storage
 from verger.files.folder import Folder
-from verger.files.reading import read_ahead
 from verger.files.shares import Shares
 from verger.files.tables import ROWS_PER_FILE, stored_schema, write_part
 from verger.job import pipeline
 from verger.result.ledger import Source, compare, read_known
 from verger.schema import FEATURES, arrow_schema
-from verger.source import pack
 from verger.source.cut import count_partitions, cut_listing, cut_partitions
-from verger.source.pack import read_packed
 from verger.source.render import render_dataset
 from verger.source.spark_reader import read_images
 
@@ -53,10 +43,6 @@ RESULT = Path(__file__).parent / "SMALL_FILES.md"
 PLAN_LIMIT_S = 60.0
 BALANCE = 0.10
 FEATURES_PER_ROW = 1280
-TIMES = 3
-#: What a request to object storage waits, about, and how many photos are read so.
-LATENCY_S = 0.03
-FAR_PHOTOS = 5_000
 
 MIXES: dict[str, Callable[[np.random.Generator, int], Any]] = {
     "all of 5 kB": lambda _, n: np.full(n, 5_000),
@@ -206,154 +192,9 @@ def shorten(plan: str) -> str:
     return "\n".join(re.sub(r"\[[^\[\]]{40,}\]", "[...]", line)[:150] for line in plan.split("\n"))
 
 
-# Reading
-
-
-def read_only(
-    batches: Iterator[pa.RecordBatch], read: Callable[[list[dict[str, Any]]], Iterable[Any]]
-) -> Iterator[pa.RecordBatch]:
-    n = n_bytes = 0
-    started = time.process_time()
-    for batch in batches:
-        for content in read(batch.to_pylist()):
-            n += 1
-            n_bytes += len(content)
-    cpu = time.process_time() - started
-    yield pa.RecordBatch.from_pydict({"n": [n], "bytes": [n_bytes], "cpu": [cpu]})
-
-
-def from_files(rows: list[dict[str, Any]]) -> Iterable[Any]:
-    return read_ahead([row["path"] for row in rows], [row["length"] for row in rows])
-
-
-def measure_reading(spark: SparkSession, kind: str, source: Path) -> tuple[float, str]:
-    """Read every photo in the tasks and do nothing with it, some times; the median counts."""
-    listing = list_photos(str(source))
-    images = read_images(spark, listing)
-    read = read_packed if listing.is_pack else from_files
-    walls, cpus = [], []
-    for _ in range(TIMES + 1):
-        started = time.perf_counter()
-        found = images.mapInArrow(
-            lambda batches: read_only(batches, read), "n long, bytes long, cpu double"
-        ).toPandas()
-        walls.append(time.perf_counter() - started)
-        cpus.append(float(found["cpu"].sum()))
-        assert (found["n"].sum(), found["bytes"].sum()) == (len(listing.photos), listing.n_bytes)
-    n, wall, cpu = len(listing.photos), statistics.median(walls[1:]), statistics.median(cpus[1:])
-    tasks = images.rdd.getNumPartitions()
-    row = f"| {kind} | {tasks} | {wall:.1f} | {n / wall:,.0f} | {cpu:.1f} | {n / cpu:,.0f} |"
-    return cpu, row
-
-
-def measure_alone(kind: str, source: Path) -> tuple[float, str]:
-    """The same without Spark, in this process: what a task does after it has begun."""
-    listing = list_photos(str(source))
-    photos, _ = cut_listing(listing.photos, 2)
-    rows = photos.sort_by("partition").to_pylist()
-    read = read_packed if listing.is_pack else from_files
-    walls, cpus = [], []
-    for _ in range(TIMES):
-        clock = Clock()
-        n_bytes = sum(len(content) for content in read(rows))
-        wall, cpu = clock.lap()
-        assert n_bytes == listing.n_bytes
-        walls.append(wall)
-        cpus.append(cpu)
-    n, wall, cpu = len(rows), statistics.median(walls), statistics.median(cpus)
-    return wall, f"| {kind} | {wall:.2f} | {n / wall:,.0f} | {cpu:.2f} | {n / cpu:,.0f} |"
-
-
-def measure_run(photos: Path, pack: Path, place: Path) -> list[str]:
-    """Run the whole job from both; the features are the same."""
-    rows = []
-    for kind, source in (("folder", photos), ("pack", pack)):
-        config = Config(model="efficientnet_lite0", overwrite=True)
-        record = pipeline.run_featurize(str(source), place / kind, config)
-        n, seconds = record["counts"]["featurized"], record["seconds"]
-        rows.append(
-            f"| {kind} | {seconds['list']:.2f} | {seconds['featurize']:.1f} "
-            f"| {n / seconds['featurize']:,.0f} |"
-        )
-    return rows
-
-
-def measure_far_away(kind: str, source: Path) -> str:
-    """Read as from a bucket: every request to the files waits, as one to object storage does."""
-    listing = list_photos(str(source))
-    photos, _ = cut_listing(listing.photos, 2)
-    rows = photos.sort_by("partition").slice(0, FAR_PHOTOS).to_pylist()
-    waits: list[float] = []
-
-    def slow(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            waits.append(LATENCY_S)
-            time.sleep(LATENCY_S)
-            return function(*arguments)
-
-        return call
-
-    pack._open.cache_clear()
-    pack._read_row_group.cache_clear()
-    with ExitStack() as stack:
-        for module, name in ((storage, "_read_bytes"), (pack, "_open"), (pack, "_read_row_group")):
-            stack.enter_context(patch.object(module, name, _slow_once(getattr(module, name), slow)))
-        clock = Clock()
-        n = sum(1 for _ in (read_packed(rows) if listing.is_pack else from_files(rows)))
-        wall, _ = clock.lap()
-    return f"| {kind} | {len(waits):,} | {wall:.1f} | {n / wall:,.0f} |"
-
-
-def _slow_once(function: Any, slow: Callable[..., Any]) -> Any:
-    """Slow a function down, below its cache if it has one."""
-    plain = getattr(function, "__wrapped__", None)
-    return lru_cache(maxsize=2)(slow(plain)) if plain else slow(function)
-
-
-def measure_compression(photos: Path, place: Path) -> list[str]:
-    """What zstd would gain on the content of row groups, and what it would cost."""
-    large = place / "large"
-    large.mkdir()
-    for i in range(3):
-        render_large(large / f"{i}.jpg", i, "plain")
-    return [row for folder in (photos, large) for row in _compress(folder)]
-
-
-def _compress(folder: Path) -> list[str]:
-    paths = list_photos(str(folder)).photos["path"].to_pylist()[:2_000]
-    table = pa.table({"content": [Path(path).read_bytes() for path in paths]})
-    rows = []
-    for codec in ("none", "lz4", "zstd"):
-        sink = pa.BufferOutputStream()
-        clock = Clock()
-        pq.write_table(
-            table,
-            sink,
-            compression=codec,
-            row_group_size=256,
-            use_dictionary=False,
-            write_statistics=False,
-        )
-        _, written = clock.lap()
-        content = sink.getvalue()
-        with pq.ParquetFile(pa.BufferReader(content)) as file:
-            for i in range(file.num_row_groups):
-                file.read_row_group(i, use_threads=False)
-        _, read = clock.lap()
-        mb = table.nbytes / 1e6
-        rows.append(
-            f"| {len(paths):,} of {mb * 1e3 / len(paths):,.0f} kB | {codec} "
-            f"| {len(content) / table.nbytes:.3f} "
-            f"| {1e3 * written / mb:.2f} | {1e3 * read / mb:.2f} |"
-        )
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=200_000, help="files that are planned")
-    parser.add_argument("--read", type=int, default=40_000, help="files that are read")
-    parser.add_argument("--photos", type=Path, help="folder of photos to run; else rendered ones")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         text, holds = measure(Path(name), arguments)
@@ -368,39 +209,22 @@ def measure(place: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
     make_files(place / "many", arguments.files)
     planning, in_time = measure_planning(spark, place / "many", place / "stored")
     balance, balanced = measure_balance(arguments.files, parallelism)
-    make_files(place / "small", arguments.read)
-    packing = pack_photos(str(place / "small"), place / "pack", Config())["seconds"]
+    make_files(place / "small", 1_000)
     plans = {
         "verger.read_images(FOLDER)": read_images(spark, str(place / "small")),
         'verger.read_images(FOLDER, reader="spark"), and verger run --reader spark': read_images(
             spark, str(place / "small"), reader="spark"
         ),
-        "verger.read_images(PACK)": read_images(spark, str(place / "pack")),
     }
     render_dataset(place / "few", n_classes=2, per_class=5)
     found = {"verger run": plan_of_run(spark, place / "few", place / "few out")}
     found |= {kind: plan_of(images) for kind, images in plans.items()}
-    alone = [measure_alone("folder", place / "small"), measure_alone("pack", place / "pack")]
-    reading = [
-        measure_reading(spark, "folder", place / "small"),
-        measure_reading(spark, "pack", place / "pack"),
-    ]
-    photos = arguments.photos
-    if photos is None:
-        photos = place / "photos"
-        render_dataset(photos, n_classes=20, per_class=50, seed=0)
-    packed_photos = pack_photos(str(photos), place / "photos pack", Config())
-    far = [measure_far_away("folder", place / "small"), measure_far_away("pack", place / "pack")]
-    compression = measure_compression(photos, place)
-    runs = measure_run(photos, place / "photos pack", place / "out")
     holds = in_time and balanced and all(ok for _, ok in found.values())
-    options = f"--files {arguments.files} --read {arguments.read}"
-    options += " --photos FOLDER" if arguments.photos else ""
     return "\n".join(
         [
             "# Many small files",
             "",
-            f"`python benchmarks/small_files.py {options}` on {os.cpu_count()} cores, "
+            f"`python benchmarks/small_files.py --files {arguments.files}` on {os.cpu_count()} cores, "
             f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
             + ", ".join(f"{p} {version(p)}" for p in ("verger", "pyspark", "pyarrow"))
             + f". Load of the machine when it ended: {os.getloadavg()[0]:.1f}.",
@@ -434,48 +258,6 @@ def measure(place: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
                 f"\n{kind}: {'holds' if ok else 'BROKEN'}\n\n```\n{shorten(plan)}\n```"
                 for kind, (plan, ok) in found.items()
             ),
-            "",
-            f"## Reading {arguments.read:,} files of 1 to 9 kB",
-            "",
-            f"Median of {TIMES}, all in the page cache. Packing them took {packing['pack']:.1f} s.",
-            "",
-            "In one process, without Spark:",
-            "",
-            "| | s | files/s | s of CPU | files/s of CPU |",
-            "|---|---|---|---|---|",
-            *(row for _, row in alone),
-            "",
-            "In Spark's tasks, with what it takes to start them; CPU is that of the workers' reading:",
-            "",
-            "| | tasks | s | files/s | s of CPU | files/s of CPU |",
-            "|---|---|---|---|---|---|",
-            *(row for _, row in reading),
-            "",
-            f"## Running {packed_photos['counts']['packed']:,} photos",
-            "",
-            "The photos are in the page cache, and the model takes most of the time.",
-            "",
-            "| | list, s | featurize, s | images/s |",
-            "|---|---|---|---|",
-            *runs,
-            "",
-            "## As from a bucket",
-            "",
-            f"A model, not a measurement: {min(FAR_PHOTOS, arguments.read):,} of the small files in "
-            f"one process, where each request waits {1e3 * LATENCY_S:.0f} ms more.",
-            "",
-            "| | requests | s | files/s |",
-            "|---|---|---|---|",
-            *far,
-            "",
-            "## Compression of the content",
-            "",
-            "CPU time by MB of photos. Packs have none: it shortens what tiny JPEGs have in common, "
-            "their headers, and nothing else.",
-            "",
-            "| photos | codec | size | write, ms/MB | read, ms/MB |",
-            "|---|---|---|---|---|",
-            *compression,
             "",
         ]
     ), holds

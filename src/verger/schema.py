@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 IMAGES = ("path", "modification_time", "length", "label")
-#: Where a packed photo is, or why the pack has no content of it; see :mod:`verger.source.pack`.
-PACKED = ("file", "row_group", "reason", "detail")
 #: ``truncated`` is true only where ``--accept-truncated`` let a photo pass that was cut off.
 FEATURES = (
     "path",
@@ -63,8 +61,6 @@ _TYPES = {
     "length": "int64",
     "modification_time": "timestamp",
     "content": "binary",
-    "file": "string",
-    "row_group": "int32",
     "features": "vector",
     "features_pca": "vector",
     "width": "int32",

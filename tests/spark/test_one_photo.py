@@ -1,23 +1,17 @@
-"""One photo and the pipeline: the same probabilities, exported too, from files and from packs."""
+"""One photo and the pipeline: the same probabilities, in a bucket too."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pyarrow import fs
-from pyspark.sql import SparkSession
 
-from spark.conftest import CONFIG
 from support.results import train, write_result
-from verger.classify.export import export_app
 from verger.classify.predict import Predictor
-from verger.cli.packing import pack_photos
 from verger.features.model import Model
 from verger.files.tables import read_part
-from verger.job import pipeline
 from verger.pca.moments import vectors_of
 from verger.result.output import Output
 from verger.similar.photo import find_similar, search
@@ -57,17 +51,3 @@ def test_a_result_in_a_bucket_predicts(s3: str, photos: Path, model: Model) -> N
     assert found.prediction == file.parent.name
     assert found.nearest[0].path == str(file)
     assert find_similar(file.read_bytes(), "s3a://larder/out", k=1)[0].path == str(file)
-
-
-def test_a_packed_source_checks_an_export(
-    spark: SparkSession, photos: Path, tmp_path: Path
-) -> None:
-    """The photos that an export is checked on come out of the pack."""
-    copy, pack, out = tmp_path / "photos", tmp_path / "pack", tmp_path / "out"
-    shutil.copytree(photos, copy)
-    pack_photos(str(copy), str(pack), CONFIG)
-    shutil.rmtree(copy)
-    pipeline.run_featurize(str(pack), out, CONFIG)
-    train(Output.at(out))
-    check = export_app(out, tmp_path / "app.onnx").check
-    assert (check.n_photos, check.agreement) == (30, 1.0)

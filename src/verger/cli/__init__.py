@@ -86,30 +86,6 @@ def sample(
     click.echo(f"{n_photos} photos of {len(found.classes)} classes copied to {found.folder}")
 
 
-@app.command()
-@click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST")
-@config_options(
-    "glob", "recursive", "label_from", "max_error_rate", "partitions", "overwrite", "master", "conf"
-)
-@dry_run_option
-def pack(source: str, target: str, as_json: bool, dry_run: bool, **_: Any) -> None:
-    """Write photos into few large Parquet files, which run and featurize read like a folder."""
-    config = resolve_config()
-    if not dry_run:
-        _launch_ahead(config)
-    from verger.cli import packing
-
-    if dry_run:
-        _print_plan(packing.describe_pack(source, target, config), as_json)
-        return
-    manifest = packing.pack_photos(source, target, config, watch=watch_for(config))
-    if as_json:
-        print_json(manifest)
-        return
-    print_rows([*_pack_lines(manifest), ("pack", target)])
-
-
 def _launch_ahead(config: Config) -> None:
     from verger.engine.session import launch_ahead
 
@@ -385,29 +361,6 @@ def _print_summary(record: Mapping[str, Any], as_json: bool) -> None:
     width = min(shutil.get_terminal_size().columns, 100)  # a longer line is hard to read
     for notice in _warnings(record):
         tell(click.wrap_text(f"note: {notice}", width, "", "      "))
-
-
-def _pack_lines(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say what a pack holds, in the words of a run."""
-    counts, seconds = manifest["counts"], manifest["seconds"]
-    n = f"{counts['listed']:,} listed = {counts['packed']:,} packed"
-    lines = [("photos", f"{n} + {counts['unreadable']:,} unreadable")]
-    lines += [("", f"{n:,} unreadable: {reason}") for reason, n in counts["reasons"].items()]
-    if counts["ignored"]:
-        left_out = ", ".join(f"{n:,} {suffix}" for suffix, n in counts["ignored"].items())
-        lines.append(("", f"left out by the glob: {left_out}"))
-    size = sum(part["size"] for part in manifest["files"])
-    files = "1 file" if len(manifest["files"]) == 1 else f"{len(manifest['files']):,} files"
-    lines.append(("size", f"{size / 1e6:,.1f} MB in {files}"))
-    speed = counts["packed"] / max(seconds["pack"], 0.001)
-    lines.append(
-        (
-            "time",
-            f"{sum(seconds.values()):.1f} s in all; pack {seconds['pack']:.1f} s, "
-            f"{speed:,.0f} images/s",
-        )
-    )
-    return lines
 
 
 def _ledger(counts: Mapping[str, Any]) -> str:

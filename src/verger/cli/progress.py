@@ -43,7 +43,6 @@ _TITLES = {
     "lock": "Looking who has OUT",
     "featurize": "Computing features",
     "write": "Writing tables",
-    "pack": "Packing photos",
     "validate": "Checking every count",
     "reduce": "Fitting the PCA",
     "report": "Writing the report",

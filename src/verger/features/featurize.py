@@ -25,8 +25,7 @@ from verger.features.preprocess import DecodeError, Photo, decode_photo
 from verger.files.reading import WAS_THERE, Unread, read_ahead, too_large
 from verger.result.clock import Clock
 from verger.result.journal import Attempt, BatchWriter
-from verger.schema import CONTRACT_KEY, IMAGES, OUTCOMES, PACKED, Reason, arrow_schema, spark_schema
-from verger.source.pack import read_packed
+from verger.schema import CONTRACT_KEY, IMAGES, OUTCOMES, Reason, arrow_schema, spark_schema
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -192,7 +191,7 @@ def commit_shares(
     ----------
     spark : SparkSession
     shares : Shares
-        Columns :data:`verger.schema.IMAGES`, and of a pack :data:`verger.schema.PACKED`.
+        Columns :data:`verger.schema.IMAGES`.
     attempt, extraction
         As for :func:`commit_features`.
     """
@@ -279,7 +278,7 @@ def _select_images(images: DataFrame) -> DataFrame:
     missing = [name for name in IMAGES if name not in images.columns]
     if missing:
         raise SchemaError(f"images: column {missing[0]!r} is missing; it has {images.columns}")
-    extra = [name for name in ("content", *PACKED) if name in images.columns]
+    extra = ["content"] if "content" in images.columns else []
     return images.select(*IMAGES, *extra)
 
 
@@ -324,8 +323,7 @@ def featurize_batches(
     Parameters
     ----------
     batches : iterator of pyarrow.RecordBatch
-        Columns of :data:`verger.schema.IMAGES`, and ``content``, or those of
-        :data:`verger.schema.PACKED`, or neither.
+        Columns of :data:`verger.schema.IMAGES`, and perhaps ``content``.
     predictor : Predictor
     micro_batch : int
     decoding : Decoding, optional
@@ -353,7 +351,7 @@ def featurize_batches(
 
 
 def _read_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[Outcome, bytes | Unread]]:
-    """Pair every photo's row with its bytes, from the column, from a pack or from the file."""
+    """Pair every photo's row with its bytes, from the column or from the file."""
     for batch in batches:
         rows = batch.select(IMAGES).to_pylist()
         if "content" in batch.schema.names:
@@ -361,8 +359,6 @@ def _read_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[Outcome, byt
                 _check_length(value.as_py() or b"", row["length"])
                 for value, row in zip(batch["content"], rows, strict=True)
             )
-        elif "row_group" in batch.schema.names:
-            contents = read_packed(batch.select(["path", "length", *PACKED]).to_pylist())
         else:
             contents = read_ahead([row["path"] for row in rows], [row["length"] for row in rows])
         yield from zip(rows, contents, strict=True)
@@ -445,7 +441,7 @@ def decode_listed(photos: pa.Table, size: int, decoding: Decoding) -> Iterator[P
     Parameters
     ----------
     photos : pyarrow.Table
-        Columns of :data:`verger.schema.IMAGES`, and of a pack :data:`verger.schema.PACKED`.
+        Columns of :data:`verger.schema.IMAGES`.
     size : int
     decoding : Decoding
 

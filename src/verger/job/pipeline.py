@@ -71,7 +71,7 @@ from verger.result.output import (
     Output,
 )
 from verger.source.cut import cut_listing
-from verger.source.listing import Listing, list_photos, refuse_pack
+from verger.source.listing import Listing, list_photos
 from verger.source.spark_reader import list_with_spark, read_images
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def run(
     Parameters
     ----------
     source : str
-        Folder, bucket or pack of photos.
+        Folder or bucket of photos.
     out : path
         Folder of the result, or ``s3://bucket/prefix``.
     config : Config
@@ -254,7 +254,6 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         )
     run.output.prepare(source=source, overwrite=config.overwrite)
     if config.reader != "arrow":
-        refuse_pack(source)
         check_hadoop_reads(source, config)
         return None
     with run.stage("list"):
@@ -310,7 +309,7 @@ def describe_plan(
         n_labels = len(listing.photos["label"].unique())
         listed = (
             f"read {len(listing.photos):,} photos ({listing.n_bytes / 1e6:,.1f} MB, "
-            f"{n_labels:,} labels) of {'the pack ' if listing.is_pack else ''}{listing.source}"
+            f"{n_labels:,} labels) of {listing.source}"
         )
     else:
         listed = f"let Spark list and read {source}"

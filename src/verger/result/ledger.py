@@ -149,8 +149,7 @@ def compare(photos: pa.Table, known: Known, *, accept_truncated: bool) -> Work:
     Parameters
     ----------
     photos : pyarrow.Table
-        A listing: columns :data:`verger.schema.IMAGES`, and of a pack those of
-        :data:`verger.schema.PACKED`.
+        A listing: columns :data:`verger.schema.IMAGES`.
     known : Known
     accept_truncated : bool
         Whether photos that were cut off are to have features.
@@ -168,8 +167,6 @@ def compare(photos: pa.Table, known: Known, *, accept_truncated: bool) -> Work:
     labels = both["label"], both["label_known"]
     same &= (labels[0] == labels[1]) | (labels[0].isna() & labels[1].isna())
     again = both["reason"].isin(_PASSING)
-    if "reason" in photos.schema.names:  # a pack without a photo's content is so the next time too
-        again &= pc.is_null(photos["reason"]).to_numpy()
     if accept_truncated:
         again |= both["reason"] == Reason.TRUNCATED.value
     else:

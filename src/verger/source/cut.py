@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    pass
-
-
 _PHOTOS_PER_PARTITION = (32, 256)
-
-
-# Row groups of a pack are handed out whole: with ten to a partition, one more or less is 10 %.
-_ROW_GROUPS_PER_PARTITION = 10
-
-
-# The plan, and its DataFrame
 
 
 def count_partitions(n_photos: int, parallelism: int) -> int:
@@ -71,9 +59,7 @@ def cut_partitions(lengths: npt.NDArray[np.int64], n_partitions: int) -> npt.NDA
 def cut_listing(
     photos: pa.Table, parallelism: int, n_partitions: int | None = None
 ) -> tuple[pa.Table, int]:
-    """Cut a listing into partitions; those of a pack are made of whole row groups.
-
-    A row group is a partition of its own, unless partitions of the usual size take ten or more.
+    """Cut a listing into partitions.
 
     Parameters
     ----------
@@ -87,19 +73,9 @@ def cut_listing(
     Returns
     -------
     photos : pyarrow.Table
-        With a column ``partition``; the photos of a row group one after the other.
+        With a column ``partition``.
     n_partitions : int
     """
     n = n_partitions or count_partitions(len(photos), parallelism)
     lengths = photos["length"].to_numpy()
-    if "row_group" not in photos.schema.names:
-        return photos.append_column("partition", pa.array(cut_partitions(lengths, n))), n
-    photos = photos.sort_by([("file", "ascending"), ("row_group", "ascending")])
-    lengths = photos["length"].to_numpy()
-    places = photos.select(["file", "row_group"]).to_pandas()
-    group = places.groupby(["file", "row_group"], dropna=False, sort=False).ngroup().to_numpy()
-    n_groups = int(group[-1]) + 1 if len(group) else 0
-    if n_partitions is None and n_groups < n * _ROW_GROUPS_PER_PARTITION:
-        n = max(n_groups, 1)
-    n_bytes = np.bincount(group, weights=lengths).astype(np.int64)
-    return photos.append_column("partition", pa.array(cut_partitions(n_bytes, n)[group])), n
+    return photos.append_column("partition", pa.array(cut_partitions(lengths, n))), n

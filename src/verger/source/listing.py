@@ -9,20 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
-from verger.config import IMAGE_SUFFIXES, Config, check_label_rule
-from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
+from verger.config import IMAGE_SUFFIXES, check_label_rule
+from verger.errors import EmptySourceError, SourceError, SourceNotFoundError
 from verger.files.paths import explain, filesystem_of, normalize_source
 from verger.schema import IMAGES, arrow_schema
-from verger.source.pack import is_pack, read_listing
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -32,11 +27,9 @@ class Listing:
     Attributes
     ----------
     source : str
-        As every path in the table begins: an absolute folder, or ``s3://bucket/prefix``. Of a
-        pack its own place, while the paths are those of the photos that were packed.
+        As every path in the table begins: an absolute folder, or ``s3://bucket/prefix``.
     photos : pyarrow.Table
-        Columns ``path``, ``modification_time``, ``length``, ``label``, and of a pack those of
-        :data:`verger.schema.PACKED`; sorted by path.
+        Columns ``path``, ``modification_time``, ``length``, ``label``; sorted by path.
     ignored : dict of str to int
         Suffix to number of files that the glob left out.
     recursive : bool
@@ -53,16 +46,11 @@ class Listing:
         """Sum of the photos' sizes."""
         return int(pa.compute.sum(self.photos["length"]).as_py() or 0)
 
-    @property
-    def is_pack(self) -> bool:
-        """Whether the photos are read from a pack."""
-        return "row_group" in self.photos.schema.names
-
 
 def list_photos(
     source: str, *, glob: Sequence[str] = (), recursive: bool = True, label_from: str = "parent"
 ) -> Listing:
-    """List the photos of a folder, a bucket or a pack.
+    """List the photos of a folder or a bucket.
 
     Parameters
     ----------
@@ -75,8 +63,7 @@ def list_photos(
         Look into subfolders.
     label_from : str
         ``parent`` (the folder's name), ``none``, or a regular expression that is searched in
-        the path and whose first group is the label. The labels of a pack are those that were
-        packed, unless this says otherwise than its default.
+        the path and whose first group is the label.
 
     Returns
     -------
@@ -92,8 +79,6 @@ def list_photos(
     check_label_rule(label_from)
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     root = normalize_source(source)
-    if is_pack(root):
-        return _list_pack(root, source, patterns, label_from, recursive=recursive)
     files = _list_local(root, recursive) if root.startswith("/") else _list_s3(root, recursive)
     return make_listing(files, root, source, patterns, label_from, recursive=recursive)
 
@@ -129,46 +114,6 @@ def _check_any(
     if len(photos) == 0:
         what = f"no file matches {', '.join(glob)}" if glob else "no photo"
         raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
-
-
-def _list_pack(
-    root: str, source: str, glob: tuple[str, ...], label_from: str, *, recursive: bool
-) -> Listing:
-    """List a pack as its folder was listed: what these options leave out is left out here."""
-    manifest, photos = read_listing(root)
-    origin = str(manifest["source"]).rstrip("/") + "/"
-    if not recursive:
-        below = pa.compute.utf8_replace_slice(photos["path"], 0, len(origin), "")
-        photos = photos.filter(pa.compute.invert(pa.compute.match_substring(below, "/")))
-    ignored = Counter(manifest["counts"]["ignored"])
-    if glob:
-        names = [path.rsplit("/", 1)[-1] for path in photos["path"].to_pylist()]
-        wanted = np.array([matches(name, glob) for name in names], bool)
-        ignored.update(
-            PurePosixPath(name).suffix.lower() or "no suffix"
-            for name, is_wanted in zip(names, wanted, strict=True)
-            if not is_wanted
-        )
-        photos = photos.filter(pa.array(wanted))
-    _check_any(photos, source, glob, ignored)
-    if label_from != Config.label_from:
-        labels = pa.array(labels_of(photos["path"].to_pylist(), label_from), pa.string())
-        photos = photos.set_column(photos.schema.get_field_index("label"), "label", labels)
-    return Listing(root, photos, dict(ignored.most_common()), recursive)
-
-
-def refuse_pack(source: str) -> None:
-    """Refuse a pack as the source of Spark's reader.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if is_pack(normalize_source(source)):
-        raise ConfigError(
-            f"reader='spark' with SRC={source}: is a pack, which only the arrow reader reads; "
-            "leave --reader out"
-        )
 
 
 class StoredFile(NamedTuple):

@@ -15,7 +15,7 @@ from verger.files.paths import normalize_source
 from verger.files.reading import MAX_FILE_BYTES
 from verger.schema import IMAGES
 from verger.source.cut import cut_listing
-from verger.source.listing import Listing, StoredFile, list_photos, make_listing, refuse_pack
+from verger.source.listing import Listing, StoredFile, list_photos, make_listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ def read_images(
         As in :func:`list_photos`; ``glob`` also tells Spark's reader what not to open.
     reader : {"arrow", "spark"}
         With ``arrow`` the DataFrame holds no content: :func:`verger.featurize` reads the files
-        where they are used, or the row groups of a pack. With ``spark`` it has ``content``, read
+        where they are used. With ``spark`` it has ``content``, read
         by ``binaryFile``.
     partitions : int, optional
         Number of partitions; by default by count and bytes. The ``spark`` reader repartitions
@@ -52,13 +52,10 @@ def read_images(
     Returns
     -------
     DataFrame
-        ``path``, ``modification_time``, ``length``, ``label`` [, ``content``]; of a pack also the
-        columns :data:`verger.schema.PACKED`.
+        ``path``, ``modification_time``, ``length``, ``label`` [, ``content``].
     """
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     if not isinstance(source, Listing):
-        if reader == "spark":
-            refuse_pack(source)
         how = {"glob": patterns, "recursive": recursive, "label_from": label_from}
         source = (
             list_with_spark(spark, source, **how)  # type: ignore[arg-type]

@@ -31,7 +31,6 @@ LITE0 = ("--model", "efficientnet_lite0")
 HEAVY = ("pyspark", "onnxruntime", "pyarrow", "matplotlib", "pandas", "onnx")
 COMMANDS = {
     "demo",
-    "pack",
     "sample",
     "run",
     "featurize",
@@ -757,40 +756,6 @@ def test_fetching_what_is_here_says_where(tmp_path: Path) -> None:
     assert Path(path).is_file()
     assert digest == "sha256 579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     assert tree(tmp_path) == {}
-
-
-def test_a_pack_is_summed_up_in_the_words_of_a_run() -> None:
-    """Listed = packed + unreadable, reasons, what the glob left out, the size and the speed."""
-    manifest = {
-        "counts": {
-            "listed": 1_002,
-            "packed": 1_000,
-            "unreadable": 2,
-            "reasons": {"vanished before reading": 2},
-            "ignored": {".txt": 3},
-        },
-        "files": [{"size": 2_500_000}],
-        "seconds": {"list": 1.0, "pack": 4.0},
-    }
-    assert cli._pack_lines(manifest) == [
-        ("photos", "1,002 listed = 1,000 packed + 2 unreadable"),
-        ("", "2 unreadable: vanished before reading"),
-        ("", "left out by the glob: 3 .txt"),
-        ("size", "2.5 MB in 1 file"),
-        ("time", "5.0 s in all; pack 4.0 s, 250 images/s"),
-    ]
-
-
-def test_a_dry_run_of_a_pack_is_json(main: Main, tmp_path: Path) -> None:
-    """verger pack --dry-run lists, writes nothing and starts no Java."""
-    source = fill(tmp_path / "photos", "a/1.jpg", "a/2.png", "notes.txt")
-    options = ("--dry-run", "--json", "--glob", "*.jpg")
-    code, stdout, _ = main("pack", str(source), str(tmp_path / "pack"), *options)
-    assert code == 0
-    plan = json.loads(stdout)
-    assert plan["steps"][0].startswith("read 1 photos")
-    assert plan["config"]["glob"] == ["*.jpg"]
-    assert not (tmp_path / "pack").exists()
 
 
 # Help

@@ -53,7 +53,7 @@ def test_the_archive_computes_features_without_this_environment(unpacked: Path) 
     """Interpreter, library and packages all come out of the archive, in these versions."""
     code = """
 import json, sys, importlib.metadata, verger, numpy, onnxruntime, ssl, sqlite3
-import verger.features.featurize, verger.files.folder, verger.source.pack
+import verger.features.featurize, verger.files.folder
 model = verger.load_model("efficientnet_lite0")
 pixels = numpy.full((1, 224, 224, 3), 128, numpy.uint8)
 print(json.dumps({

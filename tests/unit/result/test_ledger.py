@@ -258,16 +258,3 @@ def test_vectors_survive_joining(store: Store) -> None:
     joined = read_part(store.folder, "x")
     np.testing.assert_array_equal(np.array(joined["features"].to_pylist(), np.float32), vectors)
     assert joined.schema.metadata[b"verger.contract"] == b"f00d"
-
-
-def test_what_a_pack_lacks_is_not_tried_again(tmp_path: Path) -> None:
-    """A photo that could not be packed is as it was the next time; other read errors may pass."""
-    store = Store(tmp_path)
-    for path in ("/lost", "/other"):
-        store.add(photo(path) | {"reason": Reason.READ_ERROR.value})
-    photos = listing(photo("/lost"), photo("/other")).append_column(
-        "reason", pa.array([Reason.READ_ERROR.value, None])
-    )
-    work = compare(photos, store.known(), accept_truncated=False)
-    assert work.todo["path"].to_pylist() == ["/other"]
-    assert [row["path"] for row in work.rejected] == ["/lost"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +18,7 @@ from hypothesis import strategies as st
 from verger.config import IMAGE_SUFFIXES
 from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
 from verger.schema import IMAGES, arrow_schema
-from verger.source.cut import count_partitions, cut_listing, cut_partitions
+from verger.source.cut import count_partitions, cut_partitions
 from verger.source.listing import labels_of, list_photos, matches
 from verger.source.spark_reader import hadoop_glob, hadoop_path
 
@@ -439,58 +437,6 @@ def test_partitions_are_balanced_in_count_and_in_bytes(mix: str) -> None:
     assert count.max() <= 1.1
     assert size.min() >= 0.9
     assert size.max() <= 1.1
-
-
-def packed(n_groups: int, per_group: int, size: int = 1_000) -> pa.Table:
-    """Return the listing of a pack of two files."""
-    n = n_groups * per_group
-    group = np.arange(n) % n_groups
-    times = pa.array([0] * n, pa.timestamp("us", tz="UTC"))
-    return pa.table(
-        {
-            "path": [f"/p/{i:06}.jpg" for i in range(n)],
-            "modification_time": times,
-            "length": pa.array(np.full(n, size)),
-            "label": ["p"] * n,
-            "file": [f"/pack/{number % 2}" for number in group],
-            "row_group": group // 2,
-            "reason": pa.nulls(n, pa.string()),
-            "detail": pa.nulls(n, pa.string()),
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("n_groups", "per_group", "n"), [(82, 251, 82), (5, 60, 5), (4_000, 3, 48), (900, 25, 88)]
-)
-def test_the_partitions_of_a_pack_are_whole_row_groups(
-    n_groups: int, per_group: int, n: int
-) -> None:
-    """No row group is in two partitions, its photos stand together, and 10 % holds."""
-    photos, found = cut_listing(packed(n_groups, per_group), parallelism=2)
-    assert found == n
-    frame = photos.to_pandas()
-    assert (frame.groupby(["file", "row_group"])["partition"].nunique() == 1).all()
-    places = list(zip(frame["file"], frame["row_group"], strict=True))
-    runs = sum(one != other for one, other in itertools.pairwise(places))
-    assert runs == n_groups - 1
-    count = np.bincount(frame["partition"], minlength=n)
-    assert (count / count.mean()).min() >= 0.9
-    assert (count / count.mean()).max() <= 1.1
-
-
-def test_few_photos_of_many_row_groups_are_few_tasks() -> None:
-    """What is left of a pack after a killed run is not one task for every photo."""
-    left = packed(800, 1)
-    _, n = cut_listing(left, parallelism=2)
-    assert n == count_partitions(800, 2) == 26
-
-
-def test_the_partitions_of_a_pack_may_be_told() -> None:
-    """--partitions holds for a pack too."""
-    photos, n = cut_listing(packed(12, 4), parallelism=2, n_partitions=3)
-    assert n == 3
-    assert np.bincount(photos["partition"]).tolist() == [16, 16, 16]
 
 
 @pytest.mark.parametrize("n_photos", [1, 2, 500])

@@ -24,12 +24,9 @@ from verger.features.model.int8 import N_CALIBRATION, graph_digest, quantize
 from verger.features.model.weights import OnProgress
 from verger.features.preprocess import DecodeError, decode_photo
 from verger.files.folder import Folder
-from verger.files.paths import normalize_source
-from verger.files.reading import WAS_THERE, Unread, read_ahead
+from verger.files.reading import Unread, read_ahead
 from verger.files.tables import read_part
 from verger.result.output import Output
-from verger.schema import Reason
-from verger.source.pack import is_pack, read_listing, read_packed
 
 #: What may be given up for a smaller file; by default nothing is.
 PRECISIONS = ("fp16", "int8")
@@ -146,7 +143,7 @@ def _draw(output: Output) -> Iterator[Known]:
     drawn = rows.take(order[: N_CALIBRATION + N_CHECKED + _N_SPARE])
     size = int(record["contract"]["input_size"])
     labels = drawn["label"].to_pylist()
-    contents = _contents(record["source"], drawn["path"].to_pylist())
+    contents = read_ahead(drawn["path"].to_pylist())
     for label, content in zip(labels, contents, strict=True):
         if isinstance(content, Unread):
             continue
@@ -154,18 +151,6 @@ def _draw(output: Output) -> Iterator[Known]:
             yield Known(label, content, decode_photo(content, size=size).pixels)
         except DecodeError:  # changed since, or accepted though it was cut off
             continue
-
-
-def _contents(source: str, paths: list[str]) -> Iterator[bytes | Unread]:
-    root = normalize_source(source)
-    if not is_pack(root):
-        return read_ahead(paths)
-    _, listing = read_listing(root)
-    named = pa.compute.is_in(listing["path"], value_set=pa.array(paths))
-    rows = listing.filter(named).to_pylist()  # by row group, as they are read
-    found = dict(zip((row["path"] for row in rows), read_packed(rows), strict=True))
-    gone = Unread(Reason.VANISHED, WAS_THERE)
-    return (found.get(path, gone) for path in paths)
 
 
 def _write(predictor: Predictor, precision: str | None, photos: Iterator[Known]) -> bytes:

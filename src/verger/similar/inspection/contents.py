@@ -32,8 +32,7 @@ def hash_contents(spark: SparkSession, photos: Photos, rows: Ints) -> list[str |
     Returns
     -------
     list of str or None
-        None of a photo that cannot be read again: it is gone, has changed, or only Hadoop or a
-        pack has it.
+        None of a photo that cannot be read again: it is gone, has changed, or only Hadoop has it.
     """
     wanted = [(row, photos.paths[row], int(photos.lengths[row])) for row in rows.tolist()]
     work = [wanted[i : i + _PHOTOS_AT_ONCE] for i in range(0, len(wanted), _PHOTOS_AT_ONCE)]
