@@ -65,7 +65,7 @@ classifier-figures: $(VENV)/.ready ## Measure classifiers by split and by k on t
 latency: $(VENV)/.ready ## Read photos from a bucket at 30 ms a request; writes benchmarks/LATENCY.md (needs mvn)
 	bash benchmarks/peers/setup.sh $(PYTHON)
 	bash benchmarks/peers/hadoop_aws.sh $(BIN)/python build/hadoop-aws
-	$(BIN)/python benchmarks/latency.py $(PHOTOS) $(WEIGHTS:%=--weights %) --jars build/hadoop-aws
+	PYTHONPATH=tests $(BIN)/python benchmarks/latency.py $(PHOTOS) $(WEIGHTS:%=--weights %) --jars build/hadoop-aws
 
 memory: $(VENV)/.ready ## Measure memory over large photos and many files; writes benchmarks/MEMORY.md
 	$(BIN)/python benchmarks/memory.py
@@ -74,16 +74,16 @@ small-files: $(VENV)/.ready ## Plan 200,000 files, balance partitions; writes be
 	$(BIN)/python benchmarks/small_files.py
 
 soak: $(VENV)/.ready ## Kill, fill disks, break servers, compare the results; writes benchmarks/SOAK.md
-	$(BIN)/python tests/soak/soak.py
+	PYTHONPATH=tests $(BIN)/python tests/soak/soak.py
 
 cluster-up: $(VENV)/.ready ## Start a Spark cluster of a master and two workers on this machine; prints how to use it
-	@$(BIN)/python tests/soak/cluster.py up build/cluster
+	@PYTHONPATH=tests $(BIN)/python -m support.cluster up build/cluster
 
 cluster-down: $(VENV)/.ready ## Stop it
-	@$(BIN)/python tests/soak/cluster.py down build/cluster
+	@PYTHONPATH=tests $(BIN)/python -m support.cluster down build/cluster
 
 fuzz: $(VENV)/.ready ## Feed 100,000 broken photos to the Arrow function; writes benchmarks/FUZZ.md
-	$(BIN)/python tests/fuzz/fuzz.py --n 100000 --seed 0
+	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz.py --n 100000 --seed 0
 
 clean: ## Remove the virtual environment, the demo and caches
 	rm -rf $(VENV) demo build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

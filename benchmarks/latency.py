@@ -32,7 +32,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from photos import make_folder
-from seaweed import KEYS, bucket_of, free_port, seaweed, wait_for
+from support.seaweed import KEYS, bucket_of, free_port, seaweed, wait_for
 from verger.files.reading import READS_IN_FLIGHT
 
 HERE = Path(__file__).parent

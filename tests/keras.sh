@@ -8,4 +8,4 @@ python=$1 shared=$2 venv=.venv-keras
 photos=$(mktemp -d)
 trap 'rm -rf "$photos"' EXIT
 tar -xf "$shared/data/fruits360-test.tar" -C "$photos"
-"$venv/bin/python" tests/data/make_golden.py --check "$shared"/weights/*.h5 "$photos/Test"
+PYTHONPATH=tests "$venv/bin/python" tests/data/make_golden.py --check "$shared"/weights/*.h5 "$photos/Test"

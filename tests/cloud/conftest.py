@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 import pytest
 
-from cloud.standin import Standin
-from unit.emr.test_emr_package import environment
+from support.cloud import BUCKET, LIVE, REGION, ROLE, STACK, Bucket, environment_of, put
+from support.environments import environment
+from support.standin import Standin
 from verger.emr import runs
-from verger.emr.aws import Cloud, connect, split_address
+from verger.emr.aws import Cloud, connect
 from verger.emr.package import Package, upload_package
 from verger.emr.submit import Place, find_place, read_stack
-
-LIVE = os.environ.get("VERGER_LIVE") == "1"
-REGION = os.environ.get("AWS_REGION", "eu-west-3") if LIVE else "eu-west-3"
-STACK = os.environ.get("VERGER_LIVE_STACK", "verger")
-BUCKET = "standin-orchard"
-ROLE = "verger-JobRole"
 
 
 @pytest.fixture(scope="session")
@@ -95,44 +88,10 @@ def standin(aws: Standin | None) -> Standin:
     return aws
 
 
-def environment_of(moto: str, service: Standin) -> dict[str, str]:
-    """Return what clients need to find the local AWS."""
-    return {
-        "AWS_ENDPOINT_URL": moto,
-        "AWS_ENDPOINT_URL_EMR_SERVERLESS": service.address,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }
-
-
 @pytest.fixture
 def cloud(aws: Standin | None) -> Cloud:
     """Return the clients."""
     return connect(REGION)
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Prefixes of one test's own, in the four folders that a stack of ours allows.
-
-    Attributes
-    ----------
-    name : str
-    test : str
-        What no other test is called.
-    """
-
-    name: str
-    test: str
-
-    def address(self, name: str) -> str:
-        """Return the address of ``photos/...``, ``env/...``, ``results/...`` or ``logs/...``."""
-        folder, slash, rest = name.partition("/")
-        return f"s3://{self.name}/{folder}/{self.test}{slash}{rest}"
 
 
 @pytest.fixture
@@ -140,12 +99,6 @@ def bucket(aws: Standin | None) -> Bucket:
     """Return prefixes that no other test uses."""
     name = read_stack(connect(REGION), STACK)["BucketName"] if aws is None else BUCKET
     return Bucket(name, uuid.uuid4().hex[:12])
-
-
-def put(cloud: Cloud, address: str, content: bytes) -> None:
-    """Write an object."""
-    bucket, key = split_address(address)
-    cloud.s3.put_object(Bucket=bucket, Key=key, Body=content)
 
 
 @pytest.fixture

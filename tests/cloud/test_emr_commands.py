@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cloud.conftest import BUCKET, REGION, ROLE, Bucket, put
-from cloud.standin import Standin
-from unit.emr.test_emr_package import elf, environment
+from support.cloud import BUCKET, REGION, ROLE, Bucket, put
+from support.environments import elf, environment
+from support.standin import Standin
 from verger.cli import app
 from verger.config import Config
 from verger.emr import probe, runs

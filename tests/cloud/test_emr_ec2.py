@@ -16,10 +16,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cloud.conftest import REGION, Bucket, put
-from cloud.standin import ACCOUNT
-from cloud.test_runs import CONFIG, Notes
-from unit.emr.test_emr_package import environment
+from support.cloud import CONFIG, REGION, Bucket, Notes, clusters, put
+from support.environments import environment
 from verger.cli import app
 from verger.emr import ec2
 from verger.emr.aws import Cloud
@@ -56,17 +54,6 @@ RECORD = {
 }
 GOOD = (("STARTING", "PENDING"), ("RUNNING", "RUNNING"), ("TERMINATING", "COMPLETED"))
 BAD = (("RUNNING", "RUNNING"), ("TERMINATING", "FAILED"), ("TERMINATED_WITH_ERRORS", "FAILED"))
-
-
-def clusters() -> dict[str, Any]:
-    """Return moto's clusters; its server runs in this process, and puts all into one region."""
-    from moto.emr.models import emr_backends
-
-    return {
-        name: found
-        for backend in emr_backends[ACCOUNT].values()
-        for name, found in backend.clusters.items()
-    }
 
 
 def under_way() -> list[str]:

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from processes import wait_until
 
-from cloud.conftest import REGION, ROLE, Bucket, environment_of, put
-from cloud.standin import Standin
-from cloud.submitted import Submitted, submit, variables, wrapper
-from seaweed import free_port
-from unit.emr.test_emr_package import elf, environment
+from support.cloud import REGION, ROLE, Bucket, environment_of, put
+from support.environments import elf, environment
+from support.processes import wait_until
+from support.seaweed import free_port
+from support.standin import Standin
+from support.submitted import Submitted, submit, variables, wrapper
 from verger.cli import app
 from verger.emr.aws import connect
 from verger.emr.package import upload_package

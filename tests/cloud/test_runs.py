@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cloud.conftest import BUCKET, REGION, ROLE, Bucket, put
-from cloud.standin import Standin
+from support.cloud import BUCKET, CONFIG, REGION, ROLE, Bucket, Notes, put
+from support.standin import Standin
 from verger.cli import app
 from verger.config import Config
 from verger.emr import runs
@@ -21,7 +21,6 @@ from verger.emr.price import Limit
 from verger.emr.runs import (
     DriverLog,
     Run,
-    Watcher,
     cancel_run,
     find_application,
     follow,
@@ -31,7 +30,6 @@ from verger.emr.runs import (
 from verger.emr.submit import Place, Plan, describe_bill, plan_run, with_application
 from verger.errors import CloudError, ConfigError, JobError, SourceNotFoundError
 
-CONFIG = Config(model="efficientnet_lite0", components=2)
 LIMIT = Limit(4, 60)
 
 pytestmark = pytest.mark.usefixtures("standin")
@@ -51,20 +49,6 @@ def plan(cloud: Cloud, bucket: Bucket, place: Place, photos: Path) -> Plan:
         limit=LIMIT,
         speed=10.0,
     )
-
-
-class Notes:
-    """A watcher that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.states: list[str] = []
-        self.lines: list[str] = []
-        self.progress: list[tuple[int, int | None]] = []
-        self.watcher = Watcher(
-            on_state=lambda state, details: self.states.append(state),
-            on_progress=lambda *now: self.progress.append(now),
-            on_log=self.lines.append,
-        )
 
 
 def started(cloud: Cloud, plan: Plan) -> Run:

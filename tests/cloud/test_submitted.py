@@ -13,14 +13,13 @@ from typing import Any
 import psutil
 import pytest
 from click.testing import CliRunner
-from cluster import Cluster, bare_environment, run_cluster
-from processes import is_executor, kill, of_session, wait_until
 
-from cloud.conftest import REGION, ROLE, STACK, Bucket, environment_of, put
-from cloud.standin import Standin
-from cloud.submitted import submit, submit_step, variables, wrapper
-from cloud.test_emr_ec2 import clusters
-from unit.emr.test_emr_package import elf, environment
+from support.cloud import REGION, ROLE, STACK, Bucket, clusters, environment_of, put
+from support.cluster import Cluster, bare_environment, run_cluster
+from support.environments import elf, environment
+from support.processes import is_executor, kill, of_session, wait_until
+from support.standin import Standin
+from support.submitted import submit, submit_step, variables, wrapper
 from verger.cli import app
 from verger.emr.aws import Cloud
 from verger.emr.package import build_here, upload_package

@@ -18,7 +18,6 @@ With ``--check`` nothing is written: Keras' numbers are compared with the files 
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -28,11 +27,10 @@ import keras
 import numpy as np
 from PIL import Image
 
+from support.weights import write_random_weights
 from verger.features.model import golden_pixels, load_model
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-from support.weights import write_random_weights  # noqa: E402
 
 N_PHOTOS = 24
 

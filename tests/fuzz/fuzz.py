@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import PIL
 import pyarrow as pa
-from corpus import zoo
 from mutate import mutate
 from PIL import features as pillow_features
 
+from support.corpus import zoo
 from verger.features.featurize import Decoding, featurize_batches
 from verger.features.isolate import BYTES_PER_PIXEL, decode_apart
 from verger.features.preprocess import DecodeError, decode_photo, known_formats
@@ -344,7 +344,7 @@ def report(run: Run, took_s: float) -> str:
 HEAD = """\
 # Fuzz: broken photos through the Arrow function
 
-`make fuzz`, which runs `python tests/fuzz/fuzz.py --n {n_wanted} --seed {seed}`, on {date}: **{n} mutants, {result}**.
+`make fuzz`, which runs `PYTHONPATH=tests python tests/fuzz/fuzz.py --n {n_wanted} --seed {seed}`, on {date}: **{n} mutants, {result}**.
 {versions}. {took} minutes in 2 processes.
 
 Each of {n_seeds} whole photos, in every format and mode, is broken in one to three ways: bits turned, runs of bytes set,

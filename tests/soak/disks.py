@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from processes import wait_until
+from support.processes import wait_until
 
 #: Set in the program that runs inside the namespace.
 _INSIDE = "VERGER_SOAK_MOUNTS"

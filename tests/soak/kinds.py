@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import disks
-import processes
 import psutil
-from cluster import Cluster
-from processes import Match
 from pyarrow import fs
 from runs import Disturbance, Moment, Place
-from store import BUCKET, FAULTS, Store, Weather
+
+from support import processes
+from support.cluster import Cluster
+from support.processes import Match
+from support.store import BUCKET, FAULTS, Store, Weather
 
 LOCAL = "local[2]"
 #: Room for every result of a soak.

@@ -35,8 +35,8 @@ class Header:
     def command(self) -> str:
         options = self.options
         return (
-            f"python tests/soak/soak.py --rounds {options.rounds} --seed {options.seed} "
-            f"--photos {options.photos}"
+            f"PYTHONPATH=tests python tests/soak/soak.py --rounds {options.rounds} "
+            f"--seed {options.seed} --photos {options.photos}"
         )
 
 

@@ -10,13 +10,13 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import processes
 import psutil
 from kinds import KINDS, LOCAL, Arena, Plan
 from runs import Command, Place, Ran, carry_out
-from store import SOURCE
 from tables import Tables, compare, read_tables
 
+from support import processes
+from support.store import SOURCE
 from verger.cli import app
 from verger.errors import VergerError
 from verger.result.output import OWN_NAMES

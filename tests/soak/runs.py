@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import processes
 from pyarrow import fs
 
+from support import processes
 from verger.schema import Reason
 
 #: Longest that a run may take before it counts as hanging.

@@ -1,5 +1,6 @@
 """Disturb Verger's runs for real, and see that the results stay what they are.
 
+    export PYTHONPATH=tests
     python tests/soak/soak.py [--rounds 50] [--seed 0] [--photos 400] [--only KIND] [--keep]
 
 Every round starts a run, lets something befall it (see kinds.py), puts right what was broken and
@@ -22,12 +23,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import disks
-from cluster import run_cluster
 from kinds import KINDS, MOUNTING, Arena
 from record import Header, render
 from rounds import COMMIT_EVERY, Played, make_reference, play
-from store import run_store
 
+from support.cluster import run_cluster
+from support.store import run_store
 from verger.source.render import render_dataset
 
 HERE = Path(__file__).parent

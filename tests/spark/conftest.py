@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from moto.server import ThreadedMotoServer
-from pyarrow import fs
 
+from support.runs import CONFIG
 from verger import Config, get_session
 from verger import run as run_verger
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-CONFIG = Config(model="efficientnet_lite0", components=5)
 
 
 @pytest.fixture(scope="session")
@@ -61,17 +59,3 @@ def finished(spark: SparkSession, photos: Path, tmp_path_factory: pytest.TempPat
 def result(finished: Path, tmp_path: Path) -> Path:
     """Return a copy of the result, to be damaged."""
     return Path(shutil.copytree(finished, tmp_path / "result"))
-
-
-def fill_bucket(address: str, bucket: str, photos: Path) -> dict[str, Path]:
-    """Copy photos to ``raw/`` of a new bucket, by names that are hard to handle; return the names.
-
-    Its name must be none of the unit tests': moto keeps one memory for all servers of a process.
-    """
-    s3 = fs.S3FileSystem(endpoint_override=address, region="eu-west-3", allow_bucket_creation=True)
-    s3.create_dir(bucket)
-    names = {f"{p.parent.name} é+#%/{p.name}": p for p in photos.rglob("*.jpg")}
-    for name, photo in names.items():
-        with s3.open_output_stream(f"{bucket}/raw/{name}") as stream:
-            stream.write(photo.read_bytes())
-    return names

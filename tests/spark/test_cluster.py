@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import processes
 import pyarrow.parquet as pq
 import pytest
-from cluster import Cluster, bare_environment, run_cluster
+
+from support import processes
+from support.cluster import Cluster, bare_environment, run_cluster
 
 #: Small batches, so that a worker can be killed between them.
 OPTIONS = (

@@ -15,7 +15,7 @@ from pyspark.ml.feature import PCAModel
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import SparkSession
 
-from spark.conftest import CONFIG
+from support.runs import CONFIG
 from verger.errors import EmptySourceError, ErrorRateError, OutputExistsError, ReduceError
 from verger.job import pipeline
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from spark.conftest import CONFIG
-from spark.test_resume import rows
+from support.runs import CONFIG, rows
 from verger.errors import ContractError, OutputError
 from verger.features import precision
 from verger.job import pipeline

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from spark.conftest import CONFIG
+from support.runs import CONFIG, rows
 from verger import Config
 from verger.errors import (
     BusyError,
@@ -35,14 +34,6 @@ from verger.result.lock import locked
 from verger.result.output import JOURNAL, Output
 
 LENIENT = dataclasses.replace(CONFIG, max_error_rate=1.0, components=0.9)
-
-
-def rows(out: Path, table: str = "features") -> dict[str, dict[str, Any]]:
-    """Read a table as any other program does; no path may be there twice."""
-    found = pq.read_table(out / table).to_pylist()
-    by_path = {row["path"]: row for row in found}
-    assert len(by_path) == len(found)
-    return by_path
 
 
 def record(out: Path) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import pytest
 from pyarrow import fs
 from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
-from store import Store, Weather
 
-from spark.conftest import CONFIG, fill_bucket
+from support.runs import CONFIG, fill_bucket
+from support.store import Store, Weather
 from verger.errors import BusyError, ValidationError
 from verger.files.folder import Folder
 from verger.job import pipeline

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import processes
 import pyarrow.parquet as pq
 import pytest
 
-from seaweed import KEYS, bucket_of, seaweed
+from support import processes
+from support.seaweed import KEYS, bucket_of, seaweed
 from verger.files.paths import normalize_source
 
 OPTIONS = (

@@ -16,6 +16,7 @@ from verger import errors
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = sorted((REPOSITORY / "src" / "verger").rglob("*.py"))
+TESTS = [p for p in (REPOSITORY / "tests").rglob("*.py") if "node_modules" not in p.parts]
 BRANCH = re.compile(r"^(?P<indent>[ │├└─]*)(?P<name>\w+)(?: \((?P<builtin>\w+)\))?(?: .*)?$")
 
 
@@ -154,3 +155,32 @@ def test_no_other_name_is_made_up() -> None:
 def test_no_file_is_named_after_nothing() -> None:
     """There is no utils.py, helpers.py, common.py or base.py."""
     assert {p.stem for p in SOURCES} & {"utils", "helpers", "common", "base", "misc"} == set()
+
+
+# Tests
+
+
+def imported(path: Path) -> set[str]:
+    """Return the full names of what a file imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    plain = {name.name for n in nodes if isinstance(n, ast.Import) for name in n.names}
+    return plain | {
+        f"{n.module}.{name.name}"
+        for n in nodes
+        if isinstance(n, ast.ImportFrom)
+        for name in n.names
+    }
+
+
+def test_tests_share_only_what_lies_in_support() -> None:
+    """No test imports another test, a conftest or anything from another folder of tests."""
+    folders = {path.name for path in (REPOSITORY / "tests").iterdir() if path.is_dir()}
+    tests = {path.stem for path in TESTS if path.stem.startswith(("test_", "conftest"))}
+    assert {"unit", "spark", "cloud", "support"} <= folders
+    bad = [
+        f"{path.relative_to(REPOSITORY)} imports {name}"
+        for path in TESTS
+        for name in imported(path)
+        if name.split(".")[0] in folders - {"support"} or tests & set(name.split("."))
+    ]
+    assert bad == []

@@ -9,7 +9,7 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
-from unit.emr.test_emr_jobs import JOB
+from support.cloud import JOB
 from verger.emr.clusters import (
     INSTANCE_TYPES,
     Hosts,

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.standin import MODEL, problems
+from support.cloud import JOB
+from support.standin import MODEL, problems
 from verger.emr.jobs import (
-    Job,
     application_request,
     capacity,
     job_name,
@@ -28,19 +28,6 @@ from verger.emr.jobs import (
 from verger.emr.price import DRIVER, EXECUTOR, Limit
 from verger.emr.runs import pauses
 from verger.errors import ConfigError
-
-JOB = Job(
-    arguments=("run", "s3://orchard/photos", "s3://orchard/results/a", "--components", "50"),
-    reads=("s3://orchard/photos",),
-    writes=("s3://orchard/results/a",),
-    package="s3://orchard/env/v1",
-    archive="environment-0123456789ab.tar.gz",
-    application="00abc",
-    role="arn:aws:iam::123456789012:role/verger-JobRole",
-    logs="s3://orchard/logs",
-    region="eu-west-3",
-    limit=Limit(5, 90),
-)
 
 
 def shape_of(operation: str) -> Any:

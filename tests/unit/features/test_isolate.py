@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fuzz.corpus import encoded, quarters, zoo
+from support.corpus import encoded, quarters, zoo
 from verger.features import isolate
 from verger.features.isolate import deadline, decode_apart
 from verger.features.preprocess import DecodeError, decode_photo

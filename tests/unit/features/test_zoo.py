@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from fuzz.corpus import (
+from support.corpus import (
     BLUE,
     COLORS,
     GREEN,

@@ -1,7 +1,7 @@
 """A standalone cluster of Spark on loopback: a master and two workers, from pyspark's own files.
 
-    python tests/soak/cluster.py up FOLDER
-    python tests/soak/cluster.py down FOLDER
+    PYTHONPATH=tests python -m support.cluster up FOLDER
+    PYTHONPATH=tests python -m support.cluster down FOLDER
 
 ``make cluster-up`` and ``make cluster-down`` call these. FOLDER holds logs, the work folders of
 the workers, and cluster.json, by which it is taken down.
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import psutil
 import pyspark
-from processes import end_session, of_session, wait_until
 
+from support.processes import end_session, of_session, wait_until
 from verger.engine.java import find_java
 
 N_WORKERS = 2

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import processes
 import pyspark
 
+from support import processes
 from verger.emr.aws import split_address
 
 #: What this machine has no room for, or has no service for.

@@ -1,0 +1,35 @@
+"""What tests of whole runs share: a configuration, a bucket of photos, the rows of a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from verger import Config
+
+CONFIG = Config(model="efficientnet_lite0", components=5)
+
+
+def rows(out: Path, table: str = "features") -> dict[str, dict[str, Any]]:
+    """Read a table as any other program does; no path may be there twice."""
+    found = pq.read_table(out / table).to_pylist()
+    by_path = {row["path"]: row for row in found}
+    assert len(by_path) == len(found)
+    return by_path
+
+
+def fill_bucket(address: str, bucket: str, photos: Path) -> dict[str, Path]:
+    """Copy photos to ``raw/`` of a new bucket, by names that are hard to handle; return the names.
+
+    Its name must be none of the unit tests': moto keeps one memory for all servers of a process.
+    """
+    s3 = fs.S3FileSystem(endpoint_override=address, region="eu-west-3", allow_bucket_creation=True)
+    s3.create_dir(bucket)
+    names = {f"{p.parent.name} é+#%/{p.name}": p for p in photos.rglob("*.jpg")}
+    for name, photo in names.items():
+        with s3.open_output_stream(f"{bucket}/raw/{name}") as stream:
+            stream.write(photo.read_bytes())
+    return names
