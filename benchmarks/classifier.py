@@ -26,12 +26,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import verger
+from verger.classify.recipe import Recipe
 from verger.classify.scores import Scored, summarize
-from verger.classify.splits import LEFT_OUT, TEST, TRAIN, find_films, make_cutter, measure_leakage
+from verger.classify.splits import LEFT_OUT, TEST, TRAIN, make_cutter, measure_leakage
 from verger.classify.testing import find_nearest, fit_whole_pca
-from verger.classify.training import ITERATIONS, Recipe, draw_sample, fit_logistic, try_penalties
+from verger.classify.training import ITERATIONS, draw_sample, fit_logistic, try_penalties
 from verger.classify.vectors import Projection, Vectors, read_labelled
 from verger.result.output import Output
+from verger.source.films import find_films
 
 K = (50, 100, 174)
 SPLITS = ("random", "contiguous")

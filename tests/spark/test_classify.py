@@ -23,9 +23,11 @@ from sklearn.preprocessing import StandardScaler
 
 from verger import Config
 from verger.classify.classifier import Classifier
-from verger.classify.stage import evaluate_against, evaluate_split, train_classifier
+from verger.classify.evaluation import evaluate_against, evaluate_split
+from verger.classify.recipe import Recipe
+from verger.classify.stage import train_classifier
 from verger.classify.testing import find_nearest, fit_whole_pca
-from verger.classify.training import Recipe, fit_logistic
+from verger.classify.training import fit_logistic
 from verger.classify.vectors import Vectors, read_labelled
 from verger.cli import app
 from verger.errors import ClassifierError, ConfigError, ContractError, OutputError

@@ -27,7 +27,7 @@ from verger.job.pipeline import run, run_featurize
 from verger.result.output import INDEX, INSPECTION, Output
 from verger.similar.exact import NearestRows, find_neighbors
 from verger.similar.index import ensure_index, find_neighbors_by_index
-from verger.similar.inspection import Criteria, inspect_photos
+from verger.similar.inspection.stage import Criteria, inspect_photos
 from verger.similar.rows import read_rows
 from verger.source.render import render_dataset
 

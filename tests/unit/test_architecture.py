@@ -32,7 +32,7 @@ def test_one_photo_needs_neither_spark_nor_java() -> None:
     """The modules that featurize one photo load no pyspark when they are imported."""
     modules = (
         "verger.features.model, verger.result.output, verger.classify.predict, "
-        "verger.classify.export, verger.similar.photo"
+        "verger.classify.export.app, verger.similar.photo"
     )
     look = (
         f"import sys, {modules}; "

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from support.results import train, write_result
-from verger.classify import export
-from verger.classify.export import export_app
+from verger.classify.export import app as export
+from verger.classify.export.app import export_app
 from verger.classify.predict import Predictor
 from verger.features.model import Model
 from verger.features.preprocess import decode_full_size, resize_image

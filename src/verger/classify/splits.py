@@ -8,22 +8,28 @@ the test has those at the end, and a fold of a cross-validation those of one str
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from verger.errors import ConfigError
+from verger.source.films import (
+    FRAMES,
+    NEIGHBOUR_FRAMES,
+    SHORTEST_FILM,
+    Films,
+    find_films,
+    find_groups,
+)
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Kind = Literal["random", "group", "contiguous"]
+SplitStrategy = Literal["random", "group", "contiguous"]
 
-KINDS: tuple[Kind, ...] = ("random", "group", "contiguous")
+STRATEGIES: tuple[SplitStrategy, ...] = ("random", "group", "contiguous")
 #: Share of the photos that are held out.
 TEST_SHARE = 0.25
 #: Share of a film's turn that is left out on either side of the test's arc: 20 of 330 frames.
@@ -31,147 +37,8 @@ GAP = 0.06
 #: Arcs that are drawn for a film. Where frames are missing one may hold no photo at all, or most of
 #: them: the one is taken whose share of the photos is nearest to :data:`TEST_SHARE`.
 N_ARCS = 16
-#: A shorter film is not cut: there would be nothing left between its gaps.
-SHORTEST_FILM = 12
-#: Frames of one film whose numbers differ by no more than this are neighbours. A turn of
-#: Fruits-360's table is some 330 frames, so that these are 11 degrees.
-NEIGHBOUR_FRAMES = 10
-#: Film and frame in a file's name: ``r2_17_100.jpg`` is frame 17 of the film ``r2_``, and the 100
-#: is the width of the picture; ``IMG_0017.jpg`` is frame 17 of ``IMG_``.
-FRAMES = r"(?P<film>[^/]*?)(?P<frame>\d+)(?:_100)?\.\w+$"
 
 TRAIN, TEST, LEFT_OUT = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class Films:
-    """Which photos are frames of one film.
-
-    Attributes
-    ----------
-    film : ndarray of shape (n,), int64
-        Number of the photo's film; a photo without a frame number is a film of its own.
-    frame : ndarray of shape (n,), int64
-        Number in the file's name; -1 where there is none.
-    """
-
-    film: Ints
-    frame: Ints
-
-    @property
-    def n_films(self) -> int:
-        """How many films are long enough to be cut."""
-        return int((np.bincount(self.film) >= SHORTEST_FILM).sum())
-
-    def frames_apart(self, one: Ints, other: Ints) -> Floats:
-        """Count the frames between pairs of photos, the shorter way round; infinite across films.
-
-        Parameters
-        ----------
-        one, other : ndarray of shape (m,), int64
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (m,), float64
-        """
-        apart = np.abs(self.frame[one] - self.frame[other])
-        apart = np.minimum(apart, self._turns[1][one] - apart).astype(np.float64)
-        return np.where(self.film[one] == self.film[other], apart, np.inf)
-
-    @property
-    def angle(self) -> Floats:
-        """Return where in its film each photo is, from 0 to 1, of shape (n,)."""
-        first, turn = self._turns
-        return (self.frame - first + 0.5) / turn
-
-    @cached_property
-    def _turns(self) -> tuple[Ints, Ints]:
-        """Return the first frame of each photo's film, and how many frames the film spans."""
-        n = self.film.max(initial=-1) + 1
-        first, last = np.full(n, np.iinfo(np.int64).max), np.full(n, -1)
-        np.minimum.at(first, self.film, self.frame)
-        np.maximum.at(last, self.film, self.frame)
-        return first[self.film], (last - first + 1)[self.film]
-
-
-def find_films(paths: Sequence[str], frames: str = FRAMES) -> Films:
-    """Read film and frame from the names of photos.
-
-    Parameters
-    ----------
-    paths : sequence of str
-    frames : str
-        Regular expression with the groups ``film`` and ``frame``, searched in each path. Photos of
-        different folders are never of one film.
-
-    Raises
-    ------
-    ConfigError
-        If it is no expression, or lacks a group.
-    """
-    pattern = compile_pattern("frames", frames)
-    if not {"film", "frame"} <= set(pattern.groupindex):
-        raise ConfigError(f"frames={frames!r}: must have groups (?P<film>...) and (?P<frame>...)")
-    keys: list[tuple[str, ...]] = []
-    numbers = []
-    for path in paths:
-        match = pattern.search(path)
-        if match is None or not match["frame"].isdecimal():
-            keys.append((path,))
-            numbers.append(-1)
-        else:
-            keys.append((path.rpartition("/")[0], match["film"]))
-            numbers.append(int(match["frame"]))
-    return Films(_numbered(keys), np.array(numbers, np.int64))
-
-
-def find_groups(paths: Sequence[str], groups: str) -> Ints:
-    """Read the group of each photo from its path.
-
-    Parameters
-    ----------
-    paths : sequence of str
-    groups : str
-        Regular expression; photos with the same text in its groups (or the same match, where it
-        has none) belong together.
-
-    Returns
-    -------
-    ndarray of shape (n,), int64
-
-    Raises
-    ------
-    ConfigError
-        If it is no expression, or does not match a path.
-    """
-    pattern = compile_pattern("groups", groups)
-    keys: list[tuple[str, ...]] = []
-    for path in paths:
-        match = pattern.search(path)
-        if match is None:
-            raise ConfigError(f"groups={groups!r}: must match every photo, and does not {path}")
-        keys.append(tuple(part or "" for part in match.groups()) or (match[0],))
-    return _numbered(keys)
-
-
-def compile_pattern(name: str, text: str) -> re.Pattern[str]:
-    """Compile a regular expression of an option.
-
-    Raises
-    ------
-    ConfigError
-    """
-    try:
-        return re.compile(text)
-    except re.error as err:
-        raise ConfigError(f"{name}={text!r}: is no regular expression: {err}") from err
-
-
-def _numbered(keys: Sequence[tuple[str, ...]]) -> Ints:
-    """Give equal keys one number, in the order in which they appear."""
-    numbers: dict[tuple[str, ...], int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 @dataclass(frozen=True)
@@ -180,7 +47,7 @@ class Cutter:
 
     Attributes
     ----------
-    kind : {"random", "group", "contiguous"}
+    strategy : {"random", "group", "contiguous"}
     position : ndarray of shape (n,), float64
         From 0 to 1. Photos that must not be parted have the same; contiguous frames of a film
         follow one another, and its end is beside its beginning.
@@ -190,7 +57,7 @@ class Cutter:
         Width that is left out on either side of a cut.
     """
 
-    kind: Kind
+    strategy: SplitStrategy
     position: Floats
     whole: npt.NDArray[np.bool_]
     gap: float = 0.0
@@ -239,7 +106,7 @@ class Cutter:
 
 
 def make_cutter(
-    kind: Kind,
+    strategy: SplitStrategy,
     paths: Sequence[str],
     targets: Ints,
     *,
@@ -251,15 +118,15 @@ def make_cutter(
 
     Parameters
     ----------
-    kind : {"random", "group", "contiguous"}
+    strategy : {"random", "group", "contiguous"}
         Photo by photo within each class; by groups that stay whole; or by arcs of films, with a
         gap between.
     paths : sequence of str
     targets : ndarray of shape (n,), int64
     groups : str, optional
-        As for :func:`find_groups`; needed by "group" alone.
+        As for :func:`verger.source.films.find_groups`; needed by "group" alone.
     frames : str
-        As for :func:`find_films`.
+        As for :func:`verger.source.films.find_films`.
     seed : int
 
     Raises
@@ -268,14 +135,14 @@ def make_cutter(
         If the paths do not tell what is needed.
     """
     rng = np.random.default_rng(seed)
-    if kind == "group":
+    if strategy == "group":
         if groups is None:
             raise ConfigError("split=group needs groups: --groups REGEX, matched with each path")
         return _by_group(find_groups(paths, groups), targets, rng)
-    if kind == "contiguous":
+    if strategy == "contiguous":
         return _by_arc(find_films(paths, frames), rng)
-    if kind != "random":
-        raise ConfigError(f"split={kind!r} must be one of {', '.join(KINDS)}")
+    if strategy != "random":
+        raise ConfigError(f"split={strategy!r} must be one of {', '.join(STRATEGIES)}")
     order = rng.permutation(len(targets))
     rank, size = _rank_within(targets, order)
     return Cutter("random", (rank + 0.5) / size, size < 2)

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.classify.classifier import INPUTS, METHODS, Classifier, softmax
+from verger.classify.classifier import Classifier, softmax
+from verger.classify.recipe import Recipe
 from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize
-from verger.classify.splits import FRAMES, TEST_SHARE, Cutter, Kind, draw_stratified, make_cutter
+from verger.classify.splits import Cutter, SplitStrategy, draw_stratified, make_cutter
 from verger.classify.vectors import Labelled, Vectors, vector_column
 from verger.errors import ClassifierError, ConfigError
 
@@ -34,45 +35,6 @@ SAMPLE_ITERATIONS, ITERATIONS = 30, 100
 REFERENCES = 20_000
 #: Share of the classes that play the part of other things.
 WITHHELD = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a classifier is trained and tested.
-
-    Attributes
-    ----------
-    method : {"logistic", "knn", "centroid"}
-    on : {"features", "pca"}
-    n_neighbors : int
-        Of ``knn``.
-    split : {"random", "group", "contiguous"} or None
-        None for the strictest that the paths allow.
-    groups : str or None
-        Expression of ``group``.
-    frames : str
-        Expression of ``contiguous``.
-    test_share : float
-    seed : int
-    """
-
-    method: str = "logistic"
-    on: str = "features"
-    n_neighbors: int = 5
-    split: Kind | None = None
-    groups: str | None = None
-    frames: str = FRAMES
-    test_share: float = TEST_SHARE
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (("method", self.method, METHODS), ("on", self.on, INPUTS)):
-            if value not in allowed:
-                raise ConfigError(f"{name}={value!r} must be one of {', '.join(allowed)}")
-        if self.n_neighbors < 1:
-            raise ConfigError(f"n_neighbors={self.n_neighbors} must be at least 1")
-        if not 0 < self.test_share < 1:
-            raise ConfigError(f"test_share={self.test_share} must be above 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -100,7 +62,7 @@ def train(
     vectors: Vectors,
     rows: Ints,
     recipe: Recipe,
-    kind: Kind,
+    strategy: SplitStrategy,
     *,
     contract_hash: str,
     references: int = REFERENCES,
@@ -113,13 +75,13 @@ def train(
     rows : ndarray of shape (n,), int64
         The photos to train on.
     recipe : Recipe
-    kind : {"random", "group", "contiguous"}
+    strategy : {"random", "group", "contiguous"}
         How the folds are cut that choose penalty, temperature and threshold.
     contract_hash : str
     references : int
         Known photos to keep; ``knn`` keeps what it votes by.
     """
-    sample = draw_sample(vectors, rows, recipe, kind)
+    sample = draw_sample(vectors, rows, recipe, strategy)
     fitted = _fit_arrays(vectors, rows, recipe, contract_hash, references)
     model, tried = None, {}
     if recipe.method == "logistic":
@@ -134,7 +96,7 @@ def train(
     record = tried | {
         "n_trained": len(rows),
         "n_sample": len(sample.rows),
-        "folds": sample.kind,
+        "folds": sample.strategy,
         "n_others": len(others),
         "threshold": chosen.threshold,
         "temperature": chosen.temperature,
@@ -154,7 +116,7 @@ class Sample:
     x : ndarray of shape (n, d), float64
     withheld : ndarray of shape (n,), bool
         Photos of the classes that play the part of other things.
-    kind : {"random", "group", "contiguous"}
+    strategy : {"random", "group", "contiguous"}
     """
 
     rows: Ints
@@ -162,7 +124,7 @@ class Sample:
     fold: Ints
     x: Array
     withheld: npt.NDArray[np.bool_]
-    kind: Kind
+    strategy: SplitStrategy
 
     @property
     def n_folds(self) -> int:
@@ -170,7 +132,7 @@ class Sample:
         return int(self.fold.max()) + 1
 
 
-def draw_sample(vectors: Vectors, rows: Ints, recipe: Recipe, kind: Kind) -> Sample:
+def draw_sample(vectors: Vectors, rows: Ints, recipe: Recipe, strategy: SplitStrategy) -> Sample:
     """Draw the sample of :data:`SAMPLE_ROWS` photos and cut it into folds.
 
     Raises
@@ -179,7 +141,7 @@ def draw_sample(vectors: Vectors, rows: Ints, recipe: Recipe, kind: Kind) -> Sam
         If too few photos are left to hold any out.
     """
     targets = vectors.labelled.targets[rows]
-    kind, fold = _cut_folds(vectors.labelled, rows, recipe, kind)
+    strategy, fold = _cut_folds(vectors.labelled, rows, recipe, strategy)
     usable = np.flatnonzero(fold >= 0)
     drawn = usable[draw_stratified(targets[usable], SAMPLE_ROWS, recipe.seed)]
     fold = np.unique(fold[drawn], return_inverse=True)[1]
@@ -193,21 +155,21 @@ def draw_sample(vectors: Vectors, rows: Ints, recipe: Recipe, kind: Kind) -> Sam
     others = np.random.default_rng(recipe.seed).permutation(present)[:n_withheld]
     x = vectors.collect(rows[drawn]).astype(np.float64)
     withheld = np.isin(targets[drawn], others)
-    return Sample(rows[drawn], targets[drawn], fold, x, withheld, kind)
+    return Sample(rows[drawn], targets[drawn], fold, x, withheld, strategy)
 
 
 def _cut_folds(
-    labelled: Labelled, rows: Ints, recipe: Recipe, kind: Kind
-) -> tuple[Kind, npt.NDArray[Any]]:
+    labelled: Labelled, rows: Ints, recipe: Recipe, strategy: SplitStrategy
+) -> tuple[SplitStrategy, npt.NDArray[Any]]:
     paths, targets = labelled.paths.take(pa.array(rows)).to_pylist(), labelled.targets[rows]
     how = {"groups": recipe.groups, "frames": recipe.frames, "seed": recipe.seed + 1}
     try:
-        cutter: Cutter | None = make_cutter(kind, paths, targets, **how)  # type: ignore[arg-type]
+        cutter: Cutter | None = make_cutter(strategy, paths, targets, **how)  # type: ignore[arg-type]
     except ConfigError:  # too little is left of films or groups once the test is taken away
         cutter = None
     fold = cutter.folds(N_FOLDS) if cutter else np.array([-1])
     if len(np.unique(fold[fold >= 0])) > 1:
-        return kind, fold
+        return strategy, fold
     return "random", make_cutter("random", paths, targets, seed=recipe.seed + 1).folds(N_FOLDS)
 
 
@@ -238,7 +200,7 @@ def _held_out_photos(
     mistakes would ask for a threshold that lets hardly any photo pass.
     """
     targets = vectors.labelled.targets[rows]
-    _, fold = _cut_folds(vectors.labelled, rows, recipe, sample.kind)
+    _, fold = _cut_folds(vectors.labelled, rows, recipe, sample.strategy)
     other = np.isin(targets, np.unique(sample.targets[sample.withheld]))
     if len(np.unique(fold[(fold >= 0) & ~other])) < 2:
         other[:] = False  # without these classes there would be nothing to hold out

@@ -16,9 +16,9 @@ from verger.cli.terminal import download_bar, keep_page_up, print_json, print_ro
 from verger.errors import ConfigError, EnvironmentNotReadyError
 
 if TYPE_CHECKING:
-    from verger.classify.export import Exported
+    from verger.classify.export.app import Exported
     from verger.classify.predict import Prediction
-    from verger.classify.training import Recipe
+    from verger.classify.recipe import Recipe
     from verger.files.reading import Unread
 
 _weights = config_option("weights")
@@ -88,7 +88,7 @@ _RECIPE = ("method", "on", "n_neighbors", "split", "groups", "frames", "test_sha
 
 
 def _recipe() -> Recipe:
-    from verger.classify.training import Recipe
+    from verger.classify.recipe import Recipe
 
     given = click.get_current_context().params
     return Recipe(**{name: given[name] for name in _RECIPE if given[name] is not None})
@@ -122,15 +122,15 @@ def classify_train(out: str, as_json: bool, **_: Any) -> None:
 @config_options(*SPARK)
 def classify_evaluate(out: str, against: str | None, as_json: bool, **_: Any) -> None:
     """Train on one part and test on another, or test on other photos; the report shows it."""
-    from verger.classify import stage
+    from verger.classify import evaluation
 
     config = resolve_config()
     watch = watch_for(config)
     if against is None:
-        found = stage.evaluate_split(out, config, _recipe(), watch=watch)
+        found = evaluation.evaluate_split(out, config, _recipe(), watch=watch)
     else:
         _refuse_with_against()
-        found = stage.evaluate_against(out, against, config, watch=watch)
+        found = evaluation.evaluate_against(out, against, config, watch=watch)
     if as_json:
         print_json(found)
     else:
@@ -237,7 +237,7 @@ def inspect(
 
     config = resolve_config()
     launch_ahead(config)
-    from verger.similar.inspection import Criteria, inspect_photos
+    from verger.similar.inspection.stage import Criteria, inspect_photos
 
     criteria = Criteria(k=k, near=near, frames=frames, approximate=approximate)
     found = inspect_photos(out, config, criteria, watch=watch_for(config))
@@ -262,7 +262,7 @@ def inspect(
 @json_option("Print what was written as JSON.")
 def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
     """Write one ONNX file for apps: pixels in, probabilities and features out."""
-    from verger.classify.export import export_app
+    from verger.classify.export.app import export_app
 
     with watch_for()("export", None, None) as on_progress:
         written = export_app(out, path, on_progress=on_progress, **options)

@@ -118,9 +118,9 @@ def export_browser(predictor: Predictor, out: str | Path, ort_web: Path, **optio
     ort_web : path
         Folder of :data:`RUNTIME`.
     **options
-        As for :func:`verger.classify.export.export_app`.
+        As for :func:`verger.classify.export.app.export_app`.
     """
-    from verger.classify.export import export_app  # and with it onnx, which else is not needed
+    from verger.classify.export.app import export_app  # and with it onnx, which else is not needed
 
     with TemporaryDirectory(prefix="verger-serve-") as folder:
         path = Path(folder, "app.onnx")

@@ -19,8 +19,8 @@ from PIL import Image
 
 from support.results import train, write_result
 from verger import cli, quantize
-from verger.classify import export
-from verger.classify.export import export_app
+from verger.classify.export import app as export
+from verger.classify.export.app import export_app
 from verger.classify.export.check import Check, Known, Promise, check_app
 from verger.classify.export.graph import in_half, write_app_graph, write_nearest_graph
 from verger.classify.predict import Predictor

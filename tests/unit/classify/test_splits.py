@@ -8,16 +8,14 @@ import pytest
 from verger.classify.splits import (
     GAP,
     LEFT_OUT,
-    NEIGHBOUR_FRAMES,
     TEST,
     TRAIN,
     draw_stratified,
-    find_films,
-    find_groups,
     make_cutter,
     measure_leakage,
 )
 from verger.errors import ConfigError
+from verger.source.films import NEIGHBOUR_FRAMES, find_films, find_groups
 
 FRAMES = 100  # of each film
 

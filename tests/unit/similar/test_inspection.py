@@ -10,15 +10,13 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from support.results import write_vectors
-from verger.classify.splits import find_films
 from verger.errors import ConfigError, InspectionError
 from verger.files.folder import Folder
-from verger.similar.inspection import Criteria
 from verger.similar.inspection.gallery import make_galleries
 from verger.similar.inspection.groups import (
     Across,
+    DuplicateKind,
     Group,
-    Kind,
     components,
     find_contents,
     find_groups,
@@ -26,9 +24,11 @@ from verger.similar.inspection.groups import (
 )
 from verger.similar.inspection.outliers import score_outliers
 from verger.similar.inspection.photos import Photos, read_photos
+from verger.similar.inspection.stage import Criteria
 from verger.similar.inspection.votes import find_doubtful
 from verger.similar.rows import StoredRows
 from verger.similar.tasks import Neighbors
+from verger.source.films import find_films
 
 
 def photos_of(paths: list[str], labels: list[str | None] | None = None, lengths=None) -> Photos:
@@ -112,7 +112,7 @@ def test_a_group_is_called_by_what_it_lies_across(paths: list[str], across: str)
     n = len(paths)
     neighbors = neighbors_of(alike(n + 3, list(range(n))), 3)
     (group,) = find_groups(photos, neighbors, np.arange(n + 3), near=0.98)
-    assert (group.kind, group.across) == (Kind.NEAR, across)
+    assert (group.kind, group.across) == (DuplicateKind.NEAR, across)
     assert group.rows.tolist() == list(range(n))
 
 
@@ -258,9 +258,9 @@ def test_a_large_group_is_shown_from_end_to_end() -> None:
     """Frames are left out, groups within a film stand apart."""
     photos = photos_of([f"/p/{label}/{i}.jpg" for label in "ab" for i in range(10)])
     groups = [
-        Group(Kind.NEAR, Across.LABELS, np.arange(20)),
-        Group(Kind.NEAR, Across.FILM, np.array([0, 9])),
-        Group(Kind.NEAR, Across.FRAMES, np.array([0, 1])),
+        Group(DuplicateKind.NEAR, Across.LABELS, np.arange(20)),
+        Group(DuplicateKind.NEAR, Across.FILM, np.array([0, 9])),
+        Group(DuplicateKind.NEAR, Across.FRAMES, np.array([0, 1])),
     ]
     nothing = np.full(20, np.nan)
     shown = make_galleries(photos, groups, [], nothing, nothing)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from verger.classify.splits import NEIGHBOUR_FRAMES
-from verger.similar.inspection.groups import Across, Group, Kind
+from verger.similar.inspection.groups import Across, DuplicateKind, Group
 from verger.similar.inspection.outliers import OUTLYING, Floats
 from verger.similar.inspection.photos import Photos
 from verger.similar.inspection.votes import Doubt
+from verger.source.films import NEIGHBOUR_FRAMES
 
 #: Groups, doubtful labels and classes with outliers that are shown, and photos of each.
 SHOWN, SHOWN_PHOTOS = 24, 5
@@ -32,8 +32,8 @@ def make_galleries(
         ``mislabelled`` and ``outliers``: lists of plain JSON values, where ``photos``, ``like``
         and ``typical`` are lists of paths.
     """
-    exact = [group for group in groups if group.kind is Kind.EXACT]
-    near = [group for group in groups if group.kind is Kind.NEAR]
+    exact = [group for group in groups if group.kind is DuplicateKind.EXACT]
+    near = [group for group in groups if group.kind is DuplicateKind.NEAR]
     other = [group for group in near if group.across not in (Across.FILM, Across.FRAMES)]
     film = [group for group in near if group.across is Across.FILM]
     return {

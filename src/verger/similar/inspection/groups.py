@@ -16,7 +16,7 @@ from verger.similar.tasks import Neighbors
 SAME = 0.9999
 
 
-class Kind(StrEnum):
+class DuplicateKind(StrEnum):
     """What makes photos a group."""
 
     EXACT = "exact"
@@ -39,7 +39,7 @@ class Group:
 
     Attributes
     ----------
-    kind : Kind
+    kind : DuplicateKind
     across : Across
         Several labels; one label and several folders; other photos of one folder; one film, with
         gaps between its frames; or nothing but neighbouring frames of it.
@@ -47,7 +47,7 @@ class Group:
         At least two, rising.
     """
 
-    kind: Kind
+    kind: DuplicateKind
     across: Across
     rows: Ints
 
@@ -105,10 +105,10 @@ def find_groups(photos: Photos, neighbors: Neighbors, content: Ints, near: float
     alike = [rows for rows in alike if (content[rows] != content[rows[0]]).any()]
     groups = [
         Group(kind, _across(photos, rows), rows)
-        for kind, found in ((Kind.EXACT, copies), (Kind.NEAR, alike))
+        for kind, found in ((DuplicateKind.EXACT, copies), (DuplicateKind.NEAR, alike))
         for rows in found
     ]
-    kinds, across = list(Kind), list(Across)
+    kinds, across = list(DuplicateKind), list(Across)
     return sorted(
         groups, key=lambda g: (kinds.index(g.kind), across.index(g.across), -len(g.rows), g.rows[0])
     )

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from verger.classify.splits import FRAMES, NEIGHBOUR_FRAMES, Films, find_films
 from verger.errors import InspectionError
 from verger.result.output import Output
 from verger.similar.rows import StoredRows, read_rows
+from verger.source.films import FRAMES, NEIGHBOUR_FRAMES, Films, find_films
 
 Ints = npt.NDArray[np.int64]
 
@@ -72,7 +72,7 @@ def read_photos(output: Output, frames: str | None = None) -> Photos:
     ----------
     output : Output
     frames : str, optional
-        As for :func:`verger.classify.splits.find_films`.
+        As for :func:`verger.source.films.find_films`.
 
     Raises
     ------

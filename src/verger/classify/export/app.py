@@ -1,0 +1,163 @@
+"""A result's classifier for an app: one ONNX file, checked against the pipeline before it is kept.
+
+The file takes a photo's pixels as an app has them and does the rest by itself; see
+:mod:`verger.classify.export.graph`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from verger.classify.export.check import Check, Known, check_app, promise_of
+from verger.classify.export.graph import in_half, write_app_graph
+from verger.classify.predict import Predictor
+from verger.errors import ConfigError, OutputError, OutputExistsError, ValidationError
+from verger.features.model.int8 import N_CALIBRATION, graph_digest, quantize
+from verger.features.model.weights import OnProgress
+from verger.features.preprocess import DecodeError, decode_photo
+from verger.files.folder import Folder
+from verger.files.reading import Unread, read_ahead
+from verger.files.tables import read_part
+from verger.result.output import Output
+
+#: What may be given up for a smaller file; by default nothing is.
+PRECISIONS = ("fp16", "int8")
+#: Photos that a file is checked on.
+N_CHECKED = 100
+
+# Some of the photos that are drawn may be gone by now.
+_N_SPARE = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A file that was written.
+
+    Attributes
+    ----------
+    path : str
+    size_bytes : int
+    precision : str or None
+        One of :data:`PRECISIONS`, or None for that of the result.
+    n_labels : int
+    check : Check
+    """
+
+    path: str
+    size_bytes: int
+    precision: str | None
+    n_labels: int
+    check: Check
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+
+def export_app(
+    out: str | Path,
+    path: str | Path,
+    *,
+    precision: str | None = None,
+    weights: str | Path | None = None,
+    model: str | Path | None = None,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Exported:
+    """Write one ONNX file that takes a photo's pixels and gives its probabilities and features.
+
+    It is checked on :data:`N_CHECKED` photos of the result; nothing is written that breaks its
+    promise.
+
+    Parameters
+    ----------
+    out : path
+        The folder of a result with a classifier, or ``s3://bucket/prefix``.
+    path : path
+        Of the new file.
+    precision : str, optional
+        One of :data:`PRECISIONS`.
+    weights, model, on_progress
+        As for :func:`verger.features.extractor.load_extractor`.
+    overwrite : bool
+        Replace a file that is there.
+
+    Raises
+    ------
+    ConfigError, OutputExistsError
+        If there is no such precision, or there is a file.
+    OutputError, ContractError
+        As from :meth:`verger.classify.predict.Predictor.load`.
+    SourceError
+        If no photo of the result can be read any more.
+    ValidationError
+        If the file does not give what the pipeline gives.
+    """
+    target = Path(path).expanduser().absolute()
+    _check_target(target, precision, overwrite=overwrite)
+    predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+    if precision is not None and graph_digest(predictor.model.contract):
+        raise ConfigError(f"precision={precision!r}: the model of OUT is in int8 already")
+    photos = _draw(Output.at(out))
+    graph = _write(predictor, precision, photos)
+    check = check_app(graph, predictor, list(islice(photos, N_CHECKED)))
+    if broken := check.broken(promise_of(precision, predictor)):
+        raise ValidationError(
+            f"{target}: not written: on {check.n_photos} photos {broken}, against the pipeline"
+        )
+    Folder(str(target.parent)).write(target.name, graph)
+    return Exported(
+        path=str(target),
+        size_bytes=len(graph),
+        precision=precision,
+        n_labels=len(predictor.classifier.labels),
+        check=check,
+    )
+
+
+def _check_target(target: Path, precision: str | None, *, overwrite: bool) -> None:
+    if precision not in (None, *PRECISIONS):
+        raise ConfigError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
+    if target.is_dir():
+        raise ConfigError(f"{target}: is a folder; name a file, such as app.onnx")
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{target}: exists; --overwrite replaces it")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: cannot be written: there is no folder {target.parent}")
+
+
+def _draw(output: Output) -> Iterator[Known]:
+    """Draw photos of a result that can still be read, with a fixed seed."""
+    record = output.read_run()
+    parts = output.parts("features")
+    rows = pa.concat_tables(read_part(output.folder, p.name, ["path", "label"]) for p in parts)
+    order = np.random.default_rng(0).permutation(len(rows))
+    drawn = rows.take(order[: N_CALIBRATION + N_CHECKED + _N_SPARE])
+    size = int(record["contract"]["input_size"])
+    labels = drawn["label"].to_pylist()
+    contents = read_ahead(drawn["path"].to_pylist())
+    for label, content in zip(labels, contents, strict=True):
+        if isinstance(content, Unread):
+            continue
+        try:
+            yield Known(label, content, decode_photo(content, size=size).pixels)
+        except DecodeError:  # changed since, or accepted though it was cut off
+            continue
+
+
+def _write(predictor: Predictor, precision: str | None, photos: Iterator[Known]) -> bytes:
+    model = predictor.model
+    if precision == "int8":
+        model = quantize(model, [photo.pixels for photo in islice(photos, N_CALIBRATION)])
+    graph = write_app_graph(model, predictor.classifier)
+    if precision == "fp16":
+        graph = in_half(graph)
+    return bytes(graph.SerializeToString())

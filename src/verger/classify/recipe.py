@@ -1,0 +1,138 @@
+"""What is asked of a training or a test: the method, and how the photos are split."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verger.classify.classifier import INPUTS, METHODS
+from verger.classify.splits import TEST, TEST_SHARE, TRAIN, SplitStrategy, make_cutter
+from verger.classify.vectors import Labelled, read_labelled
+from verger.errors import ClassifierError, ConfigError
+from verger.result.output import Output
+from verger.source.films import FRAMES, find_films
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a classifier is trained and tested.
+
+    Attributes
+    ----------
+    method : {"logistic", "knn", "centroid"}
+    on : {"features", "pca"}
+    n_neighbors : int
+        Of ``knn``.
+    split : {"random", "group", "contiguous"} or None
+        None for the strictest that the paths allow.
+    groups : str or None
+        Expression of ``group``.
+    frames : str
+        Expression of ``contiguous``.
+    test_share : float
+    seed : int
+    """
+
+    method: str = "logistic"
+    on: str = "features"
+    n_neighbors: int = 5
+    split: SplitStrategy | None = None
+    groups: str | None = None
+    frames: str = FRAMES
+    test_share: float = TEST_SHARE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("method", self.method, METHODS), ("on", self.on, INPUTS)):
+            if value not in allowed:
+                raise ConfigError(f"{name}={value!r} must be one of {', '.join(allowed)}")
+        if self.n_neighbors < 1:
+            raise ConfigError(f"n_neighbors={self.n_neighbors} must be at least 1")
+        if not 0 < self.test_share < 1:
+            raise ConfigError(f"test_share={self.test_share} must be above 0 and below 1")
+
+
+def read_photos(output: Output) -> Labelled:
+    """Read the labelled photos of a result.
+
+    Raises
+    ------
+    ClassifierError
+        If they have fewer than two classes.
+    """
+    output.read_run()
+    labelled = read_labelled(output)
+    if len(labelled.labels) < 2:
+        raise ClassifierError(
+            f"OUT={output.root}: n_labels={len(labelled.labels)} must be at least 2 to tell apart; "
+            f"all {len(labelled)} labelled photos are {labelled.labels[0]!r}"
+        )
+    return labelled
+
+
+def choose_split(labelled: Labelled, recipe: Recipe) -> SplitStrategy:
+    """Return the split that is asked for, or the strictest that the paths allow.
+
+    Raises
+    ------
+    ConfigError
+        If the paths do not tell what the split needs.
+    ClassifierError
+        If the split leaves nothing to train on, or to test.
+    """
+    strategy = recipe.split or _strictest(labelled, recipe)
+    assign_roles(labelled, recipe, strategy)
+    return strategy
+
+
+def _strictest(labelled: Labelled, recipe: Recipe) -> SplitStrategy:
+    if recipe.groups is not None:
+        return "group"
+    films = find_films(labelled.path_list, recipe.frames)
+    in_films = np.bincount(films.film)[films.film] > 1
+    return "contiguous" if films.n_films and in_films.mean() > 0.5 else "random"
+
+
+def assign_roles(
+    labelled: Labelled, recipe: Recipe, strategy: SplitStrategy
+) -> npt.NDArray[np.int8]:
+    """Return the role of every photo: train, test, or left out.
+
+    Raises
+    ------
+    ClassifierError
+        If nothing is left to train on, or to test.
+    """
+    cutter = make_cutter(
+        strategy,
+        labelled.path_list,
+        labelled.targets,
+        groups=recipe.groups,
+        frames=recipe.frames,
+        seed=recipe.seed,
+    )
+    roles = cutter.split(labelled.targets, recipe.test_share)
+    n_labels = len(set(labelled.targets[roles == TRAIN].tolist()))
+    if n_labels < 2 or not (roles == TEST).any():
+        raise ClassifierError(
+            f"split={strategy}: leaves {n_labels} classes to train on and {(roles == TEST).sum()} "
+            "photos to test, and must leave 2 and 1; a class needs 2 photos, better 20"
+        )
+    return roles
+
+
+def describe_recipe(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
+    """Return what a record says first: the version, the recipe and the photos."""
+    return {
+        "verger": version("verger"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": asdict(recipe),
+        "n_labels": len(labelled.labels),
+        "n_photos": len(labelled),
+        "n_unlabelled": labelled.n_unlabelled,
+    }
