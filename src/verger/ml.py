@@ -124,9 +124,9 @@ _OUTCOME = StructType(
 
 def _outcome_udf(shared: Broadcast[Model], micro_batch: int, how: str) -> Any:
     def featurize_contents(series: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        predictor = open_cached(shared.value)
+        session = open_cached(shared.value)
         for contents in series:
-            outcomes = list(outcomes_of_contents(contents, predictor, micro_batch=micro_batch))
+            outcomes = list(outcomes_of_contents(contents, session, micro_batch=micro_batch))
             if how == "error":
                 _raise_first(outcomes)
             yield pd.DataFrame(

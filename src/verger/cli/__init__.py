@@ -255,7 +255,7 @@ def models_list(as_json: bool) -> None:
 def models_fetch(name: str) -> None:
     """Fetch the weights of a model into Verger's cache."""
     from verger.features.model import find_card
-    from verger.features.model.weights import sha256_of
+    from verger.features.model.checksum import sha256_of
 
     source = find_card(name).weights
     with download_bar() as on_progress:
@@ -430,7 +430,7 @@ def _cards() -> Mapping[str, Any]:
 
 
 def _model_row(name: str) -> dict[str, Any]:
-    from verger.features.model.weights import sha256_of
+    from verger.features.model.checksum import sha256_of
 
     card = _cards()[name]
     problem = None

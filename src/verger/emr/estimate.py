@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from verger.errors import ConfigError
 from verger.features.featurize import featurize_batches
-from verger.features.model import Model, Predictor
+from verger.features.model import Model, ModelSession
 from verger.result.clock import Clock
 from verger.source.listing import Listing
 
@@ -41,15 +41,15 @@ def time_sample(listing: Listing, model: Model, *, n: int = N_TIMED, micro_batch
         raise ConfigError(f"sample={n} must be at least 1")
     drawn = np.random.default_rng(0).permutation(len(listing.photos))[: n + N_WARM]
     photos = listing.photos.take(drawn)
-    predictor, n_warm = model.open(), min(N_WARM, len(photos) - 1)
-    _busy_s(photos.slice(0, n_warm), predictor, micro_batch)
-    return (len(photos) - n_warm) / _busy_s(photos.slice(n_warm), predictor, micro_batch)
+    session, n_warm = model.open(), min(N_WARM, len(photos) - 1)
+    _busy_s(photos.slice(0, n_warm), session, micro_batch)
+    return (len(photos) - n_warm) / _busy_s(photos.slice(n_warm), session, micro_batch)
 
 
-def _busy_s(photos: pa.Table, predictor: Predictor, micro_batch: int) -> float:
+def _busy_s(photos: pa.Table, session: ModelSession, micro_batch: int) -> float:
     """Return the seconds that go to decoding and computing, without those of reading."""
     clock, start = Clock(), time.perf_counter()
     batches = iter(photos.to_batches(max_chunksize=micro_batch))
-    for _ in featurize_batches(batches, predictor, micro_batch=micro_batch, clock=clock):
+    for _ in featurize_batches(batches, session, micro_batch=micro_batch, clock=clock):
         pass
     return time.perf_counter() - start - clock.seconds["read"]

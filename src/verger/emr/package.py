@@ -36,7 +36,7 @@ from verger.errors import (
     OutputExistsError,
 )
 from verger.features.model import find_card
-from verger.features.model.weights import sha256_of
+from verger.features.model.checksum import sha256_of
 
 MANIFEST = "package.json"
 #: What spark-submit starts, whole: the command line that people type, and what doctor asks.

@@ -20,7 +20,7 @@ import pyarrow as pa
 from verger.config import MAX_PIXELS
 from verger.errors import SchemaError
 from verger.features.isolate import deadline, decode_apart
-from verger.features.model import Model, Predictor, load_model, open_cached
+from verger.features.model import Model, ModelSession, load_model, open_cached
 from verger.features.preprocess import DecodeError, Photo, decode_photo
 from verger.files.reading import WAS_THERE, Unread, read_ahead, too_large
 from verger.result.clock import Clock
@@ -222,7 +222,7 @@ def _committing(
     def commit_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         task, attempt_number = _task()
         done = writer.committed_keys() if ordered and attempt_number else set()
-        predictor = open_cached(shared.value)
+        session = open_cached(shared.value)
         _settle()
         decoding = _decoding_of_task(how)
         for number, group in groupby(_numbered(batches, commit_every), itemgetter(0)):
@@ -235,7 +235,7 @@ def _committing(
             outcomes = list(
                 featurize_batches(
                     (batch for _, batch in group),
-                    predictor,
+                    session,
                     micro_batch=micro_batch,
                     decoding=decoding,
                     clock=clock,
@@ -312,7 +312,7 @@ def _numbered(
 
 def featurize_batches(
     batches: Iterator[pa.RecordBatch],
-    predictor: Predictor,
+    session: ModelSession,
     *,
     micro_batch: int = 8,
     decoding: Decoding | None = None,
@@ -324,7 +324,7 @@ def featurize_batches(
     ----------
     batches : iterator of pyarrow.RecordBatch
         Columns of :data:`verger.schema.IMAGES`, and perhaps ``content``.
-    predictor : Predictor
+    session : ModelSession
     micro_batch : int
     decoding : Decoding, optional
     clock : Clock, optional
@@ -336,12 +336,12 @@ def featurize_batches(
         Columns :data:`verger.schema.OUTCOMES`, as many rows as came in, in their order.
     """
     schema = arrow_schema(OUTCOMES)
-    size = predictor.contract.input_size
+    size = session.contract.input_size
     clock = clock or Clock()
     read = clock.waiting("read", _read_rows(batches))
     decoded = _decode_rows(read, size, decoding or Decoding(), clock)
     rows: list[Outcome] = []
-    for row in _infer_rows(decoded, predictor, micro_batch, clock):
+    for row in _infer_rows(decoded, session, micro_batch, clock):
         rows.append(row)
         if len(rows) == ROWS_PER_BATCH:
             yield pa.RecordBatch.from_pylist(rows, schema)
@@ -390,7 +390,7 @@ def _decode_rows(
 
 def _infer_rows(
     rows: Iterator[tuple[Outcome, Photo | Unread]],
-    predictor: Predictor,
+    session: ModelSession,
     micro_batch: int,
     clock: Clock,
 ) -> Iterator[Outcome]:
@@ -401,30 +401,30 @@ def _infer_rows(
         waiting.append(row)
         n_photos += isinstance(row[1], Photo)
         if n_photos == micro_batch or len(waiting) == ROWS_PER_BATCH:
-            yield from _outcomes(waiting, predictor, clock)
+            yield from _outcomes(waiting, session, clock)
             waiting, n_photos = [], 0
-    yield from _outcomes(waiting, predictor, clock)
+    yield from _outcomes(waiting, session, clock)
 
 
 def _outcomes(
-    rows: list[tuple[Outcome, Photo | Unread]], predictor: Predictor, clock: Clock
+    rows: list[tuple[Outcome, Photo | Unread]], session: ModelSession, clock: Clock
 ) -> Iterator[Outcome]:
     photos = [photo for _, photo in rows if isinstance(photo, Photo)]
-    size = predictor.contract.input_size
+    size = session.contract.input_size
     pixels = np.empty((len(photos), size, size, 3), np.uint8)
     for target, decoded in zip(pixels, photos, strict=True):
         target[:] = decoded.pixels
     with clock.part("model"):
-        features = iter(predictor.predict(pixels))
+        features = iter(session.predict(pixels))
     for row, photo in rows:
         if isinstance(photo, Unread):
             yield row | {"reason": photo.reason.value, "detail": photo.detail}
         else:
-            yield row | _vector_or_reason(next(features), photo, predictor)
+            yield row | _vector_or_reason(next(features), photo, session)
 
 
-def _vector_or_reason(features: Any, photo: Photo, predictor: Predictor) -> Outcome:
-    if features.shape != (predictor.contract.n_features,) or not np.isfinite(features).all():
+def _vector_or_reason(features: Any, photo: Photo, session: ModelSession) -> Outcome:
+    if features.shape != (session.contract.n_features,) or not np.isfinite(features).all():
         detail = f"shape {features.shape}, {int((~np.isfinite(features)).sum())} not finite"
         return {"reason": Reason.MODEL_OUTPUT.value, "detail": detail}
     return {
@@ -457,7 +457,7 @@ def decode_listed(photos: pa.Table, size: int, decoding: Decoding) -> Iterator[P
 
 def outcomes_of_contents(
     contents: Iterable[bytes | Unread | None],
-    predictor: Predictor,
+    session: ModelSession,
     *,
     micro_batch: int = 8,
     decoding: Decoding | None = None,
@@ -472,9 +472,9 @@ def outcomes_of_contents(
         ``features``, ``width`` and ``height``, or ``reason`` and ``detail``.
     """
     rows: Iterator[tuple[Outcome, bytes | Unread]] = (({}, c or b"") for c in contents)
-    size, clock = predictor.contract.input_size, Clock()
+    size, clock = session.contract.input_size, Clock()
     decoded = _decode_rows(rows, size, decoding or Decoding(), clock)
-    yield from _infer_rows(decoded, predictor, micro_batch, clock)
+    yield from _infer_rows(decoded, session, micro_batch, clock)
 
 
 def split_outcomes(outcomes: DataFrame) -> tuple[DataFrame, DataFrame]:

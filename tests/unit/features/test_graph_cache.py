@@ -11,7 +11,8 @@ import pytest
 
 from verger.config import verger_home
 from verger.features.model import Model, load_model
-from verger.features.model.layer import Graph, Layer, cached_graph
+from verger.features.model.graph import Graph, Layer
+from verger.features.model.graph_cache import cached_graph
 
 GRAPH = Graph(b"any\nbytes", (Layer("a", "Conv2D", (3, 4, 5), 6), Layer("b", "Add", (7,))))
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from support.weights import Layout, write_random_weights
 from verger.errors import WeightsError
 from verger.features.contract import FeatureContract
-from verger.features.model import Model, Predictor, golden_pixels, load_model
-from verger.features.model.graph import BatchNorm, GraphWriter, same_pads
+from verger.features.model import Model, ModelSession, golden_pixels, load_model
+from verger.features.model.graph_writer import BatchNorm, GraphWriter, same_pads
 from verger.features.model.mobilenet_v2 import write_graph
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden_random.npz"
@@ -50,7 +50,7 @@ def random_model(random_weights: dict[str, Path]) -> Model:
 
 
 @pytest.fixture(scope="session")
-def predictor(random_model: Model) -> Predictor:
+def session(random_model: Model) -> ModelSession:
     return random_model.open()
 
 
@@ -91,38 +91,38 @@ def test_all_layouts_give_the_same_graph(random_weights: dict[str, Path]) -> Non
     assert len(graphs) == 1
 
 
-def test_features_are_finite_and_between_0_and_6(predictor: Predictor) -> None:
+def test_features_are_finite_and_between_0_and_6(session: ModelSession) -> None:
     """Features are averages of a ReLU6: (n, 1280) float32 in [0, 6]."""
-    features = predictor.predict(photos(2))
+    features = session.predict(photos(2))
     assert features.shape == (2, 1280)
     assert features.dtype == np.float32
     assert features.min() >= 0
     assert features.max() <= 6
 
 
-def test_features_do_not_depend_on_the_batch(predictor: Predictor) -> None:
+def test_features_do_not_depend_on_the_batch(session: ModelSession) -> None:
     """A photo has the same features alone, in a batch of 5, and in batches of 2."""
     batch = photos(5)
-    together = predictor.predict(batch)
-    alone = np.concatenate([predictor.predict(photo[None]) for photo in batch])
-    in_pairs = np.concatenate([predictor.predict(batch[i : i + 2]) for i in (0, 2, 4)])
+    together = session.predict(batch)
+    alone = np.concatenate([session.predict(photo[None]) for photo in batch])
+    in_pairs = np.concatenate([session.predict(batch[i : i + 2]) for i in (0, 2, 4)])
     np.testing.assert_allclose(alone, together, atol=1e-5)
     np.testing.assert_allclose(in_pairs, together, atol=1e-5)
     assert np.abs(np.diff(together, axis=0)).max() > 1e-3  # the photos do differ
 
 
-def test_features_do_not_depend_on_the_other_photos(predictor: Predictor) -> None:
+def test_features_do_not_depend_on_the_other_photos(session: ModelSession) -> None:
     """A photo has the same features whatever shares its batch, and wherever it stands in it."""
     one, others = photos(1), photos(2, seed=1)
-    first = predictor.predict(np.concatenate([one, others]))[0]
-    last = predictor.predict(np.concatenate([others[:1] // 2, one]))[-1]
+    first = session.predict(np.concatenate([one, others]))[0]
+    last = session.predict(np.concatenate([others[:1] // 2, one]))[-1]
     np.testing.assert_allclose(first, last, atol=1e-5)
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_no_photo_and_one_photo(predictor: Predictor, n: int) -> None:
+def test_no_photo_and_one_photo(session: ModelSession, n: int) -> None:
     """n photos give (n, 1280) float32, for n = 0 too."""
-    features = predictor.predict(photos(n))
+    features = session.predict(photos(n))
     assert features.shape == (n, 1280)
     assert features.dtype == np.float32
 
@@ -136,7 +136,7 @@ def test_other_input_sizes_are_written_too(random_weights: dict[str, Path], size
     assert shapes["Conv1"] == (size // 2, size // 2, 32)
     assert shapes["out_relu"] == (size // 32, size // 32, 1280)
     contract = contract_for(size)
-    features = Predictor(contract, graph.to_bytes()).predict(golden_pixels(size)[None])
+    features = ModelSession(contract, graph.to_bytes()).predict(golden_pixels(size)[None])
     assert features.shape == (1, 1280)
     assert np.isfinite(features).all()
 

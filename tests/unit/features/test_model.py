@@ -10,6 +10,8 @@ import pickle
 import re
 import subprocess
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from verger.features.contract import FeatureContract
 from verger.features.model import (
     CARDS,
     GOLDEN_TOLERANCE,
+    N_SESSIONS,
     Model,
     find_card,
     golden_pixels,
@@ -292,6 +295,49 @@ def test_session_is_opened_once_a_process(random_model: Model) -> None:
     assert open_cached(random_model) is open_cached(pickle.loads(pickle.dumps(random_model)))
 
 
+def test_a_process_keeps_few_sessions(random_model: Model) -> None:
+    """However many models a process has opened, it keeps the sessions of the last few."""
+    models = [
+        dataclasses.replace(random_model, golden=random_model.golden + np.float32(i * 1e-6))
+        for i in range(N_SESSIONS + 1)
+    ]
+    first = weakref.ref(open_cached(models[0]))
+    last = [open_cached(model) for model in models[1:]]
+    assert first() is None
+    assert [open_cached(model) for model in models[1:]] == last
+
+
+def test_threads_share_one_session(random_model: Model) -> None:
+    """Threads that ask for a model at the same time get the same session."""
+    model = dataclasses.replace(random_model, golden=random_model.golden + np.float32(1e-5))
+    with ThreadPoolExecutor(4) as pool:
+        sessions = list(pool.map(open_cached, [model] * 8))
+    assert len(set(map(id, sessions))) == 1
+
+
+# ---- in a notebook -------------------------------------------------------------------------
+
+
+def test_a_model_is_shown_in_a_line(model: Model, random_model: Model) -> None:
+    """A model's repr is one line with its name, size and contract, and none of its bytes."""
+    assert re.fullmatch(
+        r"Model\(name=efficientnet_lite0, input=224x224, features=1280, contract=[0-9a-f]{12}, "
+        r"weights=published, graph=\d+\.\d MB\)",
+        repr(model),
+    )
+    assert "weights=not the published ones" in repr(random_model)
+
+
+def test_a_notebook_shows_a_model_as_a_table(model: Model) -> None:
+    """A notebook gets the same facts as a small table, escaped."""
+    named = dataclasses.replace(model.contract, model="<b>.onnx")
+    html = dataclasses.replace(model, contract=named)._repr_html_()
+    assert html.startswith(
+        "<table><caption>Model</caption><tr><th>name</th><td>&lt;b&gt;.onnx</td></tr>"
+    )
+    assert len(html) < 1000
+
+
 # ---- the golden vector ---------------------------------------------------------------------
 
 
@@ -483,10 +529,10 @@ def test_a_model_without_memory_takes_half_as_many_photos(
     random_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An allocation that fails halves the photos of a call, for good, and changes no feature."""
-    predictor = random_model.open()
+    session = random_model.open()
     pixels = np.stack([golden_pixels(224) ^ i for i in range(11)]).astype(np.uint8)
-    expected = predictor.predict(pixels)
-    run, asked = predictor._run, []
+    expected = session.predict(pixels)
+    run, asked = session._run, []
 
     def small(some: Any) -> Any:
         asked.append(len(some))
@@ -494,11 +540,11 @@ def test_a_model_without_memory_takes_half_as_many_photos(
             raise RuntimeError("Non-zero status code ... bad allocation")
         return run(some)
 
-    monkeypatch.setattr(predictor, "_run", small)
-    np.testing.assert_array_equal(predictor.predict(pixels), expected)
+    monkeypatch.setattr(session, "_run", small)
+    np.testing.assert_array_equal(session.predict(pixels), expected)
     assert asked == [11, 5, 2, 2, 2, 2, 2, 1]
     asked.clear()
-    predictor.predict(pixels[:4])
+    session.predict(pixels[:4])
     assert asked == [2, 2]
 
 
@@ -506,32 +552,33 @@ def test_other_errors_of_the_model_are_not_taken_for_memory(
     random_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong input is an error at once."""
-    predictor = random_model.open()
+    session = random_model.open()
     with pytest.raises(Exception, match=r"(?i)invalid|dimension"):
-        predictor.predict(np.zeros((2, 100, 100, 3), np.uint8))
+        session.predict(np.zeros((2, 100, 100, 3), np.uint8))
 
     def none(_: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(predictor, "_run", none)
+    monkeypatch.setattr(session, "_run", none)
     with pytest.raises(EnvironmentNotReadyError, match=r"no memory for a single photo; .*local"):
-        predictor.predict(np.zeros((2, 224, 224, 3), np.uint8))
+        session.predict(np.zeros((2, 224, 224, 3), np.uint8))
 
 
 def test_a_process_that_is_really_out_of_memory_goes_on(tmp_path: Path) -> None:
     """With 1 GB of address space left, 512 photos at once are too many, and all are computed."""
     code = """
 import resource, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 from verger.features.model import golden_pixels, load_model
-predictor = load_model("efficientnet_lite0").open()
+session = load_model("efficientnet_lite0").open()
 one = golden_pixels(224)
-expected = predictor.predict(one[None])[0]
+expected = session.predict(one[None])[0]
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 10**9, used + 10**9))
-found = predictor.predict(np.broadcast_to(one, (512, *one.shape)))
-assert predictor._most < 512, predictor._most
+found = session.predict(np.broadcast_to(one, (512, *one.shape)))
+assert session._most < 512, session._most
 assert found.shape == (512, 1280)
 assert (found == expected).all()
 """

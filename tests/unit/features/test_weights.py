@@ -25,7 +25,8 @@ import pytest
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
 from verger.features.model import CARDS
 from verger.features.model import download as download_module
-from verger.features.model.weights import WeightsSource, check_sha256, sha256_of
+from verger.features.model.checksum import check_sha256, sha256_of
+from verger.features.model.weights import WeightsSource
 
 NAME = "published.h5"
 CONTENT = np.random.default_rng(0).bytes(700_000)  # three chunks

@@ -22,7 +22,7 @@ from typing import Any
 import onnx
 
 from verger.errors import ConfigError, WeightsError
-from verger.features.model.layer import Layer
+from verger.features.model.graph import Layer
 
 _KEYS = {"mean", "std", "input_size", "output", "license"}
 

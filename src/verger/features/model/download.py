@@ -1,6 +1,6 @@
-"""Fetches weights from their publisher.
+"""Download a file of weights from its publisher.
 
-A file is either whole or absent: a download goes to ``*.part``, is resumed from there, checked,
+A file is either whole or absent: a download is written to ``*.part``, resumed from there, checked,
 and moved into place in one step.
 """
 
@@ -10,58 +10,69 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from verger.errors import WeightsError, WeightsNotFoundError
-from verger.features.model.weights import OnProgress, WeightsSource, sha256_of
+from verger.features.model.checksum import sha256_of
+
+_OnProgress = Callable[[int, int], None]
 
 ATTEMPTS = 4
 TIMEOUT_S = 20.0
 CHUNK_BYTES = 1 << 18
 
 
-def download(url: str, path: Path, source: WeightsSource, on_progress: OnProgress | None) -> None:
-    """Fetch a file of weights, trying again and going on where that may help.
+def download(
+    url: str,
+    path: Path,
+    *,
+    size_bytes: int | None = None,
+    sha256: str | None = None,
+    on_progress: _OnProgress | None = None,
+) -> None:
+    """Download a file, trying again and resuming where that may help.
 
     Parameters
     ----------
     url : str
     path : Path
-        Where it is to be; a file beside it keeps its sha256.
-    source : WeightsSource
-        Its size and sha256, as far as they are known.
+        Where the file is to be. Its sha256 is written beside it.
+    size_bytes : int, optional
+    sha256 : str, optional
+        What was published, as far as it is known.
     on_progress : callable, optional
 
     Raises
     ------
     WeightsNotFoundError
-        If it cannot be had.
+        If it cannot be downloaded.
     WeightsError
-        If what came is not what was published; it is not kept.
+        If the downloaded file is not what was published; it is deleted.
     """
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch_with_retries(url, part, source.size_bytes, on_progress)
+        _fetch_with_retries(url, part, size_bytes, on_progress)
         size = part.stat().st_size
-        if source.size_bytes is not None and size != source.size_bytes:
+        if size_bytes is not None and size != size_bytes:
             part.unlink()
-            raise WeightsError(f"{url}: sent {size} bytes instead of {source.size_bytes}")
+            raise WeightsError(f"{url}: sent {size} bytes instead of {size_bytes}")
         digest = sha256_of(part)
-        if source.sha256 is not None and digest != source.sha256.lower():
+        if sha256 is not None and digest != sha256.lower():
             part.unlink()
-            raise WeightsError(f"{url}: sent sha256 {digest} instead of {source.sha256}")
+            raise WeightsError(f"{url}: sent sha256 {digest} instead of {sha256}")
         path.with_name(path.name + ".sha256").write_text(digest + "\n", "ascii")
         part.replace(path)
     except OSError as err:
         raise WeightsNotFoundError(
-            f"weights {source.file_name}: {url} cannot be fetched ({err}); "
+            f"weights {path.name}: {url} cannot be fetched ({err}); "
             f"use --weights PATH, put the file at {path}, or take another --model"
         ) from err
 
 
 def _fetch_with_retries(
-    url: str, part: Path, size_bytes: int | None, on_progress: OnProgress | None
+    url: str, part: Path, size_bytes: int | None, on_progress: _OnProgress | None
 ) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -86,12 +97,12 @@ def _may_pass(err: Exception) -> bool:
 
 
 def _fetch_rest(
-    url: str, part: Path, size_bytes: int | None, on_progress: OnProgress | None
+    url: str, part: Path, size_bytes: int | None, on_progress: _OnProgress | None
 ) -> None:
-    """Append to ``part`` what it lacks, or start anew where the server knows no ranges."""
+    """Append to ``part`` what it lacks, or start again if the server ignores ranges."""
     done = part.stat().st_size if part.exists() else 0
     if size_bytes is not None and done >= size_bytes:
-        return  # whole, or wrong: the caller looks
+        return  # whole, or wrong: the caller checks
     request = urllib.request.Request(  # noqa: S310 - https, or the mirror that the user named
         url, headers={"Range": f"bytes={done}-"} if done else {}
     )

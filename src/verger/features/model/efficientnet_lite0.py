@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from verger.errors import WeightsError
-from verger.features.model.graph import Array, BatchNorm, GraphWriter, same_pads
+from verger.features.model.graph_writer import Array, BatchNorm, GraphWriter, same_pads
 
 EPSILON = 1e-3
 

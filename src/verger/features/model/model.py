@@ -1,0 +1,155 @@
+"""A loaded model, and the sessions that run models in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from verger.errors import ContractError
+from verger.features.contract import FeatureContract
+from verger.features.model.golden import GOLDEN_TOLERANCE, golden_pixels
+from verger.features.model.graph import Layer
+from verger.features.model.session import ModelSession, Vector
+from verger.features.preprocess import decode_photo
+
+#: Sessions that a process keeps: a float32 model and its int8 one are compared with each other.
+#: Each takes some 30 MB.
+N_SESSIONS = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Model:
+    """A loaded model: an ONNX graph and its contract, ready to be sent to other processes.
+
+    Attributes
+    ----------
+    contract : FeatureContract
+    onnx : bytes
+        Input (n, size, size, 3) float32 normalised; output (n, n_features) float32.
+    golden : ndarray of shape (n_features,), float32
+        Features of :func:`golden_pixels` as the driver computed them. Every process compares
+        its own with them before its first photo.
+    published : bool or None
+        Whether the features of the golden photo are those of the published ImageNet weights;
+        None for a model that Verger does not know.
+    license, weights_path : str
+    layers : tuple of Layer
+        The summary, in Keras' terms for the built-in models.
+    """
+
+    contract: FeatureContract
+    onnx: bytes
+    golden: Vector
+    published: bool | None
+    license: str
+    weights_path: str
+    layers: tuple[Layer, ...] = ()
+
+    def open(self) -> ModelSession:
+        """Start an inference session in this process and compare it with the golden vector.
+
+        Raises
+        ------
+        ContractError
+            If this process computes other features than the driver did.
+        """
+        session = ModelSession(self.contract, self.onnx)
+        features = session.predict(golden_pixels(self.contract.input_size)[None])[0]
+        difference = float(np.abs(features - self.golden).max())
+        if not difference <= GOLDEN_TOLERANCE:  # NaN is no match either
+            raise ContractError(
+                f"contract {self.contract.short_hash}: this process computes features that "
+                f"differ by {difference:.2g} (at most {GOLDEN_TOLERANCE}) on the golden photo"
+            )
+        return session
+
+    def predict(self, photos: str | Path | bytes | Sequence[str | Path | bytes]) -> Vector:
+        """Compute the features of one photo or of several, with neither Spark nor Java.
+
+        Parameters
+        ----------
+        photos : path or bytes, or a sequence of them
+            Photos in any format that Pillow reads.
+
+        Returns
+        -------
+        ndarray of shape (n_features,) for one photo, (n, n_features) for a sequence, float32
+
+        Raises
+        ------
+        verger.features.preprocess.DecodeError
+            If a photo cannot be decoded.
+        FileNotFoundError
+            If a path does not exist.
+        """
+        if isinstance(photos, str | Path | bytes):
+            one: Vector = self.predict([photos])[0]
+            return one
+        size, session = self.contract.input_size, open_cached(self)
+        contents = (p if isinstance(p, bytes) else Path(p).read_bytes() for p in photos)
+        rows = [
+            session.predict(decode_photo(content, size=size).pixels[None])[0]
+            for content in contents
+        ]
+        return np.array(rows, np.float32).reshape(len(rows), self.contract.n_features)
+
+    def __repr__(self) -> str:
+        return f"Model({', '.join(f'{name}={value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><th>{name}</th><td>{escape(v)}</td></tr>" for name, v in self._facts().items()
+        )
+        return f"<table><caption>Model</caption>{''.join(rows)}</table>"
+
+    def _facts(self) -> dict[str, str]:
+        contract = self.contract
+        weights = {True: "published", False: "not the published ones", None: "the user's own"}
+        return {
+            "name": contract.model,
+            "input": f"{contract.input_size}x{contract.input_size}",
+            "features": str(contract.n_features),
+            "contract": contract.short_hash,
+            "weights": weights[self.published],
+            "graph": f"{len(self.onnx) / 1e6:.1f} MB",
+        }
+
+
+class _Sessions:
+    """The last few sessions of this process, shared by its threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._by_key: OrderedDict[tuple[str, bytes], ModelSession] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, model: Model) -> ModelSession:
+        # A session counts as compared with its own golden vector only.
+        key = (model.contract.hash, model.golden.tobytes())
+        with self._lock:
+            session = self._by_key.get(key) or model.open()
+            self._by_key[key] = session
+            self._by_key.move_to_end(key)
+            while len(self._by_key) > self._limit:
+                self._by_key.popitem(last=False)
+        return session
+
+
+_sessions = _Sessions(N_SESSIONS)
+
+
+def open_cached(model: Model) -> ModelSession:
+    """Return this process' session of the model, starting it if it is not among the last few.
+
+    Raises
+    ------
+    ContractError
+        If this process computes other features than the driver did.
+    """
+    return _sessions.get(model)
