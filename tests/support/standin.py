@@ -15,13 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import botocore.session
 from botocore.model import OperationModel, Shape
 from botocore.validate import ParamValidator
+
+from support.http import Exchange, Server
 
 MODEL = botocore.session.get_session().get_service_model("emr-serverless")
 ACCOUNT = "123456789012"
@@ -115,13 +116,11 @@ class Standin:
         self._tokens: dict[str, tuple[dict[str, Any], str]] = {}
         self._processes: dict[str, Process] = {}
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.standin = self
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._server = Server(self._serve)
 
     @property
     def address(self) -> str:
-        return "http://{}:{}".format(*self._server.server_address[:2])
+        return self._server.address
 
     @property
     def counts(self) -> Counter[str]:
@@ -131,8 +130,23 @@ class Standin:
     def close(self) -> None:
         for process in self._processes.values():
             process.terminate()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
+
+    def _serve(self, exchange: Exchange) -> None:
+        """Find the operation that a request is for, and send its answer."""
+        path = urlsplit(exchange.path).path
+        status, value = 404, {"__type": "UnknownOperationException", "message": path}
+        for operation in map(MODEL.operation_model, MODEL.operation_names):
+            pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", operation.http["requestUri"])
+            found = re.fullmatch(pattern, path)
+            if operation.http["method"] == exchange.command and found:
+                request = {**json.loads(exchange.body or b"{}"), **found.groupdict()}
+                status, value = self.answer(operation, request)
+                break
+        headers = [("Content-Type", "application/json")]
+        if status >= 400:
+            headers.append(("x-amzn-ErrorType", value["__type"]))
+        exchange.reply(json.dumps(value).encode(), status=status, headers=headers)
 
     def answer(self, operation: OperationModel, request: dict[str, Any]) -> tuple[int, Any]:
         """Answer one request, under the lock."""
@@ -316,51 +330,3 @@ def _use(run: dict[str, Any], hours: float) -> dict[str, float]:
         )
         for name, sizes in _BILLED.items()
     }
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    standin: Standin
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        self._serve("GET")
-
-    def do_POST(self) -> None:
-        self._serve("POST")
-
-    def do_PATCH(self) -> None:
-        self._serve("PATCH")
-
-    def do_DELETE(self) -> None:
-        self._serve("DELETE")
-
-    def _serve(self, method: str) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = urlsplit(self.path).path
-        for name in MODEL.operation_names:
-            operation = MODEL.operation_model(name)
-            pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", operation.http["requestUri"])
-            found = re.fullmatch(pattern, path)
-            if operation.http["method"] == method and found:
-                request = {**(json.loads(body) if body else {}), **found.groupdict()}
-                self._send(*self.server.standin.answer(operation, request))
-                return
-        self._send(404, {"__type": "UnknownOperationException", "message": path})
-
-    def _send(self, status: int, value: dict[str, Any]) -> None:
-        content = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        if status >= 400:
-            self.send_header("x-amzn-ErrorType", value["__type"])
-        self.end_headers()
-        self.wfile.write(content)

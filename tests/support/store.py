@@ -10,21 +10,19 @@ import hashlib
 import http.client
 import logging
 import random
-import socket
-import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
+from support.http import Exchange, Server
 from verger.files.paths import REQUEST_TIMEOUT_S
 
 BUCKET = "orchard"
@@ -46,6 +44,9 @@ _BODY = {
     "500": b"<Error><Code>InternalError</Code><Message>We are sorry.</Message></Error>",
     "503": b"<Error><Code>SlowDown</Code><Message>Please reduce your rate.</Message></Error>",
 }
+
+#: Headers that are about one connection, or that the proxy server writes itself.
+_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 
 
 @dataclass
@@ -113,13 +114,12 @@ class Store:
         self._moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._moto.start()
         self._behind = self._moto.get_host_and_port()
-        self._proxy = _Proxy(self)
-        threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
+        self._proxy = Server(self._pass)
 
     @property
     def address(self) -> str:
         """The proxy's address."""
-        return "http://{}:{}".format(*self._proxy.server_address[:2])
+        return self._proxy.address
 
     @property
     def environment(self) -> dict[str, str]:
@@ -166,9 +166,43 @@ class Store:
         )
 
     def close(self) -> None:
-        self._proxy.shutdown()
-        self._proxy.server_close()
+        self._proxy.close()
         self._moto.stop()
+
+    def _pass(self, exchange: Exchange) -> None:
+        """Pass a request on to the bucket, or do what the weather says instead."""
+        fault = self.weather.strike(exchange.command, exchange.path)
+        if fault == "silence":
+            time.sleep(SILENCE_S)
+            exchange.hang_up()
+        elif fault == "reset":
+            exchange.hang_up()
+        elif fault in _BODY:
+            headers = [("Content-Type", "application/xml")]
+            exchange.reply(_BODY[fault], status=int(fault), headers=headers)
+        else:
+            self._forward(exchange, cut=fault == "cut")
+
+    def _forward(self, exchange: Exchange, *, cut: bool) -> None:
+        """Send the bucket's answer, or only the first half of it."""
+        connection = http.client.HTTPConnection(*self._behind, timeout=60)
+        headers = {k: v for k, v in exchange.headers.items() if k.lower() not in _HOP}
+        headers["Content-Length"] = str(len(exchange.body))
+        connection.request(exchange.command, exchange.path, exchange.body, headers)
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        length = len(content)
+        if exchange.command == "HEAD":
+            length = int(response.getheader("Content-Length") or 0)
+        exchange.reply(
+            content[: length // 2] if cut else content,
+            status=response.status,
+            headers=[(k, v) for k, v in response.getheaders() if k.lower() not in _HOP],
+            length=length,
+        )
+        if cut:
+            exchange.hang_up()
 
 
 @contextmanager
@@ -186,97 +220,3 @@ def run_store(photos: Path) -> Iterator[Store]:
         yield store
     finally:
         store.close()
-
-
-class _Proxy(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.store = store
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that hang up are what this is about."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Proxy
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def _pass(self) -> None:
-        body = self._read_body()
-        fault = self.server.store.weather.strike(self.command, self.path)
-        if fault == "silence":
-            time.sleep(SILENCE_S)
-            self._hang_up()
-        elif fault == "reset":
-            self._hang_up()
-        elif fault in _BODY:
-            self._answer(int(fault), [("Content-Type", "application/xml")], _BODY[fault])
-        else:
-            self._forward(body, cut=fault == "cut")
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass
-
-    def _read_body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        chunks = []
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
-            chunks.append(self.rfile.read(size))
-            self.rfile.readline()
-        while self.rfile.readline().strip():  # trailers
-            pass
-        return b"".join(chunks)
-
-    def _forward(self, body: bytes, *, cut: bool) -> None:
-        connection = http.client.HTTPConnection(*self.server.store._behind, timeout=60)
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP}
-        headers["Content-Length"] = str(len(body))
-        connection.request(self.command, self.path, body, headers)
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
-        headers = [(k, v) for k, v in response.getheaders() if k.lower() not in _HOP]
-        if self.command == "HEAD":
-            length = response.getheader("Content-Length") or "0"
-            self._answer(response.status, headers, b"", length=length)
-        else:
-            self._answer(response.status, headers, content, cut=cut)
-
-    def _answer(
-        self,
-        status: int,
-        headers: list[tuple[str, str]],
-        content: bytes,
-        *,
-        length: str | None = None,
-        cut: bool = False,
-    ) -> None:
-        """Send an answer, or only the first half of it."""
-        self.send_response_only(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("Content-Length", length or str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content[: len(content) // 2] if cut else content)
-        if cut:
-            self._hang_up()
-
-    def _hang_up(self) -> None:
-        """Cut the connection: a reset, not an orderly end."""
-        self.close_connection = True
-        with suppress(OSError):
-            self.wfile.flush()
-            linger = struct.pack("ii", 1, 0)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-
-#: Headers that are about one connection, or that the proxy writes itself.
-_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}

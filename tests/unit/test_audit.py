@@ -3,57 +3,41 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from audit import ask, judge
+from support.http import Exchange, Server
 
-
-class _Osv(BaseHTTPRequestHandler):
-    """An advisory service that knows of one hole, in leaky 1.0."""
-
-    def do_POST(self) -> None:
-        query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        hole = {
-            "id": "PYSEC-2026-1",
-            "summary": "leaks",
-            "modified": "2026-01-01T00:00:00Z",
-            "affected": [
-                {
-                    "package": {"name": "leaky", "ecosystem": "PyPI"},
-                    "ranges": [
-                        {"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2"}]}
-                    ],
-                }
-            ],
+#: What an advisory service says of leaky 1.0.
+HOLE = {
+    "id": "PYSEC-2026-1",
+    "summary": "leaks",
+    "modified": "2026-01-01T00:00:00Z",
+    "affected": [
+        {
+            "package": {"name": "leaky", "ecosystem": "PyPI"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2"}]}],
         }
-        answer = {"vulns": [hole]} if query["package"]["name"] == "leaky" else {}
-        body = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    ],
+}
 
-    def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+
+def advise(exchange: Exchange) -> None:
+    """Answer as an advisory service that knows of one hole."""
+    name = json.loads(exchange.body)["package"]["name"]
+    exchange.reply(json.dumps({"vulns": [HOLE] if name == "leaky" else {}}).encode())
 
 
 @pytest.fixture
 def osv(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Osv)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/query"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with closing(Server(advise)) as server:
+        yield f"{server.address}/v1/query"
 
 
 def test_a_known_vulnerability_fails_the_check(osv: str, tmp_path: Path) -> None:

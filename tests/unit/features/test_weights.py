@@ -5,16 +5,15 @@ The publisher is a server on 127.0.0.1 that does as it is told; nothing waits, n
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import hashlib
 import re
 import socket
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.http import Answer, Exchange, Server
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
 from verger.features.model import CARDS
 from verger.features.model import download as download_module
@@ -33,75 +33,49 @@ CONTENT = np.random.default_rng(0).bytes(700_000)  # three chunks
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 CUT = 300_000
 
-Answer = Callable[["Handler"], None]
-
-
-class Server(ThreadingHTTPServer):
-    """Answers request after request as ``answers`` say, the last one for ever."""
-
-    answers: list[Answer]
-    requests: list[tuple[str, str | None]]  # path, Range header
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/{NAME}"
-
-    @property
-    def ranges(self) -> list[str | None]:
-        return [asked for _, asked in self.requests]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        requests, answers = self.server.requests, self.server.answers
-        requests.append((self.path, self.headers["Range"]))
-        answers[min(len(requests), len(answers)) - 1](self)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-    def reply(self, content: bytes, *, status: int = 200, announced: int | None = None) -> None:
-        self.send_response(status)
-        if announced != -1:
-            self.send_header(
-                "Content-Length", str(len(content) if announced is None else announced)
-            )
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):  # the client may hang up at what it was told
-            self.wfile.write(content)
-
 
 def sends(content: bytes = CONTENT, *, upto: int | None = None, ranges: bool = True) -> Answer:
     """Send the content, from where it is asked if ``ranges``, and hang up at byte ``upto``."""
 
-    def answer(handler: Handler) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "") if ranges else None
+    def answer(exchange: Exchange) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-", exchange.headers["Range"] or "") if ranges else None
         start = int(asked[1]) if asked else 0
         if asked and start >= len(content):
-            handler.reply(b"", status=416)
+            exchange.reply(b"", status=416)
             return
         status = 206 if asked else 200
-        handler.reply(content[start:upto], status=status, announced=len(content) - start)
+        exchange.reply(content[start:upto], status=status, length=len(content) - start)
 
     return answer
 
 
 def fails(status: int) -> Answer:
-    return lambda handler: handler.reply(b"no", status=status)
+    return lambda exchange: exchange.reply(b"no", status=status)
+
+
+@dataclass
+class Publisher:
+    """Answers request after request as ``answers`` say, the last one for ever."""
+
+    answers: list[Answer] = field(default_factory=lambda: [sends()])
+    requests: list[tuple[str, str | None]] = field(default_factory=list)  # path, Range header
+    url: str = ""
+
+    @property
+    def ranges(self) -> list[str | None]:
+        return [asked for _, asked in self.requests]
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.requests.append((exchange.path, exchange.headers["Range"]))
+        self.answers[min(len(self.requests), len(self.answers)) - 1](exchange)
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server(("127.0.0.1", 0), Handler)
-    server.answers, server.requests = [sends()], []
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def publisher() -> Iterator[Publisher]:
+    found = Publisher()
+    with closing(Server(found)) as server:
+        found.url = f"{server.address}/{NAME}"
+        yield found
 
 
 @pytest.fixture(autouse=True)
@@ -131,8 +105,8 @@ def target(home: Path) -> Path:
 
 
 @pytest.fixture
-def source(server: Server) -> WeightsSource:
-    return WeightsSource(file_name=NAME, url=server.url, size_bytes=len(CONTENT))
+def source(publisher: Publisher) -> WeightsSource:
+    return WeightsSource(file_name=NAME, url=publisher.url, size_bytes=len(CONTENT))
 
 
 def put(path: Path, content: bytes = CONTENT) -> Path:
@@ -203,12 +177,12 @@ def test_package_that_is_not_installed_is_no_place(home: Path) -> None:
 
 
 def test_found_weights_are_not_asked_for(
-    source: WeightsSource, target: Path, server: Server
+    source: WeightsSource, target: Path, publisher: Publisher
 ) -> None:
     """Weights that are on this machine are used without a request."""
     put(target)
     assert source.fetch() == target
-    assert server.requests == []
+    assert publisher.requests == []
 
 
 @pytest.mark.parametrize("place", ["verger/weights", "keras/models"])
@@ -271,11 +245,11 @@ def test_later_uses_are_held_to_the_noted_sum(source: WeightsSource, target: Pat
 # ---- the download --------------------------------------------------------------------------
 
 
-def test_download_is_whole(source: WeightsSource, target: Path, server: Server) -> None:
+def test_download_is_whole(source: WeightsSource, target: Path, publisher: Publisher) -> None:
     """One request without a range fetches the file, and nothing else is left in the cache."""
     assert source.fetch() == target
     assert target.read_bytes() == CONTENT
-    assert server.requests == [(f"/{NAME}", None)]
+    assert publisher.requests == [(f"/{NAME}", None)]
     assert names_in(target.parent) == [NAME, NAME + ".sha256"]
 
 
@@ -285,127 +259,129 @@ def test_download_of_unknown_size(source: WeightsSource, target: Path) -> None:
     assert target.read_bytes() == CONTENT
 
 
-def test_server_need_not_say_the_size(source: WeightsSource, target: Path, server: Server) -> None:
+def test_server_need_not_say_the_size(
+    source: WeightsSource, target: Path, publisher: Publisher
+) -> None:
     """A server that announces no length gives the whole file too."""
-    server.answers = [lambda handler: handler.reply(CONTENT, announced=-1)]
+    publisher.answers = [lambda exchange: exchange.reply(CONTENT, length=-1)]
     source.fetch()
     assert target.read_bytes() == CONTENT
 
 
 def test_cut_download_is_resumed(
-    source: WeightsSource, target: Path, server: Server, pauses: list[float]
+    source: WeightsSource, target: Path, publisher: Publisher, pauses: list[float]
 ) -> None:
     """After a cut the second request asks for the rest, and the file is whole."""
-    server.answers = [sends(upto=CUT), sends()]
+    publisher.answers = [sends(upto=CUT), sends()]
     source.fetch()
-    assert server.ranges == [None, f"bytes={CUT}-"]
+    assert publisher.ranges == [None, f"bytes={CUT}-"]
     assert target.read_bytes() == CONTENT
     assert len(pauses) == 1
 
 
 def test_download_is_resumed_cut_after_cut(
-    source: WeightsSource, target: Path, server: Server
+    source: WeightsSource, target: Path, publisher: Publisher
 ) -> None:
     """Each attempt goes on where the last one was cut."""
-    server.answers = [sends(upto=100_000), sends(upto=200_000), sends(upto=CUT), sends()]
+    publisher.answers = [sends(upto=100_000), sends(upto=200_000), sends(upto=CUT), sends()]
     source.fetch()
-    assert server.ranges == [None, "bytes=100000-", "bytes=200000-", f"bytes={CUT}-"]
+    assert publisher.ranges == [None, "bytes=100000-", "bytes=200000-", f"bytes={CUT}-"]
     assert target.read_bytes() == CONTENT
 
 
 def test_server_without_ranges_sends_anew(
-    source: WeightsSource, target: Path, server: Server
+    source: WeightsSource, target: Path, publisher: Publisher
 ) -> None:
     """A server that answers a range with the whole file is taken from the start again."""
-    server.answers = [sends(upto=CUT, ranges=False), sends(ranges=False)]
+    publisher.answers = [sends(upto=CUT, ranges=False), sends(ranges=False)]
     source.fetch()
-    assert server.ranges == [None, f"bytes={CUT}-"]
+    assert publisher.ranges == [None, f"bytes={CUT}-"]
     assert target.read_bytes() == CONTENT
 
 
-def test_earlier_run_is_resumed(source: WeightsSource, target: Path, server: Server) -> None:
+def test_earlier_run_is_resumed(source: WeightsSource, target: Path, publisher: Publisher) -> None:
     """What an earlier process has left in *.part is not fetched again."""
     put(target.with_name(NAME + ".part"), CONTENT[:CUT])
     source.fetch()
-    assert server.ranges == [f"bytes={CUT}-"]
+    assert publisher.ranges == [f"bytes={CUT}-"]
     assert target.read_bytes() == CONTENT
 
 
 def test_given_up_download_is_resumed_by_the_next_run(
-    source: WeightsSource, target: Path, server: Server
+    source: WeightsSource, target: Path, publisher: Publisher
 ) -> None:
     """After four cuts the run fails, and the next one goes on from there."""
-    server.answers = [sends(upto=n) for n in (1000, 2000, 3000, CUT)]
+    publisher.answers = [sends(upto=n) for n in (1000, 2000, 3000, CUT)]
     with pytest.raises(WeightsNotFoundError, match=r"cannot be fetched .*use --weights PATH"):
         source.fetch()
     assert not target.exists()
-    server.answers = [sends()]
+    publisher.answers = [sends()]
     source.fetch()
-    assert server.ranges[-1] == f"bytes={CUT}-"
+    assert publisher.ranges[-1] == f"bytes={CUT}-"
     assert target.read_bytes() == CONTENT
 
 
 def test_whole_part_is_taken_without_a_request(
-    source: WeightsSource, target: Path, server: Server
+    source: WeightsSource, target: Path, publisher: Publisher
 ) -> None:
     """A process that died between the last byte and the move is made good."""
     put(target.with_name(NAME + ".part"))
     assert source.fetch().read_bytes() == CONTENT
-    assert server.requests == []
+    assert publisher.requests == []
 
 
 @pytest.mark.parametrize("part", [CONTENT, CONTENT + b"of another file"], ids=["whole", "stale"])
 def test_part_that_has_nothing_to_come_is_made_good(
-    source: WeightsSource, target: Path, server: Server, part: bytes
+    source: WeightsSource, target: Path, publisher: Publisher, part: bytes
 ) -> None:
     """Where the size is not known beforehand, a part with nothing to follow is fetched anew."""
     put(target.with_name(NAME + ".part"), part)
     assert dataclasses.replace(source, size_bytes=None).fetch().read_bytes() == CONTENT
-    assert server.ranges == [f"bytes={len(part)}-", None]
+    assert publisher.ranges == [f"bytes={len(part)}-", None]
     assert names_in(target.parent) == [NAME, NAME + ".sha256"]
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_passing_trouble_is_tried_again(
-    source: WeightsSource, target: Path, server: Server, pauses: list[float], status: int
+    source: WeightsSource, target: Path, publisher: Publisher, pauses: list[float], status: int
 ) -> None:
     """After two answers of trouble that may pass, with growing pauses, the third is taken."""
-    server.answers = [fails(status), fails(status), sends()]
+    publisher.answers = [fails(status), fails(status), sends()]
     source.fetch()
     assert target.read_bytes() == CONTENT
-    assert len(server.requests) == 3
+    assert len(publisher.requests) == 3
     assert len(pauses) == 2
     assert 0 < pauses[0] < pauses[1] < 10
 
 
 def test_lasting_trouble_is_given_up(
-    source: WeightsSource, target: Path, server: Server, pauses: list[float]
+    source: WeightsSource, target: Path, publisher: Publisher, pauses: list[float]
 ) -> None:
     """After four answers of trouble the address is named, and no time is waited for nothing."""
-    server.answers = [fails(500)]
-    with pytest.raises(WeightsNotFoundError, match=rf"{server.url} cannot be fetched .*500"):
+    publisher.answers = [fails(500)]
+    with pytest.raises(WeightsNotFoundError, match=rf"{publisher.url} cannot be fetched .*500"):
         source.fetch()
-    assert len(server.requests) == 4
+    assert len(publisher.requests) == 4
     assert len(pauses) == 3
     assert names_in(target.parent) == []
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 def test_final_trouble_is_not_tried_again(
-    source: WeightsSource, target: Path, server: Server, pauses: list[float], status: int
+    source: WeightsSource, target: Path, publisher: Publisher, pauses: list[float], status: int
 ) -> None:
     """Where the publisher says no, one request is enough."""
-    server.answers = [fails(status)]
+    publisher.answers = [fails(status)]
     with pytest.raises(WeightsNotFoundError, match=rf"HTTP Error {status}.*use --weights PATH"):
         source.fetch()
-    assert len(server.requests) == 1
+    assert len(publisher.requests) == 1
     assert pauses == []
     assert names_in(target.parent) == []
 
 
-def test_answers_of_trouble_are_closed(source: WeightsSource, server: Server) -> None:
+def test_answers_of_trouble_are_closed(source: WeightsSource, publisher: Publisher) -> None:
     """After a refusal no connection is left open."""
-    server.answers = [fails(404)]
+    publisher.answers = [fails(404)]
     gc.collect()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -420,63 +396,65 @@ OTHER_LENGTHS = {"shorter": CONTENT[:-1], "longer": CONTENT + b"x", "portal": b"
 
 @pytest.mark.parametrize("content", OTHER_LENGTHS.values(), ids=OTHER_LENGTHS)
 def test_other_length_is_refused_before_a_byte_is_kept(
-    source: WeightsSource, target: Path, server: Server, content: bytes
+    source: WeightsSource, target: Path, publisher: Publisher, content: bytes
 ) -> None:
     """A whole answer of another length than published is refused with both, and none of it kept."""
-    server.answers = [sends(content)]
+    publisher.answers = [sends(content)]
     told: list[tuple[int, int]] = []
     says = rf"it offers {len(content)} bytes instead of 700000\); use --weights PATH"
     with pytest.raises(WeightsNotFoundError, match=says):
         source.fetch(lambda *pair: told.append(pair))
     assert told == []
-    assert set(server.ranges) == {None}
+    assert set(publisher.ranges) == {None}
     assert names_in(target.parent) == []
 
 
 def test_other_length_is_refused_at_once(
-    source: WeightsSource, server: Server, pauses: list[float]
+    source: WeightsSource, publisher: Publisher, pauses: list[float]
 ) -> None:
     """A file that is not the published one is not asked for again, nor waited for."""
-    server.answers = [sends(CONTENT[:-1])]
+    publisher.answers = [sends(CONTENT[:-1])]
     with pytest.raises(WeightsError, match="699999"):
         source.fetch()
-    assert (len(server.requests), pauses) == (1, [])
+    assert (len(publisher.requests), pauses) == (1, [])
 
 
 def test_longer_file_of_unannounced_length_is_refused(
-    source: WeightsSource, target: Path, server: Server
+    source: WeightsSource, target: Path, publisher: Publisher
 ) -> None:
     """Where no length is announced, what came is measured, and nothing of it is kept."""
-    server.answers = [lambda handler: handler.reply(CONTENT + b"x", announced=-1)]
+    publisher.answers = [lambda exchange: exchange.reply(CONTENT + b"x", length=-1)]
     with pytest.raises(WeightsError, match="sent 700001 bytes instead of 700000"):
         source.fetch()
-    assert len(server.requests) == 1
+    assert len(publisher.requests) == 1
     assert names_in(target.parent) == []
 
 
 def test_part_and_rest_of_another_length_are_refused(
-    source: WeightsSource, target: Path, server: Server
+    source: WeightsSource, target: Path, publisher: Publisher
 ) -> None:
     """A rest that does not fit to what is here is not put behind it."""
     part = put(target.with_name(NAME + ".part"), CONTENT[:CUT])
-    server.answers = [sends(CONTENT + b"x")]
+    publisher.answers = [sends(CONTENT + b"x")]
     with pytest.raises(WeightsError, match="it offers 700001 bytes instead of 700000"):
         source.fetch()
     assert part.read_bytes() == CONTENT[:CUT]
 
 
-def test_page_of_a_captive_portal_is_no_beginning(source: WeightsSource, server: Server) -> None:
+def test_page_of_a_captive_portal_is_no_beginning(
+    source: WeightsSource, publisher: Publisher
+) -> None:
     """A network that first answers with its sign-in page spoils neither this run nor the next."""
-    server.answers = [sends(b"<html>Please sign in</html>", ranges=False), sends()]
-    with contextlib.suppress(WeightsError):
+    publisher.answers = [sends(b"<html>Please sign in</html>", ranges=False), sends()]
+    with suppress(WeightsError):
         source.fetch()
     assert source.fetch().read_bytes() == CONTENT
-    assert set(server.ranges) == {None}
+    assert set(publisher.ranges) == {None}
 
 
-def test_published_sum_is_held(source: WeightsSource, target: Path, server: Server) -> None:
+def test_published_sum_is_held(source: WeightsSource, target: Path, publisher: Publisher) -> None:
     """A download with another sum than published is refused, and nothing of it is kept."""
-    server.answers = [sends(CONTENT[::-1])]
+    publisher.answers = [sends(CONTENT[::-1])]
     with pytest.raises(WeightsError, match=rf"sent sha256 [0-9a-f]{{64}} instead of {DIGEST}"):
         dataclasses.replace(source, sha256=DIGEST).fetch()
     assert names_in(target.parent) == []
@@ -489,23 +467,23 @@ def test_published_sum_may_be_in_capitals(source: WeightsSource, target: Path) -
 
 
 def test_no_half_file_has_the_final_name(
-    source: WeightsSource, target: Path, server: Server
+    source: WeightsSource, target: Path, publisher: Publisher
 ) -> None:
     """While bytes come in, and after they have stopped, the final name is free."""
-    server.answers = [sends(upto=CUT)] * 4
+    publisher.answers = [sends(upto=CUT)] * 4
     seen: list[bool] = []
     with pytest.raises(WeightsNotFoundError, match="cannot be fetched"):
         source.fetch(lambda done, total: seen.append(target.exists()))
-    server.answers = [sends()]
+    publisher.answers = [sends()]
     source.fetch(lambda done, total: seen.append(target.exists()))
     assert len(seen) >= 4
     assert not any(seen)
     assert target.read_bytes() == CONTENT
 
 
-def test_progress_grows_to_the_total(source: WeightsSource, server: Server) -> None:
+def test_progress_grows_to_the_total(source: WeightsSource, publisher: Publisher) -> None:
     """Progress is told in bytes of the whole file, rising over a cut, and ends at the total."""
-    server.answers = [sends(upto=CUT), sends()]
+    publisher.answers = [sends(upto=CUT), sends()]
     told: list[tuple[int, int]] = []
     source.fetch(lambda done, total: told.append((done, total)))
     done = [d for d, _ in told]
@@ -560,31 +538,31 @@ def test_unknown_publisher(monkeypatch: pytest.MonkeyPatch, pauses: list[float])
     assert pauses == []
 
 
-def test_cache_that_cannot_be_made(home: Path, source: WeightsSource, server: Server) -> None:
+def test_cache_that_cannot_be_made(home: Path, source: WeightsSource, publisher: Publisher) -> None:
     """Where VERGER_HOME is no folder nothing is asked for, and --weights is named."""
     home.write_text("a file")
     with pytest.raises(WeightsNotFoundError, match="use --weights PATH"):
         source.fetch()
-    assert server.requests == []
+    assert publisher.requests == []
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_mirror_replaces_the_publisher(
-    monkeypatch: pytest.MonkeyPatch, server: Server, target: Path, slash: str
+    monkeypatch: pytest.MonkeyPatch, publisher: Publisher, target: Path, slash: str
 ) -> None:
     """VERGER_WEIGHTS_URL replaces everything in front of the file's name."""
-    mirror = server.url.replace(NAME, "mirror/of/weights")
+    mirror = publisher.url.replace(NAME, "mirror/of/weights")
     monkeypatch.setenv("VERGER_WEIGHTS_URL", mirror + slash)
     WeightsSource(file_name=NAME, url="https://example.org/elsewhere/renamed.h5").fetch()
-    assert server.requests == [(f"/mirror/of/weights/{NAME}", None)]
+    assert publisher.requests == [(f"/mirror/of/weights/{NAME}", None)]
     assert target.read_bytes() == CONTENT
 
 
 def test_mirror_is_held_to_the_published_size(
-    monkeypatch: pytest.MonkeyPatch, server: Server, target: Path
+    monkeypatch: pytest.MonkeyPatch, publisher: Publisher, target: Path
 ) -> None:
     """What a mirror sends is checked as the publisher's is."""
-    monkeypatch.setenv("VERGER_WEIGHTS_URL", server.url.rpartition("/")[0])
+    monkeypatch.setenv("VERGER_WEIGHTS_URL", publisher.url.rpartition("/")[0])
     source = WeightsSource(file_name=NAME, url="https://example.org/x", size_bytes=10)
     with pytest.raises(WeightsError, match="it offers 700000 bytes instead of 10"):
         source.fetch()
@@ -601,13 +579,13 @@ def test_mirror_has_no_weights_of_packages(monkeypatch: pytest.MonkeyPatch) -> N
     "mirror", ["mirror.example.org/weights", "ftp://mirror.example.org", "file:///weights"]
 )
 def test_mirror_that_is_no_address(
-    monkeypatch: pytest.MonkeyPatch, source: WeightsSource, server: Server, mirror: str
+    monkeypatch: pytest.MonkeyPatch, source: WeightsSource, publisher: Publisher, mirror: str
 ) -> None:
     """A mirror without http:// or https:// is a ConfigError that shows it; nobody is asked."""
     monkeypatch.setenv("VERGER_WEIGHTS_URL", mirror)
     with pytest.raises(ConfigError, match=f"VERGER_WEIGHTS_URL='{mirror}' must begin with https"):
         source.fetch()
-    assert server.requests == []
+    assert publisher.requests == []
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -11,7 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
+from support.http import Exchange, Server
 from verger.errors import (
     ConfigError,
     EmptySourceError,
@@ -712,43 +714,28 @@ def test_an_address_without_a_bucket_is_refused(source: str) -> None:
         list_photos(source)
 
 
-class _Refusing(ThreadingHTTPServer):
-    """An S3 that gives every request the same answer."""
+@dataclass
+class Refusal:
+    """The answer of an S3 to every request."""
 
-    status, code = 403, "AccessDenied"
+    status: int = 403
+    code: str = "AccessDenied"
 
-
-class _Refusal(BaseHTTPRequestHandler):
-    server: _Refusing
-
-    def do_GET(self) -> None:
-        code = self.server.code
-        body = f"<Error><Code>{code}</Code><Message>{code}, in words</Message></Error>".encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Type", "application/xml")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+    def __call__(self, exchange: Exchange) -> None:
+        message = f"{self.code}, in words"
+        body = f"<Error><Code>{self.code}</Code><Message>{message}</Message></Error>".encode()
+        headers = [("Content-Type", "application/xml")]
+        exchange.reply(body, status=self.status, headers=headers)
 
 
 @pytest.fixture
-def refusing_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Refusing]:
+def refusing_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusal]:
     """An S3 that answers 403 to everything, or what the test tells it."""
-    server = _Refusing(("127.0.0.1", 0), _Refusal)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    _use_s3(monkeypatch, f"http://127.0.0.1:{server.server_port}")
-    yield server
-    paths._s3.cache_clear()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    refusal = Refusal()
+    with closing(Server(refusal)) as server:
+        _use_s3(monkeypatch, server.address)
+        yield refusal
+        paths._s3.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -763,7 +750,7 @@ def refusing_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Refusing]:
     ],
 )
 def test_a_refused_listing_says_what_to_do(
-    refusing_s3: _Refusing, status: int, code: str, advice: str
+    refusing_s3: Refusal, status: int, code: str, advice: str
 ) -> None:
     """Wrong keys, an old session and a bucket in another region are told apart."""
     refusing_s3.status, refusing_s3.code = status, code
