@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from verger.errors import ConfigError
+from verger.redaction import redact_setting, refuse_secret
 
 #: Suffixes of photos that the default glob lets through, in any case.
 IMAGE_SUFFIXES = (
@@ -144,6 +145,8 @@ class Config:
     ui: bool = _option(False, "Keep Spark's own web page up and print its address.")
 
     def __post_init__(self) -> None:
+        for name in ("model", "weights", "master"):
+            refuse_secret(name, getattr(self, name) or "")
         patterns = (self.glob,) if isinstance(self.glob, str) else tuple(self.glob)
         object.__setattr__(self, "glob", patterns)
         object.__setattr__(self, "conf", dict(self.conf))
@@ -177,26 +180,8 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Return the options as plain values, ready for JSON or TOML; no secret is among them."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        conf = {
-            key: HIDDEN if is_secret(key) or is_secret(value) else value
-            for key, value in self.conf.items()
-        }
+        conf = {key: redact_setting(key, value) for key, value in self.conf.items()}
         return plain | {"glob": list(self.glob), "conf": conf}
-
-
-#: What is written instead of a secret.
-HIDDEN = "(hidden)"
-
-
-def is_secret(key: str) -> bool:
-    """Whether the value of a setting of Spark's is nobody's business, by its name."""
-    return re.search(_SECRETS, key) is not None
-
-
-_SECRETS = (
-    r"(?i)secret|password|passwd|token|credential"
-    r"|(access|account|private|encryption)[._-]?key|[.]sas[.]"
-)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

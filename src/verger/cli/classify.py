@@ -1,43 +1,38 @@
-"""The commands around a classifier; see :mod:`verger.cli` for how they end."""
+"""The commands around a classifier: ``classify``, ``predict`` and ``export``."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from verger.cli.options import SPARK, config_option, config_options, json_option, resolve_config
-from verger.cli.terminal import download_bar, keep_page_up, print_json, print_rows, tell, watch_for
-from verger.errors import ConfigError, EnvironmentNotReadyError
+from verger.cli.options import (
+    SPARK,
+    config_options,
+    extractor_option,
+    frames_option,
+    json_option,
+    resolve_config,
+    weights_option,
+)
+from verger.cli.terminal import (
+    download_bar,
+    keep_page_up,
+    print_json,
+    print_rows,
+    read_named,
+    say,
+    watch_for,
+)
+from verger.errors import ConfigError
 
 if TYPE_CHECKING:
     from verger.classify.export.app import Exported
     from verger.classify.predict import Prediction
     from verger.classify.recipe import Recipe
-    from verger.files.reading import Unread
-
-_weights = config_option("weights")
-_extractor = click.option(
-    "--extractor",
-    "model",
-    metavar="FILE.onnx",
-    help="Where the file of your own model is now, if OUT was made with one.",
-)
-_frames = click.option(
-    "--frames",
-    metavar="REGEX",
-    help="Where a path says film and frame: with (?P<film>...) and (?P<frame>...).",
-)
-_approximate = click.option(
-    "--approximate",
-    is_flag=True,
-    help="Look them up in an index of OUT, for large tables; needs 'verger[index]'.",
-)
 
 
 @click.group()
@@ -73,7 +68,7 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="REGEX",
             help="Photos whose paths have the same text in its groups stay together.",
         ),
-        _frames,
+        frames_option,
         click.option(
             "--test-share", default=0.25, show_default=True, help="Share that is held out."
         ),
@@ -152,8 +147,8 @@ def _refuse_with_against() -> None:
 @click.command()
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
 @click.option("--model", "out", metavar="OUT", required=True, help="Result with a classifier.")
-@_weights
-@_extractor
+@weights_option
+@extractor_option
 @json_option("Print a list of objects as JSON.")
 def predict(
     photos: tuple[str, ...], out: str, weights: str | None, model: str | None, as_json: bool
@@ -165,87 +160,16 @@ def predict(
     with download_bar() as on_progress:
         predictor = Predictor.load(out, weights, model, on_progress=on_progress)
     failed, rows = False, []
-    for found in predictor.iter_predictions(map(_read_photo, paths), paths):
+    for found in predictor.iter_predictions(map(read_named, paths), paths):
         failed |= found.error is not None
         if as_json:
             rows.append(found.as_dict())
         else:
-            click.echo("\n".join(_prediction_lines(found)))
+            for line in _prediction_lines(found):
+                say(line)
     if as_json:
         print_json(rows)
     click.get_current_context().exit(1 if failed else 0)
-
-
-@click.command()
-@click.argument("photo", metavar="PHOTO")
-@click.argument("out", metavar="OUT")
-@click.option("-k", type=int, default=10, show_default=True, help="How many to find.")
-@_approximate
-@_weights
-@_extractor
-@json_option("Print a list of objects as JSON.")
-def similar(photo: str, out: str, as_json: bool, **options: Any) -> None:
-    """Find the photos of a result that are most like a file, or - for standard input."""
-    from verger.classify.predict import list_named
-    from verger.similar.photo import find_similar
-
-    if Path(photo).is_dir():
-        raise ConfigError(f"PHOTO={photo}: is a folder; name one photo")
-    (path,) = list_named([photo])
-    if options["approximate"]:
-        _tell_of_index(out)
-    with download_bar() as on_progress:
-        found = find_similar(_read_photo(path), out, on_progress=on_progress, **options)
-    if as_json:
-        print_json([match.as_dict() for match in found])
-        return
-    for match in found:
-        click.echo(f"{match.similarity:.4f}  {match.path}  ({match.label or 'no label'})")
-
-
-def _tell_of_index(out: str) -> None:
-    """Say what the index is worth, or that one has to be made."""
-    from verger.result.output import Output
-    from verger.similar.index import current_index, require_faiss
-
-    require_faiss()
-    index = current_index(Output.at(out))
-    if index is None:
-        tell("no index of these features yet: it is made first")
-    else:
-        tell(f"an approximate index, which finds {index.recall:.1%} of the nearest {index.k}")
-
-
-@click.command()
-@click.argument("out", metavar="OUT")
-@click.option("-k", type=int, default=10, show_default=True, help="Neighbours of each photo.")
-@click.option(
-    "--near",
-    type=float,
-    default=0.98,
-    show_default=True,
-    help="Cosine from which on two photos are nearly the same picture.",
-)
-@_frames
-@_approximate
-@config_options(*SPARK)
-def inspect(
-    out: str, k: int, near: float, frames: str | None, approximate: bool, as_json: bool, **_: Any
-) -> None:
-    """Find copies, near copies, doubtful labels and outliers; the report shows them."""
-    from verger.engine.session import launch_ahead
-
-    config = resolve_config()
-    launch_ahead(config)
-    from verger.similar.inspection.stage import Criteria, inspect_photos
-
-    criteria = Criteria(k=k, near=near, frames=frames, approximate=approximate)
-    found = inspect_photos(out, config, criteria, watch=watch_for(config))
-    if as_json:
-        print_json(found)
-    else:
-        print_rows(_inspection_lines(found), names=11)
-    keep_page_up(config)
 
 
 @click.command()
@@ -256,8 +180,8 @@ def inspect(
     type=click.Choice(["fp16", "int8"]),
     help="A smaller file that is less exact; what it costs is printed.",
 )
-@_weights
-@_extractor
+@weights_option
+@extractor_option
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @json_option("Print what was written as JSON.")
 def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
@@ -270,66 +194,6 @@ def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
         print_json(written.as_dict())
         return
     print_rows(_export_lines(written))
-
-
-@click.command()
-@click.argument("out", metavar="OUT")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Port to listen on; 0 takes a free one.",
-)
-@click.option(
-    "--facts",
-    metavar="FILE.toml",
-    type=click.Path(path_type=Path),
-    help="A line about each label, shown beside it.",
-)
-@click.option(
-    "--in-browser",
-    is_flag=True,
-    help="The page does the work, by the exported file: no photo is sent.",
-)
-@click.option(
-    "--ort-web",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Folder dist of npm's onnxruntime-web, for --in-browser.",
-)
-@_weights
-@_extractor
-def serve(out: str, host: str, **options: Any) -> None:
-    """Serve a page, and a REST interface, to try a classifier with; photos are never stored."""
-    try:
-        from verger import serve as web
-    except ModuleNotFoundError as err:
-        raise EnvironmentNotReadyError(
-            f"{err.name} is not installed, which verger serve needs: pip install 'verger[serve]'"
-        ) from err
-    if not web.is_loopback(host):
-        tell(
-            f"--host {host}: everybody who reaches this machine can ask, without password or "
-            "encryption"
-        )
-    with suppress(KeyboardInterrupt), download_bar() as on_progress:
-        web.serve(out, host=host, on_progress=on_progress, on_start=_tell_address, **options)
-
-
-def _tell_address(address: str) -> None:
-    click.echo(f"{address}  (Ctrl-C ends it)")
-
-
-def _read_photo(name: str) -> bytes | Unread:
-    from verger.classify.predict import STDIN
-    from verger.files.reading import read_photo
-
-    return sys.stdin.buffer.read() if name == STDIN else read_photo(name)
-
-
-# Printing
 
 
 def _prediction_lines(found: Prediction) -> list[str]:
@@ -410,54 +274,3 @@ def _evaluation_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
                 )
             )
     return lines
-
-
-def _inspection_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say what an inspection has found."""
-    counts, criteria, index = found["counts"], found["criteria"], found["search"]["index"]
-    how = (
-        "every photo with every other"
-        if index is None
-        else (
-            f"an approximate index, which finds {index['recall']:.1%} of the nearest {index['k']}"
-        )
-    )
-    lines = [
-        ("photos", f"{found['n_photos']:,} of {found['n_labels']} classes, by {how}"),
-        ("copies", _groups_line(counts["exact"])),
-        (f"from {criteria['near']:g}", _groups_line(counts["near"])),
-        (
-            "labels",
-            f"{counts['mislabelled']:,} doubtful: most of the {criteria['k']} nearest "
-            "photos carry another",
-        ),
-        ("outliers", f"{counts['outliers']:,} photos far from the rest of their class"),
-    ]
-    if found["n_unlabelled"]:
-        lines.append(
-            ("", f"{found['n_unlabelled']:,} without a label: only copies were looked for")
-        )
-    if found["too_small"]:
-        lines.append(("", f"{len(found['too_small'])} classes have too few photos to tell"))
-    seconds = found["seconds"]
-    return [
-        *lines,
-        ("time", f"{sum(seconds.values()):.1f} s in all; search {seconds['search']:.1f} s"),
-    ]
-
-
-def _groups_line(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Say how many groups there are, and what they lie across."""
-    text = f"{sum(c['photos'] for c in counts.values()):,} photos in "
-    text += f"{sum(c['groups'] for c in counts.values()):,} groups"
-    kinds = [f"{c['groups']:,} {_ACROSS[name]}" for name, c in counts.items() if c["groups"]]
-    return text + (f": {', '.join(kinds)}" if kinds else "")
-
-
-_ACROSS = {
-    "labels": "across labels",
-    "folders": "across folders",
-    "photos": "in one folder",
-    "film": "within a film",
-    "frames": "of neighbouring frames",
-}

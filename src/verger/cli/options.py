@@ -83,6 +83,20 @@ def config_option(name: str) -> Callable[..., Any]:
     return click.option(flag, name, default=None, help=text + shown, **arguments)
 
 
+weights_option = config_option("weights")
+extractor_option = click.option(
+    "--extractor",
+    "model",
+    metavar="FILE.onnx",
+    help="Where the file of your own model is now, if OUT was made with one.",
+)
+frames_option = click.option(
+    "--frames",
+    metavar="REGEX",
+    help="Where a path says film and frame: with (?P<film>...) and (?P<frame>...).",
+)
+
+
 def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the options of these fields, and those that every such command has."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,27 +12,68 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verger.redaction import redact, redact_json
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from verger.config import Config
+    from verger.files.reading import Unread
     from verger.job.context import Watch
+
+
+# What a terminal, or a reader of the line, would take for something else than text: control
+# characters (newlines and the C1 set too), bidirectional overrides, characters without width, line
+# separators, and the half characters that stand for bytes of names that are not UTF-8.
+_UNSAFE = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\xad\\u061c\\u180e\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f"
+    "\\ufeff\\ufff9-\\ufffb\\ud800-\\udfff\\U000e0000-\\U000e007f]"
+)
+
+
+def clean(text: str) -> str:
+    r"""Return one line that is safe to print: no secrets, and control characters as ``\x1b``.
+
+    All that Verger prints goes through here, since labels, paths and messages come from files.
+    """
+    return _UNSAFE.sub(_escape, redact(text))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
+
+
+def say(text: str = "") -> None:
+    """Print one line of a result on stdout."""
+    click.echo(clean(text))
+
+
+def tell(text: str) -> None:
+    """Print one line on stderr."""
+    click.echo(clean(text), err=True)
+
+
+def say_lines(text: str) -> None:
+    """Print a text of several lines, such as a log, on stdout."""
+    for line in text.splitlines():
+        say(line)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; what JSON has no form for as text."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(redact_json(value), indent=2, ensure_ascii=False, default=str)
+    lines = (_UNSAFE.sub(_escape_json, line) for line in text.split("\n"))
+    click.echo("\n".join(lines))
+
+
+def _escape_json(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
 
 
 def print_rows(rows: Iterable[tuple[str, str]], *, names: int = 9) -> None:
     """Print named lines below one another; ``names`` columns are for the names."""
     for name, text in rows:
-        click.echo(f"{name:<{names}} {text}")
-
-
-def tell(text: str) -> None:
-    """Print on stderr."""
-    click.echo(text, err=True)
+        say(f"{name:<{names}} {text}")
 
 
 def watch_for(config: Config | None = None) -> Watch:
@@ -79,3 +122,11 @@ def _spark_page() -> str:
 
     session = SparkSession.getActiveSession()
     return str(session.sparkContext.uiWebUrl) if session else "none"
+
+
+def read_named(name: str) -> bytes | Unread:
+    """Read a photo that a command names; ``-`` is standard input."""
+    from verger.classify.predict import STDIN
+    from verger.files.reading import read_photo
+
+    return sys.stdin.buffer.read() if name == STDIN else read_photo(name)

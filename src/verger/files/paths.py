@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from pyarrow import fs
 
 from verger.errors import ConfigError, SourceError
+from verger.redaction import refuse_secret
 
 #: How long S3 may take to accept a connection, and to send more of an answer.
 CONNECT_TIMEOUT_S = 10
@@ -26,16 +27,12 @@ def normalize_source(source: str) -> str:
     Raises
     ------
     ConfigError
-        If the address has no folder, or no bucket.
+        If the address has no folder, or no bucket, or holds a password or a key.
     """
+    refuse_secret("address", source)
     scheme, address, rest = source.partition("://")
     scheme = scheme.lower() if address else ""
     if scheme in ("s3", "s3a", "s3n"):
-        if "@" in rest.split("/", 1)[0]:
-            raise ConfigError(
-                f"{scheme}://...@{rest.split('@', 1)[1]}: no keys in an address, which is written "
-                "to run.json; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
-            )
         if not rest.strip("/") or rest.startswith("/"):
             raise ConfigError(f"{source!r}: must be s3://bucket or s3://bucket/prefix")
         return "s3://" + rest.rstrip("/")

@@ -701,7 +701,7 @@ def test_an_object_is_written_in_pieces_or_not_at_all() -> None:
 
 def test_keys_in_an_address_are_refused_and_not_repeated() -> None:
     """An address that holds a secret would be written to every record: it is refused without it."""
-    with pytest.raises(ConfigError, match="no keys in an address") as caught:
+    with pytest.raises(ConfigError, match="no password and no key in an address") as caught:
         normalize_source("s3://AKIAIOSFODNN7:wJalrXUt@bucket/photos")
     assert "wJalrXUt" not in str(caught.value)
 

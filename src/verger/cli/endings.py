@@ -1,0 +1,114 @@
+"""How a command ends: what it says on stderr, its exit code, and what signals do.
+
+0 done, 1 failed, 2 used wrongly, 130 ended by Ctrl-C, 143 ended by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import click
+
+from verger.cli.terminal import clean, tell
+from verger.errors import UsageError, VergerError
+
+_KEPT = "what is committed is kept; run the same command again, and it resumes"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come; everything that Ctrl-C ends, it ends too."""
+
+
+def catch_sigterm() -> None:
+    """Have SIGTERM end the command as Ctrl-C does: with its clean-up, and one line."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(_: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the clean-up
+    on_interrupt = signal.getsignal(signal.SIGINT)  # Spark's, once there is a session
+    if callable(on_interrupt):
+        try:
+            on_interrupt(signal.SIGINT, frame)
+        except KeyboardInterrupt as err:
+            raise Terminated from err
+    raise Terminated
+
+
+def end(err: BaseException) -> int:
+    """Say on stderr why a command has ended, and return its exit code."""
+    if isinstance(err, click.ClickException):
+        vars(err)["message"] = clean(err.message)  # it names what was typed, or a glob found
+        err.show()
+        return err.exit_code
+    if isinstance(err, click.Abort | KeyboardInterrupt):
+        if _is_caused_by(err, Terminated):
+            return _tell(f"terminated; {_KEPT}", 143)
+        return _tell(f"interrupted; {_KEPT}", 130)
+    if isinstance(err, VergerError):
+        return _tell(str(err), 2 if isinstance(err, UsageError) else 1)
+    if _java_is_gone(err):
+        return _tell(f"Spark's Java has ended: killed, or out of memory; {_KEPT}", 1)
+    if type(err).__module__.startswith(("pyspark", "py4j")):
+        return _tell(_spark_message(err), 1)
+    for line in "".join(traceback.format_exception(err)).splitlines():  # a bug of ours
+        tell(line)
+    return 1
+
+
+def _tell(message: str, code: int) -> int:
+    tell(f"verger: {' '.join(line.strip() for line in message.splitlines())}")
+    return code
+
+
+def _is_caused_by(err: BaseException | None, kind: type[BaseException]) -> bool:
+    while err is not None:
+        if isinstance(err, kind):
+            return True
+        err = err.__cause__ or err.__context__
+    return False
+
+
+def _java_is_gone(err: BaseException | None) -> bool:
+    """Whether an error comes from a connection to Spark's JVM, which has ended."""
+    while err is not None:
+        frames = traceback.extract_tb(err.__traceback__)
+        is_lost = isinstance(err, ConnectionError) or type(err).__name__ == "Py4JNetworkError"
+        if is_lost and any("py4j" in frame.filename for frame in frames):
+            return True
+        err = err.__context__  # pyspark turns some into errors of other kinds
+    return False
+
+
+def hush_a_dead_java() -> None:
+    """Let only the error that ends the command say that Java is gone.
+
+    Threads and finalisers, pyspark's and ours, fail for the same reason, and Python would print
+    their tracebacks.
+    """
+    threading.excepthook = partial(_call_unless_java_is_gone, threading.excepthook)
+    sys.unraisablehook = partial(_call_unless_java_is_gone, sys.unraisablehook)
+
+
+def _call_unless_java_is_gone(hook: Callable[[Any], Any], args: Any) -> None:
+    if not _java_is_gone(args.exc_value):
+        hook(args)
+
+
+def _spark_message(err: BaseException) -> str:
+    """Return what a failed Spark job is about: our own error's text where one is inside."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("verger.errors.")]
+    if ours:
+        return ours[-1].split(": ", 1)[-1]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    first = causes[-1] if causes else lines[0] if lines else type(err).__name__
+    return f"Spark failed: {first}; VERGER_SPARK_LOG=warn shows its log"

@@ -1,0 +1,63 @@
+"""The command ``serve``."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from verger.cli.options import extractor_option, weights_option
+from verger.cli.terminal import download_bar, say, tell
+from verger.errors import EnvironmentNotReadyError
+
+
+@click.command()
+@click.argument("out", metavar="OUT")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--facts",
+    metavar="FILE.toml",
+    type=click.Path(path_type=Path),
+    help="A line about each label, shown beside it.",
+)
+@click.option(
+    "--in-browser",
+    is_flag=True,
+    help="The page does the work, by the exported file: no photo is sent.",
+)
+@click.option(
+    "--ort-web",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder dist of npm's onnxruntime-web, for --in-browser.",
+)
+@weights_option
+@extractor_option
+def serve(out: str, host: str, **options: Any) -> None:
+    """Serve a page, and a REST interface, to try a classifier with; photos are never stored."""
+    try:
+        from verger import serve as web
+    except ModuleNotFoundError as err:
+        raise EnvironmentNotReadyError(
+            f"{err.name} is not installed, which verger serve needs: pip install 'verger[serve]'"
+        ) from err
+    if not web.is_loopback(host):
+        tell(
+            f"--host {host}: everybody who reaches this machine can ask, without password or "
+            "encryption"
+        )
+    with suppress(KeyboardInterrupt), download_bar() as on_progress:
+        web.serve(out, host=host, on_progress=on_progress, on_start=_tell_address, **options)
+
+
+def _tell_address(address: str) -> None:
+    say(f"{address}  (Ctrl-C ends it)")

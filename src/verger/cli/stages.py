@@ -1,0 +1,116 @@
+"""The commands of a job's stages: ``run``, ``featurize``, ``reduce``, ``validate``, ``report``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from verger.cli.options import (
+    FEATURES,
+    MODEL,
+    PHOTOS,
+    REDUCE,
+    SPARK,
+    config_options,
+    dry_run_option,
+    resolve_config,
+)
+from verger.cli.summary import print_summary
+from verger.cli.table import print_labels
+from verger.cli.terminal import keep_page_up, print_json, say, watch_for
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="OUT")
+@config_options(*PHOTOS, *MODEL, *FEATURES, *REDUCE, "partitions", "overwrite", *SPARK)
+@dry_run_option
+def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
+    """Featurize, reduce, validate and report: the whole job."""
+    config = resolve_config()
+    from verger.job import pipeline
+
+    if dry_run:
+        _print_plan(pipeline.describe_plan(source, out, config), as_json)
+        return
+    print_summary(pipeline.run(source, out, config, watch=watch_for(config)), out, as_json)
+    keep_page_up(config)
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("out", metavar="OUT")
+@config_options(*PHOTOS, *MODEL, *FEATURES, "partitions", "overwrite", *SPARK)
+@dry_run_option
+def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
+    """Write features/ and rejected/."""
+    config = resolve_config()
+    from verger.job import pipeline
+
+    if dry_run:
+        _print_plan(pipeline.describe_plan(source, out, config, reduce=False), as_json)
+        return
+    print_summary(
+        pipeline.run_featurize(source, out, config, watch=watch_for(config)), out, as_json
+    )
+    keep_page_up(config)
+
+
+@click.command()
+@click.argument("out", metavar="OUT")
+@config_options(*REDUCE, "overwrite", *SPARK)
+def reduce(out: str, as_json: bool, **_: Any) -> None:
+    """Write pca/, models/pca/, explained_variance.csv and scree.png."""
+    config = resolve_config()
+    from verger.job import pipeline
+
+    print_summary(pipeline.run_reduce(out, config, watch=watch_for(config)), out, as_json)
+    keep_page_up(config)
+
+
+@click.command()
+@click.argument("out", metavar="OUT")
+@config_options(*SPARK)
+def validate(out: str, as_json: bool, **_: Any) -> None:
+    """Re-derive every count of a result; exit 1 and a reason when something does not hold."""
+    config = resolve_config()
+    from verger.job import pipeline
+
+    found = pipeline.run_validate(out, config, watch=watch_for(config))
+    if as_json:
+        labels = {"null" if k is None else k: n for k, n in found.labels.items()}
+        checks = [check.as_dict() for check in found.checks]
+        print_json({"holds": found.holds, "checks": checks, "labels": labels})
+    else:
+        for check in found.checks:
+            say(f"{'ok    ' if check.holds else 'FAILED'}  {check.name}: {check.detail}")
+        print_labels(found.labels)
+    keep_page_up(config)
+    found.raise_if_broken()
+
+
+@click.command()
+@click.argument("out", metavar="OUT")
+@config_options(*SPARK)
+def report(out: str, as_json: bool, **_: Any) -> None:
+    """Write report.html and report.json."""
+    config = resolve_config()
+    from verger.job import pipeline
+
+    print_summary(pipeline.run_report(out, config, watch=watch_for(config)), out, as_json)
+    keep_page_up(config)
+
+
+def _print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(plan)
+        return
+    say("Configuration:")
+    for name, value in plan["config"].items():
+        say(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+    say("Would:")
+    for step in plan["steps"]:
+        say(f"  {step}")
