@@ -23,14 +23,13 @@ import PIL
 from PIL import Image
 
 import verger
-from verger.features import preprocess
 from verger.features.model import Model
-from verger.features.preprocess import decode_photo
+from verger.features.preprocess import decode, decode_photo
 
 HERE = Path(__file__).parent
 MEGAPIXELS = (12, 24, 48)
 WHOLE = 10**6  # a margin that no photo has
-RULE = preprocess.DCT_MARGIN
+RULE = decode.DCT_MARGIN
 MARGINS = (WHOLE, 4, 3, 2, 1)
 MEAN_COSINE, WORST_COSINE = 0.999, 0.995
 
@@ -89,7 +88,7 @@ def measure(content: bytes, model: Model, mp: int, result: Result) -> None:
     """Decode one photo at every margin, in turns; keep seconds and cosine to the whole one."""
     whole = None
     for margin in MARGINS:
-        preprocess.DCT_MARGIN = margin
+        decode.DCT_MARGIN = margin
         seconds = []
         for _ in range(3):
             start = time.perf_counter()

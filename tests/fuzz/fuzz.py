@@ -31,7 +31,7 @@ from PIL import features as pillow_features
 from support.corpus import zoo
 from verger.features.featurize import Decoding, featurize_batches
 from verger.features.isolate import BYTES_PER_PIXEL, decode_apart
-from verger.features.preprocess import DecodeError, decode_photo, known_formats
+from verger.features.preprocess import DecodeError, decode_photo, register_formats
 from verger.schema import IMAGES, OUTCOMES, Reason, arrow_schema
 
 REPOSITORY = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def corpus() -> list[tuple[str, bytes]]:
 
 def work(seed: int, n: int, worker: int, first_batch: int) -> None:
     """Run every ``N_WORKERS``-th batch; print a line of JSON for each."""
-    known_formats()
+    register_formats()
     photos = corpus()
     file = os.open(_progress_file(worker), os.O_WRONLY | os.O_CREAT)
     notes = SimpleNamespace(file=file, number=0, times_s={})

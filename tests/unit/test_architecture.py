@@ -7,6 +7,7 @@ import builtins
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,43 @@ def test_importing_the_package_costs_nothing() -> None:
     outside = {m.split(".")[0] for m in loaded} - {"verger"} - set(sys.stdlib_module_names)
     assert [m for m in loaded if m.startswith("verger.")] == []
     assert outside == set()
+
+
+def test_importing_verger_changes_nothing_of_the_process() -> None:
+    """No import of Verger changes Pillow's settings, the environment, warnings or signals."""
+    program = """
+        import faulthandler, importlib, os, pkgutil, signal, sys, threading, warnings
+        from PIL import AvifImagePlugin, Image, ImageFile, PngImagePlugin
+        import matplotlib, numpy, pandas, pyarrow, pyspark.ml  # they do change some
+
+        def state():
+            return {
+                "pillow": (
+                    Image.MAX_IMAGE_PIXELS,
+                    ImageFile.LOAD_TRUNCATED_IMAGES,
+                    PngImagePlugin.MAX_TEXT_CHUNK,
+                    AvifImagePlugin.DEFAULT_MAX_THREADS,
+                ),
+                "plugins": "HEIF" in Image.OPEN,
+                "environment": dict(os.environ),
+                "warnings": list(warnings.filters),
+                "signals": [signal.getsignal(number) for number in signal.valid_signals()],
+                "faulthandler": faulthandler.is_enabled(),
+                "hooks": (sys.excepthook, threading.excepthook, sys.unraisablehook),
+                "matplotlib": matplotlib.rcParams["backend"],
+            }
+
+        before = state()
+        import verger
+        for module in pkgutil.walk_packages(verger.__path__, "verger."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+        print([name for name, value in state().items() if value != before[name]])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 # Errors

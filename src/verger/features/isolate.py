@@ -25,7 +25,7 @@ from typing import NoReturn
 import numpy as np
 
 from verger.config import MAX_PIXELS
-from verger.features.preprocess import DecodeError, Photo, decode_photo, known_formats
+from verger.features.preprocess import DecodeError, Photo, decode_photo, register_formats
 from verger.schema import Reason
 
 #: What a child may add to the address space that it begins with, in bytes: for each pixel of the
@@ -97,7 +97,7 @@ def decode_apart(
         gave no answer, with 'too many pixels' where it ran out of its address space
         (:data:`BYTES_PER_PIXEL` x ``max_pixels`` + :data:`SPARE_BYTES` on top of this process').
     """
-    known_formats()  # here, once, and not in every child
+    register_formats()  # here, once, and not in every child
     decode = partial(
         decode_photo, content, size=size, max_pixels=max_pixels, accept_truncated=accept_truncated
     )

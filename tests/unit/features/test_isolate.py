@@ -24,6 +24,7 @@ from support.corpus import encoded, quarters, zoo
 from verger.features import isolate
 from verger.features.isolate import deadline, decode_apart
 from verger.features.preprocess import DecodeError, decode_photo
+from verger.features.preprocess.pillow import pillow_settings
 from verger.schema import Reason
 
 ZOO = zoo()
@@ -214,9 +215,7 @@ def test_threads_decode_apart_at_the_same_time() -> None:
 
 def test_a_child_does_not_wait_for_a_lock_of_another_thread() -> None:
     """A photo is decoded apart while another thread is in the decoder, for however long."""
-    from verger.features import preprocess
-
-    with preprocess._pillow_lock:
+    with pillow_settings(10**6, load_truncated=False):
         assert decode_apart(JPEG, size=8, timeout_s=20).width == 48
 
 

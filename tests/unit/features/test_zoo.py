@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import struct
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import textwrap
 import threading
 import types
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import AvifImagePlugin, Image, ImageFile, PngImagePlugin
 
 from support.corpus import (
     BLUE,
@@ -44,15 +44,15 @@ from support.corpus import (
     without_segment,
     zoo,
 )
-from verger.features import preprocess
 from verger.features.preprocess import (
     DCT_MARGIN,
     DecodeError,
     Photo,
     decode_photo,
-    known_formats,
+    register_formats,
     to_rgb,
 )
+from verger.features.preprocess import pixels as pixels_module
 from verger.schema import Reason
 
 ZOO = zoo()
@@ -165,7 +165,7 @@ def test_large_photos_are_converted_in_strips_without_a_seam(
     if mode in ("P", "I;16"):
         image.info["transparency"] = 7 if mode == "P" else int(np.asarray(image)[3, 3])
     at_once = to_rgb(image)
-    monkeypatch.setattr(preprocess, "_STRIP_PIXELS", 7 * 4)  # 4 rows, and 2 at the end
+    monkeypatch.setattr(pixels_module, "STRIP_PIXELS", 7 * 4)  # 4 rows, and 2 at the end
     np.testing.assert_array_equal(np.asarray(to_rgb(image)), np.asarray(at_once))
 
 
@@ -651,8 +651,8 @@ def test_bombs_are_refused_by_their_headers_in_no_time_and_memory(tmp_path: Path
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     program = """
-        from verger.features.preprocess import DecodeError, decode_photo, known_formats
-        known_formats()
+        from verger.features.preprocess import DecodeError, decode_photo, register_formats
+        register_formats()
         for path in sorted(Path(sys.argv[1]).iterdir()):
             content = path.read_bytes()
             before_kb = peak_kb()
@@ -705,20 +705,20 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1"
 @pytest.fixture
 def formats(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Let a test say anew what this process can decode."""
-    known_formats()  # Pillow's own plug-ins stay
+    register_formats()  # Pillow's own plug-ins stay
     for registry in ("OPEN", "SAVE", "MIME", "EXTENSION", "DECODERS"):
         monkeypatch.setattr(Image, registry, dict(getattr(Image, registry)))
     monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
     Image.OPEN.pop("HEIF", None)
-    known_formats.cache_clear()
+    register_formats.cache_clear()
     yield monkeypatch
-    known_formats.cache_clear()
+    register_formats.cache_clear()
 
 
 def test_heic_without_its_package_is_unsupported(formats: pytest.MonkeyPatch) -> None:
     """Where pillow_heif is not installed a HEIC is 'unsupported format', whole or cut."""
     formats.setitem(sys.modules, "pillow_heif", None)
-    assert "HEIF" not in known_formats()
+    assert "HEIF" not in register_formats()
     for content in (HEIC + bytes(range(200)), HEIC):
         assert error_of(content).reason is Reason.UNSUPPORTED_FORMAT
 
@@ -759,7 +759,7 @@ def test_heic_decodes_with_its_package(formats: pytest.MonkeyPatch) -> None:
 def test_real_heic_decodes() -> None:
     """A HEIC has its colours and its turn, and is never whole where it was cut."""
     pytest.importorskip("pillow_heif", reason="needs the extra 'heif'")
-    known_formats()
+    register_formats()
     content = encoded(quarters(), "HEIF", quality=100, exif=exif(6))
     assert_colors(content, Specimen(b"", (BLUE, RED, GREY, GREEN), 20, (HEIGHT, WIDTH)))
     for cut in sixteenths(content):
@@ -839,10 +839,24 @@ def test_no_bound_of_the_process_refuses_a_photo(monkeypatch: pytest.MonkeyPatch
     assert Image.MAX_IMAGE_PIXELS == 10
 
 
-def test_importing_preprocess_keeps_pillows_strictness() -> None:
-    """Importing the module does not let Pillow accept photos that were cut off."""
-    importlib.import_module("verger.features.preprocess")
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+PILLOWS_SETTINGS = [
+    (Image, "MAX_IMAGE_PIXELS"),
+    (ImageFile, "LOAD_TRUNCATED_IMAGES"),
+    (PngImagePlugin, "MAX_TEXT_CHUNK"),
+    (AvifImagePlugin, "DEFAULT_MAX_THREADS"),
+]
+
+
+def test_decoding_leaves_pillow_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a process has set Pillow to, a photo is decoded alike and the settings are kept."""
+    for number, (module, name) in enumerate(PILLOWS_SETTINGS):
+        monkeypatch.setattr(module, name, 10 + number)
+    filters = list(warnings.filters)
+    for name in ("PNG RGB", "AVIF RGB", "JPEG baseline"):
+        assert_colors(ZOO[name].content, ZOO[name])
+        error_of(ZOO[name].content[:-30], accept_truncated=False)
+    assert [getattr(module, name) for module, name in PILLOWS_SETTINGS] == [10, 11, 12, 13]
+    assert warnings.filters == filters
 
 
 def test_without_segment_takes_out_the_whole_segment() -> None:

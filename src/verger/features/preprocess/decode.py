@@ -1,0 +1,203 @@
+"""One photo's bytes to pixels, or the reason why there are none."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from verger.config import MAX_PIXELS
+from verger.features.preprocess.jpeg import JPEG_MAGIC, Jpeg, without_cut_segment
+from verger.features.preprocess.pillow import pillow_settings, register_formats
+from verger.features.preprocess.pixels import resize_image, to_rgb
+from verger.features.preprocess.reasons import (
+    PHOTO_MAGIC,
+    DecodeError,
+    decode_errors,
+    unidentified_reason,
+)
+from verger.features.preprocess.turn import turn_of, turned_box, turned_size
+from verger.schema import Reason
+
+#: Raised by one whenever the same bytes would give other pixels; part of the contract.
+PREPROCESS_VERSION = 2
+
+#: How many times the model's input the shorter side of a JPEG must still measure where it is
+#: decoded at a reduced scale; benchmarks/LARGE_PHOTOS.md compares 1 to 4.
+DCT_MARGIN = 2
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (size, size, 3), uint8
+        RGB, already resized to the model's input.
+    width, height : int
+        Pixels of the photo as it is seen, after the EXIF turn and before the resize.
+    truncated : bool
+        The file was cut off or broken: a part of the pixels is Pillow's filling, grey or black.
+    """
+
+    pixels: npt.NDArray[np.uint8] = field(repr=False)
+    width: int
+    height: int
+    truncated: bool = False
+
+
+def decode_photo(
+    content: bytes, *, size: int, max_pixels: int = MAX_PIXELS, accept_truncated: bool = False
+) -> Photo:
+    """Decode, turn and resize one photo.
+
+    Parameters
+    ----------
+    content : bytes
+        The file as it is: any format that Pillow reads, the first frame of an animation.
+    size : int
+        Height and width of the result in pixels.
+    max_pixels : int
+        Largest width x height that is decoded.
+    accept_truncated : bool
+        Decode what there is of a photo that was cut off or is broken, and mark it. Whole photos
+        give the same pixels either way.
+
+    Returns
+    -------
+    Photo
+
+    Raises
+    ------
+    DecodeError
+        With a reason of the closed list, whatever the bytes are. With ``accept_truncated`` too,
+        where no pixel came: WebP, AVIF, HEIC and compressed TIFF come whole or not at all.
+    """
+    _register_plugins(content)
+    try:
+        return _decode(content, size, max_pixels)
+    except DecodeError as err:
+        if not accept_truncated or err.reason is not Reason.TRUNCATED:
+            raise
+        reason, detail = err.reason, err.detail
+    # Outside the handler, whose traceback holds the pixels of the first try.
+    with suppress(DecodeError):
+        photo = _decode_part(content, size, max_pixels)
+        if photo is not None:
+            return photo
+    raise DecodeError(reason, detail)
+
+
+def _register_plugins(content: bytes) -> None:
+    """Register the plug-ins that a photo needs before Pillow's settings are set: they have some."""
+    if not content.startswith(JPEG_MAGIC):
+        register_formats()
+
+
+def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
+    with pillow_settings(max_pixels, load_truncated=False):
+        image = _open(content, max_pixels, size)
+        with decode_errors(is_photo=True):
+            _load_whole(image, content, max_pixels)
+            turn = turn_of(image)
+            seen, box = turned_size(image, turn), turned_box(image, turn)
+            # One name for every step, so that no more than two of them are in memory.
+            image = image if turn is None else image.transpose(turn)
+            image = to_rgb(image)
+            return Photo(np.asarray(resize_image(image, size, box)), *seen)
+
+
+def _load_whole(image: Image.Image, content: bytes, max_pixels: int) -> None:
+    if isinstance(image, Jpeg):
+        image.load_whole(content)
+    else:
+        image.load()
+    _check_pixels(image, max_pixels)  # the size of a HEIC file is known only here
+
+
+def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Decode and turn one photo in its full size, as a viewer shows it.
+
+    Parameters
+    ----------
+    content : bytes
+    max_pixels : int
+        Largest width x height that is decoded.
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3), uint8
+        RGB, transparent pixels onto white.
+
+    Raises
+    ------
+    DecodeError
+        As from :func:`decode_photo`.
+    """
+    _register_plugins(content)
+    with pillow_settings(max_pixels, load_truncated=False):
+        image = _open(content, max_pixels, None)
+        with decode_errors(is_photo=True):
+            _load_whole(image, content, max_pixels)
+            turn = turn_of(image)
+            return np.asarray(to_rgb(image if turn is None else image.transpose(turn)))
+
+
+def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
+    """Decode what there is of a photo; None if that is one colour, as Pillow fills."""
+    if content.startswith(JPEG_MAGIC):
+        content = without_cut_segment(content)
+    with pillow_settings(max_pixels, load_truncated=True):
+        image = _open(content, max_pixels, size)
+        with decode_errors(is_photo=True):
+            image.load()
+            _check_pixels(image, max_pixels)
+            turn = turn_of(image)
+            seen, box = turned_size(image, turn), turned_box(image, turn)
+            image = image if turn is None else image.transpose(turn)
+            image = to_rgb(image)
+            if not np.ptp(image.getextrema(), axis=1).any():  # (red, green, blue) x (min, max)
+                return None
+            return Photo(np.asarray(resize_image(image, size, box)), *seen, truncated=True)
+
+
+def _open(content: bytes, max_pixels: int, size: int | None) -> Image.Image:
+    """Read a photo's header, and choose the scale at which a JPEG is decoded; None is 1/1."""
+    if not content:
+        raise DecodeError(Reason.EMPTY, "0 bytes")
+    with decode_errors(is_photo=content.startswith(PHOTO_MAGIC)):
+        image = _identify(content)
+        _check_pixels(image, max_pixels)
+        if isinstance(image, Jpeg) and size is not None:
+            image.reduce_scale(DCT_MARGIN * size)
+    return image
+
+
+def _identify(content: bytes) -> Image.Image:
+    try:
+        if content.startswith(JPEG_MAGIC):
+            # Not by Pillow's MPO plug-in, which fails if the list of further frames is broken.
+            return Jpeg(io.BytesIO(content))
+        return Image.open(io.BytesIO(content), formats=register_formats())
+    except (UnidentifiedImageError, SyntaxError) as err:
+        raise DecodeError(unidentified_reason(content), "no decoder knows these bytes") from err
+
+
+_TILE = (ExifTags.Base.TileWidth, ExifTags.Base.TileLength)
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        detail = f"{image.width}x{image.height} is more than max_pixels={max_pixels}"
+        raise DecodeError(Reason.TOO_MANY_PIXELS, detail)
+    # A TIFF may lie in tiles much larger than itself, and each is decoded as a whole.
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag) for tag in _TILE)
+    if isinstance(width, int) and isinstance(height, int) and width * height > max_pixels:
+        detail = f"a tile of {width}x{height} is more than max_pixels={max_pixels}"
+        raise DecodeError(Reason.TOO_MANY_PIXELS, detail)
