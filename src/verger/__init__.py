@@ -11,6 +11,7 @@
     features, rejected = verger.split_outcomes(verger.featurize(images))
 
 Names are loaded when they are first used, so that ``import verger`` costs nothing.
+``verger.__version__`` is the installed version.
 """
 
 from __future__ import annotations
@@ -77,7 +78,15 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("verger")
     if name not in _HOMES:
         raise AttributeError(f"module 'verger' has no attribute {name!r}")
     return getattr(import_module(f"verger.{_HOMES[name]}"), name)

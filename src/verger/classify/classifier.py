@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import IO, Any
 
@@ -80,18 +80,18 @@ class Classifier:
     on: str
     labels: tuple[str, ...]
     contract_hash: str
-    mean: Array
-    scale: Array
-    coefficients: Array
-    intercepts: Array
+    mean: Array = field(repr=False)
+    scale: Array = field(repr=False)
+    coefficients: Array = field(repr=False)
+    intercepts: Array = field(repr=False)
     temperature: float
     threshold: float
     n_neighbors: int
-    references: npt.NDArray[np.float32]
-    reference_labels: npt.NDArray[np.int32]
-    reference_paths: tuple[str, ...]
-    components: Array | None = None
-    pca_mean: Array | None = None
+    references: npt.NDArray[np.float32] = field(repr=False)
+    reference_labels: npt.NDArray[np.int32] = field(repr=False)
+    reference_paths: tuple[str, ...] = field(repr=False)
+    components: Array | None = field(default=None, repr=False)
+    pca_mean: Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check_words(self)

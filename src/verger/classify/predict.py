@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,18 @@ class Predictor:
                 f"and the features are of {self.model.contract.short_hash}; "
                 "verger classify trains it anew"
             )
+
+    def _repr_html_(self) -> str:
+        known = self.classifier
+        facts = {
+            "method": f"{known.method} on {known.on}",
+            "labels": f"{len(known.labels)}: {', '.join(known.labels)}",
+            "known photos": str(len(known.references)),
+            "model": self.model.contract.model,
+            "contract": self.model.contract.short_hash,
+        }
+        rows = (f"<tr><th>{name}</th><td>{escape(v)}</td></tr>" for name, v in facts.items())
+        return f"<table><caption>Predictor</caption>{''.join(rows)}</table>"
 
     @classmethod
     def load(

@@ -10,7 +10,7 @@ Variances are those of the sample (divided by n - 1), as in Spark's ``PCA`` and 
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,10 +55,10 @@ class FittedPCA:
     """
 
     n_samples: int
-    mean: Array
-    scale: Array
-    components: Array
-    explained_variance: Array
+    mean: Array = field(repr=False)
+    scale: Array = field(repr=False)
+    components: Array = field(repr=False)
+    explained_variance: Array = field(repr=False)
     n_components: int
     center: bool = False
 

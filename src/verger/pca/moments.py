@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,8 +37,8 @@ class Moments:
     """
 
     n: int
-    mean: Array
-    scatter: Array
+    mean: Array = field(repr=False)
+    scatter: Array = field(repr=False)
 
     @classmethod
     def of(cls, vectors: npt.NDArray[Any]) -> Moments:

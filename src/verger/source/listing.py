@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from verger.files.paths import explain, filesystem_of, normalize_source
 from verger.schema import IMAGES, arrow_schema
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Listing:
     """The photos of a source, as they were when it was listed.
 
@@ -45,6 +46,22 @@ class Listing:
     def n_bytes(self) -> int:
         """Sum of the photos' sizes."""
         return int(pa.compute.sum(self.photos["length"]).as_py() or 0)
+
+    def __repr__(self) -> str:
+        return f"Listing({', '.join(f'{name}={value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><th>{k}</th><td>{escape(v)}</td></tr>" for k, v in self._facts().items())
+        return f"<table><caption>Listing</caption>{''.join(rows)}</table>"
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "source": repr(self.source),
+            "photos": str(len(self.photos)),
+            "labels": str(len(self.photos["label"].unique())),
+            "size": f"{self.n_bytes / 1e6:.1f} MB",
+            "ignored": str(sum(self.ignored.values())),
+        }
 
 
 def list_photos(

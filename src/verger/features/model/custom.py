@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,14 @@ class CustomGraph:
     layers : tuple of Layer
     """
 
-    onnx: bytes
+    onnx: bytes = field(repr=False)
     output: str
     size: int
     n_features: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     license: str
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = field(repr=False)
 
 
 def read_custom(path: Path) -> CustomGraph:

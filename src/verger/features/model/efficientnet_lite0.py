@@ -134,7 +134,7 @@ def _conv(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Tensors:
     """Named tensors of a file, handed out in float64 with their shape checked."""
 

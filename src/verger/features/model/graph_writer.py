@@ -19,7 +19,7 @@ IR_VERSION = 8
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BatchNorm:
     """Parameters of one BatchNorm, each of shape (channels,)."""
 
@@ -48,7 +48,7 @@ class BatchNorm:
         return kernel * scale[:, None, None, None], self.beta - self.mean * scale
 
 
-@dataclass
+@dataclass(repr=False)
 class GraphWriter:
     """Collects nodes, weights and the summary; values inside are NCHW, named by their layer.
 
