@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -389,7 +388,7 @@ def test_ctrl_c_leaves_the_run_and_says_how_to_cancel_it(
     (run,) = standin.runs
     assert f"run {run} goes on; verger emr cancel {run} --application" in done.stderr
     assert standin.counts["CancelJobRun"] == 0
-    monkeypatch.setattr(import_module("verger.cli.emr"), "can_ask", lambda: True)
+    monkeypatch.setattr("verger.cli.emr.submit.can_ask", lambda: True)
     done = call(*words, input="y\n")
     assert "under way already" in done.stderr
     assert "cancelled; what is committed is kept" in done.stderr

@@ -9,7 +9,6 @@ import gzip
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -609,7 +608,7 @@ def test_ctrl_c_leaves_the_cluster_or_ends_it_as_one_says(
     done = call(*words)
     (cluster,) = under_way()
     assert f"run {cluster} goes on; verger emr cancel {cluster} --on ec2 --region" in done.stderr
-    monkeypatch.setattr(import_module("verger.cli.emr"), "can_ask", lambda: True)
+    monkeypatch.setattr("verger.cli.emr.submit.can_ask", lambda: True)
     done = call(*words, input="y\n")
     assert f"cluster {cluster}, which was under way already" in done.stderr
     assert clusters()[cluster].state == "TERMINATED"

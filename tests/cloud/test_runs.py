@@ -20,14 +20,14 @@ from verger.emr.package import Package
 from verger.emr.price import Limit
 from verger.emr.runs import (
     DriverLog,
-    Run,
+    JobRun,
     cancel_run,
     find_application,
     follow,
     read_run,
     start_run,
 )
-from verger.emr.submit import Place, Plan, describe_bill, plan_run, with_application
+from verger.emr.submit import JobPlan, Place, describe_bill, plan_run, with_application
 from verger.errors import CloudError, ConfigError, JobError, SourceNotFoundError
 
 LIMIT = Limit(4, 60)
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("standin")
 
 
 @pytest.fixture
-def plan(cloud: Cloud, bucket: Bucket, place: Place, photos: Path) -> Plan:
+def plan(cloud: Cloud, bucket: Bucket, place: Place, photos: Path) -> JobPlan:
     """Return a run of three photos."""
     for number, photo in enumerate(sorted(photos.rglob("*.jpg"))[:3]):
         put(cloud, bucket.address(f"photos/a/{number}.jpg"), photo.read_bytes())
@@ -51,12 +51,12 @@ def plan(cloud: Cloud, bucket: Bucket, place: Place, photos: Path) -> Plan:
     )
 
 
-def started(cloud: Cloud, plan: Plan) -> Run:
+def started(cloud: Cloud, plan: JobPlan) -> JobRun:
     job, _ = with_application(cloud, plan)
     return start_run(cloud, job)[0]
 
 
-def end_of(cloud: Cloud, plan: Plan, notes: Notes | None = None) -> dict[str, Any]:
+def end_of(cloud: Cloud, plan: JobPlan, notes: Notes | None = None) -> dict[str, Any]:
     watcher = (notes or Notes()).watcher
     return follow(cloud, started(cloud, plan), plan.job.writes[0], watcher)
 
@@ -64,7 +64,7 @@ def end_of(cloud: Cloud, plan: Plan, notes: Notes | None = None) -> dict[str, An
 # Before anything is started
 
 
-def test_what_is_planned_is_bounded_and_priced(plan: Plan, bucket: Bucket) -> None:
+def test_what_is_planned_is_bounded_and_priced(plan: JobPlan, bucket: Bucket) -> None:
     """Three photos are work for one executor; the most is that of an hour of it."""
     assert plan.estimate.n_photos == 3
     assert plan.job.limit == Limit(1, 60)
@@ -73,7 +73,7 @@ def test_what_is_planned_is_bounded_and_priced(plan: Plan, bucket: Bucket) -> No
     assert "--components" in plan.job.arguments
 
 
-def test_planning_starts_nothing(plan: Plan, standin: Standin) -> None:
+def test_planning_starts_nothing(plan: JobPlan, standin: Standin) -> None:
     assert standin.requests == []
 
 
@@ -126,7 +126,7 @@ def test_a_mistake_is_found_before_anything_is_started(
 
 
 def test_an_application_is_created_once_and_used_again(
-    cloud: Cloud, plan: Plan, standin: Standin
+    cloud: Cloud, plan: JobPlan, standin: Standin
 ) -> None:
     first, created = with_application(cloud, plan)
     again, created_again = with_application(cloud, plan)
@@ -163,7 +163,12 @@ def test_an_application_grows_for_a_wider_run_and_never_shrinks(
     ],
 )
 def test_an_application_that_does_not_fit_is_refused(
-    change: dict[str, Any], says: str, cloud: Cloud, plan: Plan, package: Package, standin: Standin
+    change: dict[str, Any],
+    says: str,
+    cloud: Cloud,
+    plan: JobPlan,
+    package: Package,
+    standin: Standin,
 ) -> None:
     job, _ = with_application(cloud, plan)
     standin.applications[job.application] |= change
@@ -180,7 +185,7 @@ def test_an_application_that_is_not_there_is_told(cloud: Cloud, package: Package
 
 
 def test_a_run_is_followed_through_its_states_to_its_end(
-    cloud: Cloud, plan: Plan, standin: Standin
+    cloud: Cloud, plan: JobPlan, standin: Standin
 ) -> None:
     notes = Notes()
     standin.logs = {"stdout": b"photos 3\n", "stderr": b"a warning\n"}
@@ -190,7 +195,7 @@ def test_a_run_is_followed_through_its_states_to_its_end(
     assert found["state"] == "SUCCESS"
 
 
-def test_a_run_that_is_sent_twice_is_one(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+def test_a_run_that_is_sent_twice_is_one(cloud: Cloud, plan: JobPlan, standin: Standin) -> None:
     """While it is under way it is found; after its end the same request is another run."""
     job, _ = with_application(cloud, plan)
     first, was_started = start_run(cloud, job)
@@ -204,7 +209,7 @@ def test_a_run_that_is_sent_twice_is_one(cloud: Cloud, plan: Plan, standin: Stan
 
 
 def test_an_answer_that_got_lost_does_not_start_a_second_run(
-    cloud: Cloud, plan: Plan, standin: Standin
+    cloud: Cloud, plan: JobPlan, standin: Standin
 ) -> None:
     """The token says that it is the same request, though the list did not show the run yet."""
     job, _ = with_application(cloud, plan)
@@ -218,13 +223,13 @@ def test_an_answer_that_got_lost_does_not_start_a_second_run(
     assert len(standin.runs) == 1
 
 
-def test_throttling_is_waited_out(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+def test_throttling_is_waited_out(cloud: Cloud, plan: JobPlan, standin: Standin) -> None:
     standin.faults["GetJobRun"] = [(429, "ThrottlingException"), (500, "InternalServerException")]
     assert end_of(cloud, plan)["state"] == "SUCCESS"
     assert standin.faults["GetJobRun"] == []
 
 
-def test_looking_is_never_endless(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+def test_looking_is_never_endless(cloud: Cloud, plan: JobPlan, standin: Standin) -> None:
     """A run that never ends is given up long after its time; the looks are few."""
     standin.states = ("SUBMITTED", "RUNNING")
     now = [0.0]
@@ -249,7 +254,7 @@ def test_looking_is_never_endless(cloud: Cloud, plan: Plan, standin: Standin) ->
     ],
 )
 def test_a_run_that_does_not_end_well_says_why(
-    state: str, details: str, says: str, cloud: Cloud, plan: Plan, standin: Standin
+    state: str, details: str, says: str, cloud: Cloud, plan: JobPlan, standin: Standin
 ) -> None:
     """The state, the exit code, the last lines of the driver, and that nothing is lost."""
     standin.states, standin.details = ("SUBMITTED", "RUNNING", state), details
@@ -262,14 +267,14 @@ def test_a_run_that_does_not_end_well_says_why(
     assert text.endswith("line 99")
 
 
-def test_a_run_without_logs_still_says_why(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+def test_a_run_without_logs_still_says_why(cloud: Cloud, plan: JobPlan, standin: Standin) -> None:
     standin.states = ("SUBMITTED", "FAILED")
     with pytest.raises(JobError, match=r"FAILED: -; what is committed is kept, and the same comm"):
         end_of(cloud, plan)
 
 
 def test_a_log_that_is_still_being_written_is_read_as_far_as_it_goes(
-    cloud: Cloud, plan: Plan, standin: Standin
+    cloud: Cloud, plan: JobPlan, standin: Standin
 ) -> None:
     """Cut off anywhere, its whole lines come once each, and none comes twice."""
     run = started(cloud, plan)
@@ -285,7 +290,7 @@ def test_a_log_that_is_still_being_written_is_read_as_far_as_it_goes(
     assert seen == lines
 
 
-def test_a_run_is_cancelled_once(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+def test_a_run_is_cancelled_once(cloud: Cloud, plan: JobPlan, standin: Standin) -> None:
     run = started(cloud, plan)
     assert cancel_run(cloud, run) is True
     assert read_run(cloud, run)["state"] == "CANCELLED"
@@ -293,7 +298,7 @@ def test_a_run_is_cancelled_once(cloud: Cloud, plan: Plan, standin: Standin) -> 
 
 
 def test_a_request_that_aws_would_not_take_is_refused_by_the_stand_in(
-    cloud: Cloud, plan: Plan
+    cloud: Cloud, plan: JobPlan
 ) -> None:
     """The stand-in checks what botocore lets pass: the pattern of an ARN."""
     job, _ = with_application(cloud, plan)
@@ -306,7 +311,7 @@ def test_a_request_that_aws_would_not_take_is_refused_by_the_stand_in(
 # What it has cost
 
 
-def test_what_was_billed_is_priced(cloud: Cloud, plan: Plan) -> None:
+def test_what_was_billed_is_priced(cloud: Cloud, plan: JobPlan) -> None:
     found = end_of(cloud, plan)
     bill = describe_bill(found, plan.rates, 3000)
     assert bill is not None
@@ -323,7 +328,9 @@ def call(*words: str) -> Result:
     return CliRunner().invoke(app, ["emr", *words, "--region", REGION])
 
 
-def test_the_commands_show_log_and_cancel_a_run(cloud: Cloud, plan: Plan, standin: Standin) -> None:
+def test_the_commands_show_log_and_cancel_a_run(
+    cloud: Cloud, plan: JobPlan, standin: Standin
+) -> None:
     standin.logs = {"stderr": b"what went wrong\n"}
     run = started(cloud, plan)
     one = (run.id, "--application", run.application)
@@ -337,7 +344,7 @@ def test_the_commands_show_log_and_cancel_a_run(cloud: Cloud, plan: Plan, standi
     assert shown["billed"]["vcpu_hours"] == 0.5
 
 
-def test_submit_without_waiting_says_how_to_look(plan: Plan, standin: Standin) -> None:
+def test_submit_without_waiting_says_how_to_look(plan: JobPlan, standin: Standin) -> None:
     """Estimate, limit and rates come first, on stderr; the bound reaches AWS."""
     source, out = plan.job.reads[0], plan.job.writes[0]
     role = f"arn:aws:iam::123456789012:role/{ROLE}"
@@ -382,11 +389,11 @@ def test_without_credentials_it_is_told_how_to_get_some(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(CloudError, match=r"cannot look at the run r: no usable AWS credentials"):
-        read_run(connect(REGION), Run("a", "r"))
+        read_run(connect(REGION), JobRun("a", "r"))
 
 
 def test_teardown_removes_what_verger_has_made_and_nothing_else(
-    cloud: Cloud, plan: Plan, standin: Standin, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, plan: JobPlan, standin: Standin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Applications of a stack or of others stay, and so does what else lies beside the package."""
     monkeypatch.setattr("verger.emr.teardown.STOP_PAUSE_S", 0.0)

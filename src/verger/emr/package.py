@@ -302,13 +302,10 @@ def upload_package(
     bucket, prefix = split_address(root)
     root = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
     name = f"environment-{sha256_of(archive)[:12]}.tar.gz"
-    before = read_manifest(cloud, root) or {}
-    files = {name: _upload(cloud, root, name, archive, before)}
+    paths = {name: archive}
     if weights:
-        note = f"weights/{weights.name}"
-        files[note] = _upload(cloud, root, note, weights, before)
-    for entry, text in ENTRIES.items():
-        files[entry] = _put(cloud, root, entry, text.encode())
+        paths[_weights_name(weights)] = weights
+    files = _upload_files(cloud, root, paths)
     package = Package(
         root,
         release,
@@ -317,12 +314,23 @@ def upload_package(
         version("verger"),
         model,
         name,
-        f"weights/{weights.name}" if weights else None,
+        _weights_name(weights) if weights else None,
         files,
         found.unpacked_bytes,
     )
     _put(cloud, root, MANIFEST, json.dumps(asdict(package), indent=2).encode())
     return package
+
+
+def _weights_name(weights: Path) -> str:
+    return f"weights/{weights.name}"
+
+
+def _upload_files(cloud: Cloud, root: str, paths: Mapping[str, Path]) -> dict[str, Any]:
+    """Upload files by the name that they get there, and the entry points; return what is there."""
+    before = read_manifest(cloud, root) or {}
+    files = {name: _upload(cloud, root, name, path, before) for name, path in paths.items()}
+    return files | {name: _put(cloud, root, name, text.encode()) for name, text in ENTRIES.items()}
 
 
 def _upload(

@@ -34,7 +34,7 @@ LAST_LINES = 20
 
 
 @dataclass(frozen=True)
-class Run:
+class JobRun:
     """A run that AWS knows of."""
 
     application: str
@@ -164,12 +164,12 @@ def check_application(cloud: Cloud, package: Package, application: str) -> None:
 # Runs
 
 
-def start_run(cloud: Cloud, job: Job) -> tuple[Run, bool]:
+def start_run(cloud: Cloud, job: Job) -> tuple[JobRun, bool]:
     """Start a run, or find the same one that is under way.
 
     Returns
     -------
-    Run
+    JobRun
     bool
         Whether it was started now.
 
@@ -181,11 +181,11 @@ def start_run(cloud: Cloud, job: Job) -> tuple[Run, bool]:
     same = [run for run in list_runs(cloud, job.application) if run.get("name") == job_name(job)]
     under_way = [run for run in same if run["state"] not in ENDED]
     if under_way:
-        return Run(job.application, str(under_way[0]["id"])), False
+        return JobRun(job.application, str(under_way[0]["id"])), False
     request = job_request(job, earlier=len(same))
     with aws_errors("start the run"):
         started = cloud.emr.start_job_run(**request)
-    return Run(job.application, str(started["jobRunId"])), True
+    return JobRun(job.application, str(started["jobRunId"])), True
 
 
 def list_runs(cloud: Cloud, application: str) -> Iterator[dict[str, Any]]:
@@ -196,7 +196,7 @@ def list_runs(cloud: Cloud, application: str) -> Iterator[dict[str, Any]]:
             yield from page["jobRuns"]
 
 
-def read_run(cloud: Cloud, run: Run) -> dict[str, Any]:
+def read_run(cloud: Cloud, run: JobRun) -> dict[str, Any]:
     """Return what AWS says of a run.
 
     Raises
@@ -211,7 +211,7 @@ def read_run(cloud: Cloud, run: Run) -> dict[str, Any]:
         return found
 
 
-def cancel_run(cloud: Cloud, run: Run) -> bool:
+def cancel_run(cloud: Cloud, run: JobRun) -> bool:
     """Ask AWS to cancel a run; return whether there was anything to cancel."""
     if read_run(cloud, run)["state"] in ENDED:
         return False
@@ -241,7 +241,7 @@ class Watcher:
 
 def follow(
     cloud: Cloud,
-    run: Run,
+    run: JobRun,
     out: str,
     watcher: Watcher,
     *,
@@ -253,7 +253,7 @@ def follow(
     Parameters
     ----------
     cloud : Cloud
-    run : Run
+    run : JobRun
     out : str
         Address of the result, whose journal says how far the run is.
     watcher : Watcher
@@ -333,7 +333,7 @@ def logs_of(found: dict[str, Any]) -> str | None:
 class DriverLog:
     """What the driver of a run has printed, as far as AWS has brought it to the bucket."""
 
-    def __init__(self, cloud: Cloud, run: Run, logs: str | None) -> None:
+    def __init__(self, cloud: Cloud, run: JobRun, logs: str | None) -> None:
         self._cloud = cloud
         self._root = f"{logs}/applications/{run.application}/jobs/{run.id}/SPARK_DRIVER"
         self._has_one = logs is not None

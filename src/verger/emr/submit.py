@@ -102,7 +102,7 @@ def read_stack(cloud: Cloud, name: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """A run that could be started.
 
     Attributes
@@ -141,7 +141,7 @@ def plan_run(
     speed: float,
     max_cost: float | None = None,
     rates: Path | None = None,
-) -> Plan:
+) -> JobPlan:
     """Find every mistake that can be found from here, and say what a run would cost.
 
     Nothing is started and nothing is written.
@@ -171,7 +171,7 @@ def plan_run(
     limit = limit_cost(prices, limit, max_cost)
     estimate = estimate_run(left, speed, prices, max_executors=limit.executors)
     job = make_job(cloud, source, out, config, place, package, limit)
-    return Plan(job, place, package, estimate, most_cost(prices, limit), prices, done)
+    return JobPlan(job, place, package, estimate, most_cost(prices, limit), prices, done)
 
 
 def count_done(out: str, n_photos: int) -> tuple[int, int]:
@@ -272,7 +272,7 @@ def _config_there(config: Config, package: Package) -> Config:
     )
 
 
-def with_application(cloud: Cloud, plan: Plan) -> tuple[Job, bool]:
+def with_application(cloud: Cloud, plan: JobPlan) -> tuple[Job, bool]:
     """Return the run with its application, and whether that had to be created."""
     job, place = plan.job, plan.place
     application, created = find_application(

@@ -1,0 +1,30 @@
+"""The commands of ``verger emr``; see :mod:`verger.cli` for how they end."""
+
+from __future__ import annotations
+
+import click
+
+from verger.cli.emr.follow import emr_cancel, emr_logs, emr_status
+from verger.cli.emr.prepare import emr_doctor, emr_estimate, emr_init, emr_package, emr_teardown
+from verger.cli.emr.submit import emr_submit
+
+__all__ = ["emr"]
+
+
+@click.group()
+def emr() -> None:
+    """AWS EMR, Serverless or on EC2: the infrastructure for jobs, and the jobs."""
+
+
+for command in (
+    emr_init,
+    emr_package,
+    emr_estimate,
+    emr_submit,
+    emr_status,
+    emr_logs,
+    emr_cancel,
+    emr_doctor,
+    emr_teardown,
+):
+    emr.add_command(command)

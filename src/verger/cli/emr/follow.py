@@ -1,0 +1,152 @@
+"""Runs that have been submitted: ``status``, ``logs``, ``cancel``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from verger.cli.emr.options import (
+    application_option,
+    check_application,
+    connect_as_given,
+    on_option,
+    rates_option,
+    region_options,
+    run_argument,
+)
+from verger.cli.emr.printing import bill_line, nodes_line, photos_line
+from verger.cli.options import json_option
+from verger.cli.terminal import print_json, say, say_lines, tell
+
+if TYPE_CHECKING:
+    from verger.emr.aws import Cloud
+
+
+@click.command("status")
+@run_argument
+@on_option
+@application_option
+@rates_option
+@region_options
+@json_option()
+def emr_status(
+    run_id: str, on: str, application: str | None, rates: Path | None, as_json: bool, **_: Any
+) -> None:
+    """Say how far a run is, and what AWS has billed for it."""
+    from verger.emr.price import load_rates
+    from verger.emr.runs import JobRun, Progress, read_application, read_run
+    from verger.emr.submit import describe_bill
+
+    application = check_application(on, application)
+    cloud = connect_as_given()
+    if on == "ec2":
+        _show_cluster(cloud, run_id, rates, as_json=as_json)
+        return
+    found = read_run(cloud, JobRun(application, run_id))
+    arguments = found["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
+    done = Progress(arguments[2]).read() if arguments[:1] == ["run"] else None
+    architecture = read_application(cloud, application).get("architecture", "X86_64")
+    bill = describe_bill(found, load_rates(cloud.region, architecture, rates), 0)
+    if as_json:
+        print_json(
+            {
+                "state": found["state"],
+                "details": found.get("stateDetails"),
+                "photos": done[0] if done else None,
+                "of": done[1] if done else None,
+                "billed": bill,
+            }
+        )
+        return
+    say(f"state     {found['state']}  {found.get('stateDetails', '')}".rstrip())
+    if done:
+        say(f"photos    {photos_line(*done)}")
+    say(bill_line(bill))
+
+
+def _show_cluster(cloud: Cloud, cluster: str, rates: Path | None, *, as_json: bool) -> None:
+    from verger.emr.ec2 import read_cluster
+    from verger.emr.runs import Progress
+
+    found = read_cluster(cloud, cluster)
+    done = Progress(found.out).read() if found.out else None
+    nodes = nodes_of(cloud, cluster, rates)
+    if as_json:
+        photos, of = done or (None, None)
+        print_json(
+            {
+                "state": found.state,
+                "step": found.step_state,
+                "details": found.details,
+                "photos": photos,
+                "of": of,
+                "nodes": nodes,
+            }
+        )
+        return
+    say(f"state     {found.words}  {found.details}".rstrip())
+    if done:
+        say(f"photos    {photos_line(*done)}")
+    say(nodes_line(nodes))
+
+
+def nodes_of(
+    cloud: Cloud, cluster: str, rates: Path | None, n_photos: int = 0
+) -> dict[str, Any] | None:
+    """Return what a cluster's nodes cost so far; None, which is told, if it cannot be said."""
+    from verger.emr.ec2 import read_nodes
+    from verger.emr.node_price import describe_nodes, load_node_rates
+    from verger.errors import CloudError, ConfigError
+
+    try:
+        used = read_nodes(cloud, cluster)
+        return describe_nodes(used, load_node_rates(cloud.region, used.types, rates), n_photos)
+    except (CloudError, ConfigError) as err:
+        tell(f"nodes     {err}")
+        return None
+
+
+@click.command("logs")
+@run_argument
+@on_option
+@application_option
+@click.option(
+    "--stream",
+    type=click.Choice(["stdout", "stderr"]),
+    default="stderr",
+    show_default=True,
+    help="What the driver has printed.",
+)
+@region_options
+def emr_logs(run_id: str, on: str, application: str | None, stream: str, **_: Any) -> None:
+    """Print the log of a run's driver, as far as AWS has brought it to the bucket."""
+    from verger.emr.ec2 import read_cluster, read_driver_log
+    from verger.emr.runs import DriverLog, JobRun, logs_of, read_run
+
+    run = JobRun(check_application(on, application), run_id)
+    cloud = connect_as_given()
+    if on == "ec2":
+        text = read_driver_log(cloud, read_cluster(cloud, run_id), stream)
+    else:
+        text = DriverLog(cloud, run, logs_of(read_run(cloud, run))).read(stream)
+    say_lines(text)
+    if not text:
+        tell("nothing yet: AWS brings logs minutes after they were written")
+
+
+@click.command("cancel")
+@run_argument
+@on_option
+@application_option
+@region_options
+def emr_cancel(run_id: str, on: str, application: str | None, **_: Any) -> None:
+    """Cancel a run; what it has committed is kept."""
+    from verger.emr.ec2 import cancel_cluster
+    from verger.emr.runs import JobRun, cancel_run
+
+    run = JobRun(check_application(on, application), run_id)
+    cloud = connect_as_given()
+    done = cancel_cluster(cloud, run_id) if on == "ec2" else cancel_run(cloud, run)
+    say(f"run {run_id} {'is being cancelled' if done else 'has ended already'}")

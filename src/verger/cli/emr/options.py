@@ -1,0 +1,234 @@
+"""Options that the commands of ``verger emr`` share, and the values that they resolve to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from verger.cli.options import FEATURES, PHOTOS, REDUCE
+
+if TYPE_CHECKING:
+    from verger.emr.aws import Cloud
+    from verger.emr.price import Limit
+
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_Group = TypeVar("_Group")
+
+#: Options of the configuration that a run on EMR takes.
+RUN_OPTIONS = (
+    *PHOTOS,
+    "model",
+    "weights_sha256",
+    "input_size",
+    "precision",
+    "micro_batch",
+    *FEATURES,
+    *REDUCE,
+    "partitions",
+    "overwrite",
+    "conf",
+    "app_name",
+)
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where a run goes, as far as the options say."""
+
+    package: str
+    stack: str | None
+    role: str | None
+    application: str | None
+    logs: str | None
+
+    def for_serverless(self, out: str) -> dict[str, Any]:
+        """Return the arguments of :func:`verger.emr.submit.find_place`."""
+        return asdict(self) | {"out": out}
+
+    def for_cluster(self, out: str) -> dict[str, Any]:
+        """Return the arguments of :func:`verger.emr.ec2.find_cluster_place`."""
+        return {"package": self.package, "stack": self.stack, "logs": self.logs, "out": out}
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """The machines of a cluster, as far as the options say."""
+
+    service_role: str | None
+    instance_profile: str | None
+    instance_types: tuple[str, ...]
+    subnet: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the arguments of :func:`verger.emr.ec2.find_hosts`, without the stack's name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """What a run may cost and take."""
+
+    max_cost: float | None
+    max_minutes: int
+    max_executors: int
+    speed: float | None
+    rates: Path | None
+
+    @property
+    def limit(self) -> Limit:
+        """The limit of executors and minutes."""
+        from verger.emr.price import Limit
+
+        return Limit(self.max_executors, self.max_minutes)
+
+    @property
+    def speed_or_guess(self) -> float:
+        """Photos a second and virtual core, assumed where the options do not say it."""
+        from verger.emr.price import ASSUMED_SPEED
+
+        return ASSUMED_SPEED if self.speed is None else self.speed
+
+
+def given(group: type[_Group]) -> _Group:
+    """Return a group of options with the values that the current command was given."""
+    values = click.get_current_context().params
+    return group(**{field.name: values[field.name] for field in fields(group)})  # type: ignore[arg-type]
+
+
+def connect_as_given() -> Cloud:
+    """Connect to AWS by ``--region`` and ``--allow-region``."""
+    from verger.emr.aws import connect
+
+    values = click.get_current_context().params
+    return connect(values["region"], allow_region=values["allow_region"])
+
+
+def refuse_elsewhere(on: str, place: PlaceOptions, hosts: HostOptions) -> None:
+    """Refuse options of EMR Serverless for a cluster, and those of a cluster for Serverless."""
+    if on == "ec2":
+        refuse(on, role=place.role, application=place.application)
+    else:
+        refuse(on, **hosts.as_dict())
+
+
+def refuse(on: str, **values: Any) -> None:
+    """Refuse options that mean nothing where the run goes."""
+    names = [
+        name.replace("_types", "_type") for name, value in values.items() if value not in (None, ())
+    ]
+    named = [f"--{name.replace('_', '-')}" for name in names]
+    if named:
+        raise click.UsageError(f"{', '.join(named)}: not with --on {on}")
+
+
+def check_application(on: str, application: str | None) -> str:
+    """Return the application of a run; a run on EC2 has none."""
+    if on == "ec2":
+        refuse(on, application=application)
+    elif application is None:
+        raise click.UsageError("Missing option '--application'; or --on ec2")
+    return application or ""
+
+
+def _add(*options: Any) -> _Decorator:
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+region_options = _add(
+    click.option("--region", help="AWS region, such as eu-west-3. Default: AWS_REGION, a profile."),
+    click.option("--allow-region", is_flag=True, help="Accept a region outside the EU."),
+)
+rates_option = click.option(
+    "--rates",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file of rates instead of Verger's own.",
+)
+architecture_option = click.option(
+    "--architecture",
+    default="X86_64",
+    show_default=True,
+    type=click.Choice(["X86_64", "ARM64"]),
+    help="Processor of the workers; ARM64 is cheaper.",
+)
+_executors = click.option(
+    "--max-executors",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Most executors, of 4 virtual cores each.",
+)
+_speed = click.option(
+    "--speed", type=float, help="Photos a second and virtual core; verger emr estimate times it."
+)
+speed_options = _add(_executors, _speed)
+place_options = _add(
+    click.option(
+        "--package",
+        required=True,
+        metavar="s3://BUCKET/env/NAME",
+        help="What verger emr package has made.",
+    ),
+    click.option(
+        "--stack",
+        metavar="NAME",
+        help="Stack of verger emr init: its bucket, its role, its application.",
+    ),
+    click.option("--role", metavar="ARN", help="Role of the run, if there is no stack."),
+    click.option(
+        "--application",
+        metavar="ID",
+        help="Default: the stack's, else Verger's own, made where there is none.",
+    ),
+    click.option("--logs", metavar="s3://BUCKET/PREFIX", help="Default: logs/ of the bucket."),
+)
+run_argument = click.argument("run_id", metavar="RUN")
+application_option = click.option(
+    "--application", metavar="ID", help="Where the run is; submit has said it."
+)
+on_option = click.option(
+    "--on",
+    type=click.Choice(["serverless", "ec2"]),
+    default="serverless",
+    show_default=True,
+    help="EMR Serverless, or a cluster of its own.",
+)
+types_option = click.option(
+    "--instance-type",
+    "instance_types",
+    multiple=True,
+    metavar="TYPE",
+    help="On EC2: a type of nodes, such as m5.xlarge; once for each.",
+)
+host_options = _add(
+    click.option(
+        "--service-role", metavar="NAME", help="On EC2: the role of EMR. Default: the stack's."
+    ),
+    click.option(
+        "--instance-profile",
+        metavar="NAME",
+        help="On EC2: profile of the machines. Default: the stack's.",
+    ),
+    types_option,
+    click.option("--subnet", metavar="ID", help="On EC2: where the nodes are."),
+)
+budget_options = _add(
+    click.option(
+        "--max-cost",
+        type=float,
+        help="Most that the run may cost, in the rates' currency; "
+        "becomes a limit of executors and minutes.",
+    ),
+    click.option("--max-minutes", default=720, show_default=True, help="Most that it may take."),
+    speed_options,
+    rates_option,
+)
