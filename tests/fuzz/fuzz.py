@@ -29,8 +29,9 @@ from mutate import mutate
 from PIL import features as pillow_features
 
 from support.corpus import zoo
+from verger.features.decoder import BYTES_PER_PIXEL
 from verger.features.featurize import Decoding, featurize_batches
-from verger.features.isolate import BYTES_PER_PIXEL, decode_apart
+from verger.features.isolate import decode_apart
 from verger.features.preprocess import DecodeError, decode_photo, register_formats
 from verger.schema import IMAGES, OUTCOMES, Reason, arrow_schema
 

@@ -232,3 +232,10 @@ def corners(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Return the middles of the four quarters of pixels (size, size, 3): (4, 3)."""
     low, high = pixels.shape[0] // 4, pixels.shape[0] * 3 // 4
     return pixels[[low, low, high, high], [low, high, low, high]].astype(np.int64)
+
+
+def slow_jpeg() -> bytes:
+    """Return a progressive JPEG of 200 kB whose many scans keep libjpeg busy for minutes."""
+    content = encoded(quarters(size=(2000, 2000)), "JPEG", progressive=True)
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last_scan * 20_000 + content[-2:]

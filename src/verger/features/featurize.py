@@ -52,8 +52,7 @@ class Decoding:
         How long the decoder may take for one photo. A photo that takes longer ends the worker
         process; Spark tries its task again, and the second time photos are decoded apart.
     apart : bool
-        Decode each photo in a process of its own, which may crash or hang: slower by the fork,
-        some 30 ms a photo.
+        Decode in another process, which may crash or hang: slower by about 1 ms a photo.
     """
 
     max_pixels: int = MAX_PIXELS

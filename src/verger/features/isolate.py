@@ -1,44 +1,48 @@
 """A bound for decoders, which are C code that reads hostile bytes: they hang, crash or grow.
 
-Two ways, for two speeds. :func:`deadline` costs microseconds and ends the whole process where a
-decoder never returns; :func:`decode_apart` costs a fork, and loses nothing but the photo. Spark
-tries a task again whose process died, and the second time every photo is decoded apart.
+There are two ways. :func:`deadline` costs microseconds and ends the whole process if a decoder
+never returns. :func:`decode_apart` decodes in another process, which costs a millisecond a photo
+and loses nothing but the photo. A task that is tried again because its process died decodes
+apart.
+
+The decoding processes are new programs (``posix_spawn``) and never forks of this process: a fork
+runs handlers of libraries such as OpenBLAS, which wait for threads of theirs and may wait for
+ever. Each takes one photo after the other, ends when its parent does, and is replaced if it dies.
 """
 
 from __future__ import annotations
 
-import faulthandler
+import json
 import os
-import resource
-import select
 import signal
-import struct
+import socket
+import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
+import weakref
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
-from pathlib import Path
-from typing import NoReturn
+from functools import lru_cache
 
 import numpy as np
 
 from verger.config import MAX_PIXELS
-from verger.features.preprocess import DecodeError, Photo, decode_photo, register_formats
+from verger.errors import EnvironmentNotReadyError
+from verger.features.decoder import ANSWER, READY, REQUEST
+from verger.features.preprocess import DecodeError, Photo
 from verger.schema import Reason
 
-#: What a child may add to the address space that it begins with, in bytes: for each pixel of the
-#: largest photo, and besides. An animated WebP takes 16 a pixel (libwebp holds two canvases and
-#: hands over a third, Pillow has the fourth), and 4 more where it is turned.
-BYTES_PER_PIXEL = 24
-SPARE_BYTES = 1 << 30
-
-# Of a child's answer: is it a photo, its width and height, is it truncated, bytes that follow.
-_HEADER = struct.Struct("<?II?Q")
-# Two threads that fork at a time would each hand the other's pipe to its own child, and wait for
-# the end of both.
-_forking = threading.Lock()
+# Longest that a decoding process may take to start; it takes 0.2 s on an idle core.
+_START_TIMEOUT_S = 120
+# Longest reason and detail of a rejected photo.
+_MOST_TEXT_BYTES = 4096
+_PROGRAM = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from verger.features.decoder import main
+main(sys.argv[2])
+"""
 
 
 @contextmanager
@@ -46,7 +50,7 @@ def deadline(timeout_s: float | None) -> Iterator[None]:
     """End this process by SIGALRM if the block takes longer than ``timeout_s``.
 
     The kernel does it: a decoder that never returns never lets Python look at a signal. Does
-    nothing where ``timeout_s`` is None, and outside the main thread, where Python lets nobody
+    nothing if ``timeout_s`` is None, and outside the main thread, where Python lets nobody
     set a handler. A timer that was running before runs on afterwards.
     """
     if timeout_s is None or threading.current_thread() is not threading.main_thread():
@@ -75,7 +79,10 @@ def decode_apart(
     accept_truncated: bool = False,
     timeout_s: float | None = None,
 ) -> Photo:
-    """Decode one photo in a process of its own, which may hang, crash or run out of memory.
+    """Decode one photo in another process, which may hang, crash or run out of memory.
+
+    May be called from several threads. The processes belong to this process, are started when
+    they are first needed, and are as many as it has cores at most.
 
     Parameters
     ----------
@@ -83,129 +90,202 @@ def decode_apart(
     size, max_pixels, accept_truncated
         As for :func:`verger.features.preprocess.decode_photo`.
     timeout_s : float, optional
-        How long the child may take; after that it is killed.
+        How long the decoder may take; after that its process is killed.
 
     Returns
     -------
     Photo
-        The same as without the process.
+        The same as from ``decode_photo``.
 
     Raises
     ------
     DecodeError
-        As from ``decode_photo``; with 'decode time-out' or 'decoder crashed' where the child
-        gave no answer, with 'too many pixels' where it ran out of its address space
-        (:data:`BYTES_PER_PIXEL` x ``max_pixels`` + :data:`SPARE_BYTES` on top of this process').
+        As from ``decode_photo``; with 'decode time-out' or 'decoder crashed' if the process
+        gave no answer, with 'too many pixels' if it ran out of its address space
+        (:data:`verger.features.decoder.BYTES_PER_PIXEL` x ``max_pixels`` +
+        :data:`verger.features.decoder.SPARE_BYTES` on top of what it started with).
+    EnvironmentNotReadyError
+        If no decoding process can be started.
     """
-    register_formats()  # here, once, and not in every child
-    decode = partial(
-        decode_photo, content, size=size, max_pixels=max_pixels, accept_truncated=accept_truncated
+    return _pool_of(os.getpid()).decode(
+        content,
+        size=size,
+        max_pixels=max_pixels,
+        accept_truncated=accept_truncated,
+        timeout_s=timeout_s,
     )
-    pid, reader = _fork(decode, max_pixels, timeout_s)
-    answer, in_time = b"", False
-    try:
-        answer, in_time = _read_answer(reader, timeout_s)
-    finally:
-        os.close(reader)
-        status = _reap(pid, kill=not in_time)
-    if not in_time:
-        raise DecodeError(Reason.DECODE_TIMEOUT, f"the decoder took longer than {timeout_s:g} s")
-    return _read_photo(answer, size, status)
 
 
-def _fork(decode: Callable[[], Photo], max_pixels: int, timeout_s: float | None) -> tuple[int, int]:
-    """Start a child that decodes; return its id, and where its answer is read."""
-    with _forking, warnings.catch_warnings():
-        # Python warns that another thread may hold a lock that the child would wait for. The
-        # child takes the allocator's and Python's own, which are made new in it, and that of
-        # preprocess, which is too.
-        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            _run_child(decode, writer, max_pixels, timeout_s)
-        os.close(writer)
-    return pid, reader
+@lru_cache(maxsize=1)
+def _pool_of(_pid: int) -> DecoderPool:
+    """Return the pool of one process: a fork of it has none of its decoding processes."""
+    return DecoderPool(os.cpu_count() or 1)
 
 
-def _run_child(
-    decode: Callable[[], Photo], writer: int, max_pixels: int, timeout_s: float | None
-) -> NoReturn:
-    """Decode, write the answer and end, whatever happens: the parent's code must not go on."""
-    try:
-        faulthandler.disable()  # the parent tells of a crash
-        _bound(max_pixels, timeout_s)
-        answer = _decode_to_answer(decode)
-        while answer:
-            answer = answer[os.write(writer, answer) :]
-    finally:
-        os._exit(0)
+class DecoderPool:
+    """Decoding processes that are started as they are needed, and kept.
+
+    Parameters
+    ----------
+    n_processes : int
+        How many there are at most; calls beyond that wait.
+    decode : str
+        The function that decodes, as ``module:name``.
+    """
+
+    def __init__(
+        self, n_processes: int, decode: str = "verger.features.preprocess:decode_photo"
+    ) -> None:
+        self._decode = decode
+        self._places = threading.BoundedSemaphore(n_processes)
+        self._idle: deque[DecoderProcess] = deque()
+
+    def decode(
+        self,
+        content: bytes,
+        *,
+        size: int,
+        max_pixels: int = MAX_PIXELS,
+        accept_truncated: bool = False,
+        timeout_s: float | None = None,
+    ) -> Photo:
+        """Decode one photo; see :func:`decode_apart`."""
+        request = REQUEST.pack(size, max_pixels, accept_truncated, timeout_s or 0, len(content))
+        with self._places:
+            while True:
+                is_new = not self._idle
+                process = DecoderProcess(self._decode) if is_new else self._idle.pop()
+                try:
+                    head, body = process.ask(request, content, size, timeout_s)
+                    break
+                except TimeoutError as err:
+                    process.end()
+                    detail = f"the decoder took longer than {timeout_s:g} s"
+                    raise DecodeError(Reason.DECODE_TIMEOUT, detail) from err
+                except EOFError as err:
+                    status = process.end()
+                    if not is_new:  # an earlier photo may have done the damage
+                        continue
+                    how = f"died by signal {-status}" if status < 0 else "ended without an answer"
+                    raise DecodeError(Reason.DECODER_CRASHED, f"the decoder {how}") from err
+                except BaseException:
+                    process.end()
+                    raise
+            self._idle.append(process)
+        return _photo_of(head, body, size)
+
+    def close(self) -> None:
+        """End the processes that decode nothing now."""
+        while self._idle:
+            self._idle.pop().end()
 
 
-def _bound(max_pixels: int, timeout_s: float | None) -> None:
-    """Bound this process' memory, and its life should the parent die before it."""
-    with suppress(OSError, ValueError):  # where there is no /proc, or no such limit
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        allowed = pages * resource.getpagesize() + BYTES_PER_PIXEL * max_pixels + SPARE_BYTES
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        given = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_AS, (min([allowed, *given]), hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if timeout_s is not None:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, timeout_s + 1)
+class DecoderProcess:
+    """One decoding process and the socket to it.
+
+    Parameters
+    ----------
+    decode : str
+        The function that decodes, as ``module:name``.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If it does not start.
+    """
+
+    def __init__(self, decode: str) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            pid = _spawn([_PROGRAM, json.dumps(sys.path), decode], theirs.fileno())
+        # Called at the latest when this process ends in an orderly way.
+        self._finalizer = weakref.finalize(self, _end, self._socket, pid, os.getpid())
+        try:
+            self._receive(len(READY), time.monotonic() + _START_TIMEOUT_S)
+        except (EOFError, TimeoutError) as err:
+            raise EnvironmentNotReadyError(
+                f"the decoding process did not start (status {self.end()}); "
+                f"its message is above, if it had one: {sys.executable} must be able to import "
+                "verger"
+            ) from err
+
+    def ask(
+        self, request: bytes, content: bytes, size: int, timeout_s: float | None
+    ) -> tuple[tuple[bool, int, int, bool], bytes]:
+        """Send a photo; return the head and the body of the answer.
+
+        Raises
+        ------
+        TimeoutError
+            If there is no answer in time.
+        EOFError
+            If the process died, or its answer makes no sense.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.sendall(request)
+            self._socket.sendall(content)
+        except ConnectionError as err:
+            raise EOFError from err
+        *head, n_bytes = ANSWER.unpack(self._receive(ANSWER.size, end))
+        is_right = n_bytes == 3 * size * size if head[0] else n_bytes <= _MOST_TEXT_BYTES
+        if not is_right:
+            raise EOFError
+        return tuple(head), self._receive(n_bytes, end)
+
+    def _receive(self, n_bytes: int, end: float | None) -> bytes:
+        answer = bytearray()
+        while len(answer) < n_bytes:
+            # 0 would mean: do not wait at all.
+            left_s = None if end is None else max(end - time.monotonic(), 1e-6)
+            self._socket.settimeout(left_s)
+            try:
+                part = self._socket.recv(n_bytes - len(answer))
+            except ConnectionError as err:
+                raise EOFError from err
+            if not part:
+                raise EOFError
+            answer += part
+        return bytes(answer)
+
+    def end(self) -> int:
+        """Kill the process; return its exit code, or minus the signal that it died by."""
+        return self._finalizer() or 0
 
 
-def _decode_to_answer(decode: Callable[[], Photo]) -> bytes:
-    try:
-        photo = decode()
-        pixels = photo.pixels.tobytes()
-    except MemoryError:
-        return _rejection(Reason.TOO_MANY_PIXELS, "out of memory while decoding")
-    except DecodeError as err:
-        return _rejection(err.reason, err.detail)
-    return _HEADER.pack(True, photo.width, photo.height, photo.truncated, len(pixels)) + pixels
+def _spawn(arguments: list[str], connection: int) -> int:
+    """Start Python with a socket as its standard input; return the process' id.
+
+    It has a process group of its own, so that Ctrl-C in a terminal is left to the parent.
+    """
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-c", *arguments],
+        os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, connection, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        ],
+        setpgroup=0,
+    )
 
 
-def _rejection(reason: Reason, detail: str) -> bytes:
-    text = f"{reason.value}\0{detail}".encode(errors="replace")
-    return _HEADER.pack(False, 0, 0, False, len(text)) + text
-
-
-def _read_answer(reader: int, timeout_s: float | None) -> tuple[bytes, bool]:
-    """Read all that a child writes; say whether it came to an end in time."""
-    end = None if timeout_s is None else time.monotonic() + timeout_s
-    poll = select.poll()
-    poll.register(reader, select.POLLIN)
-    answer = bytearray()
-    while True:
-        left_ms = None if end is None else max(0, (end - time.monotonic()) * 1000)
-        if not poll.poll(left_ms):
-            return bytes(answer), False
-        part = os.read(reader, 1 << 16)
-        if not part:
-            return bytes(answer), True
-        answer += part
-
-
-def _reap(pid: int, *, kill: bool) -> int:
-    """Wait for a child; return its exit code, or minus the signal that it died by."""
-    if kill:
-        os.kill(pid, signal.SIGKILL)
-    with suppress(ChildProcessError):  # a process that ignores SIGCHLD has no dead children
+def _end(connection: socket.socket, pid: int, parent: int) -> int:
+    """Close the socket and, in the process that started it, kill and reap a decoding process."""
+    connection.close()
+    if os.getpid() != parent:
+        return 0
+    with suppress(ProcessLookupError, ChildProcessError):  # if SIGCHLD is ignored nobody reaps
+        os.kill(pid, signal.SIGKILL)  # a process that has died already keeps its status
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return 0
 
 
-def _read_photo(answer: bytes, size: int, status: int) -> Photo:
-    body = answer[_HEADER.size :]
-    head = _HEADER.unpack(answer[: _HEADER.size]) if len(answer) >= _HEADER.size else None
-    if head is None or len(body) != head[-1]:
-        how = f"died by signal {-status}" if status < 0 else "ended without an answer"
-        raise DecodeError(Reason.DECODER_CRASHED, f"the decoder {how}")
-    is_photo, width, height, truncated, _ = head
+def _photo_of(head: tuple[bool, int, int, bool], body: bytes, size: int) -> Photo:
+    is_photo, width, height, truncated = head
     if not is_photo:
-        reason, _, detail = body.decode().partition("\0")
+        reason, _, detail = body.decode(errors="replace").partition("\0")
         raise DecodeError(Reason(reason), detail)
     pixels = np.frombuffer(body, np.uint8).reshape(size, size, 3)
     return Photo(pixels, width, height, truncated)

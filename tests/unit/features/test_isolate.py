@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
@@ -12,7 +11,7 @@ import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.corpus import encoded, quarters, zoo
-from verger.features import isolate
-from verger.features.isolate import deadline, decode_apart
+from support.corpus import encoded, slow_jpeg, zoo
+from verger.features.isolate import DecoderPool, deadline, decode_apart
 from verger.features.preprocess import DecodeError, decode_photo
 from verger.features.preprocess.pillow import pillow_settings
 from verger.schema import Reason
@@ -32,19 +30,17 @@ JPEG = ZOO["JPEG baseline"].content
 CUT = encoded(Image.effect_noise((64, 64), 50), "JPEG")[:-500]
 
 
-@pytest.fixture
-def decoder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
-    """Let a test say what the decoder does."""
-
-    def replace(does: Callable[[], Any]) -> None:
-        monkeypatch.setattr(isolate, "decode_photo", lambda content, **options: does())
-
-    return replace
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecoderPool]:
+    """Yield decoding processes whose decoder does what the photo says."""
+    pool = DecoderPool(2, "support.decoders:obey")
+    yield pool
+    pool.close()
 
 
-def error_apart(**options: Any) -> DecodeError:
+def error_apart(pool: DecoderPool, content: bytes = JPEG, **options: Any) -> DecodeError:
     with pytest.raises(DecodeError) as caught:
-        decode_apart(JPEG, **{"size": 8, "timeout_s": 20.0} | options)
+        pool.decode(content, **{"size": 8, "timeout_s": 20.0} | options)
     return caught.value
 
 
@@ -73,66 +69,69 @@ def test_errors_come_back_with_their_reason_and_detail(content: bytes) -> None:
     assert apart.value.detail == here.value.detail
 
 
-def test_options_reach_the_decoder() -> None:
+def test_options_reach_the_decoder(pool: DecoderPool) -> None:
     """``max_pixels`` and ``accept_truncated`` hold apart as they do here."""
-    assert error_apart(max_pixels=100).reason is Reason.TOO_MANY_PIXELS
+    assert error_apart(pool, max_pixels=100).reason is Reason.TOO_MANY_PIXELS
     assert decode_apart(CUT, size=8, accept_truncated=True).truncated is True
 
 
-def test_a_decoder_that_never_returns_is_a_time_out(decoder: Any) -> None:
+def test_a_decoder_that_never_returns_is_a_time_out(pool: DecoderPool) -> None:
     """A decoder that loops for ever is killed at its time-out, and its photo may be tried again."""
-    decoder(lambda: [None for _ in iter(int, 1)])
     started = time.monotonic()
-    err = error_apart(timeout_s=0.2)
+    err = error_apart(pool, b"hang", timeout_s=0.2)
     assert time.monotonic() - started < 10
     assert err.reason is Reason.DECODE_TIMEOUT
     assert err.detail == "the decoder took longer than 0.2 s"
     assert err.reason.may_pass
 
 
-def test_a_decoder_that_dies_is_a_crash(decoder: Any) -> None:
-    """A decoder that reads where it must not ends its child, and nothing else."""
-    decoder(lambda: ctypes.string_at(0))
-    err = error_apart()
+def test_a_decoder_that_dies_is_a_crash(pool: DecoderPool) -> None:
+    """A decoder that reads where it must not ends its process, and nothing else."""
+    err = error_apart(pool, b"crash")
     assert err.reason is Reason.DECODER_CRASHED
     assert err.detail == f"the decoder died by signal {int(signal.SIGSEGV)}"
 
 
-def test_a_decoder_that_ends_its_process_is_a_crash(decoder: Any) -> None:
-    """A child that is gone without an answer is told as such."""
-    decoder(lambda: os._exit(0))
-    err = error_apart()
+def test_a_decoder_that_ends_its_process_is_a_crash(pool: DecoderPool) -> None:
+    """A process that ends without an answer is reported as such."""
+    err = error_apart(pool, b"exit")
     assert err.reason is Reason.DECODER_CRASHED
     assert err.detail == "the decoder ended without an answer"
 
 
-def test_a_decoder_that_grows_is_out_of_memory(decoder: Any) -> None:
+@pytest.mark.parametrize("deed", [b"crash", b"exit", b"hang", b"grow"])
+def test_one_photo_is_lost_at_most(pool: DecoderPool, deed: bytes) -> None:
+    """The photo after one that hung, crashed or grew is decoded as ever."""
+    error_apart(pool, deed, timeout_s=2, max_pixels=1)
+    assert pool.decode(JPEG, size=8, timeout_s=20).width == 48
+
+
+def test_a_photo_does_not_pay_for_an_earlier_one(pool: DecoderPool) -> None:
+    """A crash in a process that has decoded others is tried once more in a new process."""
+    assert pool.decode(b"spoil " + JPEG, size=8, timeout_s=20).width == 48
+    assert pool.decode(b"crash-if-spoilt " + JPEG, size=8, timeout_s=20).width == 48
+
+
+def test_a_decoder_that_grows_is_out_of_memory(pool: DecoderPool) -> None:
     """A decoder that allocates for ever comes to the bound of its address space."""
-
-    def grow() -> None:
-        held = []
-        while True:
-            held.append(bytes(64 << 20))
-
-    decoder(grow)
-    err = error_apart(max_pixels=1)
+    err = error_apart(pool, b"grow", max_pixels=1)
     assert err.reason is Reason.TOO_MANY_PIXELS
     assert err.detail == "out of memory while decoding"
 
 
-def test_the_bound_leaves_room_for_the_largest_photo(decoder: Any) -> None:
-    """Within 24 bytes a pixel of the largest photo nothing is refused."""
-    photo = decode_photo(JPEG, size=8)
-
-    def take() -> Any:
-        assert len(bytes(24 * 50_000_000)) > 0
-        return photo
-
-    decoder(take)
-    assert decode_apart(JPEG, size=8, max_pixels=50_000_000).width == photo.width
+def test_the_bound_leaves_room_for_the_largest_photo(pool: DecoderPool) -> None:
+    """Within 24 bytes a pixel of the largest photo nothing is refused, the second time either."""
+    for _ in range(2):
+        assert pool.decode(b"take " + JPEG, size=8, max_pixels=50_000_000).width == 48
 
 
-def test_the_bound_is_the_childs_alone() -> None:
+def test_memory_that_a_decoder_keeps_is_not_taken_from_the_next_photo(pool: DecoderPool) -> None:
+    """However much a decoder leaks, every photo has the same room."""
+    for _ in range(6):
+        assert pool.decode(b"keep " + JPEG, size=8, max_pixels=10_000).width == 48
+
+
+def test_the_bound_is_not_this_process() -> None:
     """Neither the limit nor a timer is left in this process."""
     before = resource.getrlimit(resource.RLIMIT_AS), signal.getitimer(signal.ITIMER_REAL)[0] > 0
     decode_apart(JPEG, size=8, timeout_s=5)
@@ -142,107 +141,152 @@ def test_the_bound_is_the_childs_alone() -> None:
 
 def test_a_progressive_jpeg_of_many_scans_is_a_time_out() -> None:
     """A file of 200 kB that keeps libjpeg busy for minutes is given up in time."""
-    content = encoded(quarters(size=(2000, 2000)), "JPEG", progressive=True)
-    last_scan = content[content.rindex(b"\xff\xda") : -2]
-    hostile = content[:-2] + last_scan * 20_000 + content[-2:]
     started = time.monotonic()
     with pytest.raises(DecodeError) as caught:
-        decode_apart(hostile, size=8, timeout_s=0.5)
+        decode_apart(slow_jpeg(), size=8, timeout_s=0.5)
     assert caught.value.reason is Reason.DECODE_TIMEOUT
     assert time.monotonic() - started < 10
 
 
-def test_200_photos_leave_no_descriptor_and_no_zombie() -> None:
-    """After 200 calls, good, bad and crashed, as many descriptors are open, and no child is."""
+def test_200_photos_leave_no_descriptor_and_no_process() -> None:
+    """After 200 photos, good and bad, one process is there, and none once the pool is closed."""
 
     def n_open() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
-    decode_apart(JPEG, size=8)
-    before, others = n_open(), _children()
+    pool, before, others = DecoderPool(2), n_open(), children()
     for number in range(200):
         if number % 2:
-            decode_apart(JPEG, size=8, timeout_s=20)
+            pool.decode(JPEG, size=8, timeout_s=20)
         else:
-            with pytest.raises(DecodeError):
-                decode_apart(CUT, size=8, timeout_s=20)
+            error_apart(pool, CUT)
+    assert len(children()) == len(others) + 1
+    pool.close()
     assert n_open() == before
-    assert _children() == others
+    assert children() == others
 
 
-def _children() -> list[str]:
+def children() -> list[str]:
     """List the children of this process; other tests may have left a JVM among them."""
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
-def test_a_failure_while_waiting_leaves_no_child(
-    decoder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the parent is interrupted the child is killed and reaped."""
-    decoder(lambda: time.sleep(600))
+def test_an_interrupt_while_waiting_leaves_no_process() -> None:
+    """If the caller is interrupted, the process that decodes for it is killed and reaped."""
 
-    def interrupt(reader: int, timeout_s: float | None) -> None:
+    def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(isolate, "_read_answer", interrupt)
-    others = _children()
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        decode_apart(JPEG, size=8)
-    assert time.monotonic() - started < 10
-    assert _children() == others
+    pool, others = DecoderPool(1, "support.decoders:obey"), children()
+    pool.decode(JPEG, size=8)
+    timer, handler = signal.setitimer(signal.ITIMER_REAL, 0), signal.getsignal(signal.SIGALRM)
+    signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            pool.decode(b"sleep", size=8)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+    assert children() == others
+    assert pool.decode(JPEG, size=8).width == 48  # and its place is free again
+    pool.close()
 
 
 def test_threads_decode_apart_at_the_same_time() -> None:
-    """From several threads every photo comes back, and Python's warning of fork() is silent."""
-    expected = decode_photo(JPEG, size=16).pixels
+    """Threads get their own photos back, and share the processes that there may be."""
+    pool, others = DecoderPool(2), children()
+    expected = [decode_photo(JPEG, size=size).pixels for size in range(8, 12)]
     found: list[Any] = []
 
-    def work() -> None:
-        found.extend(decode_apart(JPEG, size=16, timeout_s=60).pixels for _ in range(5))
+    def work(size: int) -> None:
+        found.extend((size, pool.decode(JPEG, size=size, timeout_s=60).pixels) for _ in range(5))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Python 3.12 warns of fork() beside threads
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    threads = [threading.Thread(target=work, args=(size,)) for size in range(8, 12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(found) == 20
-    for pixels in found:
-        np.testing.assert_array_equal(pixels, expected)
+    for size, pixels in found:
+        np.testing.assert_array_equal(pixels, expected[size - 8])
+    assert len(children()) <= len(others) + 2
+    pool.close()
 
 
-def test_a_child_does_not_wait_for_a_lock_of_another_thread() -> None:
+def test_a_photo_does_not_wait_for_a_lock_of_another_thread() -> None:
     """A photo is decoded apart while another thread is in the decoder, for however long."""
     with pillow_settings(10**6, load_truncated=False):
         assert decode_apart(JPEG, size=8, timeout_s=20).width == 48
 
 
-def test_a_child_outlives_no_parent() -> None:
-    """A child whose parent was killed ends by its own alarm, a second after its time-out."""
+def test_this_process_is_never_forked() -> None:
+    """No handler of a fork runs: OpenBLAS's waits for a thread that may wait for Python."""
     program = """
-        import os, sys, time
-        from verger.features import isolate
-        def hang(content, **options):
-            print(os.getpid(), flush=True)
-            while True:
-                pass
-        isolate.decode_photo = hang
-        isolate.decode_apart(b"x", size=8, timeout_s=0.5)
+        import ctypes, os, sys
+        from verger.features.isolate import decode_apart
+        handler = ctypes.CFUNCTYPE(None)(lambda: os._exit(9))
+        ctypes.CDLL(None)["__register_atfork"](handler, None, None, None)  # pthread_atfork()
+        os.register_at_fork(before=lambda: os._exit(8))
+        assert decode_apart(sys.stdin.buffer.read(), size=8).width == 48
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
+    subprocess.run(command, input=JPEG, timeout=60, check=True)
+
+
+def test_a_fork_of_this_process_has_decoders_of_its_own() -> None:
+    """Spark forks its workers: parent and child do not share a process, and neither loses one."""
+    decode_apart(JPEG, size=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads of other tests
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(decode_apart(JPEG, size=8).width)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 48
+    assert decode_apart(JPEG, size=8).width == 48
+
+
+@pytest.mark.parametrize("deed", ["", "tell "])
+def test_a_decoding_process_outlives_no_parent(tmp_path: Path, deed: str) -> None:
+    """If the parent is killed an idle process ends, and a busy one soon after its time-out."""
+    told = tmp_path / "id"
+    program = f"""
+        import os, sys, time
+        from verger.features.isolate import DecoderPool
+        pool = DecoderPool(1, "support.decoders:obey")
+        photo = sys.stdin.buffer.read()
+        pool.decode(photo, size=8)
+        children = open(f"/proc/self/task/{{os.getpid()}}/children").read()
+        open({str(told)!r}, "w").write(children)
+        pool.decode({deed!r}.encode() + photo, size=8, timeout_s=1.5)
+        time.sleep(600)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    path = os.pathsep.join(sys.path)
+    environment = os.environ | {"DECODER_ID": str(tmp_path / "busy"), "PYTHONPATH": path}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdin is not None
+        parent.stdin.write(JPEG)
+        parent.stdin.close()
+        wait_until(lambda: told.exists() and told.read_text().strip() != "")
+        if deed:
+            wait_until((tmp_path / "busy").exists)
         parent.kill()
+    child = int(told.read_text())
+    wait_until(lambda: state(child) == "Z")
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
-    while Path(f"/proc/{child}").exists() and _state(child) != "Z":
+    while not is_so():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def _state(pid: int) -> str:
+def state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
