@@ -219,22 +219,32 @@ def test_an_environment_that_does_not_start_is_a_finding(
     assert "python: not found" in done.stdout
 
 
-def test_a_probe_tells_what_fails_and_goes_on(tmp_path: Path) -> None:
-    """Without a model, photos or a place to write, each is a finding of its own."""
+def test_a_probe_tells_what_fails_and_goes_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Spark, a model, photos or a place to write, each is a finding of its own."""
     file = tmp_path / "file"
     file.write_text("")
-    checks = (
-        probe._check("ok", lambda: "fine"),
-        probe._check("photos", lambda: probe._listed(str(tmp_path / "none"))),
-        probe._check("out", lambda: probe._written(str(file / "out"))),
-        probe._check("bug", lambda: str(1 / 0)),
+    monkeypatch.setattr(probe, "get_session", lambda config: 1 / 0)
+    driver, model, listed, written = probe.probe(
+        str(tmp_path / "none"), str(file / "out"), "no-such-model"
     )
-    assert [check.holds for check in checks] == [True, False, False, False]
-    assert "does not exist" in checks[1].detail
-    assert checks[3].detail == "ZeroDivisionError: division by zero"
-    assert probe._written(str(tmp_path / "out")).endswith("removed 13 bytes")
-    log = "noise\n" + probe.MARK + json.dumps([checks[0].as_dict()]) + "\nnoise"
-    assert probe.read_probe(log) == [{"name": "ok", "holds": True, "detail": "fine"}]
+    assert not any(check.holds for check in (driver, model, listed, written))
+    assert driver.detail == "ZeroDivisionError: division by zero"
+    assert "no-such-model" in model.detail
+    assert "does not exist" in listed.detail
+    *_, listed, written = probe.probe(str(photos), str(tmp_path / "out"), "no-such-model")
+    assert listed.holds
+    assert listed.detail.startswith("30 photos")
+    assert written.holds
+    assert written.detail.endswith("removed 13 bytes")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_findings_are_read_back_from_the_log() -> None:
+    """One line of a driver's log has them; a driver that did not come so far has none."""
+    found = [{"name": "ok", "holds": True, "detail": "fine"}]
+    assert probe.read_probe(f"noise\n{probe.MARK}{json.dumps(found)}\nnoise") == found
     assert probe.read_probe("noise") is None
 
 

@@ -152,12 +152,13 @@ def test_a_worker_that_computes_otherwise_stops_the_run(
 
 
 def test_nothing_but_the_listing_is_shuffled_or_sent(
-    spark: SparkSession, photos: Path, model: Model
+    spark: SparkSession, photos: Path, model: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The plan holds no exchange but the broadcast of the listing."""
     images = verger.read_images(spark, str(photos), partitions=5)
-    frame = verger.featurize(images, model=model)
-    plan = frame._jdf.queryExecution().executedPlan().toString()
+    verger.featurize(images, model=model).explain()
+    plan = capsys.readouterr().out
+    assert "MapInArrow" in plan
     assert "Exchange" not in plan.replace("BroadcastExchange", "")
 
 

@@ -47,20 +47,6 @@ def source(photos: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(photos, tmp_path / "photos"))
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many photos each job was given."""
-    given: list[int] = []
-    real = pipeline._commit
-
-    def commit(*arguments: Any, **options: Any) -> None:
-        given.append(len(arguments[4].todo))
-        real(*arguments, **options)
-
-    monkeypatch.setattr(pipeline, "_commit", commit)
-    return given
-
-
 # Killed
 
 
@@ -94,7 +80,7 @@ def _kill_after_a_batch(source: Path, out: Path) -> int:
 
 
 def test_a_killed_run_pays_only_for_what_it_had_not_committed(
-    spark: SparkSession, finished: Path, photos: Path, tmp_path: Path, counted: list[int]
+    spark: SparkSession, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
     """Driver, Java and workers die by kill -9; the next run ends with the very same table."""
     out = tmp_path / "out"
@@ -104,10 +90,9 @@ def test_a_killed_run_pays_only_for_what_it_had_not_committed(
     assert attempt is not None
     n_committed = sum(batch.n_photos for batch in attempt.batches())
     assert n_committed >= 2 * n_batches
-    pipeline.run_featurize(str(photos), out, CONFIG)
+    done = pipeline.run_featurize(str(photos), out, CONFIG)
     # A worker whose driver is gone may commit the batch that it is at.
-    assert 0 < counted[0] <= 30 - n_committed
-    assert record(out)["counts"]["computed"] == counted[0]
+    assert 0 < done["counts"]["computed"] <= 30 - n_committed
     found, expected = rows(out), rows(finished)
     assert found == expected
     assert {path.name for path in out.iterdir()} == {"features", "rejected", "run.json"}
@@ -119,7 +104,6 @@ def test_a_run_that_was_killed_while_it_wrote_run_json_goes_on(
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    counted: list[int],
 ) -> None:
     """The tables are in place, run.json is half written: the next run computes nothing."""
     out = tmp_path / "out"
@@ -134,8 +118,8 @@ def test_a_run_that_was_killed_while_it_wrote_run_json_goes_on(
             pipeline.run_featurize(str(photos), out, CONFIG)
     assert (out / "features").is_dir()
     assert not (out / "run.json").exists()
-    pipeline.run_featurize(str(photos), out, CONFIG)
-    assert counted == [30]
+    done = pipeline.run_featurize(str(photos), out, CONFIG)
+    assert done["counts"]["computed"] == 0
     assert rows(out) == rows(finished)
     assert {path.name for path in out.iterdir()} == {"features", "rejected", "run.json"}
 
@@ -190,14 +174,13 @@ def test_a_job_that_fails_of_a_machine_is_followed_by_another(
 
 
 def test_a_run_with_nothing_to_do_does_nothing(
-    spark: SparkSession, result: Path, photos: Path, counted: list[int]
+    spark: SparkSession, result: Path, photos: Path
 ) -> None:
     """The same command again keeps tables, models and PCA to the byte."""
     before = {
         p: p.read_bytes() for p in result.rglob("*") if p.is_file() and p.suffix == ".parquet"
     }
     found = pipeline.run(str(photos), result, CONFIG)
-    assert counted == []
     assert found["counts"]["computed"] == 0
     assert found["pca"]["n_components"] == 5
     assert "reduce" not in found["seconds"]
@@ -205,7 +188,7 @@ def test_a_run_with_nothing_to_do_does_nothing(
 
 
 def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
-    spark: SparkSession, source: Path, photos: Path, tmp_path: Path, counted: list[int]
+    spark: SparkSession, source: Path, photos: Path, tmp_path: Path
 ) -> None:
     """Added photos are computed alone; sums are added to, and equal a fresh fit to 1e-9."""
     out, whole = tmp_path / "out", sorted(source.iterdir())
@@ -215,7 +198,6 @@ def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
     (old_part,) = (out / "features").glob("*.parquet")
     shutil.move(aside, whole[-1])
     found = pipeline.run(str(source), out, CONFIG)
-    assert counted == [25, 5]
     assert found["counts"] | {"bytes": 0} == {
         "listed": 30,
         "featurized": 30,
@@ -239,7 +221,7 @@ def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
 
 
 def test_changed_photos_replace_their_rows(
-    spark: SparkSession, source: Path, tmp_path: Path, counted: list[int]
+    spark: SparkSession, source: Path, tmp_path: Path
 ) -> None:
     """A photo of another content or time is done again; the PCA is fitted to what is there now."""
     out = tmp_path / "out"
@@ -249,7 +231,7 @@ def test_changed_photos_replace_their_rows(
     Image.new("RGB", (50, 60), "blue").save(first)
     os.utime(second, ns=(0, 1_700_000_000_000_000_000))
     found = pipeline.run(str(source), out, CONFIG)
-    assert counted == [30, 2]
+    assert found["counts"]["computed"] == 2
     after = rows(out)
     assert (after[str(first)]["width"], after[str(first)]["height"]) == (50, 60)
     assert after[str(second)]["modification_time"].year == 2023
@@ -260,7 +242,7 @@ def test_changed_photos_replace_their_rows(
 
 
 def test_photos_that_disappeared_are_told_and_leave_with_prune(
-    spark: SparkSession, source: Path, tmp_path: Path, counted: list[int]
+    spark: SparkSession, source: Path, tmp_path: Path
 ) -> None:
     """Rows of deleted photos are kept and counted until --prune lets them go, everywhere."""
     out = tmp_path / "out"
@@ -268,15 +250,16 @@ def test_photos_that_disappeared_are_told_and_leave_with_prune(
     lost = min(source.rglob("*.jpg"))
     lost.unlink()
     found = pipeline.run(str(source), out, CONFIG)
-    assert (found["counts"]["listed"], found["counts"]["gone"]) == (29, 1)
+    counts = found["counts"]
+    assert (counts["listed"], counts["gone"], counts["computed"]) == (29, 1, 0)
     assert str(lost) in rows(out)
     assert all(check["holds"] for check in found["checks"])
     found = pipeline.run(str(source), out, dataclasses.replace(CONFIG, prune=True))
-    assert (found["counts"]["listed"], found["counts"]["gone"]) == (29, 0)
+    counts = found["counts"]
+    assert (counts["listed"], counts["gone"], counts["computed"]) == (29, 0, 0)
     assert str(lost) not in rows(out)
     assert str(lost) not in rows(out, "pca")
     assert found["pca"]["n_samples"] == 29
-    assert counted == [30]
 
 
 def test_photos_that_could_not_be_read_are_tried_again(
@@ -340,11 +323,7 @@ def test_another_source_is_not_added_to_a_result(
 
 
 def test_overwrite_begins_anew_and_keeps_the_old_until_then(
-    spark: SparkSession,
-    result: Path,
-    source: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    counted: list[int],
+    spark: SparkSession, result: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A replacement that fails leaves the old result; started again, it goes on where it was."""
     before = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
@@ -360,18 +339,13 @@ def test_overwrite_begins_anew_and_keeps_the_old_until_then(
     assert {p: p.read_bytes() for p in before} == before
     shutil.rmtree(min(p for p in source.iterdir() if p.is_dir()))
     found = pipeline.run(str(source), result, dataclasses.replace(config, prune=True))
-    assert counted == [30]
     assert (found["counts"]["listed"], found["counts"]["computed"]) == (25, 0)
     assert all(path.startswith(str(source)) for path in rows(result))
     assert all(check["holds"] for check in found["checks"])
 
 
 def test_overwrite_that_was_killed_after_it_published_goes_on(
-    spark: SparkSession,
-    result: Path,
-    source: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    counted: list[int],
+    spark: SparkSession, result: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed while it fits the PCA, --overwrite is not begun anew; once it has ended, it is."""
     config = dataclasses.replace(CONFIG, overwrite=True)
@@ -379,40 +353,35 @@ def test_overwrite_that_was_killed_after_it_published_goes_on(
     class Killed(BaseException):
         """The process is gone."""
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "_reduce", die)
+        patched.setattr(pipeline, "fit_pca", die)
         with pytest.raises(Killed):
             pipeline.run(str(source), result, config)
     assert "finished" not in record(result)
     found = pipeline.run(str(source), result, config)
-    assert (counted, found["counts"]["computed"]) == ([30], 0)
+    assert found["counts"]["computed"] == 0
     assert "finished" in record(result)
-    pipeline.run(str(source), result, config)
-    assert counted == [30, 30]
+    assert pipeline.run(str(source), result, config)["counts"]["computed"] == 30
 
 
 def test_overwrite_is_asked_for_or_not(
-    spark: SparkSession,
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    counted: list[int],
+    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a killed run that was to add, --overwrite begins anew all the same."""
     out = tmp_path / "another"
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "_reduce", die)
+        patched.setattr(pipeline, "fit_pca", die)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(str(source), out, CONFIG)
-    pipeline.run(str(source), out, dataclasses.replace(CONFIG, overwrite=True))
-    assert counted == [30, 30]
+    found = pipeline.run(str(source), out, dataclasses.replace(CONFIG, overwrite=True))
+    assert found["counts"]["computed"] == 30
 
 
 # Too many rejected
@@ -427,7 +396,7 @@ def test_a_result_is_not_replaced_by_rejected_photos(
     before = {p: p.read_bytes() for p in out.rglob("*.parquet")}
     for photo in source.rglob("*.jpg"):
         photo.write_text("no photo")
-    monkeypatch.setattr("verger.job.overseer._LOOK_S", 60)  # the job ends before anybody looks
+    monkeypatch.setattr("verger.job.overseer.LOOK_S", 60)  # the job ends before anybody looks
     with pytest.raises(ErrorRateError, match=r"30 of 30 photos.* is as it was"):
         pipeline.run_featurize(str(source), out, CONFIG)
     assert {p: p.read_bytes() for p in before} == before
@@ -463,7 +432,7 @@ def test_too_many_rejected_photos_stop_the_run_early_and_nothing_is_lost(
     config = dataclasses.replace(
         CONFIG, max_error_rate=0.0, components=0.9, commit_every=2, partitions=35
     )
-    monkeypatch.setattr("verger.job.overseer._LOOK_S", 0.01)
+    monkeypatch.setattr("verger.job.overseer.LOOK_S", 0.01)
     with pytest.raises(ErrorRateError) as caught:
         pipeline.run(str(source), out, config)
     text = str(caught.value)

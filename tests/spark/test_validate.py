@@ -74,7 +74,7 @@ def test_paths_that_do_not_fit_into_memory_are_compared_in_passes(
     spark: SparkSession, result: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """Nothing is found where nothing is wrong, and what is wrong is counted once."""
-    monkeypatch.setattr(validate, "_PATHS_AT_ONCE", at_once)
+    monkeypatch.setattr(validate, "PATHS_AT_ONCE", at_once)
     assert validate_output(spark, Output(str(result))).holds
     rewrite(result, lambda table: pa.concat_tables([table.slice(2), table.slice(2, 2)]))
     found = broken(spark, result)

@@ -65,7 +65,7 @@ def _patterns(value: Any, shape: Shape, where: str):
             yield from _patterns(key, shape.key, where)
             yield from _patterns(item, shape.value, where)
     elif shape.type_name == "string":
-        pattern = MODEL._shape_resolver._shape_map[shape.name].get("pattern")
+        pattern = shape.metadata.get("pattern")
         if pattern and not re.fullmatch(pattern, value, re.DOTALL):
             yield f"{where}={value!r} is not {pattern}"
         if len(value) > shape.metadata.get("max", len(value)):

@@ -47,10 +47,11 @@ def normalize_source(source: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _s3(bucket: str) -> fs.FileSystem:
+def _s3(bucket: str, variables: tuple[tuple[str, str], ...]) -> fs.FileSystem:
     """Open S3 for one bucket, by the standard AWS variables, profile or role."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    given = dict(variables)
+    endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL")
+    region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION")
     if endpoint is None:  # AWS says itself where a bucket is, whatever region others are in
         try:
             region = fs.resolve_s3_region(bucket)
@@ -60,7 +61,7 @@ def _s3(bucket: str) -> fs.FileSystem:
     return fs.S3FileSystem(
         endpoint_override=endpoint,
         region=region,
-        anonymous=os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true"),
+        anonymous=given.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true"),
         connect_timeout=CONNECT_TIMEOUT_S,
         request_timeout=REQUEST_TIMEOUT_S,
         # A small file is one request, not three, and a killed writer leaves no upload unfinished
@@ -98,7 +99,9 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
     """
     if path.startswith("s3://"):
         inner = path.removeprefix("s3://")
-        return _s3(inner.split("/", 1)[0]), inner
+        # A variable that is set anew, in a notebook, is a filesystem of its own.
+        variables = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+        return _s3(inner.split("/", 1)[0], tuple(variables)), inner
     if "://" in path:
         scheme = path.split("://", 1)[0]
         raise ConfigError(

@@ -109,7 +109,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 #: A file that takes no longer to read, in seconds, is read without a thread, which costs 0.2 ms.
 #: Files in buckets all take longer.
-_PROMPT_S = 0.001
+PROMPT_S = 0.001
 
 
 #: Files that take longer, one after the other, until threads read ahead: one alone may be that
@@ -135,7 +135,7 @@ def read_ahead(
     while following is not None and slow < _SLOW_IN_A_ROW and "://" not in following[0]:
         start = perf_counter()
         content = read_photo(*following)
-        slow = slow + 1 if perf_counter() - start > _PROMPT_S else 0
+        slow = slow + 1 if perf_counter() - start > PROMPT_S else 0
         following = next(photos, None)
         yield content
     held = 0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, str]
 
 #: How often the journal is looked at while the job runs: a bucket charges for every look.
-_LOOK_S = 1.0
+LOOK_S = 1.0
 _LOOK_AT_BUCKET_S = 10.0
 
 
@@ -96,7 +96,7 @@ def overseen(
     context, group = spark.sparkContext, f"verger-{uuid.uuid4().hex}"
     context.setJobGroup(group, "features of photos", interruptOnCancel=False)
     done, stopped = threading.Event(), threading.Event()
-    pause_s = _LOOK_S if attempt.output.folder.is_local else _LOOK_AT_BUCKET_S
+    pause_s = LOOK_S if attempt.output.folder.is_local else _LOOK_AT_BUCKET_S
 
     def look() -> None:
         while not done.wait(pause_s):

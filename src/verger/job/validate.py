@@ -359,7 +359,7 @@ def _check_pca(record: dict[str, Any], paths: _Paths) -> Check:
 _Digests = npt.NDArray[np.uint64]
 
 #: Paths that the driver compares at once: 160 MB of digests.
-_PATHS_AT_ONCE = 20_000_000
+PATHS_AT_ONCE = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -382,7 +382,7 @@ class _Paths:
 def _compare_paths(spark: SparkSession, output: Output, tables: list[str]) -> _Paths:
     """Compare the paths of the tables, in as many passes as the driver's memory takes."""
     n_rows = sum(part.rows for table in tables for part in output.parts(table))
-    n_passes = n_rows // _PATHS_AT_ONCE + 1
+    n_passes = n_rows // PATHS_AT_ONCE + 1
     suspect, missing, extra = set[int](), 0, 0
     for number in range(n_passes):
         found = _collect_digests(spark, output, tables, number, n_passes)

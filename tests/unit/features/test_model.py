@@ -40,6 +40,7 @@ from verger.features.model import (
     open_cached,
     published_golden,
 )
+from verger.features.model.session import ModelSession, import_onnxruntime
 from verger.features.preprocess import PREPROCESS_VERSION, DecodeError, decode_photo
 from verger.schema import Reason
 
@@ -299,7 +300,7 @@ def test_a_process_keeps_few_sessions(random_model: Model) -> None:
     """However many models a process has opened, it keeps the sessions of the last few."""
     models = [
         dataclasses.replace(random_model, golden=random_model.golden + np.float32(i * 1e-6))
-        for i in range(N_SESSIONS + 1)
+        for i in range(1, N_SESSIONS + 2)
     ]
     first = weakref.ref(open_cached(models[0]))
     last = [open_cached(model) for model in models[1:]]
@@ -525,22 +526,31 @@ def test_prediction_leaves_the_home_folder_alone(tmp_path: Path) -> None:
 # Memory
 
 
+def bound_memory(monkeypatch: pytest.MonkeyPatch, *, most: int) -> list[int]:
+    """Give onnxruntime no memory for more photos at once; return a list of what it is asked."""
+    asked: list[int] = []
+    ort = import_onnxruntime()
+
+    class Bounded(ort.InferenceSession):
+        def run(self, outputs: list[str], inputs: dict[str, Any]) -> Any:
+            (photos,) = inputs.values()
+            asked.append(len(photos))
+            if len(photos) > most:
+                raise RuntimeError("Non-zero status code ... bad allocation")
+            return super().run(outputs, inputs)
+
+    monkeypatch.setattr(ort, "InferenceSession", Bounded)
+    return asked
+
+
 def test_a_model_without_memory_takes_half_as_many_photos(
     random_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An allocation that fails halves the photos of a call, for good, and changes no feature."""
-    session = random_model.open()
     pixels = np.stack([golden_pixels(224) ^ i for i in range(11)]).astype(np.uint8)
-    expected = session.predict(pixels)
-    run, asked = session._run, []
-
-    def small(some: Any) -> Any:
-        asked.append(len(some))
-        if len(some) > 3:
-            raise RuntimeError("Non-zero status code ... bad allocation")
-        return run(some)
-
-    monkeypatch.setattr(session, "_run", small)
+    expected = random_model.open().predict(pixels)
+    asked = bound_memory(monkeypatch, most=3)
+    session = ModelSession(random_model.contract, random_model.onnx)
     np.testing.assert_array_equal(session.predict(pixels), expected)
     assert asked == [11, 5, 2, 2, 2, 2, 2, 1]
     asked.clear()
@@ -548,38 +558,46 @@ def test_a_model_without_memory_takes_half_as_many_photos(
     assert asked == [2, 2]
 
 
-def test_other_errors_of_the_model_are_not_taken_for_memory(
-    random_model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_errors_of_the_model_are_not_taken_for_memory(random_model: Model) -> None:
     """A wrong input is an error at once."""
     session = random_model.open()
     with pytest.raises(Exception, match=r"(?i)invalid|dimension"):
         session.predict(np.zeros((2, 100, 100, 3), np.uint8))
 
-    def none(_: Any) -> Any:
-        raise MemoryError
 
-    monkeypatch.setattr(session, "_run", none)
+def test_a_model_without_memory_for_one_photo_says_what_to_do(
+    random_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing left to halve: fewer cores, or more memory."""
+    bound_memory(monkeypatch, most=0)
+    session = ModelSession(random_model.contract, random_model.onnx)
     with pytest.raises(EnvironmentNotReadyError, match=r"no memory for a single photo; .*local"):
         session.predict(np.zeros((2, 224, 224, 3), np.uint8))
 
 
 def test_a_process_that_is_really_out_of_memory_goes_on(tmp_path: Path) -> None:
-    """With 1 GB of address space left, 512 photos at once are too many, and all are computed."""
+    """With 300 MB of address space left, 96 photos at once are too many, and all are computed."""
     code = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 from verger.features.model import golden_pixels, load_model
+from verger.features.model.session import import_onnxruntime
+asked, ort = [], import_onnxruntime()
+class Noting(ort.InferenceSession):
+    def run(self, outputs, inputs):
+        asked.append(len(*inputs.values()))
+        return super().run(outputs, inputs)
+ort.InferenceSession = Noting
 session = load_model("efficientnet_lite0").open()
 one = golden_pixels(224)
 expected = session.predict(one[None])[0]
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 10**9, used + 10**9))
-found = session.predict(np.broadcast_to(one, (512, *one.shape)))
-assert session._most < 512, session._most
-assert found.shape == (512, 1280)
+resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 10**8, used + 3 * 10**8))
+found = session.predict(np.broadcast_to(one, (96, *one.shape)))
+assert 96 in asked and len(asked) > 2, asked
+assert found.shape == (96, 1280)
 assert (found == expected).all()
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=200)

@@ -356,7 +356,7 @@ def test_files_that_are_there_at_once_need_no_threads(
     reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that answers within a millisecond is read as its photos are wanted."""
-    monkeypatch.setattr(reading, "_PROMPT_S", 10.0)
+    monkeypatch.setattr(reading, "PROMPT_S", 10.0)
     threads = []
     read = reading.read_photo
 
@@ -400,7 +400,7 @@ def test_one_slow_read_among_prompt_ones_needs_no_threads(monkeypatch: pytest.Mo
             time.sleep(0.1)
         return path.encode()
 
-    monkeypatch.setattr(reading, "_PROMPT_S", 0.05)
+    monkeypatch.setattr(reading, "PROMPT_S", 0.05)
     monkeypatch.setattr(reading, "read_photo", read)
     assert len(list(read_ahead(map(str, range(8))))) == 8
     assert threads == {threading.current_thread()}
@@ -558,14 +558,11 @@ def _use_s3(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
-    paths._s3.cache_clear()
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> Iterator[None]:
+def s3(monkeypatch: pytest.MonkeyPatch, s3_server: str) -> None:
     _use_s3(monkeypatch, s3_server)
-    yield
-    paths._s3.cache_clear()
 
 
 @pytest.mark.usefixtures("s3")
@@ -735,7 +732,6 @@ def refusing_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusal]:
     with closing(Server(refusal)) as server:
         _use_s3(monkeypatch, server.address)
         yield refusal
-        paths._s3.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -763,20 +759,18 @@ def test_aws_is_asked_for_the_region_of_a_bucket(monkeypatch: pytest.MonkeyPatch
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_REGION", "eu-west-3")
-    paths._s3.cache_clear()
     monkeypatch.setattr(paths.fs, "resolve_s3_region", lambda bucket: "eu-central-1")
-    assert paths._s3("elsewhere").region == "eu-central-1"
+    assert filesystem_of("s3://elsewhere/x")[0].region == "eu-central-1"
 
     def silent(bucket: str) -> str:
         raise OSError("no route to the host")
 
     monkeypatch.setattr(paths.fs, "resolve_s3_region", silent)
-    assert paths._s3("behind-an-endpoint").region == "eu-west-3"
+    assert filesystem_of("s3://behind-an-endpoint/x")[0].region == "eu-west-3"
     monkeypatch.delenv("AWS_REGION")
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     with pytest.raises(SourceError, match="s3://unknown: no such bucket, or no way to it"):
-        paths._s3("unknown")
-    paths._s3.cache_clear()
+        filesystem_of("s3://unknown/x")
 
 
 @pytest.mark.usefixtures("refusing_s3")

@@ -272,24 +272,35 @@ def test_a_heart_beats_and_finds_that_the_lock_was_taken(
 def test_a_heart_finds_that_the_lock_is_gone(out: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that slept while another had OUT and ended does not get it back."""
     monkeypatch.setattr(module, "BEAT_S", 0.02)
+    others = set(threading.enumerate())
     with locked(out) as lock:
+        held = out.folder.read(LOCK)
         out.folder.remove(LOCK)
-        lock._heart.join(5)
-        out.folder.write(LOCK, lock._content())
+        for heart in set(threading.enumerate()) - others:
+            heart.join(20)
+        out.folder.write(LOCK, held)
         with pytest.raises(BusyError, match="another run has taken it over"):
             lock.check()
 
 
-def test_only_the_lock_that_was_found_stale_is_removed(out: Output) -> None:
+def test_only_the_lock_that_was_found_stale_is_removed(
+    out: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two that find one lock stale at once: the slower leaves the faster one's alone."""
+    monkeypatch.setattr(module, "STALE_S", 0.05)
     out.folder.write(LOCK, b"{}")
     faster = Lock(out)
-    held = json.dumps({"id": "faster"}).encode()
-    out.folder.write(LOCK, held)
-    faster._remove_stale({})
-    assert out.folder.read(LOCK) == held
-    faster._remove_stale({"id": "faster"})
-    assert not out.folder.exists(LOCK)
+
+    @contextmanager
+    def overtaken() -> Iterator[None]:
+        yield
+        if json.loads(out.folder.read(LOCK)) == {}:
+            faster.acquire()
+
+    with pytest.raises(BusyError, match="another run is writing to it"):
+        Lock(out).acquire(overtaken)
+    faster.check()
+    faster.release()
     assert out.folder.files(JOURNAL) == []
 
 
