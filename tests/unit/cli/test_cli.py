@@ -192,17 +192,24 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, says: str
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
-    place: Place, arguments: list[str], code: int, says: str
+    place: Place,
+    main: Main,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    says: str,
 ) -> None:
-    """A mistake ends with one line on stderr and its exit code, before Java, and writes nothing."""
+    """A mistake ends with one line on stderr and its exit code before Spark, and writes nothing."""
+    monkeypatch.setenv("VERGER_HOME", str(place.cache))
+    monkeypatch.chdir(place.folder)
     fill(place.folder, "nothing/notes.txt", "w.txt", "full/mine.txt", "done/run.json")
     fill(place.folder, "typo.toml", text="componets = 3\n")
     model = () if "--model" in arguments else LITE0
     before = tree(place.folder)
-    assert_one_line(place.start("run", *arguments, *model), code, says)
+    found = main("run", *arguments, *model)
+    assert_one_line(subprocess.CompletedProcess([], *found), code, says)
     assert tree(place.folder) == before
     assert not place.cache.exists()
-    assert not place.java_was_asked
 
 
 def test_without_java_nothing_is_written(place: Place) -> None:
@@ -337,26 +344,6 @@ def test_a_dry_run_downloads_nothing(place: Place) -> None:
     assert not place.java_was_asked
 
 
-def test_a_model_is_shown(place: Place) -> None:
-    """A model's summary has its layers, its parameters, its weights' sha256 and its licence."""
-    done = place.start("models", "show", "efficientnet_lite0")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"^_conv_stem +Conv2D", done.stdout, re.MULTILINE | re.IGNORECASE)
-    assert re.search(r"^Total parameters: 3,413,024", done.stdout, re.MULTILINE)
-    assert "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db" in done.stdout
-    assert "compute what the published ImageNet weights compute" in done.stdout
-    assert "Apache-2.0" in done.stdout
-
-
-def test_a_model_is_shown_as_json(place: Place) -> None:
-    """The same summary for machines: the layers' parameters are those of the whole."""
-    shown = json.loads(place.start("models", "show", "efficientnet_lite0", "--json").stdout)
-    assert shown["n_params"] == sum(layer["n_params"] for layer in shown["layers"]) == 3_413_024
-    assert shown["contract"]["n_features"] == 1280
-    assert shown["published"] is True
-    assert re.fullmatch(r"[0-9a-f]{64}", shown["contract_hash"])
-
-
 def test_the_command_line_starts_light() -> None:
     """Importing the command line imports neither Spark nor any other heavy library."""
     look = f"import sys, verger.cli; print([m for m in {HEAVY} if m in sys.modules])"
@@ -390,6 +377,26 @@ def main(
         return int(code or 0), out, err
 
     return call
+
+
+def test_a_model_is_shown(main: Main) -> None:
+    """A model's summary has its layers, its parameters, its weights' sha256 and its licence."""
+    code, out, err = main("models", "show", "efficientnet_lite0")
+    assert (code, err) == (0, "")
+    assert re.search(r"^_conv_stem +Conv2D", out, re.MULTILINE | re.IGNORECASE)
+    assert re.search(r"^Total parameters: 3,413,024", out, re.MULTILINE)
+    assert "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db" in out
+    assert "compute what the published ImageNet weights compute" in out
+    assert "Apache-2.0" in out
+
+
+def test_a_model_is_shown_as_json(main: Main) -> None:
+    """The same summary for machines: the layers' parameters are those of the whole."""
+    shown = json.loads(main("models", "show", "efficientnet_lite0", "--json")[1])
+    assert shown["n_params"] == sum(layer["n_params"] for layer in shown["layers"]) == 3_413_024
+    assert shown["contract"]["n_features"] == 1280
+    assert shown["published"] is True
+    assert re.fullmatch(r"[0-9a-f]{64}", shown["contract_hash"])
 
 
 @pytest.fixture
