@@ -23,10 +23,11 @@ _WORDS = (
 )
 _SECRET_NAME = re.compile(rf"(?i){_WORDS}|[.]sas[.]|(?:^|[._-])(?:pat|sig|auth)$")
 
-# The password ends at the last @ of the word. Digits and a slash after the colon are a port.
+# The password ends at the last @ of the word. Digits and a slash after the colon are a port. A path
+# object has made one slash of the two.
 _USERINFO = re.compile(
-    r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:?#'\"]*:(?!\d+(?:[/?#]|$))[^\s'\"]*@"
-    r"|\b((?:https?|s3[an]?)://)[^\s/@:?#'\"]+@"
+    r"(?i)\b([a-z][a-z0-9+.-]*:/{1,3})[^\s/@:?#'\"]*:(?!\d+(?:[/?#]|$))[^\s'\"]*@"
+    r"|\b((?:https?|s3[an]?):/{1,3})[^\s/@:?#'\"]+@"
 )
 # name=value, "name": "value" and name: value. Of a colon without quotes only what is never prose.
 _NAMED = re.compile(
@@ -48,11 +49,14 @@ def is_secret(name: str) -> bool:
 
 def redact(text: str) -> str:
     """Hide the secrets in a text; what has none comes back as it is."""
-    text = _USERINFO.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}@", text)
-    text = _SCHEMES.sub(rf"\1\2{HIDDEN}", text)
+    text = _SCHEMES.sub(rf"\1\2{HIDDEN}", _redact_userinfo(text))
     text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
     text = _NAMED.sub(rf"\g<name>\g<sign>{HIDDEN}", text)
     return _GITHUB.sub(HIDDEN, text)
+
+
+def _redact_userinfo(text: str) -> str:
+    return _USERINFO.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}@", text)
 
 
 def redact_setting(name: str, value: str) -> str:
@@ -82,7 +86,9 @@ def refuse_secret(name: str, address: str) -> None:
     ConfigError
         Its text shows the address without the secret.
     """
-    shown = redact(address) if "://" in address else address
+    place, mark, query = address.partition("?")
+    is_url = "://" in place
+    shown = _redact_userinfo(place) + mark + (redact(query) if is_url else query)
     if shown != address:
         raise ConfigError(
             f"{name}={shown}: no password and no key in an address, which is written to run.json; "

@@ -59,9 +59,16 @@ def end(err: BaseException) -> int:
         return _tell(f"Spark's Java has ended: killed, or out of memory; {_KEPT}", 1)
     if type(err).__module__.startswith(("pyspark", "py4j")):
         return _tell(_spark_message(err), 1)
-    for line in "".join(traceback.format_exception(err)).splitlines():  # a bug of ours
-        tell(line)
+    _tell_traceback(err)  # a bug of ours
     return 1
+
+
+def _tell_traceback(err: BaseException) -> None:
+    """Print what Python prints; the exception's own text, which may hold data, on one line."""
+    for part in traceback.format_exception(err):
+        is_source = part.startswith(("  File ", "\n"))
+        for line in part.splitlines() if is_source else [part.rstrip("\n")]:
+            tell(line)
 
 
 def _tell(message: str, code: int) -> int:

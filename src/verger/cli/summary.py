@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from verger.cli.terminal import print_json, print_rows, tell
+from verger.cli.terminal import clean, print_json, print_rows, tell
 
 
 def print_summary(record: Mapping[str, Any], out: str | Path, as_json: bool) -> None:
@@ -52,7 +52,7 @@ def print_summary(record: Mapping[str, Any], out: str | Path, as_json: bool) -> 
     print_rows([*lines, where])
     width = min(shutil.get_terminal_size().columns, 100)  # a longer line is hard to read
     for notice in _warnings(record):
-        for line in click.wrap_text(f"note: {notice}", width, "", "      ").splitlines():
+        for line in click.wrap_text(clean(f"note: {notice}"), width, "", "      ").splitlines():
             tell(line)
 
 
