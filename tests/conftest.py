@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,18 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model() -> Model:
     """Return real weights that every machine has: EfficientNet-Lite0."""
     return load_model("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def aws_server() -> Iterator[str]:
+    """Start moto, which plays AWS, and return its address; its memory is this whole process'."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line for every request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import uuid
 from collections.abc import Iterator
 from functools import cache, partial
@@ -36,17 +35,11 @@ def models_read_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[str | None]:
-    """Start a local AWS with a bucket, a bucket elsewhere and a role; return its address."""
+def moto(request: pytest.FixtureRequest) -> str | None:
+    """Give a local AWS a bucket, a bucket elsewhere and a role; return its address."""
     if LIVE:
-        yield None
-        return
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line for every request
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
+        return None
+    address: str = request.getfixturevalue("aws_server")
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "endpoint_url": address}
     for name, region in ((BUCKET, REGION), (f"{BUCKET}-elsewhere", "eu-west-1")):
         boto3.client("s3", region_name=region, **keys).create_bucket(
@@ -65,8 +58,7 @@ def moto() -> Iterator[str | None]:
     boto3.client("iam", region_name=REGION, **keys).create_role(
         RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(trust)
     )
-    yield address
-    server.stop()
+    return address
 
 
 @pytest.fixture

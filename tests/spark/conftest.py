@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from support.runs import CONFIG
 from verger import Config, get_session
@@ -20,22 +19,18 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """Start a local S3 and return its address.
+def s3(aws_server: str) -> str:
+    """Return the address of a local S3.
 
     The workers of Spark inherit the environment of the JVM, so it has to be set before.
     """
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
     os.environ |= {
-        "AWS_ENDPOINT_URL": address,
+        "AWS_ENDPOINT_URL": aws_server,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "eu-west-3",
     }
-    yield address
-    server.stop()
+    return aws_server
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ S3 is moto's server in this process, on loopback.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import threading
 import time
@@ -525,15 +524,10 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
+def s3_server(aws_server: str) -> str:
     """An S3 that holds the buckets of these tests, at this address."""
     from moto.s3.models import s3_backends
-    from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
     # Straight into moto's memory: a thousand uploads over HTTP would take half a minute.
     backend = s3_backends["123456789012"]["aws"]
     backend.create_bucket("orchard", "eu-west-3")
@@ -545,8 +539,7 @@ def s3_server() -> Iterator[str]:
     backend.put_object("orchard", "marked/", b"")
     backend.put_object("orchard", "marked/x.jpg", b"x")
     backend.put_object("orchard", "double//x.jpg", b"x")
-    yield f"http://{host}:{port}"
-    server.stop()
+    return aws_server
 
 
 def _use_s3(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
