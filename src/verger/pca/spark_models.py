@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from verger.engine.scratch import scratch_folder
 from verger.files.folder import Folder
 from verger.pca.fit import FittedPCA
 
@@ -144,7 +145,7 @@ def save_spark_model(model: MLWritable, folder: Folder, name: str) -> list[str]:
     if session is None or not str(session.sparkContext.master).startswith("local"):
         model.save(re.sub("^s3:", "s3a:", folder.address(name)))
         return _visible(folder, name)
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory(dir=scratch_folder()) as place:
         model.save(Path(place, "model").as_uri())
         disk = Folder(f"{place}/model")
         names = _visible(disk, "")

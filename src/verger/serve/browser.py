@@ -14,6 +14,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 
 from verger.classify.predict import Predictor
+from verger.engine.scratch import scratch_folder
 from verger.errors import ConfigError
 from verger.serve.answers import thumbnail_of
 
@@ -122,7 +123,7 @@ def export_browser(predictor: Predictor, out: str | Path, ort_web: Path, **optio
     """
     from verger.classify.export.app import export_app  # and with it onnx, which else is not needed
 
-    with TemporaryDirectory(prefix="verger-serve-") as folder:
+    with TemporaryDirectory(dir=scratch_folder()) as folder:
         path = Path(folder, "app.onnx")
         export_app(out, path, **options)
         return Browser(path.read_bytes(), ort_web, draw_known(predictor))

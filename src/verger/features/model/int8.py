@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from verger.config import check_quantizable
+from verger.engine.scratch import scratch_folder
 from verger.errors import ConfigError, ContractError
 from verger.features.contract import FeatureContract
 from verger.features.model.golden import golden_vector
@@ -119,7 +120,7 @@ def _quantized(model: Model, photos: Sequence[Pixels]) -> bytes:
     # BatchNorm is folded and the shapes are known: there is nothing to prepare, and without
     # this mark onnxruntime says so through the root logger.
     graph.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder:
         target = Path(folder, "int8.onnx")
         quantize_static(
             graph,
