@@ -20,14 +20,15 @@ from pyspark.sql import SparkSession
 
 from support.results import write_vectors
 from verger import Config
+from verger.classify.nearest import Cosine, NearestRows
 from verger.cli import app
 from verger.errors import EnvironmentNotReadyError, OutputError
 from verger.files.tables import read_part
 from verger.job.pipeline import run, run_featurize
 from verger.result.output import INDEX, INSPECTION, Output
-from verger.similar.exact import NearestRows, find_neighbors
 from verger.similar.index import ensure_index, find_neighbors_by_index
 from verger.similar.inspection.stage import Criteria, inspect_photos
+from verger.similar.neighbors import find_neighbors
 from verger.similar.rows import read_rows
 from verger.source.render import render_dataset
 
@@ -61,7 +62,7 @@ def test_the_tasks_find_what_one_process_finds(
 ) -> None:
     """To the bit, whatever the order of the rows and their files."""
     number = np.arange(500, dtype=np.int32)
-    expected = NearestRows(vectors, number, 7)
+    expected = NearestRows(Cosine(vectors), 7, own=number)
     expected.add(vectors, number)
     order = np.random.default_rng(1).permutation(500)
     paths = [f"{i:03}" for i in order]
@@ -69,7 +70,7 @@ def test_the_tasks_find_what_one_process_finds(
     output = write_vectors(tmp_path / "out", x[:40], x[40:40], x[40:300], x[300:], paths=paths)
     found = find_neighbors(spark, read_rows(output, [])[0], 7)
     assert (found.row == expected.row).all()
-    assert (found.similarity == expected.similarity).all()
+    assert (found.similarity == expected.likeness).all()
 
 
 def test_the_index_of_a_bucket_is_searched_in_the_tasks(

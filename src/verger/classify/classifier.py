@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from verger.classify.nearest import Euclidean, NearestRows, squared_lengths
 from verger.errors import ConfigError, OutputError
 from verger.files.folder import Folder
 from verger.result.output import Output
@@ -161,47 +162,23 @@ class Classifier:
         m = len(self.references)
         if not 1 <= k <= m:
             raise ConfigError(f"k={k} must be between 1 and n_references={m}")
-        z = self.standardized(features)
-        distances, indices = np.empty((len(z), k)), np.empty((len(z), k), np.int64)
+        z, numbers = self.standardized(features), np.arange(m, dtype=np.int32)
+        blocks = [np.empty((0, k))], [np.empty((0, k), np.int64)]
         for start in range(0, len(z), _ROWS_AT_ONCE):
-            some = z[start : start + _ROWS_AT_ONCE]
-            for i, row in enumerate(self._approximate(some), start):
-                indices[i], distances[i] = self._exact(z[i], row, k)
-        return distances, indices
-
-    def _approximate(self, z: Array) -> npt.NDArray[np.float32]:
-        """Return ``|r|^2 - 2 z r`` in float32, (n, m): the squared distances less ``|z|^2``."""
-        products = z.astype(np.float32) @ self.references.T
-        products *= -2
-        products += self._reference_norms
-        return products
-
-    def _exact(
-        self, z: Array, approximate: npt.NDArray[np.float32], k: int
-    ) -> tuple[npt.NDArray[np.int64], Array]:
-        """Choose in float64 among all that rounding may have moved across the k-th place."""
-        # Higham 2002, eq. 3.5: a product of d terms is off by d * eps * |z| |r| at most.
-        largest = float(self._reference_norms.max()) ** 0.5
-        rounding = 4 * len(z) * float(np.finfo(np.float32).eps) * largest
-        rounding *= float(np.linalg.norm(z)) + largest
-        bound = float(np.partition(approximate, k - 1)[k - 1]) + rounding
-        near = np.flatnonzero(approximate <= bound)
-        distances = np.linalg.norm(self.references[near] - z, axis=1)  # float32 - float64
-        order = np.argsort(distances, kind="stable")[:k]
-        return near[order], distances[order]
+            nearest = NearestRows(Euclidean(z[start : start + _ROWS_AT_ONCE]), k)
+            nearest.add(self.references, numbers, self._reference_norms)
+            blocks[0].append(np.sqrt(-nearest.likeness))
+            blocks[1].append(nearest.row.astype(np.int64))
+        return np.concatenate(blocks[0]), np.concatenate(blocks[1])
 
     @cached_property
     def _reference_norms(self) -> npt.NDArray[np.float32]:
         """Squared lengths, (m,): computed once, when the references are checked."""
-        norms: npt.NDArray[np.float32] = np.einsum("ij,ij->i", self.references, self.references)
-        return norms
+        return squared_lengths(self.references)
 
     def _votes(self, features: npt.NDArray[Any]) -> Array:
         _, indices = self.nearest(features, self.n_neighbors)
-        votes = np.zeros((len(indices), len(self.labels)))
-        rows = np.arange(len(indices))[:, None]
-        np.add.at(votes, (rows, self.reference_labels[indices]), 1 / self.n_neighbors)
-        return votes
+        return count_votes(self.reference_labels[indices], len(self.labels))
 
     def save(self, output: Output) -> None:
         """Write it below OUT, as :data:`CLASSIFIER_NPZ` and :data:`REFERENCES_NPY`.
@@ -342,6 +319,21 @@ def _squared_distances(z: Array, centroids: Array) -> Array:
     for j, centroid in enumerate(centroids):
         distances[:, j] = np.square(z - centroid).sum(axis=1)
     return distances
+
+
+def count_votes(targets: npt.NDArray[Any], n_labels: int) -> Array:
+    """Return the share of the votes that each label gets, (n, n_labels).
+
+    Parameters
+    ----------
+    targets : ndarray of shape (n, k), int
+        Labels of the k neighbours of each row.
+    n_labels : int
+    """
+    n, k = targets.shape
+    votes = np.zeros((n, n_labels))
+    np.add.at(votes, (np.arange(n)[:, None], targets), 1 / k)
+    return votes
 
 
 def softmax(scores: Array) -> Array:

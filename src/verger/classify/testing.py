@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verger.classify.classifier import Classifier
+from verger.classify.nearest import Euclidean, NearestRows
 from verger.classify.scores import Scored
 from verger.classify.vectors import Chosen, Projection, Vectors
 from verger.pca.fit import FittedPCA, fit_pca
@@ -82,23 +83,20 @@ def find_nearest(vectors: Vectors, known: Ints, photos: Ints) -> Ints:
 
     def search(chosen: Chosen) -> Iterator[pa.RecordBatch]:
         mean, scale, z = shared.value
-        least, nearest = np.full(len(z), np.inf, np.float32), np.full(len(z), -1)
+        nearest = NearestRows(Euclidean(z), 1)
         for row, x in chosen:
             for start in range(0, len(x), _KNOWN_AT_ONCE):
                 some = slice(start, start + _KNOWN_AT_ONCE)
-                near = ((x[some] - mean) / scale).astype(np.float32)
-                distances = (near**2).sum(axis=1) - 2 * z @ near.T  # (n, 1024), less |z|^2
-                best = distances.argmin(axis=1)
-                found = distances[np.arange(len(z)), best]
-                nearest = np.where(found < least, row[some][best], nearest)
-                least = np.minimum(least, found)
-        yield pa.RecordBatch.from_pylist([{"least": least.tobytes(), "row": nearest.tobytes()}])
+                nearest.add(((x[some] - mean) / scale).astype(np.float32), row[some])
+        best = {"likeness": nearest.likeness.tobytes(), "row": nearest.row.tobytes()}
+        yield pa.RecordBatch.from_pylist([best])
 
-    found = vectors.scan(known, search, "least binary, row binary").collect()
-    least = np.array([np.frombuffer(f.least, np.float32) for f in found])
-    row = np.array([np.frombuffer(f.row, np.int64) for f in found])
-    nearest: Ints = row[least.argmin(axis=0), np.arange(len(photos))]
-    return nearest
+    nearest, place = NearestRows(Euclidean(z), 1), np.arange(len(z))
+    for part in vectors.scan(known, search, "likeness binary, row binary").collect():
+        row = np.frombuffer(part.row, np.int32)
+        there = row >= 0  # a task may have read none of the known photos
+        nearest.join(place[there], row[there], np.frombuffer(part.likeness)[there])
+    return nearest.row[:, 0].astype(np.int64)
 
 
 #: Known photos whose distances to all others are in memory at once: 5,000 x 1024 float32 are 20 MB.

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.classify.classifier import Classifier, softmax
+from verger.classify.classifier import Classifier, count_votes, softmax
+from verger.classify.nearest import Euclidean, NearestRows
 from verger.classify.recipe import Recipe
 from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize
 from verger.classify.splits import Cutter, SplitStrategy, draw_stratified, make_cutter
@@ -352,13 +353,10 @@ def _held_out_arrays(fitted: Classifier, sample: Sample) -> tuple[Array, Array]:
 def _score_by(fitted: Classifier, known: Array, targets: Ints, z: Array) -> Array:
     """Score z by known photos alone: votes of the nearest, or minus the distance to means."""
     n_labels = len(fitted.labels)
-    norms = (known**2).sum(axis=1)
     if fitted.method == "knn":
-        k = min(fitted.n_neighbors, len(known))
-        nearest = np.argpartition(norms - 2 * z @ known.T, k - 1, axis=1)[:, :k]
-        votes = np.zeros((len(z), n_labels))
-        np.add.at(votes, (np.arange(len(z))[:, None], targets[nearest]), 1 / k)
-        return votes
+        nearest = NearestRows(Euclidean(z), min(fitted.n_neighbors, len(known)))
+        nearest.add(known, np.arange(len(known)))
+        return count_votes(targets[nearest.row], n_labels)
     scores = np.full((len(z), n_labels), -np.inf)
     for label in np.unique(targets):
         scores[:, label] = -np.square(z - known[targets == label].mean(axis=0)).sum(axis=1)

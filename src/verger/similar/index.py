@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from verger.classify.nearest import Cosine, Float32s, Int32s, NearestRows, unit
 from verger.errors import EnvironmentNotReadyError, SchemaError
 from verger.files.folder import Folder
 from verger.files.tables import Part
 from verger.result.output import INDEX, Output, as_json
-from verger.similar.exact import NearestRows
-from verger.similar.rows import Numbers, StoredRows, Vectors, iter_blocks, unit
-from verger.similar.tasks import Neighbors, Similarities, search_in_tasks
+from verger.similar.neighbors import Neighbors, search_in_tasks
+from verger.similar.rows import StoredRows, iter_blocks
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -159,7 +159,8 @@ def build_index(output: Output) -> Index:
     drawn = np.random.default_rng(0).permutation(n)[: max(n_lists * _ROWS_PER_LIST, TRIED)]
     x = _collect(folder, parts, drawn)
     index = _train(faiss, unit(x), n_lists)
-    tried = NearestRows(x[:TRIED], drawn[:TRIED].astype(np.int32), max(1, min(K, n - 1)))
+    own = drawn[:TRIED].astype(np.int32)
+    tried = NearestRows(Cosine(x[:TRIED]), max(1, min(K, n - 1)), own)
     for first, block in iter_blocks(folder, parts):
         index.add(unit(block))
         tried.add(block, np.arange(first, first + len(block), dtype=np.int32))
@@ -189,7 +190,7 @@ def build_index(output: Output) -> Index:
     return found
 
 
-def _collect(folder: Folder, parts: list[Part], places: npt.NDArray[np.int64]) -> Vectors:
+def _collect(folder: Folder, parts: list[Part], places: npt.NDArray[np.int64]) -> Float32s:
     """Read the vectors at some places, in their order: (m, d)."""
     order = np.argsort(places)
     rising, found = places[order], []
@@ -202,7 +203,7 @@ def _collect(folder: Folder, parts: list[Part], places: npt.NDArray[np.int64]) -
     return collected
 
 
-def _train(faiss: ModuleType, x: Vectors, n_lists: int) -> Any:
+def _train(faiss: ModuleType, x: Float32s, n_lists: int) -> Any:
     """Return an index without vectors whose lists have their centres."""
     d = x.shape[1]
     index = faiss.IndexIVFScalarQuantizer(
@@ -218,7 +219,7 @@ def _train(faiss: ModuleType, x: Vectors, n_lists: int) -> Any:
 
 
 def _choose_probes(
-    faiss: ModuleType, index: Any, x: Vectors, places: npt.NDArray[np.int64], truth: Numbers
+    faiss: ModuleType, index: Any, x: Float32s, places: npt.NDArray[np.int64], truth: Int32s
 ) -> tuple[int, float]:
     """Return how many lists to look into, and the recall with so many.
 
@@ -251,8 +252,8 @@ def _choose_probes(
 
 
 def search_index(
-    folder: Folder, index: Index, x: Vectors, k: int
-) -> tuple[Similarities, npt.NDArray[np.int64]]:
+    folder: Folder, index: Index, x: Float32s, k: int
+) -> tuple[Float32s, npt.NDArray[np.int64]]:
     """Find the vectors that have the largest cosine to some others.
 
     Parameters
@@ -308,7 +309,7 @@ def find_neighbors_by_index(
     shared = spark.sparkContext.broadcast(rows.number)
     folder, k = rows.folder, min(k, len(rows) - 1)
 
-    def search(x: Vectors, number: Numbers) -> tuple[Numbers, Similarities]:
+    def search(x: Float32s, number: Int32s) -> tuple[Int32s, Float32s]:
         similarity, place = search_index(folder, index, x, k + 1)
         row = np.where(place >= 0, shared.value[place], -1)
         row[row == number[:, None]] = -1  # a row is no neighbour of itself

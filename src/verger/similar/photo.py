@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from verger.classify.nearest import Cosine, NearestRows
 from verger.errors import ConfigError, SourceError
 from verger.features.extractor import load_extractor
 from verger.features.featurize import outcomes_of_contents
@@ -132,7 +134,7 @@ def search_by_index(output: Output, features: npt.NDArray[np.float32], k: int) -
                 for at, row in zip(rows, table.to_pylist(), strict=True)
             ]
         first += part.rows
-    return sorted(found, key=lambda match: (-match.similarity, match.path))
+    return sorted(found, key=_by_likeness)
 
 
 def search(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Match]:
@@ -144,22 +146,28 @@ def search(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Ma
     features : ndarray of shape (n_features,), float32
     k : int
     """
-    found: list[Match] = []
+    metric = Cosine(features[None])
+    matches: list[Match] = []
     for name in output.part_names("features"):
         for batch in iter_part(output.folder, name, ["path", "label", "features"]):
-            found += _best(batch, features.astype(np.float64), k)
-            found = sorted(found, key=lambda match: (-match.similarity, match.path))[:k]
-    return found
+            matches += _nearest(metric, batch, k)
+            matches = sorted(matches, key=_by_likeness)[:k]
+    return matches
 
 
-def _best(batch: pa.RecordBatch, features: npt.NDArray[np.float64], k: int) -> list[Match]:
-    """Return the k best rows of a batch, and those that are as good as the last of them."""
-    if not batch.num_rows:
-        return []
-    vectors = vectors_of(batch.column("features")).astype(np.float64)
-    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(features)
-    cosine = vectors @ features / np.where(lengths, lengths, 1)  # (n,)
-    last = np.partition(cosine, -k)[-k] if k < len(cosine) else -np.inf
-    rows = np.flatnonzero(cosine >= last)
-    paths, labels = (batch.column(name).take(pa.array(rows)) for name in ("path", "label"))
-    return list(map(Match, paths.to_pylist(), labels.to_pylist(), cosine[rows].tolist()))
+def _nearest(metric: Cosine, batch: pa.RecordBatch, k: int) -> list[Match]:
+    """Return the k rows of a batch that are most like a photo; equal ones by their paths."""
+    by_path = pc.sort_indices(batch.column("path")).to_numpy()
+    rank = np.empty(len(by_path), np.int32)
+    rank[by_path] = np.arange(len(by_path), dtype=np.int32)
+    nearest = NearestRows(metric, min(k, len(by_path)))
+    if len(by_path):
+        nearest.add(vectors_of(batch.column("features")), rank)
+    rows = pa.array(by_path[nearest.row[0]])
+    paths, labels = (batch.column(name).take(rows) for name in ("path", "label"))
+    likeness = nearest.likeness[0].tolist()
+    return list(map(Match, paths.to_pylist(), labels.to_pylist(), likeness))
+
+
+def _by_likeness(match: Match) -> tuple[float, str]:
+    return -match.similarity, match.path

@@ -8,17 +8,14 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from verger.classify.nearest import Float32s, Int32s
 from verger.files.folder import Folder
 from verger.files.tables import Part, iter_part, read_part
 from verger.pca.moments import vectors_of
 from verger.result.output import Output
-
-Vectors = npt.NDArray[np.float32]
-Numbers = npt.NDArray[np.int32]
 
 #: Vectors that are read at once: 3,000 x 1280 float32 are 15 MB.
 ROWS_AT_ONCE = 3_000
@@ -28,7 +25,7 @@ class Block(NamedTuple):
     """Some rows: the place of the first in the stored order, and the vectors of shape (m, d)."""
 
     start: int
-    x: Vectors
+    x: Float32s
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class StoredRows:
 
     folder: Folder
     parts: tuple[Part, ...]
-    number: Numbers
+    number: Int32s
 
     def __len__(self) -> int:
         return len(self.number)
@@ -103,12 +100,6 @@ def _blocks_of(
         if low < high:
             yield Block(first + low, vectors_of(batch.column("features"))[low:high])
         first += batch.num_rows
-
-
-def unit(x: Vectors) -> Vectors:
-    """Scale vectors of shape (n, d) to length 1; a vector of zeros stays."""
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
 def cut_evenly(n: int, most: int, n_tasks: int) -> list[tuple[int, int]]:

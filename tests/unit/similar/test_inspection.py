@@ -26,8 +26,8 @@ from verger.similar.inspection.outliers import score_outliers
 from verger.similar.inspection.photos import Photos, read_photos
 from verger.similar.inspection.stage import Criteria
 from verger.similar.inspection.votes import find_doubtful
+from verger.similar.neighbors import Neighbors
 from verger.similar.rows import StoredRows
-from verger.similar.tasks import Neighbors
 from verger.source.films import find_films
 
 

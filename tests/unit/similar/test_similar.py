@@ -40,6 +40,14 @@ def test_equal_photos_come_by_path(tmp_path: Path) -> None:
     assert [match.path for match in found] == ["001", "002", "003", "004"]
 
 
+def test_equal_photos_come_by_path_wherever_they_are_stored(tmp_path: Path) -> None:
+    """Of seven equal photos in two files, in falling order of their paths, the first three come."""
+    ones = np.ones((4, 4), np.float32)
+    paths = [f"{9 - i}" for i in range(7)]
+    found = search(write_vectors(tmp_path / "out", ones, ones[1:], paths=paths), ones[0], 3)
+    assert [match.path for match in found] == ["3", "4", "5"]
+
+
 def test_a_vector_of_zeros_is_like_nothing(tmp_path: Path) -> None:
     output = write_vectors(tmp_path / "out", np.zeros((1, 4), np.float32))
     assert search(output, np.ones(4, np.float32), 1)[0].similarity == 0

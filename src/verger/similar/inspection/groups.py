@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from verger.similar.inspection.photos import Ints, Photos
-from verger.similar.tasks import Neighbors
+from verger.similar.neighbors import Neighbors
 
 #: Cosine from which on two files of the same length may have the same content. Features of one
 #: content differ by rounding alone, 1e-6; those of two frames of a film by 1e-3 and more.

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from verger.classify.nearest import unit
 from verger.files.tables import in_tasks
 from verger.similar.inspection.photos import Ints, Photos
-from verger.similar.rows import cut_evenly, iter_blocks, unit
+from verger.similar.rows import cut_evenly, iter_blocks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -25,7 +25,6 @@ from verger.files.tables import part_name, write_part
 from verger.job.context import Run, Watch, no_watch
 from verger.job.pipeline import run_report
 from verger.result.output import INSPECTION, REPORT, Output, as_json
-from verger.similar.exact import find_neighbors
 from verger.similar.index import Index, ensure_index, find_neighbors_by_index, require_faiss
 from verger.similar.inspection.contents import hash_contents
 from verger.similar.inspection.gallery import make_galleries
@@ -46,6 +45,7 @@ from verger.similar.inspection.outliers import (
 from verger.similar.inspection.photos import Photos, read_photos
 from verger.similar.inspection.tables import table_of_doubts, table_of_groups, table_of_outliers
 from verger.similar.inspection.votes import find_doubtful
+from verger.similar.neighbors import find_neighbors
 
 
 @dataclass(frozen=True, kw_only=True)

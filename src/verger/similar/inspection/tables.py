@@ -10,7 +10,7 @@ from verger.similar.inspection.groups import Group
 from verger.similar.inspection.outliers import OUTLYING, Floats
 from verger.similar.inspection.photos import Photos
 from verger.similar.inspection.votes import Doubt
-from verger.similar.tasks import Neighbors
+from verger.similar.neighbors import Neighbors
 
 
 def table_of_groups(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verger.similar.inspection.photos import Ints, Photos
-from verger.similar.tasks import Neighbors
+from verger.similar.neighbors import Neighbors
 
 #: Share of the votes for other labels above which a photo is worth a look.
 MAJORITY = 0.5

@@ -1,4 +1,4 @@
-"""Look up all rows of a table in Spark's tasks: each task takes some rows at a time."""
+"""The nearest neighbours of every row of a table, in tasks: each takes some rows at a time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from verger.classify.nearest import Cosine, Float32s, Int32s, NearestRows
 from verger.files.tables import in_tasks
-from verger.similar.rows import Numbers, StoredRows, Vectors, cut_evenly, iter_blocks
+from verger.similar.rows import StoredRows, cut_evenly, iter_blocks
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-Similarities = npt.NDArray[np.float32]
 
 #: Rows that a task looks up at once: 4,096 x 1280 float32 are 21 MB.
 LOOKED_UP_AT_ONCE = 4_096
@@ -35,12 +33,40 @@ class Neighbors:
         Cosine of the features, at most 1; -1 where there is no row.
     """
 
-    row: Numbers
-    similarity: Similarities
+    row: Int32s
+    similarity: Float32s
 
 
 #: Takes vectors (m, d) and their numbers (m,); returns numbers and similarities, both (m, k).
-Search = Callable[[Vectors, Numbers], tuple[Numbers, Similarities]]
+Search = Callable[[Float32s, Int32s], tuple[Int32s, Float32s]]
+
+
+def find_neighbors(spark: SparkSession, rows: StoredRows, k: int) -> Neighbors:
+    """Find the k nearest neighbours of every row, exactly.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    rows : StoredRows
+        At least two.
+    k : int
+        At least 1; a table of n rows gives at most n - 1.
+
+    Returns
+    -------
+    Neighbors
+        The same however the rows are cut into tasks.
+    """
+    shared = spark.sparkContext.broadcast(rows.number)
+    folder, parts, k = rows.folder, rows.parts, min(k, len(rows) - 1)
+
+    def search(x: Float32s, number: Int32s) -> tuple[Int32s, Float32s]:
+        nearest = NearestRows(Cosine(x), k, own=number)
+        for start, others in iter_blocks(folder, parts):
+            nearest.add(others, shared.value[start : start + len(others)])
+        return nearest.row, nearest.likeness
+
+    return search_in_tasks(spark, rows, search)
 
 
 def search_in_tasks(spark: SparkSession, rows: StoredRows, search: Search) -> Neighbors:
