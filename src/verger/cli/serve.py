@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,18 @@ from verger.errors import EnvironmentNotReadyError
     type=click.Path(path_type=Path),
     help="Folder dist of npm's onnxruntime-web, for --in-browser.",
 )
+@click.option(
+    "--behind-proxy",
+    is_flag=True,
+    help="Believe X-Forwarded-For and -Proto: all requests come from a web server in front.",
+)
 @weights_option
 @extractor_option
 def serve(out: str, host: str, **options: Any) -> None:
     """Serve a page, and a REST interface, to try a classifier with; photos are never stored."""
+    # Requests are answered side by side: more threads in a product only wait for one another.
+    # numpy reads this when it is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from verger import serve as web
     except ModuleNotFoundError as err:

@@ -6,8 +6,9 @@ temporary files where they are large.
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -24,29 +24,19 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader
 
 from verger.classify.predict import Predictor
-from verger.errors import ConfigError
+from verger.errors import ConfigError, EnvironmentNotReadyError
 from verger.features.featurize import Decoding
 from verger.features.model.weights import OnProgress
 from verger.result.output import Output
 from verger.serve.answers import Answer, Answerer
 from verger.serve.browser import Browser, add_browser, check_runtime, export_browser
+from verger.serve.connections import run
 from verger.serve.facts import load_facts
-from verger.serve.limits import Limits, Refusal, Refused, TokenBuckets, photo_of, read_body
+from verger.serve.guard import Guard
+from verger.serve.limits import Limits, Refusal, Refused, photo_of, read_body
 
-# Beyond them a client is told 503; browsers open up to six each.
-_MAX_CONNECTIONS = 256
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-_POLICY = (
-    "default-src 'none'; script-src 'self'{wasm}; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {
     "schema": {"type": "object", "properties": {"photo": _BINARY["schema"]}, "required": ["photo"]}
@@ -56,11 +46,12 @@ _BODY = {
 }
 _REFUSALS = {
     400: "a form that cannot be read",
+    403: "a page of another site asks",
     408: "a photo that took too long to arrive",
     413: "a photo of too many bytes",
+    415: "a body that is called something else than a photo",
     422: "a photo that cannot be decoded; error says why",
-    429: "too many photos of one client",
-    503: "too many photos of all clients",
+    503: "too many photos at a time",
 }
 
 
@@ -74,6 +65,7 @@ def serve(
     ort_web: Path | None = None,
     weights: str | Path | None = None,
     model: str | Path | None = None,
+    behind_proxy: bool = False,
     limits: Limits | None = None,
     on_progress: OnProgress | None = None,
     on_start: Callable[[str], None] | None = None,
@@ -94,6 +86,9 @@ def serve(
         The folder of onnxruntime-web's files, for ``in_browser``.
     weights, model, on_progress
         As for :func:`verger.features.extractor.load_extractor`.
+    behind_proxy : bool
+        A server in front forwards all requests: believe its ``X-Forwarded-For`` and
+        ``X-Forwarded-Proto``, and answer to every name that it forwards.
     limits : Limits, optional
     on_start : callable, optional
         Told the address once it can be asked.
@@ -120,19 +115,12 @@ def serve(
             source=str(Output.at(out).read_run()["source"]),
             facts=told,
             limits=limits,
-            hosts=_LOCAL_NAMES if is_loopback(host) else ("*",),
+            hosts=_LOCAL_NAMES if is_loopback(host) and not behind_proxy else ("*",),
             browser=browser,
         )
         if on_start:
             on_start(_address(listener))
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_MAX_CONNECTIONS,
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        run(app, listener, behind_proxy=behind_proxy)
 
 
 def create_app(
@@ -182,17 +170,7 @@ def create_app(
     else:
         add_browser(app, browser, predictor, facts)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    policy = _POLICY.format(wasm=" 'wasm-unsafe-eval'" if browser else "")
-
-    @app.middleware("http")
-    async def add_headers(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await call_next(request)
-        for name, value in (_HEADERS | {"Content-Security-Policy": policy}).items():
-            response.headers.setdefault(name, value)
-        return response
-
+    app.add_middleware(Guard, wasm=browser is not None)
     return app
 
 
@@ -228,7 +206,6 @@ def _add_predict(
     app: FastAPI, predictor: Predictor, source: str, facts: Mapping[str, str], limits: Limits
 ) -> None:
     answerer = Answerer(predictor=predictor, source=source, facts=facts)
-    buckets = TokenBuckets(limits.photos_per_minute, limits.burst)
     threads = anyio.CapacityLimiter(limits.n_threads)
     places = anyio.Semaphore(limits.max_waiting)
     responses: dict[int | str, dict[str, object]] = {
@@ -239,11 +216,10 @@ def _add_predict(
     @app.post("/predict", openapi_extra=_BODY, responses=responses, response_model=Answer)
     async def predict(request: Request, response: Response) -> Answer:
         """Say what is on a photo, which is the body itself or the one part of a form."""
-        buckets.take(request.client.host if request.client else "")
         try:
             places.acquire_nowait()
         except anyio.WouldBlock as err:
-            raise Refused(503, "busy", "ask again in a few seconds", 2) from err
+            raise _busy() from err
         try:
             headers = request.headers
             body = await read_body(request.stream(), headers.get("content-length"), limits)
@@ -257,9 +233,23 @@ def _add_predict(
 
     @app.exception_handler(Refused)
     async def refuse(_: Request, err: Refused) -> JSONResponse:
-        return JSONResponse(
-            asdict(err.refusal), err.status, headers=err.headers | {"Connection": "close"}
-        )
+        return _refusal(err)
+
+    @app.exception_handler(OSError)
+    @app.exception_handler(EnvironmentNotReadyError)
+    async def wait(_: Request, err: Exception) -> JSONResponse:
+        """Say that memory or file descriptors do not suffice now; the log gets one line."""
+        logging.getLogger("uvicorn.error").error("a request was refused: %s", err)
+        return _refusal(_busy())
+
+
+def _busy() -> Refused:
+    return Refused(503, "busy", "ask again in a few seconds", 2)
+
+
+def _refusal(err: Refused) -> JSONResponse:
+    headers = err.headers | {"Connection": "close"}
+    return JSONResponse(asdict(err.refusal), err.status, headers=headers)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,13 +1,10 @@
-"""What a stranger may ask of a server: how large, how often, how many at a time."""
+"""What a stranger may ask of a server: how large, how long, how many at a time."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
@@ -16,8 +13,9 @@ from starlette.requests import ClientDisconnect
 
 from verger.config import MAX_PIXELS
 
-# Clients whose rate is remembered, so that no number of addresses fills the memory.
-_MAX_CLIENTS = 10_000
+# What a photo may be called. Nothing else is needed, and text is what another site's form sends
+# without asking; form data without parts is what curl calls a body.
+_PHOTO_KINDS = (b"", b"application/octet-stream", b"application/x-www-form-urlencoded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +32,6 @@ class Limits:
         How long a photo may take to arrive.
     decode_timeout_s : float
         How long its decoder may take.
-    photos_per_minute : float
-        What one client's address is answered in the long run.
-    burst : int
-        Photos that a client may send at once before that rate counts.
     max_waiting : int
         Requests that are read, wait or are answered at a time, of all clients.
     n_threads : int
@@ -48,8 +42,6 @@ class Limits:
     max_pixels: int = MAX_PIXELS
     read_timeout_s: float = 30
     decode_timeout_s: float = 10
-    photos_per_minute: float = 60
-    burst: int = 20
     max_waiting: int = 32
     n_threads: int = os.cpu_count() or 1
 
@@ -79,43 +71,6 @@ class Refused(Exception):
         super().__init__(error)
         self.status, self.refusal = status, Refusal(error, detail)
         self.headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-
-
-class TokenBuckets:
-    """One token bucket for each client: full at first, a token a photo, filled at a steady rate.
-
-    Parameters
-    ----------
-    per_minute : float
-    burst : int
-        What a bucket holds.
-    now : callable, optional
-        A clock, in seconds.
-    """
-
-    def __init__(
-        self, per_minute: float, burst: int, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._per_s, self._burst, self._now = per_minute / 60, burst, now
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, client: str) -> None:
-        """Take a client's token.
-
-        Raises
-        ------
-        Refused
-            If there is none.
-        """
-        now = self._now()
-        tokens, since = self._buckets.pop(client, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - since) * self._per_s)
-        self._buckets[client] = (tokens - 1 if tokens >= 1 else tokens, now)
-        if len(self._buckets) > _MAX_CLIENTS:
-            self._buckets.popitem(last=False)
-        if tokens < 1:
-            wait_s = math.ceil((1 - tokens) / self._per_s)
-            raise Refused(429, "too many requests", f"ask again in {wait_s} s", wait_s)
 
 
 async def read_body(stream: AsyncIterator[bytes], announced: str | None, limits: Limits) -> bytes:
@@ -157,11 +112,14 @@ def photo_of(body: bytes, content_type: str | None) -> bytes:
     Raises
     ------
     Refused
-        If it is a form that cannot be read, or has not one part.
+        If its type is none of a photo, or it is a form that cannot be read or has not one part.
     """
     kind, options = parse_options_header(content_type)
-    if kind != b"multipart/form-data":
+    if kind in _PHOTO_KINDS or kind.startswith(b"image/"):
         return body
+    if kind != b"multipart/form-data":
+        detail = "Content-Type must be image/*, application/octet-stream or multipart/form-data"
+        raise Refused(415, "not a photo", detail)
     parts: list[bytearray] = []
     try:
         parser = MultipartParser(

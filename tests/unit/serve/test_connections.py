@@ -1,0 +1,152 @@
+"""Clients that are slow, idle or many: each costs the server little, and nobody else anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.server import Server, read_all, started
+
+HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+PROGRAM = """
+    import asyncio, json, resource, socket, sys
+    from starlette.responses import PlainTextResponse
+    from verger.serve.connections import run
+
+    async def answer(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        if scope["path"] == "/slow":
+            await asyncio.sleep(600)
+        if scope["path"] == "/open":
+            open("/dev/null")
+        text = f"{scope['scheme']} {scope['client'][0]}"
+        await PlainTextResponse(text)(scope, receive, send)
+
+    options = json.loads(sys.argv[1])
+    files = options.pop("files", None)
+    listener = socket.create_server(("127.0.0.1", 0))
+    print("http://127.0.0.1:%d/" % listener.getsockname()[1], flush=True)
+    if files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    run(answer, listener, **options)
+"""
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Any]:
+    with ExitStack() as stack:
+
+        def start(options: str = "{}") -> Server:
+            log = tmp_path / "log"
+            return stack.enter_context(started(PROGRAM, options, log=log))
+
+        yield start
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"Content-Length: 0\r\n\r\n" + HEAD])
+def test_a_connection_without_a_whole_header_is_closed(serve: Any, sent: bytes) -> None:
+    """Idle, in the middle of its first header, or of the next one."""
+    server = serve('{"header_timeout_s": 0.5}')
+    with server.connect() as connection:
+        connection.sendall(sent)
+        assert read_all(connection).count(b"HTTP/1.1 200") == sent.count(b"\r\n\r\n")
+
+
+def test_a_header_that_drips_is_cut_off(serve: Any) -> None:
+    """Single bytes do not prolong the time for a header."""
+    server = serve('{"header_timeout_s": 0.5}')
+    with server.connect() as connection:
+        connection.setblocking(False)
+        for _ in range(1200):
+            try:
+                connection.sendall(b"G")
+            except ConnectionError:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("the connection is still open")
+    assert server.ask().startswith("HTTP/1.1 200")
+
+
+def test_a_request_that_takes_too_long_is_cut_off(serve: Any) -> None:
+    """A client that does not read its answer, for example, is not waited for."""
+    server = serve('{"request_timeout_s": 0.5}')
+    assert server.ask(path="/slow") == ""
+
+
+def test_half_headers_keep_nobody_out(serve: Any) -> None:
+    """Whoever fills all connections with half a header has them closed for new requests."""
+    server = serve()
+    with ExitStack() as stack:
+        held = [stack.enter_context(server.connect()) for _ in range(300)]
+        for connection in held:
+            try:
+                connection.sendall(HEAD)
+            except ConnectionError:  # closed already, for a newer one
+                continue
+        wait_until(lambda: server.ask().startswith("HTTP/1.1 200"))
+        open_files = list(Path(f"/proc/{server.process.pid}/fd").iterdir())
+        assert len(open_files) < 64 + 20
+
+
+def test_requests_in_progress_are_not_closed_for_others(serve: Any) -> None:
+    """An address whose connections all have a request gets no further one."""
+    server = serve()
+    slow = HEAD.replace(b"/ ", b"/slow ", 1) + b"\r\n"
+    with ExitStack() as stack:
+        held = [stack.enter_context(server.connect()) for _ in range(64)]
+        for connection in held:
+            connection.sendall(slow)
+        wait_until(lambda: server.ask() == "")
+        for connection in held:
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):  # nothing has come, not even the end
+                connection.recv(1)
+
+
+def test_a_server_without_descriptors_is_quiet_and_comes_back(serve: Any) -> None:
+    """A few lines in the log, no tracebacks; once others leave it answers again."""
+    server = serve('{"files": 40}')
+    with ExitStack() as stack:
+        held = [stack.enter_context(server.connect()) for _ in range(100)]
+        for connection in held:
+            try:
+                connection.sendall(HEAD)
+            except ConnectionError:
+                continue
+        time.sleep(3)
+        text = server.log.read_text()
+        assert "Traceback" not in text
+        assert len(text) < 1000
+    assert server.ask().startswith("HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD, HEAD.replace(b"/ ", b"/slow ", 1) + b"\r\n"])
+def test_sigterm_ends_the_server_whatever_its_clients_do(serve: Any, sent: bytes) -> None:
+    """Idle, in the middle of a header, and waiting for an answer that would take for ever."""
+    server = serve()
+    with server.connect() as connection:
+        connection.sendall(sent)
+        time.sleep(0.2)
+        server.stop()
+        assert b"200" not in read_all(connection)
+
+
+def test_a_forwarded_address_is_believed_from_a_proxy_alone(serve: Any) -> None:
+    """Anybody can write ``X-Forwarded-For``; only ``behind_proxy`` says who does."""
+    forwarded = ("X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https")
+    assert serve().ask(*forwarded).endswith("http 127.0.0.1")
+    assert serve('{"behind_proxy": true}').ask(*forwarded).endswith("https 192.0.2.7")
