@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from support.cloud import CONFIG, REGION, Bucket, Notes, clusters, put
 from support.environments import environment
+from support.results import run_record
 from verger.cli import app
 from verger.emr import ec2
 from verger.emr.aws import Cloud
@@ -37,6 +38,8 @@ from verger.emr.node_price import NodeUsage, load_node_rates
 from verger.emr.package import Package, upload_package
 from verger.emr.price import Limit, most_cost
 from verger.errors import CloudError, ConfigError, JobError
+from verger.files.records import as_json, to_plain
+from verger.result.record import Counts
 
 pytestmark = pytest.mark.usefixtures("standin")
 
@@ -47,11 +50,7 @@ HOSTS = Hosts(
     instance_profile="verger-Machines",
     instance_types=INSTANCE_TYPES["X86_64"],
 )
-#: The keys that a run.json must have.
-RECORD = {
-    "counts": {"computed": 3},
-    **dict.fromkeys(("contract", "contract_hash", "files", "model", "seconds", "source", "output")),
-}
+RECORD = run_record(counts=Counts(listed=3, featurized=3, rejected=0, computed=3))
 GOOD = (("STARTING", "PENDING"), ("RUNNING", "RUNNING"), ("TERMINATING", "COMPLETED"))
 BAD = (("RUNNING", "RUNNING"), ("TERMINATING", "FAILED"), ("TERMINATED_WITH_ERRORS", "FAILED"))
 
@@ -540,7 +539,7 @@ def test_submit_starts_follows_and_fetches_the_report(
     def finish(cluster: str) -> None:
         machines(cluster, 2.5)
         machines(cluster, 2.5, None, market="ON_DEMAND")
-        put(cloud, f"{out}/run.json", json.dumps(RECORD).encode())
+        put(cloud, f"{out}/run.json", as_json(RECORD))
         put(cloud, f"{out}/report.html", b"<html>")
 
     walk(monkeypatch, GOOD, finish)
@@ -565,7 +564,7 @@ def test_submit_starts_follows_and_fetches_the_report(
     )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert found["counts"] == RECORD["counts"]
+    assert found["counts"] == to_plain(RECORD.counts)
     assert report.read_bytes() == b"<html>"
     rates, nodes = load_node_rates(REGION, ["m5.xlarge"]), found["nodes"]
     assert nodes["spot_hours"] == {"m5.xlarge": 2.5}

@@ -249,8 +249,8 @@ def test_a_run_on_ec2_outlives_its_whole_cluster_and_then_a_spot_node(
         kill(of_session(machines.daemons[1].pid))
         assert run.process.wait(300) == 0, run.logs()["stderr"].decode()[-2000:]
     assert b"Lost executor" in run.logs()["stderr"]
-    counts = Output.at(out).read_run()["counts"]
-    assert (counts["featurized"], counts["computed"]) == (N_LIMITED, N_LIMITED - done)
+    counts = Output.at(out).read_run().counts
+    assert (counts.featurized, counts.computed) == (N_LIMITED, N_LIMITED - done)
     assert features(out) == features(run_here(bucket.address("photos"), tmp_path / "here"))
 
 

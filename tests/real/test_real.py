@@ -76,7 +76,7 @@ def result(
     sample_dataset(fruits, folder / "photos", classes=60, per_class=25, seed=0)
     config = verger.Config(weights=str(weights), components=50)
     record = verger.run(str(folder / "photos"), folder / "out", config)
-    assert record["counts"]["featurized"] == 1500
+    assert record.counts.featurized == 1500
     return folder / "out"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -56,7 +57,7 @@ def vectors_and_labels(output: Output) -> tuple[np.ndarray, np.ndarray, list[str
 
 def edit(output: Output, **changes: Any) -> None:
     """Change run.json."""
-    output.write_run(output.read_run() | changes)
+    output.write_run(dataclasses.replace(output.read_run(), **changes))
 
 
 def relabel(output: Output, labels: Any) -> None:
@@ -305,7 +306,7 @@ def test_features_of_another_contract_are_refused_with_both_names(
     other = Output.at(shutil.copytree(output.root, tmp_path / "other"))
     edit(other, contract_hash="ab" * 32)
     train_classifier(output.root, CONFIG, QUICK)
-    ours = output.read_run()["contract_hash"][:12]
+    ours = output.read_run().contract_hash[:12]
     with pytest.raises(ContractError, match=rf"{output.root}.*{ours}.*{other.root}.*abababababab"):
         evaluate_against(output.root, other.root, CONFIG)
 
@@ -341,7 +342,7 @@ def test_a_regression_by_groups_is_judged_in_a_bucket(
     done = CliRunner().invoke(app, line, catch_exceptions=False)
     found = json.loads(done.stdout)
     there = Output.at("s3://pantry/out")
-    assert there.read_derived("classifier/evaluation.json") == found
+    assert there.read_derived(dict, "classifier/evaluation.json") == found
     assert (found["evaluation"]["split"], found["beside"]["split"]) == ("group", "random")
     table = read_part(there.folder, *there.own_files("predictions"))
     views = {path.rpartition("/")[2] for path in table["path"].to_pylist()}

@@ -97,11 +97,11 @@ def test_other_components_replace_only_the_pca(result: Path) -> None:
     before = sorted(path.name for path in (result / "features").iterdir())
     config = dataclasses.replace(CONFIG, components=0.5, center=True, overwrite=True)
     record = pipeline.run_reduce(result, config)
-    assert record["pca"]["kept"] >= 0.5
-    assert "--components 0.5 --center" in record["command"]
+    assert record.pca.kept >= 0.5
+    assert "--components 0.5 --center" in record.command
     assert not (result / "report.html").exists()  # it was about the PCA before
     scores = np.array([row["features_pca"] for row in read(result / "pca").values()])
-    assert scores.shape == (30, record["pca"]["n_components"])
+    assert scores.shape == (30, record.pca.n_components)
     np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-4)
     assert sorted(path.name for path in (result / "features").iterdir()) == before
 
@@ -167,7 +167,7 @@ def test_sparks_reader_gives_the_same_result(finished: Path, photos: Path, tmp_p
     """--reader spark ends in the same tables, row for row."""
     config = dataclasses.replace(CONFIG, reader="spark")
     record = pipeline.run(photos.as_uri(), tmp_path / "out", config)
-    assert record["counts"]["listed"] == 30
+    assert record.counts.listed == 30
     for name in ("features", "pca"):
         found, expected = read(tmp_path / "out" / name), read(finished / name)
         assert found.keys() == expected.keys()

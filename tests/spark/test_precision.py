@@ -63,10 +63,10 @@ def out(quantised: Path, tmp_path: Path) -> Path:
 def test_a_run_in_integers_is_whole(spark: SparkSession, quantised: Path, finished: Path) -> None:
     """The whole job holds; features are near those of float32, and the model is kept beside."""
     record = Output.at(quantised).read_run()
-    assert (record["counts"]["featurized"], record["counts"]["rejected"]) == (25, 1)
-    assert record["model"]["precision"] == "int8"
+    assert (record.counts.featurized, record.counts.rejected) == (25, 1)
+    assert record.model.precision == "int8"
     assert kept(quantised)[0].name == f"int8-{record['contract_hash'][:12]}.npz"
-    assert record["contract_hash"] != contract_hash(finished)
+    assert record.contract_hash != contract_hash(finished)
     ours, theirs = vectors(quantised), vectors(finished)
     for name, a in ours.items():
         b = theirs[name]

@@ -32,6 +32,7 @@ from verger.job import pipeline
 from verger.result.journal import latest_attempt
 from verger.result.lock import locked
 from verger.result.output import JOURNAL, Output
+from verger.result.record import Counts
 
 LENIENT = dataclasses.replace(CONFIG, max_error_rate=1.0, components=0.9)
 
@@ -92,7 +93,7 @@ def test_a_killed_run_pays_only_for_what_it_had_not_committed(
     assert n_committed >= 2 * n_batches
     done = pipeline.run_featurize(str(photos), out, CONFIG)
     # A worker whose driver is gone may commit the batch that it is at.
-    assert 0 < done["counts"]["computed"] <= 30 - n_committed
+    assert 0 < done.counts.computed <= 30 - n_committed
     found, expected = rows(out), rows(finished)
     assert found == expected
     assert {path.name for path in out.iterdir()} == {"features", "rejected", "run.json"}
@@ -119,7 +120,7 @@ def test_a_run_that_was_killed_while_it_wrote_run_json_goes_on(
     assert (out / "features").is_dir()
     assert not (out / "run.json").exists()
     done = pipeline.run_featurize(str(photos), out, CONFIG)
-    assert done["counts"]["computed"] == 0
+    assert done.counts.computed == 0
     assert rows(out) == rows(finished)
     assert {path.name for path in out.iterdir()} == {"features", "rejected", "run.json"}
 
@@ -145,7 +146,7 @@ def test_a_worker_that_dies_of_a_photo_costs_that_photo_alone(
     Image.new("L", (13_000, 13_000), "red").save(wide, compress_level=1)
     config = dataclasses.replace(LENIENT, decode_timeout_s=0.5, partitions=2)
     found = pipeline.run_featurize(str(source), tmp_path / "out", config)
-    assert found["counts"]["reasons"] == {"decode time-out": 1}
+    assert found.counts.reasons == {"decode time-out": 1}
     (lost,) = rows(tmp_path / "out", "rejected").values()
     assert lost["path"] == str(wide)
     assert len(rows(tmp_path / "out")) == 30
@@ -181,9 +182,9 @@ def test_a_run_with_nothing_to_do_does_nothing(
         p: p.read_bytes() for p in result.rglob("*") if p.is_file() and p.suffix == ".parquet"
     }
     found = pipeline.run(str(photos), result, CONFIG)
-    assert found["counts"]["computed"] == 0
-    assert found["pca"]["n_components"] == 5
-    assert "reduce" not in found["seconds"]
+    assert found.counts.computed == 0
+    assert found.pca.n_components == 5
+    assert "reduce" not in found.seconds
     assert before == {p: p.read_bytes() for p in before}
 
 
@@ -198,18 +199,10 @@ def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
     (old_part,) = (out / "features").glob("*.parquet")
     shutil.move(aside, whole[-1])
     found = pipeline.run(str(source), out, CONFIG)
-    assert found["counts"] | {"bytes": 0} == {
-        "listed": 30,
-        "featurized": 30,
-        "rejected": 0,
-        "gone": 0,
-        "truncated": 0,
-        "reasons": {},
-        "computed": 5,
-        "bytes": 0,
-        "ignored": {},
-    }
-    assert found["pca"]["summed"] == 5
+    assert dataclasses.replace(found.counts, bytes=0) == Counts(
+        listed=30, featurized=30, rejected=0, computed=5
+    )
+    assert found.pca.summed == 5
     assert old_part.exists()
     fresh = tmp_path / "fresh"
     pipeline.run(str(source), fresh, CONFIG)
@@ -217,7 +210,7 @@ def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
     for name in ("explained_variance_ratio", "mean"):
         added, fitted = (np.load(o / "models" / "pca.npz")[name] for o in (out, fresh))
         np.testing.assert_allclose(added, fitted, rtol=0, atol=1e-9)
-    assert all(check["holds"] for check in found["checks"])
+    assert all(check.holds for check in found.checks)
 
 
 def test_changed_photos_replace_their_rows(
@@ -231,14 +224,14 @@ def test_changed_photos_replace_their_rows(
     Image.new("RGB", (50, 60), "blue").save(first)
     os.utime(second, ns=(0, 1_700_000_000_000_000_000))
     found = pipeline.run(str(source), out, CONFIG)
-    assert found["counts"]["computed"] == 2
+    assert found.counts.computed == 2
     after = rows(out)
     assert (after[str(first)]["width"], after[str(first)]["height"]) == (50, 60)
     assert after[str(second)]["modification_time"].year == 2023
     unchanged = before.keys() - {str(first), str(second)}
     assert {path: after[path] for path in unchanged} == {path: before[path] for path in unchanged}
-    assert found["pca"]["summed"] == 30
-    assert all(check["holds"] for check in found["checks"])
+    assert found.pca.summed == 30
+    assert all(check.holds for check in found.checks)
 
 
 def test_photos_that_disappeared_are_told_and_leave_with_prune(
@@ -250,16 +243,16 @@ def test_photos_that_disappeared_are_told_and_leave_with_prune(
     lost = min(source.rglob("*.jpg"))
     lost.unlink()
     found = pipeline.run(str(source), out, CONFIG)
-    counts = found["counts"]
-    assert (counts["listed"], counts["gone"], counts["computed"]) == (29, 1, 0)
+    counts = found.counts
+    assert (counts.listed, counts.gone, counts.computed) == (29, 1, 0)
     assert str(lost) in rows(out)
-    assert all(check["holds"] for check in found["checks"])
+    assert all(check.holds for check in found.checks)
     found = pipeline.run(str(source), out, dataclasses.replace(CONFIG, prune=True))
-    counts = found["counts"]
-    assert (counts["listed"], counts["gone"], counts["computed"]) == (29, 0, 0)
+    counts = found.counts
+    assert (counts.listed, counts.gone, counts.computed) == (29, 0, 0)
     assert str(lost) not in rows(out)
     assert str(lost) not in rows(out, "pca")
-    assert found["pca"]["n_samples"] == 29
+    assert found.pca.n_samples == 29
 
 
 def test_photos_that_could_not_be_read_are_tried_again(
@@ -270,11 +263,11 @@ def test_photos_that_could_not_be_read_are_tried_again(
     link.symlink_to(tmp_path / "later.jpg")
     (source / "text.jpg").write_text("no photo")
     found = pipeline.run_featurize(str(source), out, LENIENT)
-    assert found["counts"]["reasons"] == {"vanished before reading": 1, "not an image": 1}
+    assert found.counts.reasons == {"vanished before reading": 1, "not an image": 1}
     shutil.copy(min(source.rglob("*_*.jpg")), tmp_path / "later.jpg")
     found = pipeline.run_featurize(str(source), out, LENIENT)
-    assert found["counts"]["reasons"] == {"not an image": 1}
-    assert found["counts"]["computed"] == 1
+    assert found.counts.reasons == {"not an image": 1}
+    assert found.counts.computed == 1
     assert len(rows(out)) == 31
 
 
@@ -286,13 +279,13 @@ def test_truncated_photos_pass_only_when_asked_and_are_marked(
     whole = min(source.rglob("*_*.jpg")).read_bytes()
     cut.write_bytes(whole[: len(whole) * 3 // 4])
     found = pipeline.run_featurize(str(source), out, LENIENT)
-    assert found["counts"]["reasons"] == {"truncated": 1}
+    assert found.counts.reasons == {"truncated": 1}
     accepting = dataclasses.replace(LENIENT, accept_truncated=True)
     found = pipeline.run_featurize(str(source), out, accepting)
-    assert (found["counts"]["truncated"], found["counts"]["computed"]) == (1, 1)
+    assert (found.counts.truncated, found.counts.computed) == (1, 1)
     assert {path for path, row in rows(out).items() if row["truncated"]} == {str(cut)}
     found = pipeline.run_featurize(str(source), out, LENIENT)
-    assert found["counts"]["reasons"] == {"truncated": 1}
+    assert found.counts.reasons == {"truncated": 1}
     assert str(cut) not in rows(out)
 
 
@@ -339,9 +332,9 @@ def test_overwrite_begins_anew_and_keeps_the_old_until_then(
     assert {p: p.read_bytes() for p in before} == before
     shutil.rmtree(min(p for p in source.iterdir() if p.is_dir()))
     found = pipeline.run(str(source), result, dataclasses.replace(config, prune=True))
-    assert (found["counts"]["listed"], found["counts"]["computed"]) == (25, 0)
+    assert (found.counts.listed, found.counts.computed) == (25, 0)
     assert all(path.startswith(str(source)) for path in rows(result))
-    assert all(check["holds"] for check in found["checks"])
+    assert all(check.holds for check in found.checks)
 
 
 def test_overwrite_that_was_killed_after_it_published_goes_on(
@@ -362,9 +355,9 @@ def test_overwrite_that_was_killed_after_it_published_goes_on(
             pipeline.run(str(source), result, config)
     assert "finished" not in record(result)
     found = pipeline.run(str(source), result, config)
-    assert found["counts"]["computed"] == 0
+    assert found.counts.computed == 0
     assert "finished" in record(result)
-    assert pipeline.run(str(source), result, config)["counts"]["computed"] == 30
+    assert pipeline.run(str(source), result, config).counts.computed == 30
 
 
 def test_overwrite_is_asked_for_or_not(
@@ -381,7 +374,7 @@ def test_overwrite_is_asked_for_or_not(
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(str(source), out, CONFIG)
     found = pipeline.run(str(source), out, dataclasses.replace(CONFIG, overwrite=True))
-    assert found["counts"]["computed"] == 30
+    assert found.counts.computed == 30
 
 
 # Too many rejected
@@ -401,7 +394,7 @@ def test_a_result_is_not_replaced_by_rejected_photos(
         pipeline.run_featurize(str(source), out, CONFIG)
     assert {p: p.read_bytes() for p in before} == before
     found = pipeline.run_featurize(str(source), out, LENIENT)
-    assert (found["counts"]["rejected"], found["counts"]["computed"]) == (30, 0)
+    assert (found.counts.rejected, found.counts.computed) == (30, 0)
 
 
 def test_a_photo_that_spark_does_not_find_any_more_is_rejected(
@@ -418,7 +411,7 @@ def test_a_photo_that_spark_does_not_find_any_more_is_rejected(
     monkeypatch.setattr(pipeline, "read_images", read_images)
     config = dataclasses.replace(LENIENT, reader="spark")
     found = pipeline.run_featurize(str(source), tmp_path / "out", config)
-    assert found["counts"]["reasons"] == {"vanished before reading": 1}
+    assert found.counts.reasons == {"vanished before reading": 1}
     assert list(rows(tmp_path / "out", "rejected")) == [str(gone)]
 
 
@@ -445,8 +438,8 @@ def test_too_many_rejected_photos_stop_the_run_early_and_nothing_is_lost(
     assert 0 < n_kept < 70
     found = pipeline.run(str(source), out, dataclasses.replace(config, max_error_rate=1.0))
     # Tasks that were running when the job was cancelled may have committed one batch more.
-    assert 0 < found["counts"]["computed"] <= 70 - n_kept
-    assert (found["counts"]["featurized"], found["counts"]["rejected"]) == (30, 40)
+    assert 0 < found.counts.computed <= 70 - n_kept
+    assert (found.counts.featurized, found.counts.rejected) == (30, 40)
 
 
 def test_no_error_is_allowed_where_none_is_allowed(
@@ -455,4 +448,4 @@ def test_no_error_is_allowed_where_none_is_allowed(
     """With max_error_rate=0 a clean source passes."""
     config: Config = dataclasses.replace(CONFIG, max_error_rate=0.0)
     found = pipeline.run_featurize(str(photos), tmp_path / "out", config)
-    assert found["counts"]["rejected"] == 0
+    assert found.counts.rejected == 0

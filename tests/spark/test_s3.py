@@ -33,8 +33,8 @@ def test_a_bucket_gives_the_features_of_the_folder(
     """s3a://bucket/prefix is listed, read in the workers, labelled and reported like a folder."""
     names = fill_bucket(s3, "grove", photos)
     record = pipeline.run("s3a://grove/raw/", tmp_path / "out", CONFIG)
-    assert record["source"] == "s3://grove/raw"
-    assert record["counts"]["featurized"] == 30
+    assert record.source == "s3://grove/raw"
+    assert record.counts.featurized == 30
     local = {
         row["path"]: row["features"] for row in pq.read_table(finished / "features").to_pylist()
     }
@@ -80,8 +80,8 @@ def test_a_result_in_a_bucket_is_the_result_on_a_disk(
     assert attempt is not None
     assert sum(batch.n_photos for batch in attempt.batches()) == 30
     record = pipeline.run(str(photos), "s3://barn/results/fruit/", CONFIG)
-    assert record["counts"]["computed"] == 0
-    assert all(check["holds"] for check in record["checks"])
+    assert record.counts.computed == 0
+    assert all(check.holds for check in record.checks)
     names = {entry.name.split("/")[0] for entry in out.folder.files(recursive=True)}
     assert names == {path.name for path in finished.iterdir()}
     local = {row["path"]: row for row in pq.read_table(finished / "features").to_pylist()}
@@ -93,7 +93,7 @@ def test_a_result_in_a_bucket_is_the_result_on_a_disk(
         place.write_bytes(out.folder.read(entry.name))
     assert PCAModel.load(model.as_uri()).pc.numCols == 5
     again = pipeline.run(str(photos), "s3://barn/results/fruit", CONFIG)
-    assert again["counts"]["computed"] == 0
+    assert again.counts.computed == 0
     assert not out.folder.files(JOURNAL, recursive=True)
 
 

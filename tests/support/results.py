@@ -15,7 +15,16 @@ from verger.features.model import Model
 from verger.files.tables import part_name, read_part, stored_schema, write_part
 from verger.pca.moments import vectors_of
 from verger.result.output import Output
+from verger.result.record import Counts, ModelRecord, RunRecord
 from verger.schema import FEATURES, arrow_schema
+
+
+def run_record(**changes: Any) -> RunRecord:
+    """Return what run.json says of a result without a table."""
+    counts = Counts(listed=0, featurized=0, rejected=0)
+    values = {"source": "", "output": "", "contract": {}, "contract_hash": "f00d"}
+    values |= {"model": ModelRecord(name="m"), "counts": counts, "seconds": {}, "files": {}}
+    return RunRecord(**values | changes)
 
 
 def write_result(out: str | Path, photos: Path, model: Model) -> Output:
@@ -38,18 +47,21 @@ def write_result(out: str | Path, photos: Path, model: Model) -> Output:
     table = pa.Table.from_pylist(rows, arrow_schema(FEATURES))
     schema = stored_schema(FEATURES, contract.hash)
     part = write_part(output.folder, part_name("features"), table, schema)
-    output.write_run(
-        {
-            "source": str(photos),
-            "output": output.root,
-            "counts": {},
-            "seconds": {},
-            "contract": contract.as_dict(),
-            "contract_hash": contract.hash,
-            "model": {"name": contract.model, "weights_path": model.weights_path},
-            "files": {"features": [part.as_dict()]},
-        }
+    record = run_record(
+        source=str(photos),
+        output=output.root,
+        counts=Counts(listed=len(files), featurized=len(files), rejected=0),
+        contract=contract.as_dict(),
+        contract_hash=contract.hash,
+        model=ModelRecord(
+            name=contract.model,
+            weights_path=model.weights_path,
+            n_features=contract.n_features,
+            input_size=contract.input_size,
+        ),
+        files={"features": (part,)},
     )
+    output.write_run(record)
     return output
 
 
@@ -79,19 +91,8 @@ def write_vectors(
         table = pa.Table.from_pylist(rows[first : first + len(part)], arrow_schema(FEATURES))
         first += len(part)
         name, schema = part_name("features"), stored_schema(FEATURES, "c0ffee")
-        files.append(write_part(output.folder, name, table, schema).as_dict())
-    output.write_run(
-        {
-            "source": "",
-            "output": "",
-            "counts": {},
-            "seconds": {},
-            "contract": {},
-            "model": {},
-            "contract_hash": "c0ffee",
-            "files": {"features": files},
-        }
-    )
+        files.append(write_part(output.folder, name, table, schema))
+    output.write_run(run_record(contract_hash="c0ffee", files={"features": tuple(files)}))
     return output
 
 
@@ -117,7 +118,7 @@ def train(output: Output, method: str = "centroid", on: str = "features") -> Cla
         mean=mean,
         scale=scale,
         temperature=float(x.shape[1]),
-        contract_hash=output.read_run()["contract_hash"],
+        contract_hash=output.read_run().contract_hash,
         coefficients=centroids,
         intercepts=-np.square(centroids).sum(axis=1) / 2,
         threshold=0.0,

@@ -49,10 +49,11 @@ from verger.classify.vectors import Labelled, Projection, Vectors, only_labels, 
 from verger.config import Config
 from verger.engine.session import check_environment
 from verger.errors import ClassifierError, ConfigError, ContractError
+from verger.files.records import as_json
 from verger.files.tables import part_name, write_part
 from verger.job.context import Run, Watch, no_watch
 from verger.job.pipeline import run_report
-from verger.result.output import EVALUATION, PREDICTIONS, REPORT, Output, as_json
+from verger.result.output import EVALUATION, PREDICTIONS, REPORT, Output
 from verger.schema import PREDICTIONS as PREDICTION_COLUMNS
 from verger.schema import arrow_schema
 from verger.source.films import find_films
@@ -142,10 +143,10 @@ def _evaluate(
         pca = fit_whole_pca(
             vectors,
             train_rows,
-            standardize=record["config"]["standardize"],
-            center=record["config"]["center"],
+            standardize=record.option("standardize") is True,
+            center=record.option("center") is True,
         )
-        kept = min(record.get("pca", {}).get("n_components", pca.k_for(0.9)), pca.n_components)
+        kept = min(record.pca.n_components if record.pca else pca.k_for(0.9), pca.n_components)
         if recipe.on == "pca":
             projection = Projection.of(replace(pca, n_components=kept))
             reduced = replace(vectors, projection=projection)
@@ -156,7 +157,7 @@ def _evaluate(
             train_rows,
             recipe,
             strategy,
-            contract_hash=record["contract_hash"],
+            contract_hash=record.contract_hash,
             references=REFERENCES if recipe.method == "knn" else 0,
         )
     with run.stage(f"test ({strategy})", len(test_rows), vectors.spark):
@@ -274,11 +275,11 @@ def evaluate_against(
 def _check_contracts(output: Output, there: Output, classifier: Classifier) -> None:
     ours, theirs = output.read_run(), there.read_run()
     for place, found in ((output, ours), (there, theirs)):
-        if found["contract_hash"] != classifier.contract_hash:
+        if found.contract_hash != classifier.contract_hash:
             raise ContractError(
                 f"the classifier of OUT={output.root} takes features of contract "
                 f"{classifier.contract_hash[:12]}, and {place.root} has those of "
-                f"{found['contract_hash'][:12]}: another model or preprocessing made them"
+                f"{found.contract_hash[:12]}: another model or preprocessing made them"
             )
 
 

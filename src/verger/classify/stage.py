@@ -18,16 +18,10 @@ from verger.classify.training import train
 from verger.classify.vectors import Vectors, stored_projection
 from verger.config import Config
 from verger.engine.session import check_environment, get_session
+from verger.files.records import as_json
 from verger.job.context import Run, Watch, no_watch
 from verger.pca.spark_models import save_spark_model
-from verger.result.output import (
-    EVALUATION,
-    PREDICTIONS,
-    SPARK_CLASSIFIER,
-    TRAINING,
-    Output,
-    as_json,
-)
+from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, TRAINING, Output
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -69,7 +63,7 @@ def train_classifier(
     projection = stored_projection(run.output) if recipe.on == "pca" else None
     check_environment()
     with run.locked():
-        contract = run.output.read_run()["contract_hash"]
+        contract = run.output.read_run().contract_hash
         vectors = Vectors(start_session(run), run.output, labelled, projection)
         with run.stage("train", len(labelled), vectors.spark):
             rows = np.arange(len(labelled))
@@ -102,7 +96,7 @@ def _forget(output: Output) -> None:
     output.folder.remove(CLASSIFIER_NPZ)
     output.folder.remove(REFERENCES_NPY)
     output.folder.remove_tree(SPARK_CLASSIFIER)
-    evaluation = output.read_derived(EVALUATION)
+    evaluation = output.read_derived(dict[str, Any], EVALUATION)
     if evaluation is not None and evaluation["against"] is not None:
         output.folder.remove(EVALUATION)
         output.folder.remove_tree(PREDICTIONS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from verger.config import Config
 from verger.engine.session import check_environment
@@ -17,13 +17,14 @@ from verger.source.render import render_dataset
 if TYPE_CHECKING:
     from verger.features.model.weights import OnProgress
     from verger.job.context import Watch
+    from verger.result.record import RunRecord
 
 FALLBACK = "efficientnet_lite0"
 
 
 def run_demo(
     folder: Path, config: Config, *, classes: int, per_class: int, seed: int, watch: Watch
-) -> dict[str, Any]:
+) -> RunRecord:
     """Render photos into ``folder/photos`` and write the result of a run to ``folder/result``.
 
     MobileNetV2 is used where its weights are at hand or can be fetched; where they cannot,

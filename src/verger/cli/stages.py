@@ -82,8 +82,7 @@ def validate(out: str, as_json: bool, **_: Any) -> None:
     found = pipeline.run_validate(out, config, watch=watch_for(config))
     if as_json:
         labels = {"null" if k is None else k: n for k, n in found.labels.items()}
-        checks = [check.as_dict() for check in found.checks]
-        print_json({"holds": found.holds, "checks": checks, "labels": labels})
+        print_json({"holds": found.holds, "checks": found.checks, "labels": labels})
     else:
         for check in found.checks:
             say(f"{'ok    ' if check.holds else 'FAILED'}  {check.name}: {check.detail}")

@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from verger.cli.terminal import clean, print_json, print_rows, tell
 
+if TYPE_CHECKING:
+    from verger.result.clock import Spent
+    from verger.result.record import Counts, PCARecord, RunRecord
 
-def print_summary(record: Mapping[str, Any], out: str | Path, as_json: bool) -> None:
+
+def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
     """Print what a run has done, and where its report is: in ``out``, which may be a copy."""
     if as_json:
         print_json(record)
         return
     from verger.result.output import REPORT, Output
 
-    counts, model = record["counts"], record["model"]
+    counts, model = record.counts, record.model
     lines = [("photos", _ledger(counts))]
-    if counts["computed"] != counts["listed"]:
-        n_known = counts["listed"] - counts["computed"]
-        lines.append(("", f"{n_known:,} were done before, {counts['computed']:,} now"))
-    for reason, n in counts["reasons"].items():
+    if counts.computed != counts.listed:
+        n_known = counts.listed - counts.computed
+        lines.append(("", f"{n_known:,} were done before, {counts.computed:,} now"))
+    for reason, n in counts.reasons.items():
         lines.append(("", f"{n:,} rejected: {reason}"))
-    if counts["truncated"]:
-        lines.append(("", f"{counts['truncated']:,} accepted though truncated, and marked"))
-    if counts["gone"]:
-        n = counts["gone"]
-        rows = "1 row is of a photo" if n == 1 else f"{n:,} rows are of photos"
+    if counts.truncated:
+        lines.append(("", f"{counts.truncated:,} accepted though truncated, and marked"))
+    if counts.gone:
+        rows = "1 row is of a photo" if counts.gone == 1 else f"{counts.gone:,} rows are of photos"
         lines.append(("", f"{rows} that disappeared; --prune drops them"))
-    if counts["ignored"]:
-        left_out = ", ".join(f"{n:,} {suffix}" for suffix, n in counts["ignored"].items())
+    if counts.ignored:
+        left_out = ", ".join(f"{n:,} {suffix}" for suffix, n in counts.ignored.items())
         lines.append(("", f"left out by the glob: {left_out}"))
-    contract = record["contract_hash"][:12]
-    shape = f"{counts['featurized']:,} x {model['n_features']}"
-    lines.append(("features", f"{shape} float32 by {model['name']}, contract {contract}"))
-    if record.get("pca"):
-        lines.append(("pca", _pca_line(record["pca"])))
+    shape = f"{counts.featurized:,} x {model.n_features}"
+    contract = record.contract_hash[:12]
+    lines.append(("features", f"{shape} float32 by {model.name}, contract {contract}"))
+    if record.pca:
+        lines.append(("pca", _pca_line(record.pca)))
     lines.append(("time", _time_line(record)))
-    if record.get("spent"):
-        lines.append(("workers", _spent_line(record["spent"])))
-    if record.get("checks"):
-        held = sum(check["holds"] for check in record["checks"])
-        lines.append(("checks", f"{held} of {len(record['checks'])} hold"))
+    if record.spent:
+        lines.append(("workers", _spent_line(record.spent)))
+    if record.checks:
+        held = sum(check.holds for check in record.checks)
+        lines.append(("checks", f"{held} of {len(record.checks)} hold"))
     output = Output.at(out)
     page = output.folder.exists(REPORT)
     where = ("report", output.address(REPORT)) if page else ("result", output.root)
@@ -56,38 +58,36 @@ def print_summary(record: Mapping[str, Any], out: str | Path, as_json: bool) -> 
             tell(line)
 
 
-def _ledger(counts: Mapping[str, Any]) -> str:
-    gone = f" + {counts['gone']:,} disappeared" if counts["gone"] else ""
+def _ledger(counts: Counts) -> str:
+    gone = f" + {counts.gone:,} disappeared" if counts.gone else ""
     return (
-        f"{counts['listed']:,} listed{gone} = {counts['featurized']:,} with features "
-        f"+ {counts['rejected']:,} rejected"
+        f"{counts.listed:,} listed{gone} = {counts.featurized:,} with features "
+        f"+ {counts.rejected:,} rejected"
     )
 
 
-def _pca_line(pca: Mapping[str, Any]) -> str:
-    at = ", ".join(f"{float(share):.0%} at {k}" for share, k in pca["k"].items())
-    return f"k = {pca['n_components']} keeps {pca['kept']:.1%} of the variance ({at})"
+def _pca_line(pca: PCARecord) -> str:
+    at = ", ".join(f"{float(share):.0%} at {k}" for share, k in pca.k.items())
+    return f"k = {pca.n_components} keeps {pca.kept:.1%} of the variance ({at})"
 
 
-def _time_line(record: Mapping[str, Any]) -> str:
-    seconds = record["seconds"]
+def _time_line(record: RunRecord) -> str:
+    seconds = record.seconds
     text = f"{sum(seconds.values()):.1f} s in all"
     if seconds.get("featurize"):
-        speed = record["counts"]["computed"] / seconds["featurize"]
+        speed = record.counts.computed / seconds["featurize"]
         digits = 0 if speed >= 10 else 1
         text += f"; featurize {seconds['featurize']:.1f} s, {speed:.{digits}f} images/s"
     return text
 
 
-def _spent_line(spent: Mapping[str, Any]) -> str:
-    total = {part: seconds for part, seconds in spent["total"].items() if part != "photos"}
-    whole = sum(total.values()) or 1
-    parts = ", ".join(f"{part} {seconds / whole:.0%}" for part, seconds in total.items())
-    return f"{parts}; {len(spent['workers'])} workers"
+def _spent_line(spent: Spent) -> str:
+    parts = ", ".join(f"{part} {share:.0%}" for part, share in spent.total.shares.items())
+    return f"{parts}; {len(spent.workers)} workers"
 
 
-def _warnings(record: Mapping[str, Any]) -> list[str]:
-    notices = list(record.get("notices", ()))
-    if record["model"]["published"] is False:
+def _warnings(record: RunRecord) -> list[str]:
+    notices = list(record.notices)
+    if record.model.published is False:
         notices.append("these weights do not compute what the published ImageNet weights compute")
     return notices

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verger.files.records import to_plain
 from verger.redaction import redact, redact_json
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def say_lines(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; what JSON has no form for as text."""
-    text = json.dumps(redact_json(value), indent=2, ensure_ascii=False, default=str)
+    """Print a value or a record as JSON; what JSON has no form for as text."""
+    text = json.dumps(redact_json(to_plain(value)), indent=2, ensure_ascii=False, default=str)
     lines = (_UNSAFE.sub(_escape_json, line) for line in text.split("\n"))
     click.echo("\n".join(lines))
 

@@ -22,7 +22,7 @@ from verger.emr.runs import (
     start_run,
 )
 from verger.errors import CloudError, JobError, VergerError
-from verger.job.validate import Check
+from verger.result.record import Check
 
 
 def look_from_here(

@@ -18,9 +18,10 @@ from verger.config import Config
 from verger.engine.session import get_session
 from verger.errors import VergerError
 from verger.features.model import Model, load_model
+from verger.files.records import to_plain
 from verger.job.record import versions
-from verger.job.validate import Check
 from verger.result.output import Output
+from verger.result.record import Check
 from verger.source.listing import list_photos
 
 #: Begins the one line that the driver's log is searched for.
@@ -35,9 +36,9 @@ def main() -> None:
     Exits 1 if something does not.
     """
     source, out, model, *weights = sys.argv[1:]
-    found = [check.as_dict() for check in probe(source, out, model, *weights)]
-    sys.stdout.write(MARK + json.dumps(found) + "\n")
-    sys.exit(0 if all(check["holds"] for check in found) else 1)
+    found = list(probe(source, out, model, *weights))
+    sys.stdout.write(MARK + json.dumps(to_plain(found)) + "\n")
+    sys.exit(0 if all(check.holds for check in found) else 1)
 
 
 def probe(source: str, out: str, model: str, weights: str | None = None) -> Iterator[Check]:

@@ -217,7 +217,7 @@ def make_job(
     source, output = normalize_source(source), Output.at(out)
     there = _config_there(config, package)
     return Job(
-        arguments=tuple(shlex.split(command_line(source, output, there))[1:]),
+        arguments=tuple(shlex.split(command_line(source, output, there.as_dict()))[1:]),
         reads=(source,),
         writes=(output.root,),
         package=package.root,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from verger.errors import ContractError
 from verger.features.preprocess import DCT_MARGIN, PREPROCESS_VERSION
+from verger.files.records import from_plain, to_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class FeatureContract:
         return self.hash[:12]
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FeatureContract:
+    def from_dict(cls, values: Mapping[str, object]) -> FeatureContract:
         """Read a contract back from its JSON values.
 
         Raises
@@ -83,7 +85,10 @@ class FeatureContract:
         missing = {f.name for f in fields(cls)} - set(values)
         if missing:
             raise ContractError(f"not a whole feature contract: {sorted(missing)[0]!r} is missing")
+        unknown = set(values) - {f.name for f in fields(cls)}
         try:
-            return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
-        except (KeyError, TypeError) as err:
+            if unknown:
+                raise ValueError(f"{sorted(unknown)[0]!r} is unknown")
+            return from_plain(cls, to_plain(values))
+        except ValueError as err:
             raise ContractError(f"not a feature contract of this version of Verger: {err}") from err

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from verger.errors import ConfigError, ContractError
 from verger.features.contract import FeatureContract
@@ -49,8 +47,8 @@ def load_extractor(
         As from :func:`verger.load_model`.
     """
     record = output.read_run()
-    contract = FeatureContract.from_dict(record["contract"])
-    found = _load_base(contract, record["model"], weights, model, on_progress)
+    contract = FeatureContract.from_dict(record.contract)
+    found = _load_base(contract, record.model.weights_path, weights, model, on_progress)
     if graph_digest(contract):
         from verger.features.precision import (
             read_kept_model,  # a command for float32 need not import it
@@ -63,13 +61,13 @@ def load_extractor(
 
 def _load_base(
     contract: FeatureContract,
-    recorded: Mapping[str, Any],
+    recorded: str | None,
     weights: str | Path | None,
     model: str | Path | None,
     on_progress: OnProgress | None,
 ) -> Model:
     """Load the model in float32, which an int8 one is made of."""
-    place = Path(str(recorded.get("weights_path")))
+    place = Path(recorded or "")
     if contract.model not in CARDS:
         return load_model(str(model or place), weights=weights)
     if model is not None:

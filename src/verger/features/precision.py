@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from typing import Any
 
 import numpy as np
 
@@ -102,9 +101,9 @@ def _held(output: Output) -> FeatureContract | None:
     unfinished = latest_attempt(output)
     if unfinished is None and not output.folder.exists(RUN):
         return None
-    held: dict[str, Any] = unfinished.start if unfinished else output.read_run()
+    contract = unfinished.start.contract if unfinished else output.read_run().contract
     try:
-        return FeatureContract.from_dict(held["contract"])
+        return FeatureContract.from_dict(contract)
     except ContractError:
         return None  # of another version: refused where the run is planned
 

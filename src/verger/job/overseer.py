@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING
 from verger import errors
 from verger.config import Config
 from verger.errors import ErrorRateError, VergerError
-from verger.result.journal import FIRST_REJECTED, Attempt, Batch
+from verger.result.journal import FIRST_REJECTED, Attempt, Batch, Rejection
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
 
     from verger.result.ledger import Known
-
-#: A rejected photo: ``path``, ``reason`` and, where it is at hand, ``detail``.
-Row = Mapping[str, str]
 
 #: How often the journal is looked at while the job runs: a bucket charges for every look.
 LOOK_S = 1.0
@@ -33,7 +30,7 @@ class _Overseer:
     """Counts the rejected photos of a run while its job commits batches."""
 
     def __init__(
-        self, attempt: Attempt, before: Sequence[Row], n_listed: int, config: Config
+        self, attempt: Attempt, before: Sequence[Rejection], n_listed: int, config: Config
     ) -> None:
         self._attempt = attempt
         self._seen: set[str] = set()
@@ -56,7 +53,7 @@ class _Overseer:
         return len(self._before) + sum(batch.n_rejected for batch in self._batches.values())
 
     def error(self) -> ErrorRateError:
-        reasons = Counter(row["reason"] for row in self._before)
+        reasons = Counter(row.reason for row in self._before)
         for batch in self._batches.values():
             reasons.update(batch.reasons)
         first = [*self._before, *(row for batch in self._batches.values() for row in batch.first)]
@@ -70,7 +67,12 @@ class _Overseer:
 
 @contextmanager
 def overseen(
-    spark: SparkSession, attempt: Attempt, config: Config, *, before: Sequence[Row], n_listed: int
+    spark: SparkSession,
+    attempt: Attempt,
+    config: Config,
+    *,
+    before: Sequence[Rejection],
+    n_listed: int,
 ) -> Iterator[None]:
     """Cancel the job of the block once more photos are rejected than ``max_error_rate`` allows.
 
@@ -80,8 +82,8 @@ def overseen(
     attempt : Attempt
         Where the job commits its batches.
     config : Config
-    before : sequence of dict
-        ``path`` and ``reason`` of photos that were rejected before, and are not tried again.
+    before : sequence of Rejection
+        Photos that were rejected before, and are not tried again.
     n_listed : int
         Photos of the source.
 
@@ -145,7 +147,8 @@ def check_error_rate(
     rejected = here[here["reason"].notna()]
     if len(rejected) <= config.max_error_rate * len(photos):
         return
-    first = rejected.head(FIRST_REJECTED)[["path", "reason"]].to_dict("records")
+    rows = rejected.head(FIRST_REJECTED)
+    first = [Rejection(path=p, reason=r) for p, r in zip(rows["path"], rows["reason"], strict=True)]
     kept = (
         f"the result in {root} is as it was, and what was done since is kept"
         if replaces
@@ -160,14 +163,14 @@ def _error(
     n_rejected: int,
     n_listed: int,
     reasons: Mapping[str, int],
-    first: Sequence[Row],
+    first: Sequence[Rejection],
     config: Config,
     kept: str,
 ) -> ErrorRateError:
     most = sorted(reasons.items(), key=lambda item: -item[1])[:FIRST_REJECTED]
     named = ", ".join(f"{n} {reason}" for reason, n in most)
     examples = "; ".join(
-        f"{row['path']}: {row['reason']}" + (f" ({row['detail']})" if "detail" in row else "")
+        f"{row.path}: {row.reason}" + (f" ({row.detail})" if row.detail else "")
         for row in first[:FIRST_REJECTED]
     )
     return ErrorRateError(

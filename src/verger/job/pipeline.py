@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ from verger.features.model import Model, find_card, load_model
 from verger.features.precision import int8_model, keep_model
 from verger.files.paths import normalize_source
 from verger.files.shares import Shares
+from verger.files.tables import Part
 from verger.job import validate
 from verger.job.context import Run, Watch, no_watch
 from verger.job.overseer import check_error_rate, error_inside, overseen, worth_another_try
@@ -58,7 +59,7 @@ from verger.pca.moments import StoredMoments, load_moments, sum_stored_moments
 from verger.pca.scores import write_scores
 from verger.pca.spark_models import write_spark_model
 from verger.result.clock import sum_by_worker
-from verger.result.journal import Attempt, latest_attempt, start_attempt
+from verger.result.journal import Attempt, Start, latest_attempt, start_attempt
 from verger.result.ledger import Known, compare, compose, read_known, sources_of
 from verger.result.output import (
     MOMENTS_NPZ,
@@ -70,6 +71,7 @@ from verger.result.output import (
     STAGED,
     Output,
 )
+from verger.result.record import PCARecord, RunRecord
 from verger.source.cut import cut_listing
 from verger.source.listing import Listing, list_photos
 from verger.source.spark_reader import list_with_spark, read_images
@@ -96,7 +98,7 @@ def run(
     *,
     watch: Watch = no_watch,
     notices: tuple[str, ...] = (),
-) -> dict[str, Any]:
+) -> RunRecord:
     """Featurize, reduce, validate all that was written, and report.
 
     A run that was killed goes on where it was; a finished one takes in what is new.
@@ -115,8 +117,8 @@ def run(
 
     Returns
     -------
-    dict
-        The summary, as in ``run.json``.
+    RunRecord
+        What ``run.json`` holds.
 
     Raises
     ------
@@ -137,7 +139,7 @@ def run(
 
 def run_featurize(
     source: str, out: str | Path, config: Config, *, watch: Watch = no_watch
-) -> dict[str, Any]:
+) -> RunRecord:
     """Write ``features/`` and ``rejected/`` alone; see :func:`run`."""
     run = Run(Output.at(out), config, watch)
     planned = plan(run, source, reduce=False)
@@ -146,7 +148,7 @@ def run_featurize(
     return run.output.read_run()
 
 
-def run_reduce(out: str | Path, config: Config, *, watch: Watch = no_watch) -> dict[str, Any]:
+def run_reduce(out: str | Path, config: Config, *, watch: Watch = no_watch) -> RunRecord:
     """Fit the PCA of a stored table ``features`` and write all that belongs to it.
 
     Raises
@@ -157,7 +159,7 @@ def run_reduce(out: str | Path, config: Config, *, watch: Watch = no_watch) -> d
     run = Run(Output.at(out), config, watch)
     run.output.read_run()
     with run.locked():
-        if "pca" in run.output.read_run()["files"] and not config.overwrite:
+        if "pca" in run.output.read_run().files and not config.overwrite:
             raise OutputExistsError(
                 f"OUT={run.output.root}: has a PCA already; --overwrite replaces it"
             )
@@ -174,7 +176,7 @@ def run_validate(out: str | Path, config: Config, *, watch: Watch = no_watch) ->
         return validate.validate_output(spark, run.output)
 
 
-def run_report(out: str | Path, config: Config, *, watch: Watch = no_watch) -> dict[str, Any]:
+def run_report(out: str | Path, config: Config, *, watch: Watch = no_watch) -> RunRecord:
     """Write ``report.html`` and ``report.json`` of a stored result."""
     run = Run(Output.at(out), config, watch)
     run.output.read_run()
@@ -201,10 +203,10 @@ def _ended(run: Run) -> Iterator[None]:
 
 def _write_end(run: Run) -> None:
     record = run.output.read_run()
-    if "finished" not in record:  # else it is of a run before this one
+    if record.finished is None:  # else it is of a run before this one
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         run.check_lock()
-        run.output.write_run(record | {"finished": finished})
+        run.output.write_run(replace(record, finished=finished))
 
 
 # Before Spark
@@ -393,25 +395,27 @@ def _featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
         batches = _batches(output)
         known = read_known(output.folder, sources_of(state.published, batches))
         found = compose(listing.photos, known, prune=config.prune)
-        record = describe_run(listing.source, output, config, model, spark, started=started)
-        record["counts"] = found.counts | {
-            "computed": n_computed,
-            "bytes": listing.n_bytes,
-            "ignored": listing.ignored,
-        }
-        record |= {"notices": list(run.notices), "seconds": run.seconds}
+        counts = replace(
+            found.counts, computed=n_computed, bytes=listing.n_bytes, ignored=listing.ignored
+        )
         ours = [batch for batch in batches if batch.name not in set(state.markers)]
-        if ours:
-            record["spent"] = sum_by_worker(
+        spent = (
+            sum_by_worker(
                 [(batch.n_photos, batch.spent) for batch in ours],
                 wall_s=run.seconds["featurize"],
                 cores=spark.sparkContext.defaultParallelism,
             )
+            if ours
+            else None
+        )
+        record = describe_run(
+            run, listing.source, model, spark, started=started, counts=counts, spent=spent
+        )
         if output.folder.exists(RUN):
             check_error_rate(output.root, config, listing.photos, known, replaces=True)
         run.check_lock()
         if state.record is None or found.changes:
-            publish_features(
+            record = publish_features(
                 spark,
                 output,
                 found,
@@ -461,16 +465,16 @@ def _compute(run: Run, spark: SparkSession, planned: Plan, listing: Listing, sta
     contract, markers, n_todo = planned.model.contract, state.markers, []
     if not markers:
         run.output.clear_journal()
-    start = {
-        "source": listing.source,
-        "contract_hash": contract.hash,
-        "contract": contract.as_dict(),
-        "fresh": state.record is None,
-        "overwrite": run.config.overwrite,
-    }
+    start = Start(
+        source=listing.source,
+        contract_hash=contract.hash,
+        contract=contract.as_dict(),
+        fresh=state.record is None,
+        overwrite=run.config.overwrite,
+    )
     keep_model(run.output, planned.model)
     for number in range(1, ROUNDS + 1):
-        attempt = start_attempt(run.output, start, markers)
+        attempt = start_attempt(run.output, replace(start, adopted=tuple(markers)))
         known = _read_known(run.output, state)
         work = compare(listing.photos, known, accept_truncated=run.config.accept_truncated)
         n_todo.append(len(work.todo))
@@ -544,36 +548,33 @@ def _without_batch(output: Output, photos: pa.Table, attempt: Attempt) -> pa.Tab
     return photos.filter(pa.array(~photos["path"].to_pandas().isin(done)))
 
 
-def _carry_over(old: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of a run that had nothing to do: what was found before still holds."""
-    kept = {key: old[key] for key in ("files", "pca") if key in old}
-    config = record["config"] | {k: old["config"][k] for k in REDUCE_OPTIONS}
-    return record | kept | {"config": config}
+def _carry_over(old: RunRecord, record: RunRecord) -> RunRecord:
+    """Return the record of a run that had nothing to do: the PCA and all files stay."""
+    config = dict(record.config) | {name: old.option(name) for name in REDUCE_OPTIONS}
+    return replace(record, files=old.files, pca=old.pca, config=config)
 
 
 def _validate(run: Run) -> None:
     spark = _session(run)
     with run.stage("validate"):
         report = validate.validate_output(spark, run.output)
-    record = run.output.read_run()
-    record["checks"] = [check.as_dict() for check in report.checks]
-    _save(run, record)
+    _save(run, replace(run.output.read_run(), checks=report.checks))
     report.raise_if_broken()
 
 
 def _pca_is_stale(run: Run) -> bool:
     """Whether the PCA is missing, or is not the one that is asked for."""
     record, config = run.output.read_run(), run.config
-    if "pca" not in record or "pca" not in record["files"]:
+    if record.pca is None or "pca" not in record.files:
         return True
-    return any(record["config"][name] != getattr(config, name) for name in REDUCE_OPTIONS)
+    return any(record.option(name) != getattr(config, name) for name in REDUCE_OPTIONS)
 
 
 def _reduce(run: Run) -> None:
     """Write ``pca/``, ``models/``, ``explained_variance.csv`` and ``scree.png``."""
     output, config = run.output, run.config
     record = output.read_run()
-    n, contract = record["counts"]["featurized"], record["contract_hash"]
+    n, contract = record.counts.featurized, record.contract_hash
     if n < 2:
         raise ReduceError(
             f"n_samples={n} must be at least 2 for a PCA; "
@@ -594,11 +595,7 @@ def _reduce(run: Run) -> None:
             )
             written = _write_pca(output, pca, moments, contract)
             output.folder.write(f"{STAGED}/{SCREE}", scree.result())
-        record["files"]["pca"] = [part.as_dict() for part in parts]
-        record["pca"] = describe_pca(pca, config) | {"summed": n_summed}
-        record.pop("checks", None)  # they were about the PCA before
-        record["config"] |= {name: getattr(config, name) for name in REDUCE_OPTIONS}
-        record["command"] = command_line(record["source"], output, Config(**record["config"]))
+        record = _with_pca(record, parts, describe_pca(pca, config, summed=n_summed), run)
         names = [*(part.name for part in parts), *written, SCREE]
         run.check_lock()
         output.publish(
@@ -608,6 +605,19 @@ def _reduce(run: Run) -> None:
             attempts=False,
         )
     _save(run, record)
+
+
+def _with_pca(record: RunRecord, parts: list[Part], pca: PCARecord, run: Run) -> RunRecord:
+    """Return the record of a result with another PCA; its checks were about the one before."""
+    options = dict(record.config) | {name: getattr(run.config, name) for name in REDUCE_OPTIONS}
+    return replace(
+        record,
+        files=dict(record.files) | {"pca": tuple(parts)},
+        pca=pca,
+        checks=None,
+        config=options,
+        command=command_line(record.source, run.output, options),
+    )
 
 
 def _sum_moments(output: Output, spark: SparkSession, contract: str) -> tuple[StoredMoments, int]:
@@ -640,8 +650,7 @@ def _write_pca(output: Output, pca: FittedPCA, moments: StoredMoments, contract:
 def _report(run: Run) -> None:
     from verger.job.report import write_report
 
-    record = run.output.read_run()
-    record["seconds"] = record.get("seconds", {}) | run.seconds
+    record = _timed(run, run.output.read_run())
     spark = _session(run)
     run.check_lock()
     with run.stage("report"):
@@ -649,7 +658,11 @@ def _report(run: Run) -> None:
     _save(run, record)
 
 
-def _save(run: Run, record: dict[str, Any]) -> None:
-    record["seconds"] = record.get("seconds", {}) | run.seconds
+def _timed(run: Run, record: RunRecord) -> RunRecord:
+    """Return a record with the seconds of the stages that have ended."""
+    return replace(record, seconds=dict(record.seconds) | run.seconds)
+
+
+def _save(run: Run, record: RunRecord) -> None:
     run.check_lock()
-    run.output.write_run(record)
+    run.output.write_run(_timed(run, record))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -24,6 +25,7 @@ from verger.files.tables import (
 )
 from verger.result.ledger import Composition
 from verger.result.output import EXTRACTOR, MOMENTS_NPZ, STAGED, Output
+from verger.result.record import RunRecord
 from verger.schema import FEATURES, REJECTED
 
 if TYPE_CHECKING:
@@ -34,11 +36,11 @@ def publish_features(
     spark: SparkSession,
     output: Output,
     found: Composition,
-    record: dict[str, Any],
+    record: RunRecord,
     *,
     added: bool,
     legacy: bool,
-) -> None:
+) -> RunRecord:
     """Join the batches to files of the result, and let them take their place in it.
 
     Parameters
@@ -46,31 +48,37 @@ def publish_features(
     spark : SparkSession
     output : Output
     found : Composition
-    record : dict
-        What ``run.json`` is to say; gets ``files``.
+    record : RunRecord
+        What ``run.json`` is to say, but for its files.
     added : bool
         Whether the result is added to; else it is a new one, and all of an old one goes.
     legacy : bool
         Write Parquet as Spark does for old readers.
+
+    Returns
+    -------
+    RunRecord
+        What ``run.json`` says now.
     """
     output.folder.remove_tree(STAGED)
-    files: dict[str, list[Part]] = {}
+    files: dict[str, tuple[Part, ...]] = {}
     moves: list[tuple[str, str]] = []
     for table, columns in (("features", FEATURES), ("rejected", REJECTED)):
         kept, groups = found.kept[table], group_pieces(found.pieces[table])
         if not kept and not groups:
             groups = [[]]  # a table without a row is still a table
         work = [(part_name(table), pieces) for pieces in groups]
-        new = _join(spark, output, work, stored_schema(columns, record["contract_hash"]))
+        new = _join(spark, output, work, stored_schema(columns, record.contract_hash))
         if legacy:
             new = [_as_legacy(spark, output, part) for part in new]
         moves += [(f"{STAGED}/{part.name}", part.name) for part in new]
-        files[table] = [*kept, *new]
-    record["files"] = {t: [part.as_dict() for part in parts] for t, parts in files.items()}
+        files[table] = (*kept, *new)
+    record = replace(record, files=files)
     old = found.removed if added else [*_own_parts(output), *_old_models(output, record)]
     # The sums over files that stay are good for those that come.
     stale = [name for name in output.derived_files() if not added or name != MOMENTS_NPZ]
     output.publish(record, add=moves, remove=[*stale, *old], attempts=True)
+    return record
 
 
 def _own_parts(output: Output) -> list[str]:
@@ -78,9 +86,9 @@ def _own_parts(output: Output) -> list[str]:
     return [name for table in ("features", "rejected") for name in output.own_files(table)]
 
 
-def _old_models(output: Output, record: dict[str, Any]) -> list[str]:
+def _old_models(output: Output, record: RunRecord) -> list[str]:
     """List kept models of other contracts than this one's."""
-    ours = model_file(FeatureContract.from_dict(record["contract"]))
+    ours = model_file(FeatureContract.from_dict(record.contract))
     return [name for name in output.own_files(EXTRACTOR) if name != ours]
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import platform
 import shlex
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from verger.config import Config
 from verger.engine.session import java_of
+from verger.job.context import Run
 from verger.pca.fit import SHARES, FittedPCA
+from verger.result.clock import Spent
 from verger.result.output import Output
+from verger.result.record import Counts, ModelRecord, PCARecord, RunRecord
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -23,50 +27,75 @@ REDUCE_OPTIONS = ("components", "standardize", "center")
 
 
 def describe_run(
+    run: Run,
     source: str,
-    output: Output,
-    config: Config,
     model: Model,
     spark: SparkSession,
     *,
     started: datetime,
-) -> dict[str, Any]:
-    """Return what ``run.json`` says of a run, but for its counts, files and seconds."""
-    return {
-        "verger": version("verger"),
-        "source": source,
-        "output": output.root,
-        "started": started.isoformat(timespec="seconds"),
-        "command": command_line(source, output, config),
-        "config": config.as_dict(),
-        "contract": model.contract.as_dict(),
-        "contract_hash": model.contract.hash,
-        "model": {
-            "name": model.contract.model,
-            "license": model.license,
-            "weights_path": model.weights_path,
-            "weights_sha256": model.contract.weights_sha256,
-            "published": model.published,
-            "n_features": model.contract.n_features,
-            "input_size": model.contract.input_size,
-            "precision": config.precision,
-        },
-        "versions": versions(spark),
-        "machine": {
+    counts: Counts,
+    spent: Spent | None,
+) -> RunRecord:
+    """Return what ``run.json`` says of a run whose features have just been computed.
+
+    Parameters
+    ----------
+    run : Run
+    source : str
+        In the form in which it is stored.
+    model : Model
+    spark : SparkSession
+    started : datetime
+    counts : Counts
+    spent : Spent or None
+        None where no worker had anything to do.
+
+    Returns
+    -------
+    RunRecord
+        Without files, which are named when they are published.
+    """
+    contract = model.contract
+    return RunRecord(
+        verger=version("verger"),
+        source=source,
+        output=run.output.root,
+        started=started.isoformat(timespec="seconds"),
+        command=command_line(source, run.output, run.config.as_dict()),
+        config=run.config.as_dict(),
+        contract=contract.as_dict(),
+        contract_hash=contract.hash,
+        model=ModelRecord(
+            name=contract.model,
+            license=model.license,
+            weights_path=model.weights_path,
+            weights_sha256=contract.weights_sha256,
+            published=model.published,
+            n_features=contract.n_features,
+            input_size=contract.input_size,
+            precision=run.config.precision,
+        ),
+        versions=versions(spark),
+        machine={
             "platform": platform.platform(),
             "master": spark.sparkContext.master,
             "cpu_count": spark.sparkContext.defaultParallelism,
         },
-    }
+        counts=counts,
+        notices=run.notices,
+        seconds=dict(run.seconds),
+        spent=spent,
+        files={},
+    )
 
 
-def command_line(source: str, output: Output, config: Config) -> str:
+def command_line(source: str, output: Output, options: Mapping[str, object]) -> str:
     """Return a command that does the same run: every option that is not at its default."""
     words = ["verger", "run", source, output.root]
     defaults = Config().as_dict()
-    for name, value in config.as_dict().items():
+    for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
-        if value == defaults[name]:
+        if value == defaults.get(name):
             continue
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
@@ -90,18 +119,19 @@ def versions(spark: SparkSession) -> dict[str, str]:
     }
 
 
-def describe_pca(pca: FittedPCA, config: Config) -> dict[str, Any]:
-    """Return what ``run.json`` says of a PCA."""
-    return {
-        "n_samples": pca.n_samples,
-        "n_components": pca.n_components,
-        "components": config.components,
-        "kept": round(float(pca.cumulative_ratio[pca.n_components - 1]), 6),
-        "standardize": config.standardize,
-        "center": config.center,
-        "first_ratios": [round(float(r), 6) for r in pca.explained_variance_ratio[:2]],
-        "k": {str(share): pca.k_for(share) for share in SHARES},
-    }
+def describe_pca(pca: FittedPCA, config: Config, *, summed: int) -> PCARecord:
+    """Return what ``run.json`` says of a PCA; ``summed`` rows were read for its sums."""
+    return PCARecord(
+        n_samples=pca.n_samples,
+        n_components=pca.n_components,
+        components=config.components,
+        kept=round(float(pca.cumulative_ratio[pca.n_components - 1]), 6),
+        standardize=config.standardize,
+        center=config.center,
+        first_ratios=tuple(round(float(r), 6) for r in pca.explained_variance_ratio[:2]),
+        k={str(share): pca.k_for(share) for share in SHARES},
+        summed=summed,
+    )
 
 
 def spectrum_csv(pca: FittedPCA) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from verger.errors import ContractError, OutputExistsError, VergerError
 from verger.features.contract import FeatureContract
 from verger.files.tables import Part
-from verger.result.journal import latest_attempt
+from verger.result.journal import Start, latest_attempt
 from verger.result.output import RUN, Output
+from verger.result.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -18,20 +19,19 @@ class State:
 
     Attributes
     ----------
-    record : dict or None
+    record : RunRecord or None
         ``run.json`` of the result that is added to; None where the result is to be a new one.
     markers : list of str
         Batches that an unfinished run has committed, and this one takes over.
     """
 
-    record: dict[str, Any] | None
+    record: RunRecord | None
     markers: list[str]
 
     @property
-    def published(self) -> dict[str, list[Part]]:
+    def published(self) -> Mapping[str, Sequence[Part]]:
         """Files by table of the result that is added to."""
-        files = self.record["files"] if self.record else {}
-        return {table: [Part(**part) for part in parts] for table, parts in files.items()}
+        return self.record.files if self.record else {}
 
 
 def find_state(output: Output, root: str, contract: FeatureContract, *, overwrite: bool) -> State:
@@ -58,7 +58,7 @@ def find_state(output: Output, root: str, contract: FeatureContract, *, overwrit
     unfinished = latest_attempt(output)
     if unfinished is not None:
         _check_same(output, "unfinished run", unfinished.start, root, contract)
-        if unfinished.start["fresh"]:
+        if unfinished.start.fresh:
             return State(None, unfinished.markers())
     if not output.folder.exists(RUN):
         return State(None, [])
@@ -70,7 +70,7 @@ def find_state(output: Output, root: str, contract: FeatureContract, *, overwrit
 def _begin_anew(output: Output, root: str, contract: FeatureContract) -> State:
     """Begin with nothing, or with what a killed ``--overwrite`` has committed."""
     unfinished = latest_attempt(output)
-    if unfinished is None or not unfinished.start["overwrite"]:
+    if unfinished is None or not unfinished.start.overwrite:
         return State(None, [])
     same = _is_same(unfinished.start, root, contract)
     return State(None, unfinished.markers() if same else [])
@@ -85,27 +85,27 @@ def _was_killed_later(output: Output, root: str, contract: FeatureContract) -> b
         record = output.read_run()
     except VergerError:
         return False
-    begun_anew = record["config"]["overwrite"] and "finished" not in record
+    begun_anew = record.option("overwrite") is True and record.finished is None
     return begun_anew and _is_same(record, root, contract)
 
 
-def _is_same(held: dict[str, Any], root: str, contract: FeatureContract) -> bool:
-    return (held["source"], held["contract_hash"]) == (root, contract.hash)
+def _is_same(held: RunRecord | Start, root: str, contract: FeatureContract) -> bool:
+    return (held.source, held.contract_hash) == (root, contract.hash)
 
 
 def _check_same(
-    output: Output, what: str, held: dict[str, Any], root: str, ours: FeatureContract
+    output: Output, what: str, held: RunRecord | Start, root: str, ours: FeatureContract
 ) -> None:
-    if held["contract_hash"] != ours.hash:
-        theirs = held["contract"]
+    if held.contract_hash != ours.hash:
+        theirs = held.contract
         raise ContractError(
-            f"OUT={output.root}: holds the {what} of contract {held['contract_hash'][:12]} "
+            f"OUT={output.root}: holds the {what} of contract {held.contract_hash[:12]} "
             f"({theirs.get('model')}, weights {str(theirs.get('weights_sha256'))[:12]}), and this "
             f"is contract {ours.short_hash} ({ours.model}, weights {ours.weights_sha256[:12]}): "
             "features of two contracts never mix; choose another folder, or --overwrite"
         )
-    if held["source"] != root:
+    if held.source != root:
         raise OutputExistsError(
-            f"OUT={output.root}: holds the {what} of SRC={held['source']}, and this is "
+            f"OUT={output.root}: holds the {what} of SRC={held.source}, and this is "
             f"SRC={root}; choose another folder, or --overwrite"
         )

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from verger.files.tables import (
     reading,
     run_in_tasks,
 )
+from verger.result.record import Check, Counts, RunRecord
 from verger.schema import FEATURES, PCA, REJECTED, Reason, spark_schema
 
 if TYPE_CHECKING:
@@ -36,28 +37,6 @@ if TYPE_CHECKING:
     from verger.result.output import Output
 
 _COLUMNS = {"features": FEATURES, "rejected": REJECTED, "pca": PCA}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that must hold.
-
-    Attributes
-    ----------
-    name : str
-        What must hold, in words.
-    holds : bool
-    detail : str
-        The numbers that were found.
-    """
-
-    name: str
-    holds: bool
-    detail: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the check as plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -95,10 +74,10 @@ def validate_output(spark: SparkSession, output: Output) -> Report:
         featurized + rejected, one contract in every file, counts by label.
     """
     record = output.read_run()
-    tables = {name: output.parts(name) for name in _COLUMNS if name in record["files"]}
+    tables = {name: output.parts(name) for name in _COLUMNS if name in record.files}
     dimensions = {
-        "features": record["contract"]["n_features"],
-        "pca": record.get("pca", {}).get("n_components", 0),
+        "features": record.model.n_features,
+        "pca": record.pca.n_components if record.pca else 0,
     }
     looks = _look_at_files(spark, output, tables, dimensions)
     checks = [
@@ -267,14 +246,14 @@ def _sum_up(looks: list[dict[str, Any]]) -> dict[str, int]:
 def _check_rows(
     spark: SparkSession,
     output: Output,
-    record: dict[str, Any],
+    record: RunRecord,
     looks: dict[str, list[dict[str, Any]]],
     checks: list[Check],
 ) -> dict[str | None, int]:
     n, labels = sum(look["n"] for look in looks["features"]), _add_up(looks["features"], "labels")
     paths = _compare_paths(spark, output, list(looks))
     checks.append(_check_unique(paths))
-    checks += _check_counts(record["counts"], n, _add_up(looks["rejected"], "reasons"))
+    checks += _check_counts(record.counts, n, _add_up(looks["rejected"], "reasons"))
     checks.append(
         Check(
             "counts by label add up",
@@ -316,12 +295,10 @@ def _check_unique(paths: _Paths) -> Check:
     return Check("every photo is in exactly one of features and rejected", not twice, detail)
 
 
-def _check_counts(
-    counts: dict[str, Any], n_features: int, reasons: dict[str | None, int]
-) -> list[Check]:
+def _check_counts(counts: Counts, n_features: int, reasons: dict[str | None, int]) -> list[Check]:
     n_rejected = sum(reasons.values())
     unknown = sorted(str(r) for r in reasons if r not in {reason.value for reason in Reason})
-    listed, gone = counts["listed"], counts.get("gone", 0)
+    listed, gone = counts.listed, counts.gone
     kept = f" and {gone} kept of photos that disappeared" if gone else ""
     return [
         Check(
@@ -331,8 +308,8 @@ def _check_counts(
         ),
         Check(
             "the tables hold what run.json says",
-            (n_features, reasons) == (counts["featurized"], counts["reasons"]),
-            f"run.json: {counts['featurized']} and {counts['reasons']}; "
+            (n_features, reasons) == (counts.featurized, counts.reasons),
+            f"run.json: {counts.featurized} and {counts.reasons}; "
             f"found: {n_features} and {reasons}",
         ),
         Check(
@@ -343,9 +320,9 @@ def _check_counts(
     ]
 
 
-def _check_pca(record: dict[str, Any], paths: _Paths) -> Check:
-    n = record.get("pca", {}).get("n_samples")
-    n_features = record["counts"]["featurized"]
+def _check_pca(record: RunRecord, paths: _Paths) -> Check:
+    n = record.pca.n_samples if record.pca else None
+    n_features = record.counts.featurized
     return Check(
         "pca has a row for every row of features",
         not paths.missing and not paths.extra and n == n_features,
@@ -452,11 +429,11 @@ def _find_twice(spark: SparkSession, output: Output, suspect: set[int]) -> list[
     return sorted(twice, key=lambda path: (path is not None, path))
 
 
-def _check_contract(record: dict[str, Any], looks: dict[str, list[dict[str, Any]]]) -> list[Check]:
+def _check_contract(record: RunRecord, looks: dict[str, list[dict[str, Any]]]) -> list[Check]:
     """Check that run.json's contract has the hash it claims, and that every file names it."""
-    expected = record["contract_hash"]
+    expected = record.contract_hash
     try:
-        derived = FeatureContract.from_dict(record["contract"]).hash
+        derived = FeatureContract.from_dict(record.contract).hash
     except ContractError as err:
         derived = str(err)
     checks = [
@@ -471,10 +448,10 @@ def _check_contract(record: dict[str, Any], looks: dict[str, list[dict[str, Any]
     return checks
 
 
-def _check_kept_model(output: Output, record: dict[str, Any]) -> list[Check]:
+def _check_kept_model(output: Output, record: RunRecord) -> list[Check]:
     """Check that a model that cannot be made again is there, whole, and this contract's."""
     try:
-        contract = FeatureContract.from_dict(record["contract"])
+        contract = FeatureContract.from_dict(record.contract)
     except ContractError:
         return []  # a finding already
     if model_file(contract) is None:

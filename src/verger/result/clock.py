@@ -6,11 +6,13 @@ import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from verger.files.records import OMIT_NONE
 
 T = TypeVar("T")
 
@@ -44,21 +46,66 @@ class Clock:
                 return
             yield held.pop()  # and not held here while it is used: it may be a large photo
 
-    def reading(self) -> dict[str, Any]:
+    def reading(self) -> Reading:
         """Return what was counted so far, and whose time it was."""
         spent = {name: round(seconds, 4) for name, seconds in self.seconds.items()}
-        return {"worker": f"{platform.node()} {os.getpid()}", **spent}
+        return Reading(worker=f"{platform.node()} {os.getpid()}", **spent)
 
 
-def sum_by_worker(
-    readings: Sequence[tuple[int, Mapping[str, Any]]], *, wall_s: float, cores: int
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a clock has counted: a worker's name, and seconds by part."""
+
+    worker: str
+    read: float
+    decode: float
+    model: float
+    write: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeSpent:
+    """Photos, and the seconds that they took, of one worker or (``worker`` None) of all."""
+
+    worker: str | None = field(default=None, metadata=OMIT_NONE)
+    photos: int
+    read: float
+    decode: float
+    model: float
+    write: float
+    idle: float
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each part of the time as a share of the whole."""
+        parts = {part: float(getattr(self, part)) for part in (*PARTS, "idle")}
+        whole = sum(parts.values()) or 1
+        return {part: seconds / whole for part, seconds in parts.items()}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the time of a stage's workers went to.
+
+    Attributes
+    ----------
+    workers : tuple of TimeSpent
+        The busiest first.
+    total : TimeSpent
+        Over all workers.
+    """
+
+    workers: tuple[TimeSpent, ...]
+    total: TimeSpent
+
+
+def sum_by_worker(readings: Sequence[tuple[int, Reading]], *, wall_s: float, cores: int) -> Spent:
     """Add up the readings of all batches.
 
     Parameters
     ----------
-    readings : sequence of (int, mapping)
-        Photos of a batch, and what :meth:`Clock.reading` said of it.
+    readings : sequence of (int, Reading)
+        Photos of a batch, and what the clock of its worker said when it was written.
     wall_s : float
         How long the stage took.
     cores : int
@@ -66,31 +113,26 @@ def sum_by_worker(
 
     Returns
     -------
-    dict
-        ``workers``: name, photos and seconds by part, the busiest first; ``total``: the same
-        over all, with ``idle``, so that the parts add up to ``wall_s`` times the number of
+    Spent
+        With the time that was idle, so that the parts add up to ``wall_s`` times the number of
         workers, or of cores where fewer workers have committed.
     """
-    by_worker: dict[str, dict[str, float]] = defaultdict(
-        lambda: dict.fromkeys(("photos", *PARTS), 0)
+    by_worker: dict[str, list[tuple[int, Reading]]] = defaultdict(list)
+    for pair in readings:
+        by_worker[pair[1].worker].append(pair)
+    rows = [_sum(pairs, room_s=wall_s, worker=name) for name, pairs in sorted(by_worker.items())]
+    workers = tuple(sorted(rows, key=lambda row: -row.photos))
+    return Spent(workers, _sum(readings, room_s=wall_s * max(cores, len(workers))))
+
+
+def _sum(
+    readings: Sequence[tuple[int, Reading]], *, room_s: float, worker: str | None = None
+) -> TimeSpent:
+    """Add up photos and seconds; what is left of the room is idle."""
+    seconds = {part: sum(getattr(reading, part) for _, reading in readings) for part in PARTS}
+    return TimeSpent(
+        worker=worker,
+        photos=sum(n for n, _ in readings),
+        **{part: round(value, 3) for part, value in seconds.items()},
+        idle=round(max(room_s - sum(seconds.values()), 0), 3),
     )
-    for n_photos, reading in readings:
-        sums = by_worker[reading["worker"]]
-        sums["photos"] += n_photos
-        for name in PARTS:
-            sums[name] += reading[name]
-    workers = []
-    for name, sums in sorted(by_worker.items(), key=lambda item: -item[1]["photos"]):
-        busy = sum(sums[part] for part in PARTS)
-        workers.append({"worker": name, **_rounded(sums), "idle": round(max(wall_s - busy, 0), 3)})
-    total = {
-        part: round(sum(sums[part] for sums in by_worker.values()), 3)
-        for part in ("photos", *PARTS)
-    }
-    room_s = wall_s * max(cores, len(workers))
-    total["idle"] = round(max(room_s - sum(total[part] for part in PARTS), 0), 3)
-    return {"workers": workers, "total": total}
-
-
-def _rounded(sums: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in sums.items()}

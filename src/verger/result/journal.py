@@ -18,22 +18,21 @@ writes into a folder that nobody reads any more.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 
 from verger.errors import OutputError
 from verger.files.folder import Folder
+from verger.files.records import as_json, from_plain, parse_json, read_record, to_plain
 from verger.files.tables import Part, stored_schema, write_part
-from verger.result.clock import Clock
-from verger.result.output import JOURNAL, Output, as_json
+from verger.result.clock import Clock, Reading
+from verger.result.output import JOURNAL, Output
 from verger.schema import FEATURES, REJECTED
 
 #: Rejected photos that a marker spells out.
@@ -43,9 +42,45 @@ FIRST_REJECTED = 3
 _READERS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What an attempt was asked, and what it took over: ``start.json``.
+
+    Attributes
+    ----------
+    source, contract_hash, contract
+        As in ``run.json``.
+    fresh : bool
+        Whether the result that OUT holds is to be replaced, not added to.
+    overwrite : bool
+        Whether ``--overwrite`` asked for that.
+    adopted : tuple of str
+        Names of the markers of batches that were committed before.
+    started : str
+        ISO time.
+    """
+
+    source: str
+    contract_hash: str
+    contract: Mapping[str, object]
+    fresh: bool
+    overwrite: bool
+    adopted: tuple[str, ...] = ()
+    started: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """A rejected photo, and why."""
+
+    path: str | None
+    reason: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A committed unit of work.
+    """A committed unit of work: what its marker holds.
 
     Attributes
     ----------
@@ -55,27 +90,27 @@ class Batch:
         What it is of: the same photos have the same key, whichever attempt of a task did them.
     features, rejected : Part or None
         Its files, named below OUT; None where there is no such row.
-    reasons : dict of str to int
+    reasons : mapping of str to int
         Rejected photos by reason.
-    first : list of dict
-        ``path``, ``reason`` and ``detail`` of the first rejected ones.
-    spent : dict
-        What :meth:`verger.result.clock.Clock.reading` said when the batch was written.
+    first : tuple of Rejection
+        The first rejected ones.
+    spent : Reading
+        What the clock said when the batch was written.
     """
 
     name: str
     key: str
     features: Part | None
     rejected: Part | None
-    reasons: dict[str, int]
-    first: list[dict[str, str]]
-    spent: dict[str, Any]
+    reasons: Mapping[str, int]
+    first: tuple[Rejection, ...]
+    spent: Reading
 
     @property
     def parts(self) -> dict[str, Part]:
         """Table to file, for the tables that it has rows of."""
-        found = {"features": self.features, "rejected": self.rejected}
-        return {table: part for table, part in found.items() if part}
+        both = {"features": self.features, "rejected": self.rejected}
+        return {table: part for table, part in both.items() if part}
 
     @property
     def n_photos(self) -> int:
@@ -97,13 +132,12 @@ class Attempt:
     output : Output
     name : str
         ``0001`` and so on.
-    start : dict
-        ``contract_hash``, ``contract``, ``source``, ``fresh``; see :func:`start_attempt`.
+    start : Start
     """
 
     output: Output
     name: str
-    start: dict[str, Any] = field(repr=False)
+    start: Start = field(repr=False)
 
     @property
     def path(self) -> str:
@@ -116,9 +150,9 @@ class Attempt:
         return f"{self.path}/shares"
 
     @property
-    def adopted(self) -> list[str]:
+    def adopted(self) -> tuple[str, ...]:
         """Names of the markers that it took over."""
-        return list(self.start["adopted"])
+        return self.start.adopted
 
     def own_markers(self) -> list[str]:
         """List the markers that it has written so far."""
@@ -153,23 +187,12 @@ class Attempt:
 
 def _read_marker(folder: Folder, name: str) -> Batch:
     try:
-        values = json.loads(folder.read(f"{JOURNAL}/{name}"))
-        features, rejected = (
-            Part(**values[table]) if values[table] else None for table in ("features", "rejected")
-        )
-        return Batch(
-            name,
-            values["key"],
-            features,
-            rejected,
-            values["reasons"],
-            values["first"],
-            values["spent"],
-        )
-    except (OSError, ValueError, KeyError, TypeError) as err:
+        values = parse_json(folder.read(f"{JOURNAL}/{name}"))
+        return from_plain(Batch, values | {"name": name} if isinstance(values, dict) else values)
+    except (OSError, ValueError) as err:
         raise OutputError(
             f"{folder.address(JOURNAL)}/{name}: cannot be read: {err}; "
-            "delete the folder .journal to begin anew"
+            "delete the folder .journal to begin again"
         ) from err
 
 
@@ -178,7 +201,7 @@ def latest_attempt(output: Output) -> Attempt | None:
     names: Sequence[str] = output.folder.folders(JOURNAL)
     for name in reversed(names):
         with suppress(FileNotFoundError, ValueError):
-            return Attempt(output, name, json.loads(output.folder.read(_start_of(name))))
+            return Attempt(output, name, read_record(Start, output.folder.read(_start_of(name))))
     return None
 
 
@@ -191,26 +214,21 @@ def _start_of(attempt: str) -> str:
     return f"{JOURNAL}/{attempt}/start.json"
 
 
-def start_attempt(output: Output, start: Mapping[str, Any], adopted: Sequence[str]) -> Attempt:
-    """Begin an attempt that takes over committed batches.
+def start_attempt(output: Output, start: Start) -> Attempt:
+    """Begin an attempt; its ``started`` is filled in.
 
     Parameters
     ----------
     output : Output
-    start : mapping
-        ``source``, ``contract``, ``contract_hash``, and ``fresh``: whether the result that OUT
-        holds is to be replaced, not added to.
-    adopted : sequence of str
-        Names of markers.
+    start : Start
     """
     heads = (name.split("-")[0] for name in output.folder.folders(JOURNAL))
     number = max((int(head) for head in heads if head.isdigit()), default=0) + 1
     # No other has or had this name: a task of a dead run may still write into its own.
     name = f"{number:04}-{uuid.uuid4().hex[:8]}"
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    record = {**start, "adopted": list(adopted), "started": started}
-    output.folder.write(_start_of(name), as_json(record))
-    return Attempt(output, name, record)
+    start = replace(start, started=datetime.now(UTC).isoformat(timespec="seconds"))
+    output.folder.write(_start_of(name), as_json(start))
+    return Attempt(output, name, start)
 
 
 # In the tasks
@@ -238,7 +256,7 @@ class BatchWriter:
     @classmethod
     def of(cls, attempt: Attempt) -> BatchWriter:
         """Return what commits the batches of an attempt."""
-        contract = attempt.start["contract_hash"]
+        contract = attempt.start.contract_hash
         schemas = (stored_schema(columns, contract) for columns in (FEATURES, REJECTED))
         return cls(attempt.output.folder, attempt.path, *schemas)
 
@@ -268,13 +286,16 @@ class BatchWriter:
                 "rejected": self._write(name, rejected, "rejected"),
             }
         counts = rejected["reason"].value_counts().to_pylist()
-        marker = {
-            "key": key,
-            **{table: part.as_dict() if part else None for table, part in parts.items()},
-            "reasons": {entry["values"]: entry["counts"] for entry in counts},
-            "first": rejected.select(["path", "reason", "detail"])[:FIRST_REJECTED].to_pylist(),
-            "spent": clock.reading(),
-        }
+        first = rejected.select(["path", "reason", "detail"])[:FIRST_REJECTED].to_pylist()
+        batch = Batch(
+            name=name,
+            key=key,
+            **parts,
+            reasons={entry["values"]: entry["counts"] for entry in counts},
+            first=tuple(Rejection(**row) for row in first),
+            spent=clock.reading(),
+        )
+        marker = {key: value for key, value in to_plain(batch).items() if key != "name"}
         self.folder.write(f"{self.path}/{name}.json", as_json(marker))
         return name
 

@@ -6,16 +6,18 @@ in. Sources are ordered by age, and of two rows of one path the younger counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from verger.errors import ValidationError
 from verger.files.tables import Part, Piece, read_part
+from verger.result.journal import Rejection
+from verger.result.record import Counts
 from verger.schema import Reason
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class Known:
     superseded: pd.DataFrame
 
 
-def sources_of(published: dict[str, list[Part]], batches: Sequence[Batch]) -> list[Source]:
+def sources_of(published: Mapping[str, Sequence[Part]], batches: Sequence[Batch]) -> list[Source]:
     """Return the files of a published result and of committed batches, by age."""
     old = [Source(t, part, True) for t in ("features", "rejected") for part in published.get(t, ())]
     new = [Source(t, part, False) for batch in batches for t, part in batch.parts.items()]
@@ -129,8 +131,8 @@ class Work:
     new, changed, retried : int
         Why: never seen; another length, time or label than before; rejected for something that
         may have passed.
-    rejected : list of dict
-        ``path`` and ``reason`` of photos that were rejected and are not tried again.
+    rejected : list of Rejection
+        Photos that were rejected and are not tried again.
     gone : list of str
         Paths with rows that are not in the source any more.
     """
@@ -139,7 +141,7 @@ class Work:
     new: int
     changed: int
     retried: int
-    rejected: list[dict[str, str]]
+    rejected: list[Rejection]
     gone: list[str]
 
 
@@ -175,12 +177,16 @@ def compare(photos: pa.Table, known: Known, *, accept_truncated: bool) -> Work:
     listed_paths = photos["path"].combine_chunks()
     paths = pa.array(known.rows["path"], pa.string())
     gone = paths.filter(pc.invert(pc.is_in(paths, value_set=listed_paths)))
+    left = both[done & both["reason"].notna()]
     return Work(
         todo=photos.filter(pa.array(~done)),
         new=int((~seen).sum()),
         changed=int((seen & ~same).sum()),
         retried=int((seen & same & again).sum()),
-        rejected=both.loc[done & both["reason"].notna(), ["path", "reason"]].to_dict("records"),
+        rejected=[
+            Rejection(path=path, reason=reason)
+            for path, reason in zip(left["path"], left["reason"], strict=True)
+        ],
         gone=gone.to_pylist(),
     )
 
@@ -197,14 +203,14 @@ class Composition:
         Table to files whose rows go into new files.
     removed : list of str
         Published files that go.
-    counts : dict
-        ``listed``, ``featurized``, ``rejected``, ``gone``, ``truncated``, ``reasons``.
+    counts : Counts
+        Of the rows; ``computed``, ``bytes`` and ``ignored`` are the run's to fill in.
     """
 
     kept: dict[str, list[Part]]
     pieces: dict[str, list[Piece]]
     removed: list[str]
-    counts: dict[str, Any]
+    counts: Counts
 
     @property
     def changes(self) -> bool:
@@ -252,14 +258,14 @@ def _paths_by_source(rows: pd.DataFrame) -> dict[int, list[str]]:
     return {int(index): list(group["path"]) for index, group in rows.groupby("source")}
 
 
-def _counts(rows: pd.DataFrame, n_listed: int, n_here: int) -> dict[str, Any]:
+def _counts(rows: pd.DataFrame, n_listed: int, n_here: int) -> Counts:
     reasons = rows["reason"].dropna().value_counts()
     rejected = int(reasons.sum())
-    return {
-        "listed": n_listed,
-        "featurized": len(rows) - rejected,
-        "rejected": rejected,
-        "gone": len(rows) - n_here,
-        "truncated": int(rows["truncated"].sum()),
-        "reasons": {str(reason): int(n) for reason, n in reasons.items()},
-    }
+    return Counts(
+        listed=n_listed,
+        featurized=len(rows) - rejected,
+        rejected=rejected,
+        gone=len(rows) - n_here,
+        truncated=int(rows["truncated"].sum()),
+        reasons={str(reason): int(n) for reason, n in reasons.items()},
+    )

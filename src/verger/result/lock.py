@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from verger.errors import BusyError, OutputError, VergerError
+from verger.files.records import as_json, read_record
 from verger.result.journal import latest_attempt
-from verger.result.output import JOURNAL, LOCK, PUBLISH, Output, as_json
+from verger.result.output import JOURNAL, LOCK, PUBLISH, Output
 
 # Who may write
 
@@ -25,6 +26,35 @@ BEAT_S = 10.0
 
 #: A lock of another machine's whose heart has not beaten for so long is stale.
 STALE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """The process that holds a lock: ``lock.json``.
+
+    Attributes
+    ----------
+    id : str or None
+        None where the file is half written, or written by something that is no run of ours.
+    pid : int
+    host : str
+    place : str
+        Kernel and process namespace that ``pid`` belongs to.
+    process_started : str or None
+        In ticks since boot: process numbers are used again.
+    beats : int
+        Grows while the process is alive.
+    since : str
+        ISO time.
+    """
+
+    id: str | None = None
+    pid: int = 0
+    host: str = ""
+    place: str = ""
+    process_started: str | None = None
+    beats: int = 0
+    since: str = ""
 
 
 Waiting = Callable[[], AbstractContextManager[Any]]
@@ -68,13 +98,13 @@ class Lock:
             if not stale:
                 raise BusyError(
                     f"OUT={self._output.root}: another run is writing to it (process "
-                    f"{held.get('pid')} on {held.get('host')} since {held.get('since')}); "
+                    f"{held.pid} on {held.host} since {held.since}); "
                     "wait for it, or choose another folder"
                 )
             self._remove_stale(held)
         self._heart.start()
 
-    def _remove_stale(self, held: Mapping[str, Any]) -> None:
+    def _remove_stale(self, held: Holder) -> None:
         """Remove the lock that was found stale, unless another run has done so and has its own."""
         folder = self._output.folder
         if not folder.is_local:
@@ -100,7 +130,7 @@ class Lock:
         BusyError
         """
         held = self._read()
-        if self._lost or held is None or held.get("id") != self._id:
+        if self._lost or held is None or held.id != self._id:
             raise BusyError(
                 f"OUT={self._output.root}: another run has taken it over; nothing was replaced"
             )
@@ -112,7 +142,7 @@ class Lock:
             self._heart.join()
         with suppress(VergerError, OSError):
             held = self._read()
-            if held is not None and held.get("id") == self._id:
+            if held is not None and held.id == self._id:
                 self._let_go()
 
     def _let_go(self) -> None:
@@ -127,31 +157,30 @@ class Lock:
 
     def _content(self) -> bytes:
         return as_json(
-            {
-                "id": self._id,
-                "pid": os.getpid(),
-                "host": platform.node(),
-                "place": _place(),
-                "process_started": _started(os.getpid()),
-                "beats": self._beats,
-                "since": _SINCE,
-            }
+            Holder(
+                id=self._id,
+                pid=os.getpid(),
+                host=platform.node(),
+                place=_place(),
+                process_started=_started(os.getpid()),
+                beats=self._beats,
+                since=_SINCE,
+            )
         )
 
-    def _read(self, name: str = LOCK) -> dict[str, Any] | None:
+    def _read(self, name: str = LOCK) -> Holder | None:
         try:
-            found: dict[str, Any] = json.loads(self._output.folder.read(name))
+            return read_record(Holder, self._output.folder.read(name))
         except FileNotFoundError:
             return None
         except ValueError:
-            return {}  # half written by something that is no run of ours: stale once it rests
-        return found
+            return Holder()  # it is stale once it does not change
 
     def _beat(self) -> None:
         while not self._done.wait(BEAT_S):
             with suppress(OutputError, OSError):  # a full disk; the next beat may pass
                 held = self._read()
-                if held is None or held.get("id") not in (None, self._id):
+                if held is None or held.id not in (None, self._id):
                     self._lost = True
                     return
                 self._beats += 1
@@ -179,10 +208,9 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def _is_stale(held: Mapping[str, Any], read: Callable[[], Mapping[str, Any] | None]) -> bool:
-    if held.get("place") == _place():
-        pid = int(held["pid"])
-        return _started(pid) != held["process_started"] or not _is_alive(pid)
+def _is_stale(held: Holder, read: Callable[[], Holder | None]) -> bool:
+    if held.place == _place():
+        return _started(held.pid) != held.process_started or not _is_alive(held.pid)
     until = time.monotonic() + STALE_S
     while time.monotonic() < until:
         time.sleep(STALE_S / 30)

@@ -7,17 +7,18 @@ the old one, announced in the journal, moved into place file by file, and is the
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from verger.errors import ConfigError, OutputError, OutputExistsError, SchemaError
 from verger.files.folder import Folder, is_half_written
 from verger.files.paths import normalize_source
+from verger.files.records import as_json, from_plain, parse_json, read_record
 from verger.files.tables import Part
+from verger.result.record import RunRecord
 from verger.schema import INSPECTED
 
 TABLES = ("features", "rejected", "pca")
@@ -61,7 +62,24 @@ INSPECTION = "inspection/inspection.json"
 
 _WRITES = {"pca": "reduce", **dict.fromkeys(INSPECTED, "inspect")}
 
-_RUN_KEYS = ("contract", "contract_hash", "counts", "files", "model", "seconds", "source", "output")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Announcement:
+    """A new result that is being moved into place: ``publish.json``."""
+
+    record: RunRecord
+    add: tuple[tuple[str, str], ...]
+    remove: tuple[str, ...]
+    attempts: bool
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files that an inspection names."""
+
+    files: Mapping[str, tuple[Part, ...]]
 
 
 @dataclass(frozen=True)
@@ -184,7 +202,7 @@ class Output:
 
     # The record
 
-    def read_run(self) -> dict[str, Any]:
+    def read_run(self) -> RunRecord:
         """Read ``run.json``.
 
         Raises
@@ -192,38 +210,44 @@ class Output:
         OutputError
             If it is missing.
         SchemaError
-            If it is not Verger's, or of a version without resume.
+            If it is damaged, not Verger's, or of a version without resume.
         """
         place = self.address(RUN)
         try:
-            values: dict[str, Any] = json.loads(self.folder.read(RUN))
+            values = parse_json(self.folder.read(RUN))
         except FileNotFoundError as err:
             raise OutputError(f"OUT={self.root}: has no run.json; {self._why_none()}") from err
         except (OSError, ValueError) as err:
             raise SchemaError(f"{place}: cannot be read: {err}") from err
-        missing = [key for key in _RUN_KEYS if not isinstance(values, dict) or key not in values]
-        if missing:
+        try:
+            return from_plain(RunRecord, values)
+        except ValueError as err:
             raise SchemaError(
-                f"{place}: is not of this version of Verger's: {missing[0]!r} is missing; "
+                f"{place}: is not of this version of Verger's: {err}; "
                 "verger run with --overwrite writes it anew"
-            )
-        return values
+            ) from err
 
     def _why_none(self) -> str:
         if self.folder.files(JOURNAL, recursive=True):
             return "its run is not finished: the same verger run goes on from there"
         return "is this the folder of a finished verger run?"
 
-    def write_run(self, values: Mapping[str, Any]) -> None:
+    def write_run(self, record: RunRecord) -> None:
         """Replace ``run.json`` in one step."""
-        self.folder.write(RUN, as_json(values))
+        self.folder.write(RUN, as_json(record))
 
-    def read_derived(self, name: str) -> dict[str, Any] | None:
+    def read_derived(self, kind: type[T], name: str) -> T | None:
         """Read a record that is derived from the tables, such as :data:`EVALUATION`.
+
+        Parameters
+        ----------
+        kind : type
+            A dataclass; see :func:`verger.files.records.read_record`.
+        name : str
 
         Returns
         -------
-        dict or None
+        record or None
             None where there is none.
 
         Raises
@@ -232,12 +256,11 @@ class Output:
             If it cannot be read.
         """
         try:
-            values: dict[str, Any] = json.loads(self.folder.read(name))
+            return read_record(kind, self.folder.read(name))
         except FileNotFoundError:
             return None
         except ValueError as err:
             raise SchemaError(f"{self.address(name)}: cannot be read: {err}; remove it") from err
-        return values
 
     def parts(self, table: str) -> list[Part]:
         """Return the files of a table, by ``run.json``; of one of an inspection, by its record.
@@ -247,16 +270,16 @@ class Output:
         OutputError
             If there is no such table, saying which command writes it.
         """
-        files = self.read_run()["files"]
+        files = self.read_run().files
         if table in INSPECTED:
-            files = (self.read_derived(INSPECTION) or {}).get("files", {})
-        found = files.get(table)
-        if found is None:
+            inspected = self.read_derived(_Files, INSPECTION)
+            files = inspected.files if inspected else {}
+        if table not in files:
             command = _WRITES.get(table, "run or verger featurize")
             raise OutputError(
                 f"OUT={self.root}: has no table {table!r}; verger {command} writes it"
             )
-        return [Part(**part) for part in found]
+        return list(files[table])
 
     def part_names(self, table: str) -> list[str]:
         """Return the names of the files of a table, by ``run.json``."""
@@ -266,7 +289,7 @@ class Output:
 
     def publish(
         self,
-        record: Mapping[str, Any],
+        record: RunRecord,
         *,
         add: Iterable[tuple[str, str]],
         remove: Iterable[str],
@@ -276,7 +299,7 @@ class Output:
 
         Parameters
         ----------
-        record : mapping
+        record : RunRecord
             What ``run.json`` says from then on.
         add : iterable of (str, str)
             Name of a file in the journal, and its name in the result.
@@ -285,35 +308,45 @@ class Output:
         attempts : bool
             Whether the result now holds what all attempts have committed, so that they may go.
         """
-        moves = [list(pair) for pair in add]
+        moves = tuple(add)
         kept = {target for _, target in moves}
-        gone = [name for name in remove if name not in kept]
-        intent = {"record": record, "add": moves, "remove": gone, "attempts": attempts}
-        self.folder.write(PUBLISH, as_json(intent))
-        self._carry_out(intent)
+        gone = tuple(name for name in remove if name not in kept)
+        announced = _Announcement(record, moves, gone, attempts)
+        self.folder.write(PUBLISH, as_json(announced))
+        self._carry_out(announced)
 
     def finish_publishing(self) -> bool:
         """Finish what a killed process has announced and not carried out; return whether it had.
 
         Whoever calls this holds the lock.
+
+        Raises
+        ------
+        SchemaError
+            If the announcement cannot be read.
         """
         try:
-            intent = json.loads(self.folder.read(PUBLISH))
+            announced = read_record(_Announcement, self.folder.read(PUBLISH))
         except FileNotFoundError:
             return False
-        self._carry_out(intent)
+        except ValueError as err:
+            raise SchemaError(
+                f"{self.address(PUBLISH)}: cannot be read: {err}; remove it, and verger run "
+                "with --overwrite writes the result again"
+            ) from err
+        self._carry_out(announced)
         return True
 
-    def _carry_out(self, intent: Mapping[str, Any]) -> None:
+    def _carry_out(self, announced: _Announcement) -> None:
         # Old files go first: a reader of the folder may miss rows for a moment, but sees none
         # twice.
-        for name in intent["remove"]:
+        for name in announced.remove:
             self.folder.remove(name)
-        for origin, target in intent["add"]:
+        for origin, target in announced.add:
             self.folder.move(origin, target)
-        self.write_run(intent["record"])
+        self.write_run(announced.record)
         self.folder.remove_tree(STAGED)
-        if intent["attempts"]:
+        if announced.attempts:
             self.clear_journal()
         self.folder.remove(PUBLISH)
 
@@ -369,8 +402,3 @@ def _resolved(place: str) -> str:
 def _is_leftover(entry: Path) -> bool:
     """Whether an entry is the empty journal of a run that did nothing."""
     return entry.name == JOURNAL and not any(path.is_file() for path in entry.rglob("*"))
-
-
-def as_json(values: Mapping[str, Any]) -> bytes:
-    """Write a record as people read it."""
-    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")

@@ -112,7 +112,7 @@ def serve(
             browser = export_browser(predictor, out, ort_web, weights=weights, model=model)
         app = create_app(
             predictor,
-            source=str(Output.at(out).read_run()["source"]),
+            source=Output.at(out).read_run().source,
             facts=told,
             limits=limits,
             hosts=_LOCAL_NAMES if is_loopback(host) and not behind_proxy else ("*",),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,9 @@ import pyarrow as pa
 from verger.classify.nearest import Cosine, Float32s, Int32s, NearestRows, unit
 from verger.errors import EnvironmentNotReadyError, SchemaError
 from verger.files.folder import Folder
+from verger.files.records import as_json, from_plain
 from verger.files.tables import Part
-from verger.result.output import INDEX, Output, as_json
+from verger.result.output import INDEX, Output
 from verger.similar.neighbors import Neighbors, search_in_tasks
 from verger.similar.rows import StoredRows, iter_blocks
 
@@ -83,10 +84,6 @@ class Index:
     faiss: str
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        return asdict(self)
-
 
 def require_faiss() -> ModuleType:
     """Import faiss, which the base installation does not have.
@@ -124,10 +121,11 @@ def current_index(output: Output) -> Index | None:
     SchemaError
         If what is said of it is no JSON.
     """
-    values = output.read_derived(INDEX)
-    if values is None or set(values) != {field.name for field in fields(Index)}:
+    values = output.read_derived(dict[str, object], INDEX)
+    try:
+        found = from_plain(Index, values)
+    except ValueError:
         return None
-    found = Index(**values)
     is_current = found.features == _identity(output) and output.folder.exists(found.file)
     return found if is_current else None
 
@@ -135,7 +133,7 @@ def current_index(output: Output) -> Index | None:
 def _identity(output: Output) -> str:
     """Return a hash of the contract and of the files of the table ``features``."""
     parts = [f"{part.name} {part.sha256}" for part in output.parts("features")]
-    text = "\n".join([output.read_run()["contract_hash"], *parts])
+    text = "\n".join([output.read_run().contract_hash, *parts])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -183,7 +181,7 @@ def build_index(output: Output) -> Index:
         faiss=version("faiss-cpu"),
         seconds=round(time.perf_counter() - start, 3),
     )
-    folder.write(INDEX, as_json(found.as_dict()))
+    folder.write(INDEX, as_json(found))
     for old in written:
         if old != INDEX:
             folder.remove(old)

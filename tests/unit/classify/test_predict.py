@@ -224,7 +224,7 @@ def test_a_model_of_ones_own_may_have_moved(photos: Path, model: Model, tmp_path
     for file in (own, own.with_suffix(".toml")):
         file.rename(moved / file.name)
     found = load_extractor(output, model=moved / "own.onnx")
-    assert found.contract.hash == output.read_run()["contract_hash"]
+    assert found.contract.hash == output.read_run().contract_hash
 
 
 # Which photos

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from support.results import run_record
 from verger import cli
 from verger.cli.endings import hush_a_dead_java
 from verger.config import Config
 from verger.errors import ErrorRateError, OutputExistsError
+from verger.files.records import to_plain
 from verger.job import pipeline
+from verger.result.record import Check, Counts, ModelRecord, PCARecord
 
 REPOSITORY = Path(__file__).parents[3]
 LITE0 = ("--model", "efficientnet_lite0")
@@ -629,24 +632,31 @@ def test_a_bug_keeps_its_traceback(main: Main, monkeypatch: pytest.MonkeyPatch) 
 
 # The summary
 
-RECORD = {
-    "output": "/nowhere/out",
-    "counts": {
-        "listed": 1234,
-        "featurized": 1230,
-        "rejected": 4,
-        "reasons": {"empty": 3, "truncated": 1},
-        "ignored": {".txt": 2},
-        "computed": 1234,
-        "gone": 0,
-        "truncated": 0,
-    },
-    "model": {"name": "efficientnet_lite0", "n_features": 1280, "published": True},
-    "contract_hash": "0123456789abcdef",
-    "pca": {"n_components": 7, "kept": 0.9042, "k": {"0.8": 4, "0.9": 7, "0.95": 11}},
-    "seconds": {"featurize": 10.0, "reduce": 2.34},
-    "checks": [{"holds": True}, {"holds": True}],
-}
+RECORD = run_record(
+    output="/nowhere/out",
+    counts=Counts(
+        listed=1234,
+        featurized=1230,
+        rejected=4,
+        reasons={"empty": 3, "truncated": 1},
+        ignored={".txt": 2},
+        computed=1234,
+    ),
+    model=ModelRecord(name="efficientnet_lite0", n_features=1280, published=True),
+    contract_hash="0123456789abcdef",
+    pca=PCARecord(
+        n_samples=1230,
+        n_components=7,
+        components=0.9,
+        kept=0.9042,
+        standardize=False,
+        center=False,
+        first_ratios=(0.5, 0.1),
+        k={"0.8": 4, "0.9": 7, "0.95": 11},
+    ),
+    seconds={"featurize": 10.0, "reduce": 2.34},
+    checks=(Check("one", True, ""), Check("another", True, "")),
+)
 
 
 def test_a_summary_has_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -669,8 +679,8 @@ def test_a_summary_has_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_summary_says_what_was_done_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on says how much was done, what disappeared, and what passed truncated."""
-    counts = RECORD["counts"] | {"computed": 34, "gone": 2, "truncated": 1}
-    monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: RECORD | {"counts": counts})
+    counts = replace(RECORD.counts, computed=34, gone=2, truncated=1)
+    monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: replace(RECORD, counts=counts))
     result = CliRunner().invoke(cli.app, ["run", "a", "b"])
     for text in (
         "1,234 listed + 2 disappeared = ",
@@ -686,12 +696,12 @@ def test_a_summary_as_json_is_the_record(monkeypatch: pytest.MonkeyPatch) -> Non
     """With --json a finished run prints its record, and nothing else, on stdout."""
     monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: RECORD)
     result = CliRunner().invoke(cli.app, ["run", "a", "b", "--json"])
-    assert json.loads(result.stdout) == RECORD
+    assert json.loads(result.stdout) == to_plain(RECORD)
 
 
 def test_a_warning_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """That weights are not the published ones is said on stderr."""
-    record = RECORD | {"model": {"name": "m", "n_features": 1280, "published": False}}
+    record = replace(RECORD, model=replace(RECORD.model, published=False))
     monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: record)
     result = CliRunner().invoke(cli.app, ["run", "a", "b"])
     assert "note: these weights do not compute what the published" in result.stderr

@@ -13,35 +13,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.results import run_record
 from verger import cli
 from verger.classify.predict import Neighbor, Prediction, Score
 from verger.cli.doctor import Finding
 from verger.cli.show import TableView
 from verger.cli.terminal import clean, print_json, say, say_lines, tell
 from verger.errors import ErrorRateError, SourceError
-from verger.job.validate import Check, Report
+from verger.job.validate import Report
+from verger.result.record import Check, Counts, ModelRecord
 from verger.similar.photo import Match
 
 HOSTILE = "a\x1b[2J\nok      all is well\r\x9b31m\u202egpj.evil\u2028ok\u200b\x00\x7f"
 UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
-RECORD: dict[str, Any] = {
-    "output": HOSTILE,
-    "counts": {
-        "listed": 3,
-        "featurized": 1,
-        "rejected": 2,
-        "reasons": {HOSTILE: 2},
-        "ignored": {f".{HOSTILE}": 2},
-        "computed": 3,
-        "gone": 0,
-        "truncated": 0,
-    },
-    "model": {"name": HOSTILE, "n_features": 4, "published": None},
-    "contract_hash": HOSTILE,
-    "seconds": {"featurize": 1.0},
-    "notices": [HOSTILE],
-}
+RECORD = run_record(
+    output=HOSTILE,
+    counts=Counts(
+        listed=3,
+        featurized=1,
+        rejected=2,
+        reasons={HOSTILE: 2},
+        ignored={f".{HOSTILE}": 2},
+        computed=3,
+    ),
+    model=ModelRecord(name=HOSTILE, n_features=4),
+    contract_hash=HOSTILE,
+    seconds={"featurize": 1.0},
+    notices=(HOSTILE,),
+)
 PREDICTIONS = [
     Prediction(
         path=HOSTILE,

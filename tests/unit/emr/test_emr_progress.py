@@ -9,7 +9,7 @@ import pyarrow as pa
 from verger.emr.runs import Progress
 from verger.files.shares import Shares
 from verger.files.tables import Part
-from verger.result.journal import Attempt, start_attempt
+from verger.result.journal import Attempt, Start, start_attempt
 from verger.result.output import Output, as_json
 
 
@@ -22,14 +22,22 @@ def commit(attempt: Attempt, key: str, n: int) -> None:
         "rejected": None,
         "reasons": {},
         "first": [],
-        "spent": {},
+        "spent": {"worker": "w", "read": 0, "decode": 0, "model": 0, "write": 0},
     }
     attempt.output.folder.write(f"{attempt.path}/{key}-0123456789ab.json", as_json(marker))
 
 
 def begin(output: Output, n: int, adopted: tuple[str, ...] = ()) -> Attempt:
     """Begin an attempt that has so many photos to do."""
-    attempt = start_attempt(output, {"contract_hash": "x"}, adopted)
+    start = Start(
+        source="s3://photos",
+        contract_hash="x",
+        contract={},
+        fresh=True,
+        overwrite=False,
+        adopted=adopted,
+    )
+    attempt = start_attempt(output, start)
     photos = pa.table({"path": [str(i) for i in range(n)], "partition": [i % 3 for i in range(n)]})
     Shares.write(output.folder, attempt.shares, photos, 3)
     return attempt

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 
-from verger.result.clock import PARTS, Clock, sum_by_worker
+from verger.result.clock import PARTS, Clock, Reading, TimeSpent, sum_by_worker
 
 
 def slowly(n: int) -> Iterator[int]:
@@ -54,16 +54,16 @@ def test_parts_and_idle_time_add_up_to_the_room_there_was() -> None:
     """Two workers in ten seconds have twenty, however they spend them."""
     busy = dict.fromkeys(PARTS, 1.0)
     batches = ((5, "a 1"), (7, "b 1"), (5, "a 1"))
-    readings = [(photos, {"worker": worker, **busy}) for photos, worker in batches]
+    readings = [(photos, Reading(worker=worker, **busy)) for photos, worker in batches]
     spent = sum_by_worker(readings, wall_s=10, cores=2)
-    assert [(row["worker"], row["photos"], row["idle"]) for row in spent["workers"]] == [
+    assert [(row.worker, row.photos, row.idle) for row in spent.workers] == [
         ("a 1", 10, 2),
         ("b 1", 7, 6),
     ]
-    assert spent["total"] == {"photos": 17, **dict.fromkeys(PARTS, 3), "idle": 8}
+    assert spent.total == TimeSpent(photos=17, **dict.fromkeys(PARTS, 3), idle=8)
 
 
 def test_cores_that_committed_nothing_were_idle() -> None:
     """A worker that never came is seen in the sum."""
     spent = sum_by_worker([(1, Clock().reading())], wall_s=3, cores=4)
-    assert spent["total"]["idle"] == 12
+    assert spent.total.idle == 12

@@ -9,29 +9,25 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from support.results import run_record
 from verger.errors import BusyError, OutputError
 from verger.files.folder import Folder
 from verger.files.tables import read_part
 from verger.result import lock as module
 from verger.result.clock import Clock
-from verger.result.journal import BatchWriter, latest_attempt, start_attempt
+from verger.result.journal import BatchWriter, Start, latest_attempt, start_attempt
 from verger.result.lock import Lock, locked
 from verger.result.output import JOURNAL, LOCK, Output
 from verger.schema import OUTCOMES, arrow_schema
 
-START = {
-    "source": "/photos",
-    "contract_hash": "f00d",
-    "contract": {},
-    "fresh": True,
-    "overwrite": False,
-}
+START = Start(source="/photos", contract_hash="f00d", contract={}, fresh=True, overwrite=False)
 
 
 @pytest.fixture
@@ -53,12 +49,12 @@ def outcomes(*names: str, reason: str | None = None) -> list[pa.RecordBatch]:
 
 def test_a_committed_batch_says_what_it_holds(out: Output) -> None:
     """The marker names the files, their rows and sums, the reasons, and the first rejected."""
-    attempt = start_attempt(out, START, [])
+    attempt = start_attempt(out, START)
     rows = [*outcomes("a", "b"), *outcomes("c", "d", "e", "f", reason="empty")]
     BatchWriter.of(attempt).commit("000001-00000", rows, Clock())
     (batch,) = attempt.batches()
     assert (batch.n_photos, batch.n_rejected, batch.reasons) == (6, 4, {"empty": 4})
-    assert [row["path"] for row in batch.first] == ["c", "d", "e"]
+    assert [row.path for row in batch.first] == ["c", "d", "e"]
     assert batch.features is not None
     assert read_part(out.folder, batch.features.name)["path"].to_pylist() == ["a", "b"]
     assert batch.rejected is not None
@@ -67,7 +63,7 @@ def test_a_committed_batch_says_what_it_holds(out: Output) -> None:
 
 def test_a_batch_without_its_marker_is_none(out: Output) -> None:
     """Killed between the files and the marker, nothing is committed."""
-    attempt = start_attempt(out, START, [])
+    attempt = start_attempt(out, START)
     BatchWriter.of(attempt).commit("000001-00000", outcomes("a"), Clock())
     (marker,) = Path(out.root).glob(f"{JOURNAL}/{attempt.name}/000001*.json")
     marker.unlink()
@@ -77,7 +73,7 @@ def test_a_batch_without_its_marker_is_none(out: Output) -> None:
 
 def test_a_batch_that_two_tasks_committed_counts_once(out: Output) -> None:
     """A task that was tried twice leaves two markers of one batch, of which one counts."""
-    attempt = start_attempt(out, START, [])
+    attempt = start_attempt(out, START)
     for _ in range(2):
         BatchWriter.of(attempt).commit("000001-00000", outcomes("a"), Clock())
     BatchWriter.of(attempt).commit("000001-00001", outcomes("b"), Clock())
@@ -87,9 +83,9 @@ def test_a_batch_that_two_tasks_committed_counts_once(out: Output) -> None:
 
 def test_an_attempt_takes_over_what_was_committed_before_it_and_nothing_later(out: Output) -> None:
     """What a task of a dead attempt commits after the next has begun is never counted."""
-    first = start_attempt(out, START, [])
+    first = start_attempt(out, START)
     BatchWriter.of(first).commit("000001-00000", outcomes("a"), Clock())
-    second = start_attempt(out, START, first.markers())
+    second = start_attempt(out, replace(START, adopted=tuple(first.markers())))
     BatchWriter.of(first).commit("000002-00000", outcomes("late"), Clock())
     BatchWriter.of(second).commit("000001-00000", outcomes("b"), Clock())
     latest = latest_attempt(out)
@@ -102,9 +98,9 @@ def test_an_attempt_takes_over_what_was_committed_before_it_and_nothing_later(ou
 
 def test_no_attempt_has_the_name_of_one_before_it(out: Output) -> None:
     """A task of a dead run writes where nobody reads, though all attempts were forgotten since."""
-    first = start_attempt(out, START, [])
+    first = start_attempt(out, START)
     out.clear_journal()
-    second = start_attempt(out, START, [])
+    second = start_attempt(out, START)
     BatchWriter.of(first).commit("000001-00000", outcomes("late"), Clock())
     assert second.batches() == []
     assert BatchWriter.of(second).committed_keys() == set()
@@ -115,9 +111,9 @@ def test_forgetting_attempts_can_be_interrupted(
     out: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left never names a batch that is gone."""
-    first = start_attempt(out, START, [])
+    first = start_attempt(out, START)
     BatchWriter.of(first).commit("000001-00000", outcomes("a"), Clock())
-    start_attempt(out, START, first.markers())
+    start_attempt(out, replace(START, adopted=tuple(first.markers())))
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -133,18 +129,18 @@ def test_forgetting_attempts_can_be_interrupted(
 
 def test_other_results_leave_what_is_committed(out: Output) -> None:
     """A PCA that is published while a run is unfinished takes none of its batches."""
-    attempt = start_attempt(out, START, [])
+    attempt = start_attempt(out, START)
     BatchWriter.of(attempt).commit("000001-00000", outcomes("a"), Clock())
-    out.publish({}, add=[], remove=[], attempts=False)
+    out.publish(run_record(), add=[], remove=[], attempts=False)
     assert len(attempt.batches()) == 1
     assert latest_attempt(out) == attempt
-    out.publish({}, add=[], remove=[], attempts=True)
+    out.publish(run_record(), add=[], remove=[], attempts=True)
     assert latest_attempt(out) is None
 
 
 def test_a_batch_of_rejected_photos_alone(out: Output) -> None:
     """A batch without one vector is a batch too, and has no file of features."""
-    attempt = start_attempt(out, START, [])
+    attempt = start_attempt(out, START)
     BatchWriter.of(attempt).commit("000001-00000", outcomes("a", reason="empty"), Clock())
     (batch,) = attempt.batches()
     assert batch.features is None
@@ -153,7 +149,7 @@ def test_a_batch_of_rejected_photos_alone(out: Output) -> None:
 
 def test_a_damaged_marker_is_told_with_what_to_do(out: Output) -> None:
     """A marker that is no JSON stops the run: what it stood for is not known."""
-    attempt = start_attempt(out, START, [])
+    attempt = start_attempt(out, START)
     out.folder.write(f"{JOURNAL}/{attempt.name}/000001-00000-x.json", b"{")
     with pytest.raises(OutputError, match=r"cannot be read: .*delete the folder \.journal"):
         attempt.batches()
@@ -309,7 +305,7 @@ def test_a_run_that_did_nothing_leaves_nothing(out: Output) -> None:
 
     def fail() -> None:
         with locked(out):
-            start_attempt(out, START, [])
+            start_attempt(out, START)
             raise OutputError("no luck")
 
     with pytest.raises(OutputError, match="no luck"):
@@ -322,7 +318,7 @@ def test_a_run_that_committed_something_keeps_it(out: Output) -> None:
 
     def fail() -> None:
         with locked(out):
-            attempt = start_attempt(out, START, [])
+            attempt = start_attempt(out, START)
             BatchWriter.of(attempt).commit("000001-00000", outcomes("a"), Clock())
             raise OutputError("no luck")
 

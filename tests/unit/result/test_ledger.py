@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from verger.errors import SchemaError, ValidationError
 from verger.files.folder import Folder
 from verger.files.tables import join_pieces, read_part, stored_schema, write_part
+from verger.result.journal import Rejection
 from verger.result.ledger import Known, Source, compare, compose, read_known
 from verger.schema import FEATURES, IMAGES, REJECTED, Reason, arrow_schema
 
@@ -86,7 +87,7 @@ def test_a_known_photo_is_not_done_again(store: Store) -> None:
     )
     assert work.todo["path"].to_pylist() == ["c"]
     assert (work.new, work.changed, work.retried) == (1, 0, 0)
-    assert work.rejected == [{"path": "b", "reason": "truncated"}]
+    assert work.rejected == [Rejection(path="b", reason="truncated")]
 
 
 @pytest.mark.parametrize(
@@ -157,9 +158,9 @@ def rows_of(store: Store, photos: pa.Table, *, prune: bool = False) -> dict[str,
         rows += [(p, table) for n in names for p in read_part(store.folder, n)["path"].to_pylist()]
     assert len(rows) == len(dict(rows))
     counts = found.counts
-    assert counts["featurized"] == sum(table == "features" for _, table in rows)
-    assert counts["rejected"] == sum(counts["reasons"].values()) == len(rows) - counts["featurized"]
-    assert counts["listed"] + counts["gone"] == len(rows)
+    assert counts.featurized == sum(table == "features" for _, table in rows)
+    assert counts.rejected == sum(counts.reasons.values()) == len(rows) - counts.featurized
+    assert counts.listed + counts.gone == len(rows)
     return dict(rows)
 
 

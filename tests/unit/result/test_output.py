@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from support.results import run_record
 from verger.errors import ConfigError, OutputError, OutputExistsError, SchemaError
 from verger.files.folder import Folder
+from verger.files.records import to_plain
+from verger.files.tables import Part
 from verger.result import output
 from verger.result.output import (
     JOURNAL,
@@ -48,17 +52,10 @@ def root(out: Output) -> Path:
     return Path(out.root)
 
 
-RECORD = {
-    "contract": {"model": "m"},
-    "contract_hash": "f00d",
-    "counts": {"listed": 3},
-    "model": {},
-    "seconds": {"list": 0.1},
-    "source": "/data/été/🍎",
-    "output": "/out",
-    "config": {},
-    "files": {},
-}
+RECORD = run_record(
+    contract={"model": "m"}, seconds={"list": 0.1}, source="/data/été/🍎", output="/out"
+)
+PLAIN = to_plain(RECORD)
 
 
 @pytest.fixture
@@ -145,14 +142,14 @@ def test_an_out_that_is_empty_is_ready(source: Path, out: Output) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_result_is_ready_to_be_added_to(source: Path, out: Output, overwrite: bool) -> None:
     """A folder with a result of Verger's is fine, and nothing changes before the run."""
-    before = tree(fill(root(out), **{"run.json": json.dumps(RECORD), "mine": "x"}))
+    before = tree(fill(root(out), **{"run.json": json.dumps(PLAIN), "mine": "x"}))
     out.prepare(source=str(source), overwrite=overwrite)
     assert tree(root(out)) == before
 
 
 def test_a_result_of_an_older_version_needs_overwrite(source: Path, out: Output) -> None:
     """A run.json that names no files cannot be added to, and the error says what can be done."""
-    old = {key: value for key, value in RECORD.items() if key != "files"}
+    old = {key: value for key, value in PLAIN.items() if key != "files"}
     fill(root(out), **{"run.json": json.dumps(old)})
     with pytest.raises(SchemaError, match="'files' is missing; verger run with --overwrite"):
         out.prepare(source=str(source), overwrite=False)
@@ -277,7 +274,7 @@ def test_publish_adds_what_is_new_and_removes_what_is_old(out: Output) -> None:
     fill(root(out), features__old="1", features__kept="1", pca__old="1", scree="mine")
     publish(out, remove=("features/old", "pca/old", "gone"), features__new="2", models__npz="2")
     found = tree(root(out))
-    assert json.loads(found.pop("run.json") or "") == RECORD
+    assert json.loads(found.pop("run.json") or "") == PLAIN
     assert found == {
         "features": None,
         "features/kept": "1",
@@ -330,7 +327,7 @@ def test_publishing_is_finished_by_whoever_is_next(
         return
     assert found["features/new"] == found["rejected/new"] == found["models/npz"] == "2"
     assert not any("old" in name for name in found)
-    assert json.loads(found["run.json"] or "") == RECORD
+    assert json.loads(found["run.json"] or "") == PLAIN
     assert not out.finish_publishing()
 
 
@@ -340,7 +337,7 @@ def test_no_name_leads_out_of_the_folder(out: Output, name: str, how: str) -> No
     """An announcement that somebody else has written touches nothing outside OUT."""
     victim = fill(root(out).parent, victim="mine") / "victim"
     fill(root(out), new="2")
-    intent = {"record": RECORD, "add": [], "remove": [], "attempts": True}
+    intent = {"record": PLAIN, "add": [], "remove": [], "attempts": True}
     intent[how] = [name if how == "remove" else ["new", name]]
     out.folder.write(PUBLISH, json.dumps(intent).encode())
     with pytest.raises(OutputError, match="is no name of a file in it"):
@@ -415,9 +412,9 @@ def test_a_run_json_of_somebody_else(out: Output, value: object) -> None:
 )
 def test_a_missing_table_names_its_command(out: Output, table: str, command: str) -> None:
     """A table that is not there is told with the command that writes it."""
-    fill(root(out), **{"run.json": json.dumps(RECORD)})
+    fill(root(out), **{"run.json": json.dumps(PLAIN)})
     with pytest.raises(OutputError, match=rf"has no table '{table}'; .*{command}.* writes it"):
         out.parts(table)
-    part = {"name": f"{table}/part-1.parquet", "rows": 3, "size": 9, "sha256": "f00d"}
-    out.write_run(RECORD | {"files": {table: [part]}})
+    part = Part(f"{table}/part-1.parquet", rows=3, size=9, sha256="f00d")
+    out.write_run(replace(RECORD, files={table: (part,)}))
     assert out.part_names(table) == [f"{table}/part-1.parquet"]

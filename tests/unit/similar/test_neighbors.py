@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,9 @@ def test_an_index_is_kept_until_the_features_change(output: Output, tmp_path: Pa
     """Another table, or a file that is gone, is noticed; of two files the older goes."""
     first = approximate.ensure_index(output)
     assert approximate.ensure_index(output) == first
-    files = write_vectors(tmp_path / "other", like_features(50, d=D)).read_run()["files"]
+    files = write_vectors(tmp_path / "other", like_features(50, d=D)).read_run().files
     record = output.read_run()
-    output.write_run(record | {"files": files})
+    output.write_run(replace(record, files=files))
     assert approximate.current_index(output) is None
     output.write_run(record)
     output.folder.remove(first.file)

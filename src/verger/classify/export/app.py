@@ -141,7 +141,7 @@ def _draw(output: Output) -> Iterator[Known]:
     rows = pa.concat_tables(read_part(output.folder, p.name, ["path", "label"]) for p in parts)
     order = np.random.default_rng(0).permutation(len(rows))
     drawn = rows.take(order[: N_CALIBRATION + N_CHECKED + _N_SPARE])
-    size = int(record["contract"]["input_size"])
+    size = record.model.input_size
     labels = drawn["label"].to_pylist()
     contents = read_ahead(drawn["path"].to_pylist())
     for label, content in zip(labels, contents, strict=True):

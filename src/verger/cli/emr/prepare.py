@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from verger.emr.package import Package
     from verger.emr.price import Pricing
     from verger.emr.submit import Place
-    from verger.job.validate import Check
+    from verger.result.record import Check
 
 
 @click.command("init")
@@ -250,7 +250,7 @@ def emr_doctor(
         job = _probe(cloud, source, out, place, max_minutes)
         found += print_checks(look_from_there(cloud, job, tell_progress()), as_json)
     if as_json:
-        print_json([check.as_dict() for check in found])
+        print_json(found)
     click.get_current_context().exit(0 if all(check.holds for check in found) else 1)
 
 

@@ -11,7 +11,7 @@ from verger.cli.terminal import say, tell
 if TYPE_CHECKING:
     from verger.emr.price import Estimate
     from verger.emr.runs import Watcher
-    from verger.job.validate import Check
+    from verger.result.record import Check
 
 
 def print_checks(checks: Iterable[Check], as_json: bool) -> list[Check]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from verger.emr.node_price import NodeRates
     from verger.emr.runs import JobRun
     from verger.emr.submit import JobPlan
+    from verger.result.record import Counts
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _wait_for_run(cloud: Cloud, run: JobRun, plan: JobPlan, order: Order) -> Non
         on_failure=partial(_tell_bill, cloud, run, plan),
     )
     path, counts = _fetch_report(order, run.id)
-    bill = describe_bill(found, plan.rates, counts["computed"])
+    bill = describe_bill(found, plan.rates, counts.computed)
     if order.as_json:
         print_json(
             {
@@ -253,7 +254,7 @@ def _wait_for_cluster(cloud: Cloud, cluster: str, plan: ClusterPlan, order: Orde
         on_failure=partial(_tell_nodes, cloud, cluster, rates),
     )
     path, counts = _fetch_report(order, cluster)
-    nodes = nodes_of(cloud, cluster, rates, counts["computed"])
+    nodes = nodes_of(cloud, cluster, rates, counts.computed)
     if order.as_json:
         print_json(
             {
@@ -307,11 +308,11 @@ def can_ask() -> bool:
     return sys.stdin.isatty()
 
 
-def _fetch_report(order: Order, run_id: str) -> tuple[Path, Mapping[str, Any]]:
+def _fetch_report(order: Order, run_id: str) -> tuple[Path, Counts]:
     """Fetch the report of a run that has ended well; return its path here, and the counts."""
     from verger.emr.runs import fetch_report
     from verger.result.output import Output
 
     path = order.report or Path(f"report-{run_id}.html")
     fetch_report(order.out, path)
-    return path, Output.at(order.out).read_run()["counts"]
+    return path, Output.at(order.out).read_run().counts

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from verger.files.records import as_json, to_plain
 from verger.job.report.chosen import CLASS_PHOTOS, choose_of_classes, choose_points, choose_rejected
 from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
-from verger.result.clock import PARTS
-from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, Output, as_json
+from verger.result.clock import Spent
+from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, Output
+from verger.result.record import PCARecord, RunRecord
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -20,14 +23,14 @@ if TYPE_CHECKING:
 TILES = 2400
 
 
-def write_report(spark: SparkSession, output: Output, record: dict[str, Any]) -> dict[str, Any]:
+def write_report(spark: SparkSession, output: Output, record: RunRecord) -> dict[str, Any]:
     """Write ``report.html`` and ``report.json``.
 
     Parameters
     ----------
     spark : SparkSession
     output : Output
-    record : dict
+    record : RunRecord
         What ``run.json`` holds.
 
     Returns
@@ -46,14 +49,14 @@ def write_report(spark: SparkSession, output: Output, record: dict[str, Any]) ->
 
 
 def gather_report(
-    spark: SparkSession, output: Output, record: dict[str, Any]
+    spark: SparkSession, output: Output, record: RunRecord
 ) -> tuple[dict[str, Any], bytes | None]:
     """Collect everything that the page shows, out of the tables and ``run.json``."""
-    has_pca = record.get("pca") and "pca" in record["files"]
-    points = choose_points(spark, output) if has_pca else None
+    points = choose_points(spark, output) if record.pca and "pca" in record.files else None
     lost, rejected = choose_rejected(output)
     classes, class_paths = _classes(choose_of_classes(spark, output), lost)
-    evaluation, inspection = output.read_derived(EVALUATION), output.read_derived(INSPECTION)
+    evaluation = output.read_derived(dict[str, Any], EVALUATION)
+    inspection = output.read_derived(dict[str, Any], INSPECTION)
     galleries = (inspection or {}).get("galleries", {})
     inspected = [p for entries in galleries.values() for e in entries for p in _photos_in(e)]
     mistaken = [p for pair in (evaluation or {}).get("pairs", ()) for p in _photos_of(pair)]
@@ -62,13 +65,14 @@ def gather_report(
     tiles, sprite = draw_sheet(spark, list(wanted)[:TILES])
     for entry in classes:
         entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
+    plain = to_plain(record)
     return {
-        **{key: record.get(key) for key in _COPIED},
+        **{key: plain.get(key) for key in _COPIED},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "reasons": record["counts"]["reasons"],
+        "reasons": plain["counts"]["reasons"],
         "rejected": rejected,
         "classes": classes,
-        "map": _map(points, tiles, record),
+        "map": _map(points, tiles, record.pca),
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
         "inspection": inspection | {"galleries": _illustrated(galleries, tiles)}
         if inspection
@@ -77,7 +81,7 @@ def gather_report(
         if sprite
         else None,
         "stages": _stages(record),
-        "spent": _shares(record.get("spent")),
+        "spent": _shares(record.spent),
         "notices": _notices(record, has_thumbnails=bool(tiles)),
     }, sprite
 
@@ -118,9 +122,9 @@ def _classes(
 
 
 def _map(
-    points: dict[str, list[Any]] | None, tiles: dict[str, int], record: dict[str, Any]
+    points: dict[str, list[Any]] | None, tiles: dict[str, int], pca: PCARecord | None
 ) -> dict[str, Any] | None:
-    if points is None:
+    if points is None or pca is None:
         return None
     labels = sorted({label or "" for label in points["label"]})
     index = {label: i for i, label in enumerate(labels)}
@@ -132,8 +136,8 @@ def _map(
         "label": [index[label or ""] for label in points["label"]],
         "name": ["/".join(path.rsplit("/", 2)[-2:]) for path in points["path"]],
         "thumbnail": [tiles.get(path, -1) for path in points["path"]],
-        "share": record["pca"]["first_ratios"],
-        "n_total": record["pca"]["n_samples"],
+        "share": list(pca.first_ratios),
+        "n_total": pca.n_samples,
     }
 
 
@@ -182,10 +186,10 @@ def _illustrated(
     }
 
 
-def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:
-    counts = record["counts"]
-    per_photo = dict.fromkeys(("list", "write", "validate", "reduce"), counts["listed"])
-    per_photo["featurize"] = counts["computed"]
+def _stages(record: RunRecord) -> list[dict[str, Any]]:
+    counts = record.counts
+    per_photo = dict.fromkeys(("list", "write", "validate", "reduce"), counts.listed)
+    per_photo["featurize"] = counts.computed
     return [
         {
             "name": name,
@@ -194,28 +198,28 @@ def _stages(record: dict[str, Any]) -> list[dict[str, Any]]:
             if name in per_photo and seconds > 0
             else None,
         }
-        for name, seconds in record["seconds"].items()
+        for name, seconds in record.seconds.items()
     ]
 
 
-def _shares(spent: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _shares(spent: Spent | None) -> list[dict[str, Any]]:
     """Return the workers' time by part, as shares of each one's; the sum over all comes first."""
     if not spent:
         return []
-    rows = [{"worker": "all workers", **spent["total"]}, *spent["workers"]]
-    for row in rows:
-        whole = sum(row[part] for part in (*PARTS, "idle")) or 1
-        row["shares"] = {part: round(row[part] / whole, 4) for part in (*PARTS, "idle")}
-    return rows
+    rows = (replace(spent.total, worker="all workers"), *spent.workers)
+    return [
+        to_plain(row) | {"shares": {part: round(share, 4) for part, share in row.shares.items()}}
+        for row in rows
+    ]
 
 
-def _notices(record: dict[str, Any], *, has_thumbnails: bool) -> list[str]:
+def _notices(record: RunRecord, *, has_thumbnails: bool) -> list[str]:
     notices = []
-    if record["model"]["published"] is False:
+    if record.model.published is False:
         notices.append(
             "These weights do not compute what the published ImageNet weights compute: "
             "the features are those of other weights, or of random ones."
         )
     if not has_thumbnails:
         notices.append("The photos could not be read again, so the page shows no thumbnails.")
-    return [*notices, *record.get("notices", ())]
+    return [*notices, *record.notices]

@@ -21,10 +21,11 @@ import pyarrow as pa
 from verger.config import Config
 from verger.engine.session import check_environment, get_session
 from verger.errors import ConfigError
+from verger.files.records import as_json
 from verger.files.tables import part_name, write_part
 from verger.job.context import Run, Watch, no_watch
 from verger.job.pipeline import run_report
-from verger.result.output import INSPECTION, REPORT, Output, as_json
+from verger.result.output import INSPECTION, REPORT, Output
 from verger.similar.index import Index, ensure_index, find_neighbors_by_index, require_faiss
 from verger.similar.inspection.contents import hash_contents
 from verger.similar.inspection.gallery import make_galleries
@@ -165,9 +166,9 @@ def _described(run: Run, photos: Photos, criteria: Criteria, index: Index | None
     return {
         "verger": version("verger"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "contract_hash": run.output.read_run()["contract_hash"],
+        "contract_hash": run.output.read_run().contract_hash,
         "criteria": asdict(criteria) | {"outlying": OUTLYING},
-        "search": {"exact": index is None, "index": index.as_dict() if index else None},
+        "search": {"exact": index is None, "index": index},
         "n_photos": len(photos),
         "n_labels": len(photos.labels),
         "n_unlabelled": n[-1],
