@@ -38,8 +38,12 @@ def use_page(address: str, photo: Path, tmp_path: Path) -> dict[str, Any]:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no photo")
     pictures = Path(os.environ.get("VERGER_SCREENSHOTS", tmp_path))
-    browser = shutil.which("chromium") or "chromium"
-    command = ["node", HERE / "page.mjs", browser, address, photo, bad, pictures]
+    return run_script("page.mjs", address, photo, bad, pictures)
+
+
+def run_script(name: str, *arguments: str | Path) -> dict[str, Any]:
+    """Run a script that drives a browser; return what it saw."""
+    command = ["node", HERE / name, shutil.which("chromium") or "chromium", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -68,6 +72,22 @@ def test_a_photo_is_named_in_a_browser(
     large = "not an image that" if in_browser else "the photo is larger than 10 MB"
     assert seen["large"].startswith(f"No answer: {large}")
     _check_place(seen, address, in_browser)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_page_of_another_site_gets_nothing(trained: Path, photos: Path, host: str) -> None:
+    """Neither one of another host nor one of another port posts, embeds or reads; a link works."""
+    photo = sorted(photos.rglob("*.jpg"))[7]
+    with server(trained) as address:
+        seen = run_script("foreign.mjs", address, host, photo)
+    assert seen["read"] == []
+    assert seen["title"].endswith("Verger")
+    asked = [(method, path) for method, path, _ in seen["answers"]]
+    assert asked.count(("POST", "/predict")) == 4
+    assert {("GET", "/health"), ("GET", "/known/0.jpg")} <= set(asked)
+    allowed = {(m, p) for m, p, status in seen["answers"] if status != 403}
+    assert ("GET", "/") in allowed
+    assert not allowed & {("POST", "/predict"), ("GET", "/health"), ("GET", "/known/0.jpg")}
 
 
 def _check_place(seen: dict[str, Any], address: str, in_browser: bool) -> None:
