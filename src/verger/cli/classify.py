@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from verger.cli.terminal import (
     say,
     watch_for,
 )
+from verger.config import Config
 from verger.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -155,10 +157,14 @@ def predict(
 ) -> None:
     """Say what is on photos: files, folders, or - for standard input. No Spark, no Java."""
     from verger.classify.predict import Predictor, list_named
+    from verger.features.featurize import Decoding
 
     paths = list_named(photos)
     with download_bar() as on_progress:
         predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+    if len(paths) > 1:  # one that hangs or crashes a decoder must not cost the others
+        decoding = Decoding(apart=True, timeout_s=Config().decode_timeout_s)
+        predictor = replace(predictor, decoding=decoding)
     failed, rows = False, []
     for found in predictor.iter_predictions(map(read_named, paths), paths):
         failed |= found.error is not None

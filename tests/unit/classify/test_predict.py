@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from support.corpus import slow_jpeg
 from support.results import train, write_result
 from verger import cli, quantize
 from verger.classify.classifier import Classifier
@@ -26,6 +27,7 @@ from verger.errors import (
     SourceNotFoundError,
 )
 from verger.features.extractor import load_extractor
+from verger.features.featurize import Decoding
 from verger.features.model import Model
 from verger.features.precision import keep_model
 from verger.features.preprocess import decode_photo
@@ -134,6 +136,35 @@ def test_bad_photos_have_the_ledgers_reasons(predictor: Predictor, photos: Path)
     assert (bad.prediction, bad.probability, bad.top, bad.nearest) == (None, None, (), ())
     assert bad.detail == "no decoder knows these bytes"
     assert found[0].as_dict()["error"] == "empty"
+
+
+def test_a_photo_that_hangs_its_decoder_costs_no_other(predictor: Predictor, photos: Path) -> None:
+    """Decoded apart, with a bound of time: the photos around it have their answers."""
+    good = files_of(photos)[3].read_bytes()
+    decoding = Decoding(apart=True, timeout_s=1)
+    bounded = dataclasses.replace(predictor, decoding=decoding)
+    found = bounded.predict([good, slow_jpeg(), good], list("abc"))
+    assert [p.error for p in found] == [None, "decode time-out", None]
+    assert found[0].top == found[2].top == predictor.predict([good], ["a"])[0].top
+
+
+def test_several_photos_are_decoded_apart(
+    trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command: one photo alone has nothing to lose, and does not wait for a process."""
+    used: list[Decoding] = []
+
+    def answer(predictor: Predictor, *_: object) -> list[object]:
+        used.append(predictor.decoding)
+        return []
+
+    monkeypatch.setattr(Predictor, "iter_predictions", answer)
+    one, two = map(str, files_of(photos)[:2])
+    for named in ([one], [one, two]):
+        assert (
+            CliRunner().invoke(cli.app, ["predict", *named, "--model", str(trained)]).exit_code == 0
+        )
+    assert [(d.apart, d.timeout_s) for d in used] == [(False, None), (True, 60)]
 
 
 def test_no_photo_is_no_prediction(predictor: Predictor) -> None:
