@@ -128,5 +128,5 @@ def train(output: Output, method: str = "centroid", on: str = "features") -> Cla
         reference_paths=tuple(table["path"].to_pylist()),
         **values,
     )
-    found.save(output)
+    found.save(output.folder)
     return found

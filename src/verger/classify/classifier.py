@@ -5,9 +5,11 @@ Training (on Spark) writes it, whoever predicts reads it; neither Spark nor Java
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 from dataclasses import dataclass, field, fields
+from fnmatch import fnmatch
 from functools import cached_property
 from typing import IO, Any
 
@@ -23,12 +25,14 @@ Array = npt.NDArray[np.float64]
 
 METHODS = ("logistic", "knn", "centroid")
 INPUTS = ("features", "pca")
-#: Where a result keeps its classifier, and the vectors of its known photos: 20,000 of 1,280
-#: features are 102 MB, which are mapped into memory and not read.
-CLASSIFIER_NPZ, REFERENCES_NPY = "models/classifier.npz", "models/references.npy"
+#: Where a result keeps its classifier. The vectors of its known photos lie beside it, in a file
+#: named after their sha256: 20,000 of 1,280 features are 102 MB, which are mapped into memory. A
+#: classifier can't be read with the vectors of another one, and is replaced in one step.
+CLASSIFIER_NPZ = "models/classifier.npz"
 
-# Raised by one when the files change their meaning.
-_VERSION = 2
+# Raised by one when the files change their meaning. Of version 2, the vectors have one fixed name.
+_VERSION = 3
+_REFERENCES_V2 = "models/references.npy"
 # Rows whose distances to all references are in memory at once: 256 x 20,000 float32 are 20 MB.
 _ROWS_AT_ONCE = 256
 
@@ -180,8 +184,18 @@ class Classifier:
         _, indices = self.nearest(features, self.n_neighbors)
         return count_votes(self.reference_labels[indices], len(self.labels))
 
-    def save(self, output: Output) -> None:
-        """Write it below OUT, as :data:`CLASSIFIER_NPZ` and :data:`REFERENCES_NPY`.
+    def save(self, folder: Folder) -> list[str]:
+        """Write it below a folder; whatever happens, a classifier that was there stays whole.
+
+        Parameters
+        ----------
+        folder : Folder
+            OUT, or where the files wait to be moved there.
+
+        Returns
+        -------
+        list of str
+            Names of the files in the order in which they may be moved: the classifier is the last.
 
         Raises
         ------
@@ -190,14 +204,16 @@ class Classifier:
         """
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "references"}
         arrays |= {name: np.array(arrays[name], np.str_) for name in _TEXTS}
-        held = {name: value for name, value in arrays.items() if value is not None}
-        output.folder.remove(CLASSIFIER_NPZ)  # never beside the references of another one
+        stored = {name: value for name, value in arrays.items() if value is not None}
         with io.BytesIO() as stream:
             np.save(stream, self.references)
-            output.folder.write(REFERENCES_NPY, stream.getvalue())
+            vectors = stream.getvalue()
+        references = f"models/references-{hashlib.sha256(vectors).hexdigest()}.npy"
+        folder.write(references, vectors)
         with io.BytesIO() as stream:
-            np.savez(stream, version=_VERSION, **held)
-            output.folder.write(CLASSIFIER_NPZ, stream.getvalue())
+            np.savez(stream, version=_VERSION, references_file=references, **stored)
+            folder.write(CLASSIFIER_NPZ, stream.getvalue())
+        return [references, CLASSIFIER_NPZ]
 
     @classmethod
     def load(cls, output: Output) -> Classifier:
@@ -208,19 +224,19 @@ class Classifier:
         OutputError
             If there is none, or it is damaged or of another version of Verger.
         """
-        folder = output.folder
         try:
-            values = _read_values(io.BytesIO(folder.read(CLASSIFIER_NPZ)))
+            values = _read_values(io.BytesIO(output.folder.read(CLASSIFIER_NPZ)))
         except FileNotFoundError as err:
             raise OutputError(
                 f"OUT={output.root}: has no classifier; verger classify trains one"
             ) from err
         except _UNREADABLE as err:
             raise _damaged(output, CLASSIFIER_NPZ, err) from err
+        references = values.pop("references_file", _REFERENCES_V2)
         try:
-            return cls(references=_read_references(output.folder), **values)
+            return cls(references=_read_references(output.folder, references), **values)
         except _UNREADABLE as err:
-            raise _damaged(output, REFERENCES_NPY, err) from err
+            raise _damaged(output, references, err) from err
 
 
 _TEXTS = ("labels", "reference_paths")
@@ -244,23 +260,28 @@ def _damaged(output: Output, name: str, err: Exception) -> OutputError:
     return OutputError(f"{place}: cannot be used: {err}; verger classify trains it anew")
 
 
-def _read_references(folder: Folder) -> npt.NDArray[np.float32]:
+def _read_references(folder: Folder, name: str) -> npt.NDArray[np.float32]:
     """Map the vectors of a disk's file into memory; of a bucket's, read them."""
     if not folder.is_local:
-        with io.BytesIO(folder.read(REFERENCES_NPY)) as file:
+        with io.BytesIO(folder.read(name)) as file:
             return np.load(file, allow_pickle=False)  # type: ignore[no-any-return]
-    mapped = np.load(folder.address(REFERENCES_NPY), mmap_mode="r", allow_pickle=False)
+    mapped = np.load(folder.address(name), mmap_mode="r", allow_pickle=False)
     return mapped.view(np.ndarray)  # type: ignore[no-any-return]
+
+
+def is_references(name: str) -> bool:
+    """Whether a file below OUT holds the vectors of a classifier's known photos."""
+    return fnmatch(name, "models/references*.npy")
 
 
 def _read_values(file: IO[bytes]) -> dict[str, Any]:
     with np.load(file, allow_pickle=False) as archive:
-        held = {name: archive[name] for name in archive.files}
-    version = int(held.pop("version"))
-    if version != _VERSION:
-        raise ValueError(f"version={version} must be {_VERSION}")
+        arrays = {name: archive[name] for name in archive.files}
+    version = int(arrays.pop("version"))
+    if version not in (2, _VERSION):
+        raise ValueError(f"version={version} must be 2 or {_VERSION}")
     values: dict[str, Any] = {}
-    for name, array in held.items():
+    for name, array in arrays.items():
         if name in _TEXTS:
             values[name] = tuple(map(str, array))
         else:

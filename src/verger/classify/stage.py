@@ -2,26 +2,35 @@
 
 ::
 
-    features/ -> train -> models/classifier.npz, models/references.npy, models/classifier/
+    features/ -> train -> models/classifier.npz, models/references-*.npy, models/classifier/
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from verger.classify.classifier import CLASSIFIER_NPZ, REFERENCES_NPY
+from verger.classify.classifier import is_references
 from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_photos
 from verger.classify.training import train
 from verger.classify.vectors import Vectors, stored_projection
 from verger.config import Config
 from verger.engine.session import check_environment, get_session
+from verger.files.folder import Folder
 from verger.files.records import as_json
 from verger.job.context import Run, Watch, no_watch
 from verger.pca.spark_models import save_spark_model
-from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, TRAINING, Output
+from verger.result.output import (
+    EVALUATION,
+    PREDICTIONS,
+    SPARK_CLASSIFIER,
+    STAGED,
+    TRAINING,
+    Output,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -68,10 +77,8 @@ def train_classifier(
         with run.stage("train", len(labelled), vectors.spark):
             rows = np.arange(len(labelled))
             trained = train(vectors, rows, recipe, strategy, contract_hash=contract)
-        run.check_lock()
         with run.stage("write"):
-            _forget(run.output)
-            _save(run.output, trained)
+            names = stage_classifier(run.output, trained)
         record = (
             describe_recipe(recipe, labelled)
             | trained.record
@@ -81,7 +88,8 @@ def train_classifier(
                 "seconds": run.seconds,
             }
         )
-        run.output.folder.write(TRAINING, as_json(record))
+        run.check_lock()
+        publish_classifier(run.output, names, record)
     return record
 
 
@@ -91,24 +99,50 @@ def start_session(run: Run) -> SparkSession:
         return get_session(run.config)
 
 
-def _forget(output: Output) -> None:
-    """Remove the classifier that was there, and what was found out about it alone."""
-    output.folder.remove(CLASSIFIER_NPZ)
-    output.folder.remove(REFERENCES_NPY)
-    output.folder.remove_tree(SPARK_CLASSIFIER)
-    evaluation = output.read_derived(dict[str, Any], EVALUATION)
-    if evaluation is not None and evaluation["against"] is not None:
-        output.folder.remove(EVALUATION)
-        output.folder.remove_tree(PREDICTIONS)
-
-
-def _save(output: Output, trained: Trained) -> None:
+def stage_classifier(output: Output, trained: Trained) -> list[str]:
+    """Write a classifier into the journal; return the names that its files will have in OUT."""
+    output.folder.remove_tree(STAGED)
+    names = []
     if trained.model is not None:
         from pyspark.ml import PipelineModel
         from pyspark.ml.feature import IndexToString
 
         labels = list(trained.classifier.labels)
-        names = IndexToString(inputCol="prediction", outputCol="predicted_label", labels=labels)
-        whole = PipelineModel([*trained.model.stages, names])
-        save_spark_model(whole, output.folder, SPARK_CLASSIFIER)
-    trained.classifier.save(output)
+        texts = IndexToString(inputCol="prediction", outputCol="predicted_label", labels=labels)
+        whole = PipelineModel([*trained.model.stages, texts])
+        files = save_spark_model(whole, output.folder, f"{STAGED}/{SPARK_CLASSIFIER}")
+        names = [file.removeprefix(f"{STAGED}/") for file in files]
+    return [*names, *trained.classifier.save(Folder(output.address(STAGED)))]
+
+
+def publish_classifier(output: Output, names: Sequence[str], record: Mapping[str, Any]) -> None:
+    """Let a staged classifier take the place of the one in OUT, with what was said of that one.
+
+    If it is killed, OUT has the old classifier or the new one, and the next command that writes
+    to OUT finishes the move.
+
+    Parameters
+    ----------
+    output : Output
+    names : sequence of str
+        As :func:`stage_classifier` returns them: the classifier is the last.
+    record : mapping
+        What ``classifier/training.json`` says.
+    """
+    output.folder.write(f"{STAGED}/{TRAINING}", as_json(record))
+    stale = output.own_files(SPARK_CLASSIFIER)
+    evaluation = output.read_derived(dict[str, Any], EVALUATION)
+    if evaluation is not None and evaluation["against"] is not None:
+        stale += [EVALUATION, *output.own_files(PREDICTIONS)]
+    *before, last = names
+    output.publish(
+        output.read_run(),
+        add=[(f"{STAGED}/{name}", name) for name in (*before, TRAINING, last)],
+        remove=stale,
+        attempts=False,
+    )
+    # Only now: until it is replaced the old classifier needs its vectors.
+    (kept,) = (name for name in before if is_references(name))
+    for entry in output.folder.files("models"):
+        if is_references(entry.name) and entry.name != kept:
+            output.folder.remove(entry.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from verger.classify.classifier import CLASSIFIER_NPZ, REFERENCES_NPY, Classifier
+from verger.classify.classifier import CLASSIFIER_NPZ, Classifier
 from verger.errors import ConfigError, OutputError
 from verger.result.output import Output
 
@@ -153,7 +154,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path, on: str) -> None:
     rng = np.random.default_rng(3)
     extra = {"components": rng.standard_normal((7, 11)), "pca_mean": np.zeros(11)}
     ours = make(on=on, labels=("a b", "ä", "日"), **(extra if on == "pca" else {}))
-    ours.save(Output.at(tmp_path))
+    ours.save(Output.at(tmp_path).folder)
     found = Classifier.load(Output.at(tmp_path))
     for field in dataclasses.fields(Classifier):
         before, after = getattr(ours, field.name), getattr(found, field.name)
@@ -171,7 +172,7 @@ def test_a_missing_one_is_asked_for(tmp_path: Path) -> None:
 def saved(tmp_path: Path, **changes: Any) -> Output:
     """Write a classifier's file with some of its arrays changed; None leaves one out."""
     output = Output.at(tmp_path)
-    make().save(output)
+    make().save(output.folder)
     file = tmp_path / CLASSIFIER_NPZ
     with np.load(file) as held:
         arrays = dict(held) | changes
@@ -179,10 +180,16 @@ def saved(tmp_path: Path, **changes: Any) -> Output:
     return output
 
 
+def vectors_of(folder: Path) -> Path:
+    """Return the one file of vectors in a folder."""
+    (file,) = (folder / "models").glob("references*.npy")
+    return file
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"version": 1}, "version=1 must be 2"),
+        ({"version": 1}, "version=1 must be 2 or 3"),
         ({"version": None}, "version"),
         ({"mean": None}, "mean"),
         ({"stray": np.zeros(1)}, "stray"),
@@ -210,17 +217,17 @@ def test_a_damaged_one_is_refused(tmp_path: Path, changes: dict[str, Any], text:
 )
 def test_references_that_do_not_fit_are_refused(tmp_path: Path, references: Any, text: str) -> None:
     output = saved(tmp_path)
-    np.save(tmp_path / REFERENCES_NPY, references)
+    np.save(vectors_of(tmp_path), references)
     with pytest.raises(OutputError, match=rf"(?s){text}.*verger classify trains it anew"):
         Classifier.load(output)
 
 
-@pytest.mark.parametrize("name", [CLASSIFIER_NPZ, REFERENCES_NPY])
-def test_half_a_file_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("which", ["classifier", "references"])
+def test_half_a_file_is_refused(tmp_path: Path, which: str) -> None:
     output = saved(tmp_path)
-    file = tmp_path / name
+    file = tmp_path / CLASSIFIER_NPZ if which == "classifier" else vectors_of(tmp_path)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(OutputError, match=rf"{name}: cannot be used"):
+    with pytest.raises(OutputError, match=rf"{file}: cannot be used"):
         Classifier.load(output)
 
 
@@ -234,14 +241,22 @@ def test_known_photos_are_mapped_and_not_read(tmp_path: Path) -> None:
 
 
 def test_one_without_known_photos_is_read_too(tmp_path: Path) -> None:
-    make(m=0).save(Output.at(tmp_path))
+    make(m=0).save(Output.at(tmp_path).folder)
     assert Classifier.load(Output.at(tmp_path)).references.shape == (0, 7)
 
 
-def test_no_classifier_stands_beside_the_references_of_another_one(
+def test_no_classifier_is_read_with_the_vectors_of_another_one(tmp_path: Path) -> None:
+    """Its file names its vectors by their sha256; whatever else lies there is not taken."""
+    output, other = saved(tmp_path / "one"), saved(tmp_path / "other")
+    make(seed=1).save(other.folder)
+    shutil.copy(Path(other.root) / CLASSIFIER_NPZ, Path(output.root) / CLASSIFIER_NPZ)
+    with pytest.raises(OutputError, match=r"references-\w{64}.npy: cannot be used"):
+        Classifier.load(output)
+
+
+def test_whoever_is_killed_while_saving_leaves_the_old_classifier_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever saves may be killed between the two files."""
     output = saved(tmp_path)
 
     def die(*_: Any, **__: Any) -> None:
@@ -249,9 +264,15 @@ def test_no_classifier_stands_beside_the_references_of_another_one(
 
     monkeypatch.setattr(np, "savez", die)
     with pytest.raises(KeyboardInterrupt):
-        make().save(output)
-    with pytest.raises(OutputError, match="has no classifier"):
-        Classifier.load(output)
+        make(seed=1).save(output.folder)
+    np.testing.assert_array_equal(Classifier.load(output).references, make().references)
+
+
+def test_one_of_the_version_before_is_still_read(tmp_path: Path) -> None:
+    """Its vectors have a fixed name."""
+    output = saved(tmp_path, version=2, references_file=None)
+    vectors_of(tmp_path).rename(tmp_path / "models" / "references.npy")
+    np.testing.assert_array_equal(Classifier.load(output).references, make().references)
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_a_path_too_few_is_noticed(predictor: Predictor) -> None:
 
 def test_a_classifier_of_other_features_is_refused(out: Path) -> None:
     output = Output.at(out)
-    dataclasses.replace(Classifier.load(output), contract_hash="0" * 64).save(output)
+    dataclasses.replace(Classifier.load(output), contract_hash="0" * 64).save(output.folder)
     with pytest.raises(ContractError, match=r"trained on contract 0{12}.*verger classify"):
         Predictor.load(out)
 
@@ -318,7 +318,7 @@ def test_people_see_label_probabilities_and_photos_near_by(trained: Path, photos
 
 def test_unknown_is_said(out: Path, photos: Path) -> None:
     output = Output.at(out)
-    dataclasses.replace(Classifier.load(output), threshold=1.0).save(output)
+    dataclasses.replace(Classifier.load(output), threshold=1.0).save(output.folder)
     file = files_of(photos)[0]
     assert run(file, "--model", out)[1].startswith(f"{file}  unknown\n")
     assert json.loads(run(file, "--model", out, "--json")[1])[0]["prediction"] is None

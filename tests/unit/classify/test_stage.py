@@ -1,0 +1,121 @@
+"""A new classifier takes the place of the old one whole, whenever it is killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.results import train, write_vectors
+from verger.classify.classifier import Classifier
+from verger.classify.stage import publish_classifier, stage_classifier
+from verger.classify.training import Trained
+from verger.files.folder import Folder
+from verger.result.lock import locked
+from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, TRAINING, Output
+
+#: What changes a folder.
+STEPS = ("write", "move", "remove", "remove_tree")
+
+
+class Killed(BaseException):
+    """The process is gone: nothing catches this."""
+
+
+class Dying:
+    """A step of a folder that kills the process once some steps are done."""
+
+    def __init__(self, real: Callable[..., Any], left: list[int]) -> None:
+        self._real, self._left = real, left
+
+    def __get__(self, folder: Folder, _: type) -> Callable[..., Any]:
+        def step(*arguments: Any, **options: Any) -> Any:
+            if not self._left[0]:
+                raise Killed
+            self._left[0] -= 1
+            return self._real(folder, *arguments, **options)
+
+        return step
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    """Return a result with an old classifier, its Spark model, and what was said of it."""
+    x = np.random.default_rng(0).exponential(size=(12, 8)).astype(np.float32)
+    output = write_vectors(tmp_path / "out", x)
+    train(output)
+    for name in (f"{SPARK_CLASSIFIER}/metadata/part-00000", f"{PREDICTIONS}/part-1.parquet"):
+        output.folder.write(name, b"old")
+    output.folder.write(EVALUATION, b'{"against": "/other"}')
+    output.folder.write(TRAINING, b'{"is": "old"}')
+    return output
+
+
+def new_classifier(output: Output) -> Trained:
+    """Return one with other vectors than those of OUT."""
+    old = Classifier.load(output)
+    values = {name: getattr(old, name) for name in old.__dataclass_fields__}
+    return Trained(Classifier(**values | {"references": old.references + 1}), None, {}, np.empty(0))
+
+
+def replace(output: Output, trained: Trained) -> None:
+    publish_classifier(output, stage_classifier(output, trained), {"is": "new"})
+
+
+@pytest.mark.parametrize("n_steps", range(16))
+def test_a_killed_training_leaves_the_old_classifier_or_the_new_one(
+    output: Output, monkeypatch: pytest.MonkeyPatch, n_steps: int
+) -> None:
+    """Killed after any of its steps: at once readers see a whole one, and the next command ends it.
+
+    Then everything in OUT is of one classifier.
+    """
+    old, trained, left = Classifier.load(output), new_classifier(output), [n_steps]
+    record = output.read_run()
+    with monkeypatch.context() as patched:
+        for step in STEPS:
+            patched.setattr(Folder, step, Dying(getattr(Folder, step), left))
+        try:
+            replace(output, trained)
+            is_killed = False
+        except Killed:
+            is_killed = True
+    assert is_killed == (n_steps < 15), "the range of steps must reach the end"
+    for is_finished in (False, True):
+        if is_finished:
+            with locked(output):
+                pass
+        found = Classifier.load(output)
+        is_new = (found.references == trained.classifier.references).all()
+        assert is_new or (found.references == old.references).all()
+        assert output.read_run() == record
+    assert json.loads(output.folder.read(TRAINING))["is"] == ("new" if is_new else "old")
+    for name in (EVALUATION, f"{SPARK_CLASSIFIER}/metadata/part-00000"):
+        assert output.folder.exists(name) == (not is_new)
+
+
+def test_nothing_is_left_of_the_old_classifier(output: Output) -> None:
+    """Nor is of a training that was killed between the new classifier and the old vectors."""
+    output.folder.write("models/references-0.npy", b"left by a killed process")
+    before = {entry.name for entry in output.folder.files(recursive=True)}
+    replace(output, new_classifier(output))
+    after = {entry.name for entry in output.folder.files(recursive=True)}
+    gone = {name for name in before - after if not name.startswith("models/references")}
+    assert gone == {
+        EVALUATION,
+        f"{PREDICTIONS}/part-1.parquet",
+        f"{SPARK_CLASSIFIER}/metadata/part-00000",
+    }
+    assert sum(name.startswith("models/references") for name in after) == 1
+
+
+def test_an_evaluation_by_a_split_stays(output: Output) -> None:
+    """It is of the table and the recipe, not of the stored classifier."""
+    output.folder.write(EVALUATION, b'{"against": null}')
+    replace(output, new_classifier(output))
+    assert output.folder.exists(EVALUATION)
+    assert output.folder.exists(f"{PREDICTIONS}/part-1.parquet")
