@@ -259,6 +259,27 @@ def test_no_classifier_outlives_its_features(
     assert not (out / "models" / "classifier.npz").exists()
 
 
+def test_a_classifier_stays_until_a_new_pca_is_whole(
+    spark: SparkSession, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reduction that dies before it publishes has removed nothing; one that ends, all of it."""
+    train_classifier(output.root, CONFIG, QUICK)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    config = Config(components=3, overwrite=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Output, "publish", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_reduce(output.root, config)
+    Classifier.load(output)
+    run_reduce(output.root, config)
+    with pytest.raises(OutputError, match="has no classifier"):
+        Classifier.load(output)
+    assert not output.own_files("models/classifier")
+
+
 # Mistakes, found before Spark starts
 
 

@@ -19,17 +19,12 @@ import numpy.typing as npt
 from verger.classify.nearest import Euclidean, NearestRows, squared_lengths
 from verger.errors import ConfigError, OutputError
 from verger.files.folder import Folder
-from verger.result.output import Output
+from verger.result.output import CLASSIFIER_NPZ, Output
 
 Array = npt.NDArray[np.float64]
 
 METHODS = ("logistic", "knn", "centroid")
 INPUTS = ("features", "pca")
-#: Where a result keeps its classifier. The vectors of its known photos lie beside it, in a file
-#: named after their sha256: 20,000 of 1,280 features are 102 MB, which are mapped into memory. A
-#: classifier can't be read with the vectors of another one, and is replaced in one step.
-CLASSIFIER_NPZ = "models/classifier.npz"
-
 # Raised by one when the files change their meaning. Of version 2, the vectors have one fixed name.
 _VERSION = 3
 _REFERENCES_V2 = "models/references.npy"
@@ -186,6 +181,10 @@ class Classifier:
 
     def save(self, folder: Folder) -> list[str]:
         """Write it below a folder; whatever happens, a classifier that was there stays whole.
+
+        The vectors of its known photos get a file of their own, named after their sha256, since
+        they are mapped into memory: 20,000 of 1,280 features are 102 MB. So no classifier can be
+        read with the vectors of another one.
 
         Parameters
         ----------

@@ -20,7 +20,7 @@ from verger.cli.options import (
 )
 from verger.cli.summary import print_summary
 from verger.cli.table import print_labels
-from verger.cli.terminal import keep_page_up, print_json, say, watch_for
+from verger.cli.terminal import keep_page_up, print_json, say, tell, watch_for
 
 
 @click.command()
@@ -62,11 +62,19 @@ def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> 
 @click.command()
 @click.argument("out", metavar="OUT")
 @config_options(*REDUCE, "overwrite", *SPARK)
-def reduce(out: str, as_json: bool, **_: Any) -> None:
+@dry_run_option
+def reduce(out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Write pca/, models/pca/, explained_variance.csv and scree.png."""
     config = resolve_config()
     from verger.job import pipeline
+    from verger.job.losses import describe_reduce
 
+    plan = describe_reduce(out, config)
+    if dry_run:
+        _print_plan(plan, as_json)
+        return
+    for loss in plan["losses"]:
+        tell(f"once the new PCA is whole: {loss}")
     print_summary(pipeline.run_reduce(out, config, watch=watch_for(config)), out, as_json)
     keep_page_up(config)
 

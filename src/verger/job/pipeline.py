@@ -49,6 +49,7 @@ from verger.files.shares import Shares
 from verger.files.tables import Part
 from verger.job import validate
 from verger.job.context import Run, Watch, no_watch
+from verger.job.losses import list_losses
 from verger.job.overseer import check_error_rate, error_inside, overseen, worth_another_try
 from verger.job.publish import publish_features
 from verger.job.record import REDUCE_OPTIONS, command_line, describe_pca, describe_run, spectrum_csv
@@ -319,6 +320,7 @@ def describe_plan(
     steps = [_model_step(config, model), listed, *_output_steps(run, listing, model)]
     if reduce:
         steps.append(f"fit a PCA and keep components = {config.components}")
+    steps += [f"if features or PCA change, {loss}" for loss in list_losses(run.output)]
     return {"config": config.as_dict(), "steps": steps}
 
 

@@ -54,6 +54,8 @@ SPECTRUM = "explained_variance.csv"
 SCREE = "scree.png"
 REPORT = "report.html"
 SPARK_CLASSIFIER = "models/classifier"
+#: The vectors of its known photos lie beside it, in a file that is named after their sha256.
+CLASSIFIER_NPZ = "models/classifier.npz"
 TRAINING = "classifier/training.json"
 EVALUATION = "classifier/evaluation.json"
 PREDICTIONS = "predictions"

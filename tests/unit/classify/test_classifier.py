@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from verger.classify.classifier import CLASSIFIER_NPZ, Classifier
+from verger.classify.classifier import Classifier
 from verger.errors import ConfigError, OutputError
-from verger.result.output import Output
+from verger.result.output import CLASSIFIER_NPZ, Output
 
 LABELS = ("apple", "fig", "pear")
 
