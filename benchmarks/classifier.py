@@ -31,7 +31,7 @@ from verger.classify.scores import Scored, summarize
 from verger.classify.splits import LEFT_OUT, TEST, TRAIN, make_cutter, measure_leakage
 from verger.classify.testing import find_nearest, fit_whole_pca
 from verger.classify.training import ITERATIONS, draw_sample, fit_logistic, try_penalties
-from verger.classify.vectors import Projection, Vectors, read_labelled
+from verger.classify.vectors import LabelledVectors, Projection, read_labelled
 from verger.result.output import Output
 from verger.source.films import find_films
 
@@ -60,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     output = Output.at(arguments.out)
     spark = verger.get_session()
-    vectors = Vectors(spark, output, read_labelled(output))
+    vectors = LabelledVectors(spark, output, read_labelled(output))
     penalty, tried = choose_penalty(vectors)
     rows: list[Row] = []
     sizes: list[str] = []
@@ -73,14 +73,14 @@ def main() -> None:
     print(text)
 
 
-def choose_penalty(vectors: Vectors) -> tuple[float, list[dict[str, float]]]:
+def choose_penalty(vectors: LabelledVectors) -> tuple[float, list[dict[str, float]]]:
     """Choose one penalty for all fits: on a sample of the features, by contiguous folds."""
     rows = np.arange(len(vectors.labelled))
     record = try_penalties(vectors, draw_sample(vectors, rows, Recipe(), "contiguous"))
     return record["reg_param"], record["tried"]
 
 
-def measure(vectors: Vectors, split: Any, penalty: float) -> tuple[list[Row], str]:
+def measure(vectors: LabelledVectors, split: Any, penalty: float) -> tuple[list[Row], str]:
     """Train and test everything by one split."""
     labelled = vectors.labelled
     roles = make_cutter(split, labelled.path_list, labelled.targets).split(labelled.targets)
@@ -108,7 +108,7 @@ def measure(vectors: Vectors, split: Any, penalty: float) -> tuple[list[Row], st
 
 
 def measure_logistic(
-    vectors: Vectors, split: str, k: int | None, penalty: float, train: Ints, test: Ints
+    vectors: LabelledVectors, split: str, k: int | None, penalty: float, train: Ints, test: Ints
 ) -> Row:
     targets = vectors.labelled.targets
     model, spark_s = timed(lambda: fit_logistic(vectors.frame(train), vectors, penalty))
@@ -136,7 +136,7 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 def render(
-    rows: list[Row], sizes: list[str], tried: list[dict[str, float]], vectors: Vectors
+    rows: list[Row], sizes: list[str], tried: list[dict[str, float]], vectors: LabelledVectors
 ) -> str:
     n, cores = len(vectors.labelled), vectors.spark.sparkContext.defaultParallelism
     packages = ", ".join(f"{name} {version(name)}" for name in ("pyspark", "scikit-learn", "numpy"))

@@ -288,25 +288,40 @@ def _read_values(file: IO[bytes]) -> dict[str, Any]:
     return values
 
 
-def _check_words(found: Classifier) -> None:
-    for name, value, allowed in (("method", found.method, METHODS), ("on", found.on, INPUTS)):
+def _check_words(classifier: Classifier) -> None:
+    for name, value, allowed in (
+        ("method", classifier.method, METHODS),
+        ("on", classifier.on, INPUTS),
+    ):
         if value not in allowed:
             raise ConfigError(f"{name}={value!r} must be one of {', '.join(allowed)}")
-    if not found.labels or list(found.labels) != sorted(set(found.labels)):
-        raise ConfigError(f"labels: {len(found.labels)} must be at least 1, sorted, none twice")
-    if not 0 < found.temperature < np.inf:
-        raise ConfigError(f"temperature={found.temperature} must be above 0 and finite")
-    if not 0 <= found.threshold <= 1:
-        raise ConfigError(f"threshold={found.threshold} must be between 0 and 1")
-    m = len(found.reference_paths)
-    if found.method == "knn" and not 1 <= found.n_neighbors <= m:
-        raise ConfigError(f"n_neighbors={found.n_neighbors} must be between 1 and {m} references")
-    if (found.on == "pca") != (found.components is not None and found.pca_mean is not None):
-        raise ConfigError(f"on={found.on!r}: components and pca_mean go with on='pca', and only so")
+    if not classifier.labels or list(classifier.labels) != sorted(set(classifier.labels)):
+        raise ConfigError(
+            f"labels: {len(classifier.labels)} must be at least 1, sorted, none twice"
+        )
+    if not 0 < classifier.temperature < np.inf:
+        raise ConfigError(f"temperature={classifier.temperature} must be above 0 and finite")
+    if not 0 <= classifier.threshold <= 1:
+        raise ConfigError(f"threshold={classifier.threshold} must be between 0 and 1")
+    m = len(classifier.reference_paths)
+    if classifier.method == "knn" and not 1 <= classifier.n_neighbors <= m:
+        raise ConfigError(
+            f"n_neighbors={classifier.n_neighbors} must be between 1 and {m} references"
+        )
+    if (classifier.on == "pca") != (
+        classifier.components is not None and classifier.pca_mean is not None
+    ):
+        raise ConfigError(
+            f"on={classifier.on!r}: components and pca_mean go with on='pca', and only so"
+        )
 
 
-def _check_arrays(found: Classifier) -> None:
-    d, m, n_labels = np.size(found.mean), len(found.reference_paths), len(found.labels)
+def _check_arrays(classifier: Classifier) -> None:
+    d, m, n_labels = (
+        np.size(classifier.mean),
+        len(classifier.reference_paths),
+        len(classifier.labels),
+    )
     shapes: dict[str, tuple[int, ...]] = {
         "mean": (d,),
         "scale": (d,),
@@ -315,21 +330,27 @@ def _check_arrays(found: Classifier) -> None:
         "references": (m, d),
         "reference_labels": (m,),
     }
-    if found.components is not None:
-        shapes |= {"components": (d, found.n_features), "pca_mean": (found.n_features,)}
+    if classifier.components is not None:
+        shapes |= {"components": (d, classifier.n_features), "pca_mean": (classifier.n_features,)}
     for name, shape in shapes.items():
-        array = getattr(found, name)
+        array = getattr(classifier, name)
         if array.shape != shape or array.dtype != _ARRAYS[name]:
             raise ConfigError(
                 f"{name}: shape {array.shape} {array.dtype} must be {shape} "
                 f"{np.dtype(_ARRAYS[name])}"
             )
         # Of references their lengths are looked at, which are needed anyway: half the time.
-        if not np.isfinite(found._reference_norms if name == "references" else array).all():
+        if not np.isfinite(classifier._reference_norms if name == "references" else array).all():
             raise ConfigError(f"{name}: holds values that are not finite")
-    if not found.scale.all():
+    if not classifier.scale.all():
         raise ConfigError("scale: holds 0; a constant column has 1")
-    if m and not 0 <= found.reference_labels.min() <= found.reference_labels.max() < n_labels:
+    if (
+        m
+        and not 0
+        <= classifier.reference_labels.min()
+        <= classifier.reference_labels.max()
+        < n_labels
+    ):
         raise ConfigError(f"reference_labels: must be between 0 and {n_labels - 1}")
 
 

@@ -45,7 +45,13 @@ from verger.classify.testing import (
     score_rows,
 )
 from verger.classify.training import REFERENCES, train
-from verger.classify.vectors import Labelled, Projection, Vectors, only_labels, read_labelled
+from verger.classify.vectors import (
+    Labelled,
+    LabelledVectors,
+    Projection,
+    only_labels,
+    read_labelled,
+)
 from verger.config import Config
 from verger.engine.session import check_environment
 from verger.errors import ClassifierError, ConfigError, ContractError
@@ -98,11 +104,11 @@ def evaluate_split(
     check_environment()
     with run.locked():
         run.output.read_run()
-        vectors = Vectors(start_session(run), run.output, labelled)
+        vectors = LabelledVectors(start_session(run), run.output, labelled)
         asked, tested = _evaluate(run, vectors, recipe, strategy)
         other = _beside(labelled, recipe, strategy)
         beside = _evaluate(run, vectors, recipe, other)[0] if other else None
-        found = describe_recipe(recipe, labelled) | {
+        record = describe_recipe(recipe, labelled) | {
             "against": None,
             "method": recipe.method,
             "on": recipe.on,
@@ -110,8 +116,8 @@ def evaluate_split(
             "beside": beside,
             "seconds": run.seconds,
         }
-        _write(run, found, tested)
-    return _reported(run, found)
+        _write(run, record, tested)
+    return _reported(run, record)
 
 
 def _beside(labelled: Labelled, recipe: Recipe, strategy: SplitStrategy) -> SplitStrategy | None:
@@ -131,7 +137,7 @@ class _Tested:
 
 
 def _evaluate(
-    run: Run, vectors: Vectors, recipe: Recipe, strategy: SplitStrategy
+    run: Run, vectors: LabelledVectors, recipe: Recipe, strategy: SplitStrategy
 ) -> tuple[dict[str, Any], _Tested]:
     """Train and test by one split."""
     all_photos = vectors.labelled
@@ -162,7 +168,7 @@ def _evaluate(
         )
     with run.stage(f"test ({strategy})", len(test_rows), vectors.spark):
         rows, scored = score_rows(vectors, trained.classifier, test_rows)
-        found = _judged(scored, trained.others, trained.classifier.threshold) | {
+        judged = _judged(scored, trained.others, trained.classifier.threshold) | {
             "split": strategy,
             "n_train": len(train_rows),
             "n_test": len(test_rows),
@@ -173,7 +179,7 @@ def _evaluate(
             "by_k": accuracy_by_k(vectors, pca, kept, train_rows, test_rows),
             "n_components": kept if recipe.on == "pca" else None,
         }
-    return found, _Tested(vectors.labelled, rows, scored, train_rows)
+    return judged, _Tested(vectors.labelled, rows, scored, train_rows)
 
 
 def _judged(scored: Scored, others: npt.NDArray[np.float64], threshold: float) -> dict[str, Any]:
@@ -198,7 +204,9 @@ def _untested(labelled: Labelled, test_rows: Ints) -> list[str]:
     return [label for label, n in zip(labelled.labels, counts, strict=True) if not n]
 
 
-def _leakage(vectors: Vectors, recipe: Recipe, train_rows: Ints, test_rows: Ints) -> dict[str, Any]:
+def _leakage(
+    vectors: LabelledVectors, recipe: Recipe, train_rows: Ints, test_rows: Ints
+) -> dict[str, Any]:
     """Look up what test photos are nearest to among the training photos."""
     labelled = vectors.labelled
     drawn = test_rows[draw_stratified(labelled.targets[test_rows], NEAREST_ROWS, recipe.seed)]
@@ -241,57 +249,59 @@ def evaluate_against(
         raise ConfigError(f"against={other}: must be another result than OUT; --split tests on OUT")
     classifier = Classifier.load(run.output)
     _check_contracts(run.output, there, classifier)
-    labelled = read_labelled(there, classifier.labels)
-    known = np.flatnonzero(labelled.targets >= 0)
-    if not len(known):
-        raise ClassifierError(
-            f"against={there.root}: none of its {len(labelled)} photos has one of the "
-            f"{len(classifier.labels)} labels that the classifier knows"
-        )
+    labelled = _read_known(there, classifier)
     check_environment()
     with run.locked():
-        vectors = Vectors(start_session(run), there, labelled)
+        vectors = LabelledVectors(start_session(run), there, labelled)
         with run.stage("test", len(labelled), vectors.spark):
             rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)))
             is_known = scored.true >= 0
             judged = _judged(scored[is_known], scored[~is_known].probability, classifier.threshold)
-        found = describe_recipe(Recipe(method=classifier.method, on=classifier.on), labelled) | {
+            untested = _untested(labelled, np.flatnonzero(labelled.targets >= 0))
+        judged |= {"split": "against", "n_test": int(is_known.sum()), "untested": untested}
+        record = describe_recipe(Recipe(method=classifier.method, on=classifier.on), labelled) | {
             "against": there.root,
             "method": classifier.method,
             "on": classifier.on,
-            "evaluation": judged
-            | {
-                "split": "against",
-                "n_test": int(is_known.sum()),
-                "untested": _untested(labelled, known),
-            },
+            "evaluation": judged,
             "beside": None,
             "seconds": run.seconds,
         }
-        _write(run, found, _Tested(labelled, rows, scored, np.empty(0, np.int64)))
-    return _reported(run, found)
+        _write(run, record, _Tested(labelled, rows, scored, np.empty(0, np.int64)))
+    return _reported(run, record)
+
+
+def _read_known(there: Output, classifier: Classifier) -> Labelled:
+    """Read the labelled photos of another result, some of which must have known labels."""
+    labelled = read_labelled(there, classifier.labels)
+    if (labelled.targets < 0).all():
+        raise ClassifierError(
+            f"against={there.root}: none of its {len(labelled)} photos has one of the "
+            f"{len(classifier.labels)} labels that the classifier knows"
+        )
+    return labelled
 
 
 def _check_contracts(output: Output, there: Output, classifier: Classifier) -> None:
     ours, theirs = output.read_run(), there.read_run()
-    for place, found in ((output, ours), (there, theirs)):
-        if found.contract_hash != classifier.contract_hash:
+    for place, record in ((output, ours), (there, theirs)):
+        if record.contract_hash != classifier.contract_hash:
             raise ContractError(
                 f"the classifier of OUT={output.root} takes features of contract "
                 f"{classifier.contract_hash[:12]}, and {place.root} has those of "
-                f"{found.contract_hash[:12]}: another model or preprocessing made them"
+                f"{record.contract_hash[:12]}: another model or preprocessing made them"
             )
 
 
 # What is kept
 
 
-def _write(run: Run, found: dict[str, Any], tested: _Tested) -> None:
+def _write(run: Run, record: dict[str, Any], tested: _Tested) -> None:
     """Add classes and confusions; write the table ``predictions``, and the evaluation last."""
     scored, rows, labels = tested.scored, tested.rows, tested.labelled.labels
     is_known = scored.true >= 0
     confusion = confusion_matrix(scored[is_known], len(labels))
-    found |= {
+    record |= {
         "labels": list(labels),
         "classes": by_class(confusion, labels),
         "confusion": [[*map(int, at), int(confusion[tuple(at)])] for at in np.argwhere(confusion)],
@@ -311,8 +321,8 @@ def _write(run: Run, found: dict[str, Any], tested: _Tested) -> None:
     ]
     table = pa.Table.from_arrays(columns, schema=schema)
     part = write_part(folder, part_name(PREDICTIONS), table, schema)
-    found["predictions"] = part.as_dict()
-    folder.write(EVALUATION, as_json(found))
+    record["predictions"] = part.as_dict()
+    folder.write(EVALUATION, as_json(record))
 
 
 def _pairs(confusion: Ints, tested: _Tested) -> list[dict[str, Any]]:
@@ -338,8 +348,8 @@ def _pairs(confusion: Ints, tested: _Tested) -> list[dict[str, Any]]:
     return pairs
 
 
-def _reported(run: Run, found: dict[str, Any]) -> dict[str, Any]:
+def _reported(run: Run, record: dict[str, Any]) -> dict[str, Any]:
     """Write the report anew where there is one."""
     if run.output.folder.exists(REPORT):
         run_report(run.output.root, run.config, watch=run.watch)
-    return found
+    return record

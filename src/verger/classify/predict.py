@@ -210,14 +210,18 @@ class Predictor:
         )
 
     def _nearest(self, features: npt.NDArray[np.float32]) -> list[tuple[Neighbor, ...]]:
-        found = self.classifier
-        k = min(self.n_nearest, len(found.references))
+        classifier = self.classifier
+        k = min(self.n_nearest, len(classifier.references))
         if not k:
             return [()] * len(features)
-        distances, indices = found.nearest(features, k)
+        distances, indices = classifier.nearest(features, k)
         return [
             tuple(
-                Neighbor(found.reference_paths[i], found.labels[found.reference_labels[i]], d)
+                Neighbor(
+                    classifier.reference_paths[i],
+                    classifier.labels[classifier.reference_labels[i]],
+                    d,
+                )
                 for i, d in zip(row, far, strict=True)
             )
             for row, far in zip(indices, distances.tolist(), strict=True)
@@ -241,19 +245,19 @@ def list_named(photos: Iterable[str]) -> list[str]:
     EmptySourceError
         If a folder holds no image.
     """
-    found: list[str] = []
+    paths: list[str] = []
     for name in photos:
         if "://" in name:
             raise ConfigError(
                 f"PHOTO={name}: must be a file or a folder of this machine, or - for standard "
                 "input; download it first"
             )
-        if name == STDIN and STDIN in found:
+        if name == STDIN and STDIN in paths:
             raise ConfigError("PHOTO=-: standard input can be read only once")
         if name == STDIN or Path(name).is_file():
-            found.append(name)
+            paths.append(name)
         elif Path(name).is_dir():
-            found += list_photos(name, label_from="none").photos["path"].to_pylist()
+            paths += list_photos(name, label_from="none").photos["path"].to_pylist()
         else:
             raise SourceNotFoundError(f"PHOTO={name}: no such file or folder")
-    return found
+    return paths

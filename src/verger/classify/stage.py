@@ -16,21 +16,14 @@ import numpy as np
 from verger.classify.classifier import is_references
 from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_photos
 from verger.classify.training import train
-from verger.classify.vectors import Vectors, stored_projection
+from verger.classify.vectors import LabelledVectors, stored_projection
 from verger.config import Config
 from verger.engine.session import check_environment, get_session
 from verger.files.folder import Folder
 from verger.files.records import as_json
 from verger.job.context import Run, Watch, no_watch
 from verger.pca.spark_models import save_spark_model
-from verger.result.output import (
-    EVALUATION,
-    PREDICTIONS,
-    SPARK_CLASSIFIER,
-    STAGED,
-    TRAINING,
-    Output,
-)
+from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, STAGED, TRAINING, Output
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -73,21 +66,18 @@ def train_classifier(
     check_environment()
     with run.locked():
         contract = run.output.read_run().contract_hash
-        vectors = Vectors(start_session(run), run.output, labelled, projection)
+        vectors = LabelledVectors(start_session(run), run.output, labelled, projection)
         with run.stage("train", len(labelled), vectors.spark):
             rows = np.arange(len(labelled))
             trained = train(vectors, rows, recipe, strategy, contract_hash=contract)
         with run.stage("write"):
             names = stage_classifier(run.output, trained)
-        record = (
-            describe_recipe(recipe, labelled)
-            | trained.record
-            | {
-                "on_pca": "fitted on all photos" if recipe.on == "pca" else None,
-                "contract_hash": contract,
-                "seconds": run.seconds,
-            }
-        )
+        record = describe_recipe(recipe, labelled) | trained.record
+        record |= {
+            "on_pca": "fitted on all photos" if recipe.on == "pca" else None,
+            "contract_hash": contract,
+            "seconds": run.seconds,
+        }
         run.check_lock()
         publish_classifier(run.output, names, record)
     return record

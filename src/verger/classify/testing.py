@@ -13,7 +13,7 @@ import pyarrow as pa
 from verger.classify.classifier import Classifier
 from verger.classify.nearest import Euclidean, NearestRows
 from verger.classify.scores import Scored
-from verger.classify.vectors import Chosen, Projection, Vectors
+from verger.classify.vectors import LabelledVectors, Projection, VectorBatches
 from verger.pca.fit import FittedPCA, fit_pca
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ NEAREST_ROWS = 5_000
 SOME_K = (1, 2, 5, 10, 20, 50, 100, 174, 328, 640, 1280)
 
 
-def score_rows(vectors: Vectors, classifier: Classifier, rows: Ints) -> tuple[Ints, Scored]:
+def score_rows(vectors: LabelledVectors, classifier: Classifier, rows: Ints) -> tuple[Ints, Scored]:
     """Score photos in the tasks.
 
     Parameters
     ----------
-    vectors : Vectors
+    vectors : LabelledVectors
         Of features; the classifier brings its own projection.
     classifier : Classifier
     rows : ndarray of shape (n,), int64
@@ -47,10 +47,10 @@ def score_rows(vectors: Vectors, classifier: Classifier, rows: Ints) -> tuple[In
     """
     shared, targets = vectors.spark.sparkContext.broadcast(classifier), vectors.labelled.targets
 
-    def score(chosen: Chosen) -> Iterator[pa.RecordBatch]:
+    def score(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
         for row, x in chosen:
-            found = Scored.of(shared.value.probabilities(x), targets[row])
-            columns = {"row": row, **vars(found)}
+            scored = Scored.of(shared.value.probabilities(x), targets[row])
+            columns = {"row": row, **vars(scored)}
             yield pa.RecordBatch.from_pydict({n: pa.array(v) for n, v in columns.items()})
 
     schema = "row long, true long, predicted long, probability double, p_true double, rank long"
@@ -60,12 +60,12 @@ def score_rows(vectors: Vectors, classifier: Classifier, rows: Ints) -> tuple[In
     return columns.pop("row"), Scored(**columns)
 
 
-def find_nearest(vectors: Vectors, known: Ints, photos: Ints) -> Ints:
+def find_nearest(vectors: LabelledVectors, known: Ints, photos: Ints) -> Ints:
     """Find the known photo that is nearest to each of some others, on standardised vectors.
 
     Parameters
     ----------
-    vectors : Vectors
+    vectors : LabelledVectors
     known : ndarray of shape (m,), int64
         Rows that are searched, all of them, in the tasks.
     photos : ndarray of shape (n,), int64
@@ -81,7 +81,7 @@ def find_nearest(vectors: Vectors, known: Ints, photos: Ints) -> Ints:
     mean, z = moments.mean, ((vectors.collect(photos) - moments.mean) / scale).astype(np.float32)
     shared = vectors.spark.sparkContext.broadcast((mean, scale, z))
 
-    def search(chosen: Chosen) -> Iterator[pa.RecordBatch]:
+    def search(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
         mean, scale, z = shared.value
         nearest = NearestRows(Euclidean(z), 1)
         for row, x in chosen:
@@ -104,7 +104,7 @@ _KNOWN_AT_ONCE = 1024
 
 
 def accuracy_by_k(
-    vectors: Vectors, pca: FittedPCA, kept: int, trained: Ints, tested: Ints
+    vectors: LabelledVectors, pca: FittedPCA, kept: int, trained: Ints, tested: Ints
 ) -> list[dict[str, float]]:
     """Measure the nearest class mean on the first k scores, for every k of :data:`SOME_K`.
 
@@ -112,7 +112,7 @@ def accuracy_by_k(
 
     Parameters
     ----------
-    vectors : Vectors
+    vectors : LabelledVectors
         Of features.
     pca : FittedPCA
         Of the training photos, with all components.
@@ -132,7 +132,7 @@ def accuracy_by_k(
     targets = vectors.labelled.targets
     shared = vectors.spark.sparkContext.broadcast((projection, means))
 
-    def count(chosen: Chosen) -> Iterator[pa.RecordBatch]:
+    def count(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
         projection, means = shared.value
         right = np.zeros(len(some), np.int64)
         for row, x in chosen:
@@ -143,8 +143,8 @@ def accuracy_by_k(
                 right[i] += (distances.argmin(axis=1) == targets[row]).sum()
         yield pa.RecordBatch.from_pylist([{"right": right.tobytes()}])
 
-    found = vectors.scan(tested, count, "right binary").collect()
-    right = np.sum([np.frombuffer(f.right, np.int64) for f in found], axis=0)
+    partial = vectors.scan(tested, count, "right binary").collect()
+    right = np.sum([np.frombuffer(part.right, np.int64) for part in partial], axis=0)
     share = pca.cumulative_ratio
     return [
         {"k": k, "variance": float(share[k - 1]), "accuracy": float(n / len(tested))}
@@ -152,6 +152,8 @@ def accuracy_by_k(
     ]
 
 
-def fit_whole_pca(vectors: Vectors, rows: Ints, *, standardize: bool, center: bool) -> FittedPCA:
+def fit_whole_pca(
+    vectors: LabelledVectors, rows: Ints, *, standardize: bool, center: bool
+) -> FittedPCA:
     """Fit a PCA to some photos alone, with as many components as they give."""
     return fit_pca(vectors.moments(rows), 1.0, standardize=standardize, center=center)

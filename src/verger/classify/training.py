@@ -14,7 +14,7 @@ from verger.classify.nearest import Euclidean, NearestRows
 from verger.classify.recipe import Recipe
 from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize
 from verger.classify.splits import Cutter, SplitStrategy, draw_stratified, make_cutter
-from verger.classify.vectors import Labelled, Vectors, vector_column
+from verger.classify.vectors import Labelled, LabelledVectors, vector_column
 from verger.errors import ClassifierError, ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Trained:
 
 
 def train(
-    vectors: Vectors,
+    vectors: LabelledVectors,
     rows: Ints,
     recipe: Recipe,
     strategy: SplitStrategy,
@@ -72,7 +72,7 @@ def train(
 
     Parameters
     ----------
-    vectors : Vectors
+    vectors : LabelledVectors
     rows : ndarray of shape (n,), int64
         The photos to train on.
     recipe : Recipe
@@ -106,7 +106,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class Sample:
+class ValidationSample:
     """Photos on which choices are made, with the fold that holds each of them out.
 
     Attributes
@@ -133,7 +133,9 @@ class Sample:
         return int(self.fold.max()) + 1
 
 
-def draw_sample(vectors: Vectors, rows: Ints, recipe: Recipe, strategy: SplitStrategy) -> Sample:
+def draw_sample(
+    vectors: LabelledVectors, rows: Ints, recipe: Recipe, strategy: SplitStrategy
+) -> ValidationSample:
     """Draw the sample of :data:`SAMPLE_ROWS` photos and cut it into folds.
 
     Raises
@@ -156,7 +158,7 @@ def draw_sample(vectors: Vectors, rows: Ints, recipe: Recipe, strategy: SplitStr
     others = np.random.default_rng(recipe.seed).permutation(present)[:n_withheld]
     x = vectors.collect(rows[drawn]).astype(np.float64)
     withheld = np.isin(targets[drawn], others)
-    return Sample(rows[drawn], targets[drawn], fold, x, withheld, strategy)
+    return ValidationSample(rows[drawn], targets[drawn], fold, x, withheld, strategy)
 
 
 def _cut_folds(
@@ -174,7 +176,7 @@ def _cut_folds(
     return "random", make_cutter("random", paths, targets, seed=recipe.seed + 1).folds(N_FOLDS)
 
 
-def try_penalties(vectors: Vectors, sample: Sample) -> dict[str, Any]:
+def try_penalties(vectors: LabelledVectors, sample: ValidationSample) -> dict[str, Any]:
     """Choose the penalty by cross-validation on the sample.
 
     Returns
@@ -193,7 +195,7 @@ def try_penalties(vectors: Vectors, sample: Sample) -> dict[str, Any]:
 
 
 def _held_out_photos(
-    vectors: Vectors, rows: Ints, recipe: Recipe, sample: Sample, reg_param: float
+    vectors: LabelledVectors, rows: Ints, recipe: Recipe, sample: ValidationSample, reg_param: float
 ) -> tuple[Scored, Array]:
     """Score a fold, and the withheld classes, by a regression on the rest of all photos.
 
@@ -218,7 +220,9 @@ def _held_out_photos(
     return score(held & ~other), score(other).probability if other.any() else np.empty(0)
 
 
-def _hold_out(vectors: Vectors, sample: Sample, frame: DataFrame, reg_param: float) -> Array:
+def _hold_out(
+    vectors: LabelledVectors, sample: ValidationSample, frame: DataFrame, reg_param: float
+) -> Array:
     """Score each photo of the sample by a model of the other folds: (n, n_labels)."""
     held_out = np.empty((len(sample.rows), len(vectors.labelled.labels)))
     for fold in range(sample.n_folds):
@@ -228,7 +232,7 @@ def _hold_out(vectors: Vectors, sample: Sample, frame: DataFrame, reg_param: flo
     return held_out
 
 
-def _pipeline(vectors: Vectors, reg_param: float, iterations: int) -> Any:
+def _pipeline(vectors: LabelledVectors, reg_param: float, iterations: int) -> Any:
     """Return Spark's pipeline: standardise, then multinomial logistic regression."""
     from pyspark.ml import Pipeline
     from pyspark.ml.classification import LogisticRegression
@@ -248,9 +252,9 @@ def _pipeline(vectors: Vectors, reg_param: float, iterations: int) -> Any:
 
 
 def fit_logistic(
-    frame: DataFrame, vectors: Vectors, reg_param: float, iterations: int = ITERATIONS
+    frame: DataFrame, vectors: LabelledVectors, reg_param: float, iterations: int = ITERATIONS
 ) -> PipelineModel:
-    """Fit Spark's StandardScaler and LogisticRegression to a frame of :meth:`Vectors.frame`."""
+    """Fit Spark's StandardScaler and LogisticRegression to a :meth:`LabelledVectors.frame`."""
     kept = frame.persist()
     try:
         model: PipelineModel = _pipeline(vectors, reg_param, iterations).fit(kept)
@@ -289,7 +293,7 @@ def _with_logistic(blank: Classifier, model: PipelineModel) -> Classifier:
 
 
 def _fit_arrays(
-    vectors: Vectors, rows: Ints, recipe: Recipe, contract_hash: str, references: int
+    vectors: LabelledVectors, rows: Ints, recipe: Recipe, contract_hash: str, references: int
 ) -> Classifier:
     """Return what all methods have: standardisation, centroids, and known photos."""
     labelled, projection = vectors.labelled, vectors.projection
@@ -326,7 +330,7 @@ def _fit_arrays(
 # Choosing temperature and threshold on photos that were held out
 
 
-def _calibrate(fitted: Classifier, sample: Sample) -> tuple[Classifier, Scored, Array]:
+def _calibrate(fitted: Classifier, sample: ValidationSample) -> tuple[Classifier, Scored, Array]:
     """Choose the temperature; score photos that were held out, and other things."""
     held_out, others = _held_out_arrays(fitted, sample)
     if fitted.method == "centroid":
@@ -337,7 +341,7 @@ def _calibrate(fitted: Classifier, sample: Sample) -> tuple[Classifier, Scored, 
     return fitted, Scored.of(held_out, sample.targets), others.max(axis=1)
 
 
-def _held_out_arrays(fitted: Classifier, sample: Sample) -> tuple[Array, Array]:
+def _held_out_arrays(fitted: Classifier, sample: ValidationSample) -> tuple[Array, Array]:
     """Score the sample by folds, and the withheld classes by all others; scores or votes."""
     z = (sample.x - fitted.mean) / fitted.scale
     held_out = np.empty((len(z), len(fitted.labels)))

@@ -78,17 +78,17 @@ def read_labelled(output: Output, labels: Sequence[str] | None = None) -> Labell
     """
     names = output.part_names("features")
     rows = pa.concat_tables([read_part(output.folder, name, ["path", "label"]) for name in names])
-    known = rows.filter(pc.is_valid(rows["label"])).sort_by("path")
-    if not len(known):
+    labelled = rows.filter(pc.is_valid(rows["label"])).sort_by("path")
+    if not len(labelled):
         raise ClassifierError(
             f"OUT={output.root}: none of its {len(rows)} photos has a label; verger run "
             "--label-from parent takes it from the folder"
         )
-    found = sorted(pc.unique(known["label"]).to_pylist()) if labels is None else list(labels)
-    index = pc.index_in(known["label"], value_set=pa.array(found, pa.string()))
+    classes = sorted(pc.unique(labelled["label"]).to_pylist()) if labels is None else list(labels)
+    index = pc.index_in(labelled["label"], value_set=pa.array(classes, pa.string()))
     targets = pc.fill_null(index, -1).combine_chunks().to_numpy().astype(np.int64)
-    paths, names = known["path"].combine_chunks(), known["label"].combine_chunks()
-    return Labelled(paths, targets, tuple(found), len(rows) - len(known), names)
+    paths, names = labelled["path"].combine_chunks(), labelled["label"].combine_chunks()
+    return Labelled(paths, targets, tuple(classes), len(rows) - len(labelled), names)
 
 
 def only_labels(labelled: Labelled, rows: Ints) -> Labelled:
@@ -145,13 +145,13 @@ def stored_projection(output: Output) -> Projection:
         return Projection(file["components"] / file["scale"], mean)
 
 
-# Vectors, where they are: in the tasks
+# LabelledVectors, where they are: in the tasks
 
-Chosen = Iterator[tuple[Ints, npt.NDArray[Any]]]
+VectorBatches = Iterator[tuple[Ints, npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class Vectors:
+class LabelledVectors:
     """The vectors of some photos of a result.
 
     Attributes
@@ -169,7 +169,7 @@ class Vectors:
     projection: Projection | None = None
 
     def scan(
-        self, rows: Ints, function: Callable[[Chosen], Iterator[pa.RecordBatch]], schema: str
+        self, rows: Ints, function: Callable[[VectorBatches], Iterator[pa.RecordBatch]], schema: str
     ) -> DataFrame:
         """Apply a function to some rows: it gets pairs of row numbers (n,) and vectors (n, d)."""
         shared = self.spark.sparkContext.broadcast((self.labelled.paths.take(pa.array(rows)), rows))
@@ -186,15 +186,18 @@ class Vectors:
     def collect(self, rows: Ints) -> npt.NDArray[np.float32]:
         """Bring vectors to the driver, in the order of the rows: (n, d)."""
 
-        def pack(chosen: Chosen) -> Iterator[pa.RecordBatch]:
+        def pack(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
             for row, x in chosen:
                 values = x.astype(np.float32).tobytes()
                 yield pa.RecordBatch.from_pylist([{"row": row.tobytes(), "x": values}])
 
-        found = self.scan(rows, pack, "row binary, x binary").collect()
-        row = np.concatenate([np.frombuffer(f.row, np.int64) for f in found])
+        blocks = self.scan(rows, pack, "row binary, x binary").collect()
+        row = np.concatenate([np.frombuffer(block.row, np.int64) for block in blocks])
         x = np.concatenate(
-            [np.frombuffer(f.x, np.float32).reshape(len(f.row) // 8, -1) for f in found]
+            [
+                np.frombuffer(block.x, np.float32).reshape(len(block.row) // 8, -1)
+                for block in blocks
+            ]
         )
         place = np.argsort(row)[np.argsort(np.argsort(rows))]
         return x[place]
@@ -202,7 +205,7 @@ class Vectors:
     def moments(self, rows: Ints) -> Moments:
         """Sum count, mean and scatter."""
 
-        def add(chosen: Chosen) -> Iterator[pa.RecordBatch]:
+        def add(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
             total: Moments | None = None
             for _, x in chosen:
                 total = Moments.of(x) if total is None else total + Moments.of(x)
@@ -217,11 +220,11 @@ class Vectors:
                     ]
                 )
 
-        found = self.scan(rows, add, "n long, mean binary, scatter binary").collect()
-        mean = [np.frombuffer(f.mean) for f in found]
+        partial = self.scan(rows, add, "n long, mean binary, scatter binary").collect()
+        mean = [np.frombuffer(f.mean) for f in partial]
         parts = [
             Moments(f.n, m, np.frombuffer(f.scatter).reshape(len(m), -1))
-            for f, m in zip(found, mean, strict=True)
+            for f, m in zip(partial, mean, strict=True)
         ]
         return sum(parts[1:], start=parts[0])
 
@@ -229,7 +232,7 @@ class Vectors:
         """Return the mean vector of every class, (n_labels, d); zeros for one without photos."""
         targets, n_labels = self.labelled.targets, len(self.labelled.labels)
 
-        def add(chosen: Chosen) -> Iterator[pa.RecordBatch]:
+        def add(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
             sums = None
             for row, x in chosen:
                 sums = np.zeros((n_labels, x.shape[1])) if sums is None else sums
@@ -237,8 +240,10 @@ class Vectors:
             if sums is not None:
                 yield pa.RecordBatch.from_pylist([{"sums": sums.tobytes()}])
 
-        found = self.scan(rows, add, "sums binary").collect()
-        total: Array = np.sum([np.frombuffer(f.sums).reshape(n_labels, -1) for f in found], axis=0)
+        partial = self.scan(rows, add, "sums binary").collect()
+        total: Array = np.sum(
+            [np.frombuffer(part.sums).reshape(n_labels, -1) for part in partial], axis=0
+        )
         counts = np.bincount(targets[rows], minlength=n_labels)
         return total / np.maximum(counts, 1)[:, None]
 
@@ -254,7 +259,7 @@ class Vectors:
         if fold is not None:
             folds[rows] = fold
 
-        def write(chosen: Chosen) -> Iterator[pa.RecordBatch]:
+        def write(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
             for row, x in chosen:
                 starts = pa.array(np.arange(0, x.size + 1, x.shape[1], dtype=np.int32))
                 vector = pa.ListArray.from_arrays(starts, pa.array(x.astype(np.float64).ravel()))
@@ -281,7 +286,7 @@ def vector_column(reduced: bool) -> str:
 
 def _choose(
     batches: Iterator[pa.RecordBatch], paths: pa.Array, rows: Ints, projection: Projection | None
-) -> Chosen:
+) -> VectorBatches:
     for batch in batches:
         index = pc.index_in(batch.column("path"), value_set=paths)
         there = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))

@@ -99,8 +99,8 @@ def require_faiss() -> ModuleType:
         raise EnvironmentNotReadyError(
             f"{err.name} is not installed, which --approximate needs: pip install 'verger[index]'"
         ) from err
-    found: ModuleType = faiss
-    return found
+    module: ModuleType = faiss
+    return module
 
 
 def ensure_index(output: Output) -> Index:
@@ -123,11 +123,11 @@ def current_index(output: Output) -> Index | None:
     """
     values = output.read_derived(dict[str, object], INDEX)
     try:
-        found = from_plain(Index, values)
+        index = from_plain(Index, values)
     except ValueError:
         return None
-    is_current = found.features == _identity(output) and output.folder.exists(found.file)
-    return found if is_current else None
+    is_current = index.features == _identity(output) and output.folder.exists(index.file)
+    return index if is_current else None
 
 
 def _identity(output: Output) -> str:
@@ -167,7 +167,7 @@ def build_index(output: Output) -> Index:
     with folder.writing(name) as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
     written = {entry.name: entry.size for entry in folder.files("index")}
-    found = Index(
+    description = Index(
         file=name,
         size_bytes=written.pop(name),
         features=_identity(output),
@@ -181,21 +181,21 @@ def build_index(output: Output) -> Index:
         faiss=version("faiss-cpu"),
         seconds=round(time.perf_counter() - start, 3),
     )
-    folder.write(INDEX, as_json(found))
+    folder.write(INDEX, as_json(description))
     for old in written:
         if old != INDEX:
             folder.remove(old)
-    return found
+    return description
 
 
 def _collect(folder: Folder, parts: list[Part], places: npt.NDArray[np.int64]) -> Float32s:
     """Read the vectors at some places, in their order: (m, d)."""
     order = np.argsort(places)
-    rising, found = places[order], []
+    rising, blocks = places[order], []
     for first, x in iter_blocks(folder, parts):
         low, high = np.searchsorted(rising, [first, first + len(x)])
-        found.append(x[rising[low:high] - first])
-    vectors = np.concatenate(found)
+        blocks.append(x[rising[low:high] - first])
+    vectors = np.concatenate(blocks)
     collected = np.empty_like(vectors)
     collected[order] = vectors
     return collected
@@ -236,9 +236,9 @@ def _choose_probes(
     while True:
         n_probe = min(2 * n_probe, index.nlist)
         params = faiss.SearchParametersIVF(nprobe=n_probe)
-        found = index.search(x, truth.shape[1] + 1, params=params)[1]
-        found[found == places[:, None]] = -1
-        hits = (truth[:, :, None] == found[:, None, :]).any(axis=2)[truth >= 0]
+        places_found = index.search(x, truth.shape[1] + 1, params=params)[1]
+        places_found[places_found == places[:, None]] = -1
+        hits = (truth[:, :, None] == places_found[:, None, :]).any(axis=2)[truth >= 0]
         recall = float(hits.mean()) if len(hits) else 1.0
         # What half the digits have mixed up is found in no list.
         if recall >= RECALL or recall == before or n_probe == index.nlist:

@@ -86,17 +86,21 @@ def search_in_tasks(spark: SparkSession, rows: StoredRows, search: Search) -> Ne
             x = np.concatenate([block.x for block in iter_blocks(folder, parts, start, stop)])
             number = shared.value[start:stop]
             row, similarity = search(x, number)
-            found = {"number": number, "row": row, "similarity": similarity}
-            yield pa.RecordBatch.from_pylist([{n: v.tobytes() for n, v in found.items()}])
+            nearest = {"number": number, "row": row, "similarity": similarity}
+            yield pa.RecordBatch.from_pylist([{n: v.tobytes() for n, v in nearest.items()}])
 
     parallelism = spark.sparkContext.defaultParallelism
     work = cut_evenly(len(rows), LOOKED_UP_AT_ONCE, parallelism)
-    found = in_tasks(spark, work, look_up, "number binary, row binary, similarity binary").collect()
-    number = np.concatenate([np.frombuffer(f.number, np.int32) for f in found])
-    k = len(found[0].row) // len(found[0].number)
+    blocks = in_tasks(
+        spark, work, look_up, "number binary, row binary, similarity binary"
+    ).collect()
+    number = np.concatenate([np.frombuffer(block.number, np.int32) for block in blocks])
+    k = len(blocks[0].row) // len(blocks[0].number)
     row, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
-    row[number] = np.concatenate([np.frombuffer(f.row, np.int32) for f in found]).reshape(-1, k)
+    row[number] = np.concatenate([np.frombuffer(block.row, np.int32) for block in blocks]).reshape(
+        -1, k
+    )
     similarity[number] = np.concatenate(
-        [np.frombuffer(f.similarity, np.float32) for f in found]
+        [np.frombuffer(block.similarity, np.float32) for block in blocks]
     ).reshape(-1, k)
     return Neighbors(row, similarity)

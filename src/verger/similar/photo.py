@@ -19,7 +19,7 @@ from verger.classify.nearest import Cosine, NearestRows
 from verger.errors import ConfigError, SourceError
 from verger.features.extractor import load_extractor
 from verger.features.featurize import outcomes_of_contents
-from verger.features.model import open_cached
+from verger.features.model import Model, open_cached
 from verger.features.model.weights import OnProgress
 from verger.files.reading import Unread
 from verger.files.tables import iter_part, read_part
@@ -100,12 +100,16 @@ def find_similar(
         require_faiss()
     output = Output.at(out)
     extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
+    features = _featurize(photo, extractor)
+    return search_by_index(output, features, k) if approximate else search(output, features, k)
+
+
+def _featurize(photo: bytes | Unread, extractor: Model) -> npt.NDArray[np.float32]:
     (outcome,) = outcomes_of_contents([photo], open_cached(extractor))
     if "features" not in outcome:
         raise SourceError(f"PHOTO: {outcome['reason']}: {outcome['detail']}")
-    if approximate:
-        return search_by_index(output, outcome["features"], k)
-    return search(output, outcome["features"], k)
+    features: npt.NDArray[np.float32] = outcome["features"]
+    return features
 
 
 def search_by_index(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Match]:
@@ -124,17 +128,17 @@ def search_by_index(output: Output, features: npt.NDArray[np.float32], k: int) -
     (similarity,), (places,) = search_index(output.folder, index, features[None], k)
     known = dict(zip(places.tolist(), similarity.tolist(), strict=True))
     known.pop(-1, None)
-    found, first = [], 0
+    matches, first = [], 0
     for part in output.parts("features"):
         rows = [place - first for place in known if first <= place < first + part.rows]
         if rows:
             table = read_part(output.folder, part.name, ["path", "label"]).take(rows)
-            found += [
+            matches += [
                 Match(row["path"], row["label"], known[first + at], exact=False)
                 for at, row in zip(rows, table.to_pylist(), strict=True)
             ]
         first += part.rows
-    return sorted(found, key=_by_likeness)
+    return sorted(matches, key=_by_likeness)
 
 
 def search(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Match]:

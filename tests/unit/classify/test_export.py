@@ -21,7 +21,7 @@ from support.results import train, write_result
 from verger import cli, quantize
 from verger.classify.export import app as export
 from verger.classify.export.app import export_app
-from verger.classify.export.check import Check, Known, Promise, check_app
+from verger.classify.export.check import ExportCheck, LabelledPhoto, Promise, check_app
 from verger.classify.export.graph import in_half, write_app_graph, write_nearest_graph
 from verger.classify.predict import Predictor
 from verger.errors import (
@@ -204,9 +204,9 @@ def test_half_precision_halves_the_file(trained: Path) -> None:
 # Its proof
 
 
-def photos_of(photos: Path, n: int = 8) -> list[Known]:
+def photos_of(photos: Path, n: int = 8) -> list[LabelledPhoto]:
     contents = [(f.parent.name, f.read_bytes()) for f in sorted(photos.rglob("*.jpg"))[:n]]
-    return [Known(label, c, decode_photo(c, size=224).pixels) for label, c in contents]
+    return [LabelledPhoto(label, c, decode_photo(c, size=224).pixels) for label, c in contents]
 
 
 def test_a_good_file_keeps_its_promise(trained: Path, photos: Path) -> None:
@@ -238,7 +238,7 @@ def test_photos_without_labels_have_no_accuracy(trained: Path, photos: Path) -> 
     ],
 )
 def test_each_part_of_a_promise_can_break(name: str, value: float, text: str) -> None:
-    kept = Check(
+    kept = ExportCheck(
         n_photos=1,
         probability_difference=0.1,
         features_difference=0.1,

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from verger.classify.export.check import Check, Known, check_app, promise_of
+from verger.classify.export.check import ExportCheck, LabelledPhoto, check_app, promise_of
 from verger.classify.export.graph import in_half, write_app_graph
 from verger.classify.predict import Predictor
 from verger.errors import ConfigError, OutputError, OutputExistsError, ValidationError
@@ -48,14 +48,14 @@ class Exported:
     precision : str or None
         One of :data:`PRECISIONS`, or None for that of the result.
     n_labels : int
-    check : Check
+    check : ExportCheck
     """
 
     path: str
     size_bytes: int
     precision: str | None
     n_labels: int
-    check: Check
+    check: ExportCheck
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -101,18 +101,9 @@ def export_app(
     ValidationError
         If the file does not give what the pipeline gives.
     """
-    target = Path(path).expanduser().absolute()
-    _check_target(target, precision, overwrite=overwrite)
+    target = _check_target(path, precision, overwrite=overwrite)
     predictor = Predictor.load(out, weights, model, on_progress=on_progress)
-    if precision is not None and graph_digest(predictor.model.contract):
-        raise ConfigError(f"precision={precision!r}: the model of OUT is in int8 already")
-    photos = _draw(Output.at(out))
-    graph = _write(predictor, precision, photos)
-    check = check_app(graph, predictor, list(islice(photos, N_CHECKED)))
-    if broken := check.broken(promise_of(precision, predictor)):
-        raise ValidationError(
-            f"{target}: not written: on {check.n_photos} photos {broken}, against the pipeline"
-        )
+    graph, check = _write_checked(predictor, precision, _draw(Output.at(out)), target)
     Folder(str(target.parent)).write(target.name, graph)
     return Exported(
         path=str(target),
@@ -123,7 +114,23 @@ def export_app(
     )
 
 
-def _check_target(target: Path, precision: str | None, *, overwrite: bool) -> None:
+def _write_checked(
+    predictor: Predictor, precision: str | None, photos: Iterator[LabelledPhoto], target: Path
+) -> tuple[bytes, ExportCheck]:
+    """Write a file, and refuse one that breaks its promise to give what the pipeline gives."""
+    if precision is not None and graph_digest(predictor.model.contract):
+        raise ConfigError(f"precision={precision!r}: the model of OUT is in int8 already")
+    graph = _write(predictor, precision, photos)
+    check = check_app(graph, predictor, list(islice(photos, N_CHECKED)))
+    if broken := check.broken(promise_of(precision, predictor)):
+        raise ValidationError(
+            f"{target}: not written: on {check.n_photos} photos {broken}, against the pipeline"
+        )
+    return graph, check
+
+
+def _check_target(path: str | Path, precision: str | None, *, overwrite: bool) -> Path:
+    target = Path(path).expanduser().absolute()
     if precision not in (None, *PRECISIONS):
         raise ConfigError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
     if target.is_dir():
@@ -132,9 +139,10 @@ def _check_target(target: Path, precision: str | None, *, overwrite: bool) -> No
         raise OutputExistsError(f"{target}: exists; --overwrite replaces it")
     if not target.parent.is_dir():
         raise OutputError(f"{target}: cannot be written: there is no folder {target.parent}")
+    return target
 
 
-def _draw(output: Output) -> Iterator[Known]:
+def _draw(output: Output) -> Iterator[LabelledPhoto]:
     """Draw photos of a result that can still be read, with a fixed seed."""
     record = output.read_run()
     parts = output.parts("features")
@@ -148,12 +156,12 @@ def _draw(output: Output) -> Iterator[Known]:
         if isinstance(content, Unread):
             continue
         try:
-            yield Known(label, content, decode_photo(content, size=size).pixels)
+            yield LabelledPhoto(label, content, decode_photo(content, size=size).pixels)
         except DecodeError:  # changed since, or accepted though it was cut off
             continue
 
 
-def _write(predictor: Predictor, precision: str | None, photos: Iterator[Known]) -> bytes:
+def _write(predictor: Predictor, precision: str | None, photos: Iterator[LabelledPhoto]) -> bytes:
     model = predictor.model
     if precision == "int8":
         model = quantize(model, [photo.pixels for photo in islice(photos, N_CALIBRATION)])

@@ -61,7 +61,7 @@ def promise_of(precision: str | None, predictor: Predictor) -> Promise:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class ExportCheck:
     """What came out where a file and the pipeline were given the same photos.
 
     Attributes
@@ -91,20 +91,20 @@ class Check:
 
     def broken(self, promise: Promise) -> str | None:
         """Say what of a promise does not hold; None if all does."""
-        found = {
+        measured = {
             "probabilities differ by": (self.probability_difference, promise.probability),
             "features differ by": (self.features_difference, promise.features),
             "labels that differ:": (1 - self.agreement, 1 - promise.agreement),
         }
         said = [
             f"{what} {value:.3g} (at most {bound:.3g})"
-            for what, (value, bound) in found.items()
+            for what, (value, bound) in measured.items()
             if not value <= bound + 1e-9  # NaN keeps no promise
         ]
         return ", ".join(said) or None
 
 
-class Known(NamedTuple):
+class LabelledPhoto(NamedTuple):
     """A photo of a result.
 
     Attributes
@@ -121,7 +121,7 @@ class Known(NamedTuple):
     pixels: npt.NDArray[np.uint8]
 
 
-def check_app(graph: bytes, predictor: Predictor, photos: Sequence[Known]) -> Check:
+def check_app(graph: bytes, predictor: Predictor, photos: Sequence[LabelledPhoto]) -> ExportCheck:
     """Give an exported file and the pipeline the same photos.
 
     Parameters
@@ -129,7 +129,7 @@ def check_app(graph: bytes, predictor: Predictor, photos: Sequence[Known]) -> Ch
     graph : bytes
         The exported file.
     predictor : Predictor
-    photos : sequence of Known
+    photos : sequence of LabelledPhoto
 
     Raises
     ------
@@ -169,14 +169,14 @@ def _compare(
     expected: Vector,
     own: Vector,
     labels: list[str | None],
-) -> Check:
+) -> ExportCheck:
     classifier = predictor.classifier
     wanted = classifier.probabilities(expected)
     best, best_of_run = given.argmax(axis=1), wanted.argmax(axis=1)
     best_of_files = classifier.probabilities(own).argmax(axis=1)
     is_labelled = any(label in classifier.labels for label in labels)
     truth = [classifier.labels.index(x) if x in classifier.labels else -1 for x in labels]
-    return Check(
+    return ExportCheck(
         n_photos=len(labels),
         probability_difference=float(np.abs(given - wanted).max()),
         features_difference=float(np.abs(vectors - expected).max() / np.abs(expected).max()),

@@ -47,8 +47,8 @@ def hash_contents(spark: SparkSession, photos: Photos, rows: Ints) -> list[str |
             )
 
     n_tasks = spark.sparkContext.defaultParallelism
-    found = in_tasks(spark, work, hash_pieces, "row long, sha256 string", n_tasks=n_tasks)
-    sums = {row.row: row.sha256 for row in found.collect()}
+    hashed = in_tasks(spark, work, hash_pieces, "row long, sha256 string", n_tasks=n_tasks)
+    sums = {row.row: row.sha256 for row in hashed.collect()}
     return [sums[row] for row in rows.tolist()]
 
 

@@ -84,12 +84,12 @@ def _outliers(photos: Photos, distance: Floats, scores: Floats) -> list[dict[str
     return [
         {
             "label": photos.labels[target],
-            "n": len(found),
-            "score": float(scores[found[0]]),
-            "photos": _paths(photos, _apart(photos, found, SHOWN_PHOTOS)),
+            "n": len(farthest),
+            "score": float(scores[farthest[0]]),
+            "photos": _paths(photos, _apart(photos, farthest, SHOWN_PHOTOS)),
             "typical": _typical(photos, distance, target),
         }
-        for target, found in list(by_class.items())[:SHOWN]
+        for target, farthest in list(by_class.items())[:SHOWN]
     ]
 
 

@@ -105,8 +105,8 @@ def find_groups(photos: Photos, neighbors: Neighbors, content: Ints, near: float
     alike = [rows for rows in alike if (content[rows] != content[rows[0]]).any()]
     groups = [
         Group(kind, _across(photos, rows), rows)
-        for kind, found in ((DuplicateKind.EXACT, copies), (DuplicateKind.NEAR, alike))
-        for rows in found
+        for kind, members in ((DuplicateKind.EXACT, copies), (DuplicateKind.NEAR, alike))
+        for rows in members
     ]
     kinds, across = list(DuplicateKind), list(Across)
     return sorted(

@@ -52,8 +52,8 @@ def measure_distances(spark: SparkSession, photos: Photos) -> Floats:
             for first, x in iter_blocks(folder, parts, start, stop):
                 number = numbers[first : first + len(x)]
                 cosine = (unit(x) * means[targets[number]]).sum(axis=1, dtype=np.float64)
-                found = {"number": number, "distance": 1 - cosine}
-                yield pa.RecordBatch.from_pylist([{n: v.tobytes() for n, v in found.items()}])
+                measured = {"number": number, "distance": 1 - cosine}
+                yield pa.RecordBatch.from_pylist([{n: v.tobytes() for n, v in measured.items()}])
 
     distance = np.full(len(photos), np.nan)
     work = _work(spark, photos)
@@ -84,8 +84,8 @@ def _class_means(spark: SparkSession, photos: Photos) -> npt.NDArray[np.float32]
         yield pa.RecordBatch.from_pylist([{"sums": sums.tobytes()}])
 
     n_tasks, work = spark.sparkContext.defaultParallelism, _work(spark, photos)
-    found = in_tasks(spark, work, add, "sums binary", n_tasks=n_tasks).collect()
-    total = np.sum([np.frombuffer(row.sums).reshape(n_labels + 1, -1) for row in found], axis=0)
+    partial = in_tasks(spark, work, add, "sums binary", n_tasks=n_tasks).collect()
+    total = np.sum([np.frombuffer(row.sums).reshape(n_labels + 1, -1) for row in partial], axis=0)
     return unit(total.astype(np.float32))
 
 

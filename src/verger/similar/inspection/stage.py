@@ -120,10 +120,10 @@ def inspect_photos(
     check_environment()
     with run.locked():
         photos = read_photos(run.output, criteria.frames)
-        found = _inspect(run, photos, criteria)
+        record = _inspect(run, photos, criteria)
     if run.output.folder.exists(REPORT):
         run_report(run.output.root, run.config, watch=run.watch)
-    return found
+    return record
 
 
 def _inspect(run: Run, photos: Photos, criteria: Criteria) -> dict[str, Any]:
@@ -152,13 +152,13 @@ def _inspect(run: Run, photos: Photos, criteria: Criteria) -> dict[str, Any]:
         "outliers": table_of_outliers(photos, distance, scores),
     }
     counts = _count_groups(groups) | {n: len(tables[n]) for n in ("mislabelled", "outliers")}
-    found = _described(run, photos, criteria, index) | {
+    record = _described(run, photos, criteria, index) | {
         "counts": counts,
         "galleries": make_galleries(photos, groups, doubts, distance, scores),
         "seconds": run.seconds,
     }
-    _write(run, found, tables)
-    return found
+    _write(run, record, tables)
+    return record
 
 
 def _described(run: Run, photos: Photos, criteria: Criteria, index: Index | None) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _count_groups(groups: list[Group]) -> dict[str, Any]:
     }
 
 
-def _write(run: Run, found: dict[str, Any], tables: dict[str, pa.Table]) -> None:
+def _write(run: Run, record: dict[str, Any], tables: dict[str, pa.Table]) -> None:
     """Write the tables, then what names them; then let those of an earlier inspection go."""
     run.check_lock()
     folder = run.output.folder
@@ -200,7 +200,7 @@ def _write(run: Run, found: dict[str, Any], tables: dict[str, pa.Table]) -> None
         for name, table in tables.items()
     }
     old = [name for name in run.output.own_files("inspection") if name != INSPECTION]
-    found["files"] = {name: [part] for name, part in files.items()}
-    folder.write(INSPECTION, as_json(found))
+    record["files"] = {name: [part] for name, part in files.items()}
+    folder.write(INSPECTION, as_json(record))
     for name in set(old) - {part["name"] for part in files.values()}:
         folder.remove(name)

@@ -65,11 +65,11 @@ def table_of_doubts(photos: Photos, doubts: list[Doubt]) -> pa.Table:
 
 def table_of_outliers(photos: Photos, distance: Floats, scores: Floats) -> pa.Table:
     """Make the table ``outliers``: a row for every one, by class, the farthest first."""
-    found = np.flatnonzero(scores > OUTLYING)
-    found = found[np.lexsort((-scores[found], photos.targets[found]))]
+    outliers = np.flatnonzero(scores > OUTLYING)
+    outliers = outliers[np.lexsort((-scores[outliers], photos.targets[outliers]))]
     median = {
         target: float(np.median(distance[photos.targets == target]))
-        for target in np.unique(photos.targets[found]).tolist()
+        for target in np.unique(photos.targets[outliers]).tolist()
     }
     rows = [
         {
@@ -79,6 +79,6 @@ def table_of_outliers(photos: Photos, distance: Floats, scores: Floats) -> pa.Ta
             "distance": float(distance[row]),
             "median": median[int(photos.targets[row])],
         }
-        for row in found.tolist()
+        for row in outliers.tolist()
     ]
     return pa.Table.from_pylist(rows, arrow_schema(OUTLIERS))

@@ -67,8 +67,8 @@ def find_doubtful(photos: Photos, neighbors: Neighbors, content: Ints) -> list[D
     against = voters & (photos.targets[neighbors.row] != photos.targets[:, None])
     n_votes, n_against = voters.sum(axis=1), against.sum(axis=1)
     rows = np.flatnonzero(n_against > MAJORITY * n_votes)
-    found = [_doubt(photos, neighbors, voters[row], against[row], row) for row in rows.tolist()]
-    return sorted(found, key=lambda d: (-d.score, (d.similarity_own or 0) - d.similarity, d.row))
+    doubts = [_doubt(photos, neighbors, voters[row], against[row], row) for row in rows.tolist()]
+    return sorted(doubts, key=lambda d: (-d.score, (d.similarity_own or 0) - d.similarity, d.row))
 
 
 def _voters(photos: Photos, neighbors: Neighbors, content: Ints) -> npt.NDArray[np.bool_]:
