@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import pkgutil
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -56,12 +60,41 @@ def test_an_object_is_shown_in_one_line(
     assert len(text) < 700
 
 
-@pytest.mark.parametrize("name", ["Listing", "Model", "Predictor"])
+@pytest.mark.parametrize("name", ["Listing", "Model", "Predictor", "FittedPCA"])
 def test_a_notebook_shows_a_table(name: str, model: Model, photos: Path, trained: Path) -> None:
     """A notebook shows a small table with the same facts."""
     html = shown(name, model, photos, trained)._repr_html_()
     assert html.startswith(f"<table><caption>{name}</caption><tr><th>")
     assert len(html) < 2000
+
+
+def dataclasses_of(*rooms: str) -> list[type]:
+    """Return the dataclasses that some rooms define."""
+    modules = [
+        importlib.import_module(found.name)
+        for room in rooms
+        for found in pkgutil.walk_packages(
+            importlib.import_module(f"verger.{room}").__path__, f"verger.{room}."
+        )
+    ]
+    return [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if dataclasses.is_dataclass(value) and value.__module__ == module.__name__
+    ]
+
+
+def test_no_array_is_printed_number_by_number() -> None:
+    """Dataclasses of the numeric rooms leave arrays, columns and bytes out of their line."""
+    long = re.compile(r"NDArray|\bArray\b|\bInts|\bFloats|32s\b|pa\.Table|bytes")
+    shown = [
+        f"{kind.__name__}.{each.name}"
+        for kind in dataclasses_of("pca", "classify", "similar")
+        for each in dataclasses.fields(kind)
+        if each.repr and long.search(str(each.type)) and not each.name.endswith("_bytes")
+    ]
+    assert shown == []
 
 
 def test_names_of_files_are_escaped(tmp_path: Path, photos: Path) -> None:

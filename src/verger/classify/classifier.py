@@ -78,7 +78,7 @@ class Classifier:
 
     method: str
     on: str
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = field(repr=False)
     contract_hash: str
     mean: Array = field(repr=False)
     scale: Array = field(repr=False)

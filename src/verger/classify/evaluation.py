@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,10 @@ def _beside(labelled: Labelled, recipe: Recipe, strategy: SplitStrategy) -> Spli
 class _Tested:
     """Photos that were scored, for the table ``predictions`` and the page."""
 
-    labelled: Labelled
-    rows: Ints
+    labelled: Labelled = field(repr=False)
+    rows: Ints = field(repr=False)
     scored: Scored
-    trained_on: Ints
+    trained_on: Ints = field(repr=False)
 
 
 def _evaluate(

@@ -7,7 +7,7 @@ probabilities and hand over a :class:`Scored`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,11 @@ class Scored:
         How many classes come before the true one.
     """
 
-    true: Ints
-    predicted: Ints
-    probability: Floats
-    p_true: Floats
-    rank: Ints
+    true: Ints = field(repr=False)
+    predicted: Ints = field(repr=False)
+    probability: Floats = field(repr=False)
+    p_true: Floats = field(repr=False)
+    rank: Ints = field(repr=False)
 
     @classmethod
     def of(cls, probabilities: Floats, true: Ints) -> Scored:

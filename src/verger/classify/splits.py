@@ -9,7 +9,7 @@ the test has those at the end, and a fold of a cross-validation those of one str
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -58,8 +58,8 @@ class Cutter:
     """
 
     strategy: SplitStrategy
-    position: Floats
-    whole: npt.NDArray[np.bool_]
+    position: Floats = field(repr=False)
+    whole: npt.NDArray[np.bool_] = field(repr=False)
     gap: float = 0.0
 
     def split(self, targets: Ints, share: float = TEST_SHARE) -> npt.NDArray[np.int8]:

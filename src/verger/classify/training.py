@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class Trained:
     classifier: Classifier
     model: PipelineModel | None
     record: dict[str, Any]
-    others: Array
+    others: Array = field(repr=False)
 
 
 def train(
@@ -120,11 +120,11 @@ class ValidationSample:
     strategy : {"random", "group", "contiguous"}
     """
 
-    rows: Ints
-    targets: Ints
-    fold: Ints
-    x: Array
-    withheld: npt.NDArray[np.bool_]
+    rows: Ints = field(repr=False)
+    targets: Ints = field(repr=False)
+    fold: Ints = field(repr=False)
+    x: Array = field(repr=False)
+    withheld: npt.NDArray[np.bool_] = field(repr=False)
     strategy: SplitStrategy
 
     @property

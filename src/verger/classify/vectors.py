@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +47,11 @@ class Labelled:
         The label of each photo.
     """
 
-    paths: pa.Array
-    targets: Ints
+    paths: pa.Array = field(repr=False)
+    targets: Ints = field(repr=False)
     labels: tuple[str, ...]
     n_unlabelled: int
-    names: pa.Array
+    names: pa.Array = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -111,8 +111,8 @@ class Projection:
         Zeros where the scores are not centred.
     """
 
-    components: Array
-    mean: Array
+    components: Array = field(repr=False)
+    mean: Array = field(repr=False)
 
     def __call__(self, features: npt.NDArray[Any]) -> Array:
         """Project vectors of shape (n, n_features); returns (n, k)."""
@@ -165,7 +165,7 @@ class LabelledVectors:
 
     spark: SparkSession
     output: Output
-    labelled: Labelled
+    labelled: Labelled = field(repr=False)
     projection: Projection | None = None
 
     def scan(

@@ -62,6 +62,19 @@ class FittedPCA:
     n_components: int
     center: bool = False
 
+    def _repr_html_(self) -> str:
+        shares = ((share, self.k_for(share)) for share in SHARES)
+        facts = {
+            "photos": f"{self.n_samples:,}",
+            "features": f"{len(self.mean):,}",
+            "components": f"{self.n_components:,}, which keep "
+            f"{self.cumulative_ratio[self.n_components - 1]:.1%} of the variance",
+            "for a share": ", ".join(f"{share:.0%}: {k:,}" for share, k in shares),
+            "centred": "yes" if self.center else "no",
+        }
+        rows = (f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts.items())
+        return f"<table><caption>FittedPCA</caption>{''.join(rows)}</table>"
+
     @property
     def explained_variance_ratio(self) -> Array:
         """Share of the total variance by component, of shape (n_features,)."""

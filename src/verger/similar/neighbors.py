@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,8 +33,8 @@ class Neighbors:
         Cosine of the features, at most 1; -1 where there is no row.
     """
 
-    row: Int32s
-    similarity: Float32s
+    row: Int32s = field(repr=False)
+    similarity: Float32s = field(repr=False)
 
 
 #: Takes vectors (m, d) and their numbers (m,); returns numbers and similarities, both (m, k).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -41,8 +41,8 @@ class StoredRows:
     """
 
     folder: Folder
-    parts: tuple[Part, ...]
-    number: Int32s
+    parts: tuple[Part, ...] = field(repr=False)
+    number: Int32s = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -37,8 +37,8 @@ class Films:
         Number in the file's name; -1 where there is none.
     """
 
-    film: Ints
-    frame: Ints
+    film: Ints = field(repr=False)
+    frame: Ints = field(repr=False)
 
     @property
     def n_films(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -49,7 +49,7 @@ class Group:
 
     kind: DuplicateKind
     across: Across
-    rows: Ints
+    rows: Ints = field(repr=False)
 
 
 def find_suspects(photos: Photos, neighbors: Neighbors) -> Ints:

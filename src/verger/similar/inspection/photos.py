@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +37,10 @@ class Photos:
     """
 
     rows: StoredRows
-    paths: list[str]
+    paths: list[str] = field(repr=False)
     labels: tuple[str, ...]
-    targets: Ints
-    lengths: Ints
+    targets: Ints = field(repr=False)
+    lengths: Ints = field(repr=False)
     films: Films
 
     def __len__(self) -> int:
