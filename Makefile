@@ -5,18 +5,45 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup demo test check large-photos cheaper-models classifier-figures latency test-real test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
+.PHONY: help setup install lock licences demo test check large-photos cheaper-models classifier-figures latency test-real test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# Only files with a recorded hash are installed. setuptools comes first: pyspark is published as a
+# source archive, which is then built without fetching anything else.
+define checked_install
+	sed -n '/^setuptools==/,/[^\\]$$/p' $(1) > $(VENV)/setuptools.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/setuptools.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation --requirement $(1)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(2)
+endef
+
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Verger needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+
+$(VENV)/.ready: pyproject.toml requirements-test.txt | $(VENV)/bin/python
+	$(call checked_install,requirements-test.txt,--editable .)
 	@touch $@
 
-setup: $(VENV)/.ready ## Make the project's virtual environment
+setup: $(VENV)/.ready ## Make the project's virtual environment, every package checked by its hash
+
+install: | $(VENV)/bin/python ## Install Verger with what it needs to run and no tests, every package checked by its hash
+	$(call checked_install,requirements.txt,.)
+
+LOCK = build/lock/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
+	--constraint constraints.txt pyproject.toml - --extra aws --extra index --extra serve
+
+lock: ## Write requirements.txt and requirements-test.txt, the hashes of the pins in constraints.txt
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	echo setuptools | $(LOCK) --output-file requirements.txt
+	echo setuptools | $(LOCK) --extra heif --extra test --output-file requirements-test.txt
+
+licences: $(VENV)/.ready ## Write docs/licences.md
+	$(BIN)/python tests/licenses.py --write
 
 demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the report's path
 	$(BIN)/verger demo demo --overwrite
@@ -24,11 +51,12 @@ demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the repo
 test: $(VENV)/.ready ## Run the tests
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.ready ## Lint, types, import rules, known vulnerabilities of the pins
+check: $(VENV)/.ready ## Lint, types, import rules, licences and known vulnerabilities of the pins
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/licenses.py
 	$(BIN)/python tests/audit.py constraints.txt
 
 test-real: $(VENV)/.ready ## Run the tests on real photos and weights (SHARED=folder that holds them)

