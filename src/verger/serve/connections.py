@@ -18,6 +18,7 @@ from functools import partial
 from socket import socket
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -140,6 +141,16 @@ class BoundedProtocol(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        """Say that a request is malformed, unless its answer has begun; nobody answers it twice."""
+        if not self.is_waiting:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
@@ -195,6 +206,8 @@ def run(app: Any, listener: socket, *, behind_proxy: bool = False, **timeouts: f
     **timeouts
         As for :class:`BoundedProtocol`.
     """
+    # It writes a warning for every form that is malformed.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     most = _most_connections()
     connections = Connections(most, most if behind_proxy else min(most, MAX_OF_ADDRESS))
     protocol: Any = partial(BoundedProtocol, connections=connections, **timeouts)

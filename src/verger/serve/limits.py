@@ -120,19 +120,30 @@ def photo_of(body: bytes, content_type: str | None) -> bytes:
     if kind != b"multipart/form-data":
         detail = "Content-Type must be image/*, application/octet-stream or multipart/form-data"
         raise Refused(415, "not a photo", detail)
-    parts: list[bytearray] = []
+    form = _OnePart()
     try:
         parser = MultipartParser(
-            options.get(b"boundary", b""),
-            {
-                "on_part_begin": lambda: parts.append(bytearray()),
-                "on_part_data": lambda data, start, end: parts[-1].extend(data[start:end]),
-            },
+            options.get(b"boundary", b""), {"on_part_begin": form.begin, "on_part_data": form.add}
         )
         parser.write(body)
         parser.finalize()
     except FormParserError as err:
         raise Refused(400, "not a form", str(err)) from err
-    if len(parts) != 1:
-        raise Refused(400, "not a form", f"a form of {len(parts)} parts must have 1: the photo")
-    return bytes(parts[0])
+    if not form.parts:
+        raise Refused(400, "not a form", "a form of 0 parts must have 1: the photo")
+    return bytes(form.parts[0])
+
+
+class _OnePart:
+    """The one part of a form; a second one is refused at once, for a body may hold a million."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytearray] = []
+
+    def begin(self) -> None:
+        if self.parts:
+            raise Refused(400, "not a form", "a form of several parts must have 1: the photo")
+        self.parts.append(bytearray())
+
+    def add(self, data: bytes, start: int, end: int) -> None:
+        self.parts[0] += data[start:end]

@@ -150,3 +150,22 @@ def test_a_forwarded_address_is_believed_from_a_proxy_alone(serve: Any) -> None:
     forwarded = ("X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https")
     assert serve().ask(*forwarded).endswith("http 127.0.0.1")
     assert serve('{"behind_proxy": true}').ask(*forwarded).endswith("https 192.0.2.7")
+
+
+@pytest.mark.parametrize("path", [b"/", b"/slow"])
+def test_malformed_requests_leave_no_traceback(serve: Any, path: bytes) -> None:
+    """Nobody fills the log from afar, whatever is being answered when a request goes wrong."""
+    server = serve()
+    request = HEAD.replace(b"/ ", path + b" ", 1) + b"Transfer-Encoding: chunked\r\n\r\n"
+    for rest in (b"x\r\n", b"1;" + b"x" * 100_000, b"1\r\naa\r\n"):
+        with server.connect() as connection:
+            connection.sendall(request + rest)
+            read_all(connection)
+        with server.connect() as connection:
+            connection.sendall(request)
+            time.sleep(0.1)  # the answer is on its way
+            connection.sendall(rest)
+            if path == b"/slow":
+                assert read_all(connection).startswith(b"HTTP/1.1 400")
+    assert server.ask().startswith("HTTP/1.1 200")
+    assert server.log.read_text() == ""

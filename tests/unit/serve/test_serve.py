@@ -208,10 +208,18 @@ def test_forms_that_are_none_are_refused() -> None:
     assert photo_of(part + b"--x--\r\n", kind) == b"1"
     with pytest.raises(Refused, match="not a form") as caught:
         photo_of(part + part + b"--x--\r\n", kind)
-    assert caught.value.refusal.detail == "a form of 2 parts must have 1: the photo"
+    assert caught.value.refusal.detail == "a form of several parts must have 1: the photo"
     for body, header in ((b"junk", kind), (part, "multipart/form-data"), (b"", kind)):
         with pytest.raises(Refused, match="not a form"):
             photo_of(body, header)
+
+
+def test_a_form_is_read_to_its_second_part_at_most() -> None:
+    """A body of a million parts is refused before what follows them is looked at."""
+    many = b"--x\r\n\r\n\r\n" * 1_000_000 + b"--not a boundary"
+    with pytest.raises(Refused) as caught:
+        photo_of(many, "multipart/form-data; boundary=x")
+    assert caught.value.refusal.detail == "a form of several parts must have 1: the photo"
 
 
 # Nothing is kept, nothing is told to others
