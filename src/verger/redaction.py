@@ -21,7 +21,9 @@ _WORDS = (
     r"|(?:access|account|private|encryption|signing|api)[._-]?key|key[._-]?pass"
     r"|signature|database_url|connection[._-]?string"
 )
-_SECRET_NAME = re.compile(rf"(?i){_WORDS}|[.]sas[.]|(?:^|[._-])(?:pat|sig|auth)$")
+#: Names of settings, variables and headers whose values are secrets; Spark reads it too.
+SECRET_NAMES = rf"(?i){_WORDS}|[.]sas[.]|(?:^|[._-])(?:pat|sig|auth)$"
+_SECRET_NAME = re.compile(SECRET_NAMES)
 
 # The password ends at the last @ of the word. Digits and a slash after the colon are a port. A path
 # object has made one slash of the two.

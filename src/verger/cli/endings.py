@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
 import threading
@@ -32,14 +34,8 @@ def catch_sigterm() -> None:
         signal.signal(signal.SIGTERM, _on_sigterm)
 
 
-def _on_sigterm(_: int, frame: FrameType | None) -> None:
+def _on_sigterm(_: int, __: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the clean-up
-    on_interrupt = signal.getsignal(signal.SIGINT)  # Spark's, once there is a session
-    if callable(on_interrupt):
-        try:
-            on_interrupt(signal.SIGINT, frame)
-        except KeyboardInterrupt as err:
-            raise Terminated from err
     raise Terminated
 
 
@@ -99,10 +95,15 @@ def hush_a_dead_java() -> None:
     """Let only the error that ends the command say that Java is gone.
 
     Threads and finalisers, pyspark's and ours, fail for the same reason, and Python would print
-    their tracebacks.
+    their tracebacks. py4j logs tracebacks by the root logger, for Ctrl-C and SIGTERM too.
     """
+    logging.getLogger().addFilter(_is_not_of_py4j)
     threading.excepthook = partial(_call_unless_java_is_gone, threading.excepthook)
     sys.unraisablehook = partial(_call_unless_java_is_gone, sys.unraisablehook)
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    return f"{os.sep}py4j{os.sep}" not in record.pathname
 
 
 def _call_unless_java_is_gone(hook: Callable[[Any], Any], args: Any) -> None:
