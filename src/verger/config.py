@@ -120,7 +120,10 @@ class Config:
         False, "Let rows of photos leave that are no longer in the source; else they are kept."
     )
     partitions: int | None = _option(
-        None, "Spark partitions of the photos. Default: by count and bytes."
+        None, "Tasks that the photos are cut into. Default: by count and bytes."
+    )
+    workers: int | None = _option(
+        None, "Processes that compute on this machine, without Spark. Default: one a core."
     )
     components: int | float = _option(
         0.90, "Principal components kept: a number, or a share of the variance such as 0.90."
@@ -138,7 +141,9 @@ class Config:
         False, "Begin anew, and replace an earlier result once the new one is whole."
     )
     master: str | None = _option(
-        None, "Spark master. Default: the active or configured one, else local[*]."
+        None,
+        "Spark master, for instance local[*] or yarn. Default: the active or configured one; "
+        "without one, processes of this machine compute, and Spark is not needed.",
     )
     conf: Mapping[str, str] = _option({}, "KEY=VALUE for Spark; several allowed.")
     app_name: str = _option("verger", "Name of the Spark application.")
@@ -165,6 +170,8 @@ class Config:
             )
         if self.partitions is not None:
             _check_at_least("partitions", self.partitions, 1)
+        if self.workers is not None:
+            _check_at_least("workers", self.workers, 1)
         if self.input_size is not None:
             check_input_size(self.input_size)
         if not 0 <= self.max_error_rate <= 1:
@@ -342,6 +349,7 @@ _ACCEPTED: dict[str, tuple[type, ...]] = {
     "commit_every": (int,),
     "prune": (bool,),
     "partitions": (int,),
+    "workers": (int,),
     "components": (int, float),
     "standardize": (bool,),
     "center": (bool,),

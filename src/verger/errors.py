@@ -21,6 +21,7 @@
     ├── ClassifierError (ValueError)            photos that no classifier can be fitted to
     ├── InspectionError (ValueError)            photos that cannot be compared with one another
     ├── ErrorRateError (RuntimeError)           more photos rejected than max_error_rate allows
+    ├── TasksLostError (RuntimeError)           processes died, and a task was tried often enough
     ├── CloudError (RuntimeError)               AWS refuses, cannot be reached, or lacks something
     ├── JobError (RuntimeError)                 a run on EMR did not end well
     └── ValidationError (RuntimeError)          a stored result that does not hold
@@ -110,6 +111,10 @@ class InspectionError(VergerError, ValueError):
 
 class ErrorRateError(VergerError, RuntimeError):
     """More photos were rejected than ``max_error_rate`` allows; what was done is kept."""
+
+
+class TasksLostError(VergerError, RuntimeError):
+    """The processes of a task died, and it was tried often enough; what was done is kept."""
 
 
 class CloudError(VergerError, RuntimeError):

@@ -1,6 +1,6 @@
 """Verger's stages as citizens of Spark ML: they go into a ``Pipeline``, save and load.
 
-Everything here is a face on :mod:`verger.features.featurize` and :mod:`verger.pca.fit`.
+Everything here is a face on :mod:`verger.features.outcomes` and :mod:`verger.pca.fit`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, BinaryType, FloatType, StringType, StructField, StructType
 
 from verger.errors import ConfigError, SchemaError
-from verger.features.featurize import Outcome, outcomes_of_contents
 from verger.features.model import Model, load_model, open_cached
+from verger.features.outcomes import Outcome, Row, featurize_rows
 from verger.pca.fit import fit_pca
 from verger.pca.moments import sum_moments
 from verger.pca.spark_models import to_spark_model
@@ -126,7 +126,8 @@ def _outcome_udf(shared: Broadcast[Model], micro_batch: int, how: str) -> Any:
     def featurize_contents(series: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         session = open_cached(shared.value)
         for contents in series:
-            outcomes = list(outcomes_of_contents(contents, session, micro_batch=micro_batch))
+            rows: list[Row] = [({}, content or b"") for content in contents]
+            outcomes = list(featurize_rows(rows, session, micro_batch=micro_batch))
             if how == "error":
                 _raise_first(outcomes)
             yield pd.DataFrame(

@@ -8,6 +8,8 @@ The column names of a photo are those of Spark's ``binaryFile``, in snake case.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -137,6 +139,60 @@ def arrow_schema(columns: tuple[str, ...]) -> pa.Schema:
         "vector": pa.list_(pa.float32()),
     }
     return pa.schema([(name, types[_TYPES[name]]) for name in columns])
+
+
+#: Arrow's types by the names that Spark and Hive give them.
+_SPARK_NAMES = {
+    "string": "string",
+    "large_string": "string",
+    "int32": "int",
+    "int64": "bigint",
+    "bool": "boolean",
+    "float": "float",
+    "double": "double",
+    "binary": "binary",
+}
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return Spark's name of an Arrow type, such as ``array<float>``; else Arrow's own."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"array<{type_name(kind.value_type)}>"
+    if pa.types.is_timestamp(kind):
+        return "timestamp" if kind.tz else "timestamp_ntz"
+    return _SPARK_NAMES.get(str(kind), str(kind))
+
+
+def spark_json(columns: tuple[str, ...], metadata: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a table's schema as the JSON that Spark stores in the footer of a Parquet file.
+
+    The same as ``StructType.json()``, without loading Spark.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        Names out of this module's tables.
+    metadata : mapping
+        Of the columns that have some, by name.
+    """
+    types: dict[str, object] = {
+        "int32": "integer",
+        "int64": "long",
+        "bool": "boolean",
+        "vector": {"containsNull": True, "elementType": "float", "type": "array"},
+    }
+    fields = [
+        {
+            "metadata": dict(metadata.get(name, {})),
+            "name": name,
+            "nullable": True,
+            "type": types.get(_TYPES[name], _TYPES[name]),
+        }
+        for name in columns
+    ]
+    return json.dumps({"fields": fields, "type": "struct"}, separators=(",", ":"), sort_keys=True)
 
 
 def spark_schema(columns: tuple[str, ...]) -> StructType:

@@ -30,9 +30,10 @@ from PIL import features as pillow_features
 
 from support.corpus import zoo
 from verger.features.decoder import BYTES_PER_PIXEL
-from verger.features.featurize import Decoding, featurize_batches
 from verger.features.isolate import decode_apart
+from verger.features.outcomes import Decoding, featurize_rows, read_rows
 from verger.features.preprocess import DecodeError, decode_photo, register_formats
+from verger.features.task import to_arrow
 from verger.schema import IMAGES, OUTCOMES, Reason, arrow_schema
 
 REPOSITORY = Path(__file__).parents[2]
@@ -144,7 +145,9 @@ def run_batch(
         batch = pa.RecordBatch.from_pylist(rows, schema)
         outcomes = [
             row
-            for part in featurize_batches(iter([batch]), FakePredictor(), decoding=decoding)
+            for part in to_arrow(
+                featurize_rows(read_rows(batch), FakePredictor(), decoding=decoding)
+            )
             for row in part.to_pylist()
         ]
     except Exception as err:  # noqa: BLE001 - that there is none is what is tried here

@@ -124,7 +124,7 @@ def test_a_killed_run_goes_on_with_its_model(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "publish_features", killed)
+        patched.setattr("verger.job.compute.publish_features", killed)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run_featurize(str(source), out, INT8)
     model = kept(out)

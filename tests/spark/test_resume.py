@@ -20,15 +20,18 @@ from pyspark.sql import SparkSession
 
 from support.runs import CONFIG, rows
 from verger import Config
+from verger.engine.spark import SparkEngine
 from verger.errors import (
     BusyError,
     ContractError,
     ErrorRateError,
     OutputExistsError,
+    TasksLostError,
     ValidationError,
 )
 from verger.features.model import Model
-from verger.job import pipeline
+from verger.features.task import commit_share
+from verger.job import compute, pipeline
 from verger.result.journal import latest_attempt
 from verger.result.lock import locked
 from verger.result.output import JOURNAL, Output
@@ -157,15 +160,16 @@ def test_a_job_that_fails_of_a_machine_is_followed_by_another(
 ) -> None:
     """Where Spark gives up on a task, the driver tries once more, decoding apart."""
     careful: list[bool] = []
-    real = pipeline.commit_shares
+    real = SparkEngine.run
 
-    def dies_at_first(*arguments: Any) -> None:
-        careful.append(arguments[3].decoding.apart)
-        if len(careful) == 1:
-            raise RuntimeError("Python worker exited unexpectedly (crashed)")
-        real(*arguments)
+    def dies_at_first(self: SparkEngine, function: Any, n: int, carry: Any, **how: Any) -> Any:
+        if function is commit_share:
+            careful.append(carry[1].decoding.apart)
+            if len(careful) == 1:
+                raise TasksLostError("task 0: its worker died")
+        return real(self, function, n, carry, **how)
 
-    monkeypatch.setattr(pipeline, "commit_shares", dies_at_first)
+    monkeypatch.setattr(SparkEngine, "run", dies_at_first)
     pipeline.run_featurize(str(photos), tmp_path / "out", CONFIG)
     assert careful == [False, True]
     assert len(rows(tmp_path / "out")) == 30
@@ -298,7 +302,7 @@ def test_features_of_two_contracts_never_mix(
     """Another contract is refused with both hashes, and OUT stays as it is."""
     contract = dataclasses.replace(model.contract, resize="another rule")
     other = dataclasses.replace(model, contract=contract)
-    monkeypatch.setattr(pipeline, "load_model", lambda *_, **__: other)
+    monkeypatch.setattr("verger.job.plan.load_model", lambda *_, **__: other)
     before = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
     with pytest.raises(ContractError) as caught:
         pipeline.run(str(photos), result, CONFIG)
@@ -326,7 +330,7 @@ def test_overwrite_begins_anew_and_keeps_the_old_until_then(
         raise ValidationError("not today")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "compose", fail)
+        patched.setattr("verger.job.compute.compose", fail)
         with pytest.raises(ValidationError, match="not today"):
             pipeline.run(str(source), result, config)
     assert {p: p.read_bytes() for p in before} == before
@@ -350,7 +354,7 @@ def test_overwrite_that_was_killed_after_it_published_goes_on(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "fit_pca", die)
+        patched.setattr("verger.job.reduce.fit_pca", die)
         with pytest.raises(Killed):
             pipeline.run(str(source), result, config)
     assert "finished" not in record(result)
@@ -370,7 +374,7 @@ def test_overwrite_is_asked_for_or_not(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "fit_pca", die)
+        patched.setattr("verger.job.reduce.fit_pca", die)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(str(source), out, CONFIG)
     found = pipeline.run(str(source), out, dataclasses.replace(CONFIG, overwrite=True))
@@ -402,13 +406,13 @@ def test_a_photo_that_spark_does_not_find_any_more_is_rejected(
 ) -> None:
     """With --reader spark too: it has vanished since the listing, and is in the ledger."""
     gone = min(source.rglob("*.jpg"))
-    real = pipeline.read_images
+    real = compute.read_images
 
     def read_images(*arguments: Any, **options: Any) -> Any:
         gone.unlink()
         return real(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "read_images", read_images)
+    monkeypatch.setattr("verger.job.compute.read_images", read_images)
     config = dataclasses.replace(LENIENT, reader="spark")
     found = pipeline.run_featurize(str(source), tmp_path / "out", config)
     assert found.counts.reasons == {"vanished before reading": 1}

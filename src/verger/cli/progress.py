@@ -1,11 +1,12 @@
-"""Progress on a terminal, fed by Spark's own status; nothing where there is no terminal."""
+"""Progress on a terminal; nothing off a terminal."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -24,13 +25,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from verger.job.context import Progress as StageProgress
+from verger.job.context import no_watch
+
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-    from verger.features.model.weights import OnProgress
     from verger.job.context import Watch
-
-POLL_S = 0.25
 
 _TITLES = {
     "doctor": "Looking around",
@@ -40,7 +39,7 @@ _TITLES = {
     "load model": "Loading the model",
     "calibrate": "Calibrating to int8",
     "start Spark": "Starting Spark",
-    "lock": "Looking who has OUT",
+    "lock": "Checking for another run",
     "featurize": "Computing features",
     "write": "Writing tables",
     "validate": "Checking every count",
@@ -61,22 +60,12 @@ class _SpeedColumn(ProgressColumn):
 
 def terminal_watch(console: Console) -> Watch:
     """Return a watch that draws a line for every stage, or nothing off a terminal."""
-
-    def watch(
-        name: str, total: int | None, spark: SparkSession | None
-    ) -> AbstractContextManager[Any]:
-        if not console.is_terminal:
-            return nullcontext()
-        return _draw(console, name, total, spark)
-
-    return watch
+    return partial(_draw, console) if console.is_terminal else no_watch
 
 
 @contextmanager
-def _draw(
-    console: Console, name: str, total: int | None, spark: SparkSession | None
-) -> Iterator[OnProgress]:
-    """Draw one stage; what it yields may be told of bytes that are fetched on the way."""
+def _draw(console: Console, name: str, total: int | None) -> Iterator[StageProgress]:
+    """Draw one stage: a bar of its photos, or the time that it takes."""
     title = _TITLES.get(name, name)
     columns: tuple[ProgressColumn, ...] = (
         SpinnerColumn(finished_text="✓"),
@@ -93,44 +82,32 @@ def _draw(
         columns += (TimeElapsedColumn(),)
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total or 1)
-
-        def on_progress(done: int, size: int) -> None:
-            text = f"{title}: fetched {done / 1e6:.1f} of {size / 1e6:.1f} MB"
-            progress.update(task, description=text)
-
-        with _polled(progress, task, total, spark):
-            yield on_progress
+        bar = _Bar(progress, task, title, total)
+        yield StageProgress(on_bytes=bar.on_bytes, on_tasks=bar.on_tasks)
         progress.update(task, completed=total or 1)
 
 
-@contextmanager
-def _polled(
-    progress: Progress, task: TaskID, total: int | None, spark: SparkSession | None
-) -> Iterator[None]:
-    if total is None or spark is None:
-        yield
-        return
-    done = threading.Event()
-    poller = threading.Thread(target=_poll, args=(progress, task, total, spark, done), daemon=True)
-    poller.start()
-    try:
-        yield
-    finally:
-        done.set()
-        poller.join()
+@dataclass
+class _Bar:
+    """The line of one stage. It never goes back: several jobs may run in one stage."""
 
+    progress: Progress
+    task: TaskID
+    title: str
+    total: int | None
+    share: float = 0.0
 
-def _poll(
-    progress: Progress, task: TaskID, total: int, spark: SparkSession, done: threading.Event
-) -> None:
-    """Move the bar by the share of finished tasks of the largest stage that runs."""
-    tracker = spark.sparkContext.statusTracker()
-    while not done.wait(POLL_S):
-        stages = [tracker.getStageInfo(i) for i in tracker.getActiveStageIds()]
-        largest = max((s for s in stages if s), key=lambda s: s.numTasks, default=None)
-        if largest is not None and largest.numTasks:
-            share = largest.numCompletedTasks / largest.numTasks
-            progress.update(task, completed=int(share * total))
+    def on_bytes(self, done: int, size: int) -> None:
+        """Show how much has been fetched."""
+        text = f"{self.title}: fetched {done / 1e6:.1f} of {size / 1e6:.1f} MB"
+        self.progress.update(self.task, description=text)
+
+    def on_tasks(self, done: int, n_tasks: int) -> None:
+        """Move the bar by the share of finished tasks."""
+        if self.total is None or not n_tasks:
+            return
+        self.share = max(self.share, done / n_tasks)
+        self.progress.update(self.task, completed=int(self.share * self.total))
 
 
 @contextmanager

@@ -31,10 +31,10 @@ from verger.cli.terminal import keep_page_up, print_json, say, tell, watch_for
 def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Featurize, reduce, validate and report: the whole job."""
     config = resolve_config()
-    from verger.job import pipeline
+    from verger.job import pipeline, plan
 
     if dry_run:
-        _print_plan(pipeline.describe_plan(source, out, config), as_json)
+        _print_plan(plan.describe_plan(source, out, config), as_json)
         return
     print_summary(pipeline.run(source, out, config, watch=watch_for(config)), out, as_json)
     keep_page_up(config)
@@ -48,10 +48,10 @@ def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
 def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Write features/ and rejected/."""
     config = resolve_config()
-    from verger.job import pipeline
+    from verger.job import pipeline, plan
 
     if dry_run:
-        _print_plan(pipeline.describe_plan(source, out, config, reduce=False), as_json)
+        _print_plan(plan.describe_plan(source, out, config, reduce=False), as_json)
         return
     print_summary(
         pipeline.run_featurize(source, out, config, watch=watch_for(config)), out, as_json

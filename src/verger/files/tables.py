@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from verger.errors import SchemaError
 from verger.files.folder import Folder
-from verger.schema import CONTRACT_KEY, arrow_schema, spark_schema
+from verger.schema import CONTRACT_KEY, arrow_schema, spark_json
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -75,11 +75,8 @@ def stored_schema(columns: tuple[str, ...], contract: str) -> pa.Schema:
     contract : str
         Hash of the feature contract.
     """
-    spark = spark_schema(columns)
-    for field in spark:
-        if field.name in VECTORS:
-            field.metadata = {CONTRACT_KEY: contract}
-    metadata = {CONTRACT_KEY: contract, _SPARK_ROWS: spark.json()}
+    spark = spark_json(columns, {name: {CONTRACT_KEY: contract} for name in VECTORS})
+    metadata = {CONTRACT_KEY: contract, _SPARK_ROWS: spark}
     return arrow_schema(columns).with_metadata(metadata)
 
 
@@ -152,6 +149,13 @@ def iter_part(
             yield from parquet.iter_batches(rows, columns=list(columns), use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as err:
         raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
+
+
+def iter_parts(
+    folder: Folder, names: Iterable[str], columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Read some columns of several Parquet files, one after the other."""
+    return (batch for name in names for batch in iter_part(folder, name, columns))
 
 
 def digest_paths(paths: pa.Array) -> npt.NDArray[np.uint64]:

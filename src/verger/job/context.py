@@ -5,33 +5,56 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from verger.config import Config
+from verger.engine.choose import has_active_session, start_engine, wants_spark
+from verger.engine.tasks import Engine, OnProgress
 from verger.result.lock import locked
 from verger.result.output import Output
+from verger.result.record import RunRecord
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-    from verger.features.model.weights import OnProgress
+    from verger.features.model.weights import OnProgress as OnBytes
     from verger.result.lock import Lock
 
 
-#: Shows that a stage runs: (name, number of photos or None, session whose tasks tell how far
-#: it is or None) to a context that lasts as long as the stage.
-Watch = Callable[[str, "int | None", "SparkSession | None"], AbstractContextManager[Any]]
-
-
-def no_watch(*_: Any) -> AbstractContextManager[Any]:
+def _ignore(*_: Any) -> None:
     """Show nothing."""
-    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Takes how far a stage is.
+
+    Attributes
+    ----------
+    on_bytes : callable
+        Called with the bytes that have been fetched, and the bytes in all.
+    on_tasks : callable
+        Called with the tasks that are done, and the tasks in all.
+    """
+
+    on_bytes: OnBytes = _ignore
+    on_tasks: OnProgress = _ignore
+
+
+#: Shows that a stage runs: (name, number of photos or None) to a context that lasts as long as
+#: the stage, and gives its :class:`Progress`.
+Watch = Callable[[str, "int | None"], AbstractContextManager[Progress]]
+
+
+def no_watch(*_: Any) -> AbstractContextManager[Progress]:
+    """Show nothing."""
+    return nullcontext(Progress())
 
 
 @dataclass
 class Run:
-    """One run under way: where it writes, what it was asked, and its clock.
+    """One run under way: where it writes, what it was asked, its engine and its clock.
+
+    As a context, it stops the engine at the end.
 
     Attributes
     ----------
@@ -50,11 +73,35 @@ class Run:
     notices: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     lock: Lock | None = None
+    _engine: Engine | None = field(default=None, init=False)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._engine is not None:
+            self._engine.stop()
+            self._engine = None
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the tasks of all stages; started when it is first needed.
+
+        Raises
+        ------
+        EnvironmentNotReadyError
+            If Spark is wanted and does not start.
+        """
+        if self._engine is None:
+            starts_spark = wants_spark(self.config) and not has_active_session()
+            with self.stage("start Spark") if starts_spark else nullcontext():
+                self._engine = start_engine(self.config)
+        return self._engine
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of OUT."""
-        with locked(self.output, lambda: self.watch("lock", None, None)) as self.lock:
+        with locked(self.output, lambda: self.watch("lock", None)) as self.lock:
             yield
 
     def check_lock(self) -> None:
@@ -67,12 +114,25 @@ class Run:
         if self.lock is not None:
             self.lock.check()
 
+    def timed(self, record: RunRecord) -> RunRecord:
+        """Return a record with the seconds of the stages that have ended."""
+        return replace(record, seconds=dict(record.seconds) | self.seconds)
+
+    def save(self, record: RunRecord) -> None:
+        """Write ``run.json``, with the seconds of the stages so far.
+
+        Raises
+        ------
+        BusyError
+            If another run has taken OUT over.
+        """
+        self.check_lock()
+        self.output.write_run(self.timed(record))
+
     @contextmanager
-    def stage(
-        self, name: str, total: int | None = None, spark: SparkSession | None = None
-    ) -> Iterator[OnProgress | None]:
-        """Time a stage and show that it runs; yields what may be told of fetched bytes."""
+    def stage(self, name: str, total: int | None = None) -> Iterator[Progress]:
+        """Time a stage and show that it runs; yields what takes its progress."""
         start = time.perf_counter()
-        with self.watch(name, total, spark) as on_progress:
-            yield on_progress
+        with self.watch(name, total) as progress:
+            yield progress
         self.seconds[name] = round(self.seconds.get(name, 0) + time.perf_counter() - start, 3)

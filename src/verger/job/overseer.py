@@ -1,84 +1,32 @@
-"""Watches the job that computes features: too many rejected photos, and whether to try again."""
+"""Watches the job that computes features, and ends it when too many photos are rejected."""
 
 from __future__ import annotations
 
-import re
-import threading
-import uuid
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from verger import errors
 from verger.config import Config
-from verger.errors import ErrorRateError, VergerError
+from verger.errors import ErrorRateError, OutputError
 from verger.result.journal import FIRST_REJECTED, Attempt, Batch, Rejection
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import SparkSession
 
     from verger.result.ledger import Known
 
-#: How often the journal is looked at while the job runs: a bucket charges for every look.
+#: How often the journal is read while the job runs: a bucket charges for every request.
 LOOK_S = 1.0
 _LOOK_AT_BUCKET_S = 10.0
 
 
-class _Overseer:
-    """Counts the rejected photos of a run while its job commits batches."""
-
-    def __init__(
-        self, attempt: Attempt, before: Sequence[Rejection], n_listed: int, config: Config
-    ) -> None:
-        self._attempt = attempt
-        self._seen: set[str] = set()
-        self._batches: dict[str, Batch] = {}
-        self._before = before
-        self._n_listed = n_listed
-        self._config = config
-
-    def too_many(self) -> bool:
-        """Whether the run can no longer end within ``max_error_rate``."""
-        fresh = [name for name in self._attempt.own_markers() if name not in self._seen]
-        found = self._attempt.read(fresh)
-        self._seen |= {batch.name for batch in found}
-        # By key: two attempts of one task may both commit it.
-        self._batches |= {batch.key: batch for batch in found}
-        return self._n_rejected > self._config.max_error_rate * self._n_listed
-
-    @property
-    def _n_rejected(self) -> int:
-        return len(self._before) + sum(batch.n_rejected for batch in self._batches.values())
-
-    def error(self) -> ErrorRateError:
-        reasons = Counter(row.reason for row in self._before)
-        for batch in self._batches.values():
-            reasons.update(batch.reasons)
-        first = [*self._before, *(row for batch in self._batches.values() for row in batch.first)]
-        n_done = sum(batch.n_photos for batch in self._batches.values())
-        kept = (
-            f"stopped early; what was done ({n_done} photos) is kept, and the same command with "
-            "--max-error-rate 1 goes on from there"
-        )
-        return _error(self._n_rejected, self._n_listed, reasons, first, self._config, kept)
-
-
-@contextmanager
-def overseen(
-    spark: SparkSession,
-    attempt: Attempt,
-    config: Config,
-    *,
-    before: Sequence[Rejection],
-    n_listed: int,
-) -> Iterator[None]:
-    """Cancel the job of the block once more photos are rejected than ``max_error_rate`` allows.
+class Overseer:
+    """Counts the rejected photos of a run while its job commits batches.
 
     Parameters
     ----------
-    spark : SparkSession
     attempt : Attempt
         Where the job commits its batches.
     config : Config
@@ -90,36 +38,61 @@ def overseen(
     Raises
     ------
     ErrorRateError
-        Naming the first rejected photos; what is committed stays committed.
+        If there are too many already.
     """
-    overseer = _Overseer(attempt, before, n_listed, config)
-    if overseer.too_many():
-        raise overseer.error()
-    context, group = spark.sparkContext, f"verger-{uuid.uuid4().hex}"
-    context.setJobGroup(group, "features of photos", interruptOnCancel=False)
-    done, stopped = threading.Event(), threading.Event()
-    pause_s = LOOK_S if attempt.output.folder.is_local else _LOOK_AT_BUCKET_S
 
-    def look() -> None:
-        while not done.wait(pause_s):
-            with suppress(VergerError, OSError):  # the next look may succeed
-                if overseer.too_many():
-                    stopped.set()
-                    context.cancelJobGroup(group)
-                    return
+    def __init__(
+        self, attempt: Attempt, config: Config, *, before: Sequence[Rejection], n_listed: int
+    ) -> None:
+        self._attempt = attempt
+        self._seen: set[str] = set()
+        self._batches: dict[str, Batch] = {}
+        self._before = before
+        self._n_listed = n_listed
+        self._config = config
+        self._pause_s = LOOK_S if attempt.output.folder.is_local else _LOOK_AT_BUCKET_S
+        self._looked = time.monotonic()
+        self._check()
 
-    looker = threading.Thread(target=look, daemon=True)
-    looker.start()
-    try:
-        yield
-    except Exception:
-        if stopped.is_set():
-            raise overseer.error() from None
-        raise
-    finally:
-        done.set()
-        looker.join()
-        context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+    def on_tasks(self, *_: int) -> None:
+        """Read what was committed since the last look, at most once in a while.
+
+        Raises
+        ------
+        ErrorRateError
+            If the run can no longer end within ``max_error_rate``; names the first rejected
+            photos. What is committed stays committed.
+        """
+        if time.monotonic() - self._looked < self._pause_s:
+            return
+        self._looked = time.monotonic()
+        with suppress(OutputError, OSError):  # the next look may succeed
+            fresh = [name for name in self._attempt.own_markers() if name not in self._seen]
+            found = self._attempt.read(fresh)
+            self._seen |= {batch.name for batch in found}
+            # By key: two attempts of one task may both commit it.
+            self._batches |= {batch.key: batch for batch in found}
+        self._check()
+
+    def _check(self) -> None:
+        if self._n_rejected > self._config.max_error_rate * self._n_listed:
+            raise self._error()
+
+    @property
+    def _n_rejected(self) -> int:
+        return len(self._before) + sum(batch.n_rejected for batch in self._batches.values())
+
+    def _error(self) -> ErrorRateError:
+        reasons = Counter(row.reason for row in self._before)
+        for batch in self._batches.values():
+            reasons.update(batch.reasons)
+        first = [*self._before, *(row for batch in self._batches.values() for row in batch.first)]
+        n_done = sum(batch.n_photos for batch in self._batches.values())
+        kept = (
+            f"stopped early; what was done ({n_done} photos) is kept, and the same command with "
+            "--max-error-rate 1 goes on from there"
+        )
+        return _error(self._n_rejected, self._n_listed, reasons, first, self._config, kept)
 
 
 def check_error_rate(
@@ -177,37 +150,3 @@ def _error(
         f"{n_rejected} of {n_listed} photos were rejected ({named}): more than "
         f"max_error_rate={config.max_error_rate}; first {examples}; {kept}"
     )
-
-
-def worth_another_try(err: Exception, spark: SparkSession) -> bool:
-    """Whether a job failed of a machine or of a photo, and not of something that will fail again.
-
-    A worker or an executor that died may have died of a photo; the next job decodes apart.
-    """
-    if isinstance(err, VergerError) or error_inside(err) is not None:
-        return False
-    if spark.sparkContext._jsc is None or spark.sparkContext._jsc.sc().isStopped():
-        return False
-    text = str(err)
-    return any(words in text for words in _DEATHS)
-
-
-_DEATHS = (
-    "Python worker exited unexpectedly",
-    "Python worker failed to connect back",
-    "ExecutorLostFailure",
-    "Connection reset",
-    "EOFException",
-    "worker is no longer alive",
-)
-
-
-def error_inside(err: Exception) -> VergerError | None:
-    """Return the error of ours that a task has raised and Spark has wrapped, or None."""
-    found = re.findall(r"^\s*verger\.errors\.(\w+): (.*)$", str(err), re.MULTILINE)
-    if not found:
-        return None
-    name, text = found[-1]
-    kind = getattr(errors, name, VergerError)
-    ours: VergerError = kind(text)
-    return ours

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from verger.engine.session import settings_for_block
+from verger.engine.spark import SparkEngine
+from verger.engine.tasks import Engine, run_pieces
 from verger.features.contract import FeatureContract
 from verger.features.precision import model_file
+from verger.files.folder import Folder
 from verger.files.tables import (
-    PART_COLUMNS,
     Part,
     Piece,
     group_pieces,
     join_pieces,
     part_name,
     part_of,
-    run_in_tasks,
     stored_schema,
 )
 from verger.result.ledger import Composition
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def publish_features(
-    spark: SparkSession,
+    engine: Engine,
     output: Output,
     found: Composition,
     record: RunRecord,
@@ -45,7 +46,7 @@ def publish_features(
 
     Parameters
     ----------
-    spark : SparkSession
+    engine : Engine
     output : Output
     found : Composition
     record : RunRecord
@@ -68,9 +69,9 @@ def publish_features(
         if not kept and not groups:
             groups = [[]]  # a table without a row is still a table
         work = [(part_name(table), pieces) for pieces in groups]
-        new = _join(spark, output, work, stored_schema(columns, record.contract_hash))
-        if legacy:
-            new = [_as_legacy(spark, output, part) for part in new]
+        new = _join(engine, output, work, stored_schema(columns, record.contract_hash))
+        if legacy and isinstance(engine, SparkEngine):
+            new = [_as_legacy(engine.session, output, part) for part in new]
         moves += [(f"{STAGED}/{part.name}", part.name) for part in new]
         files[table] = (*kept, *new)
     record = replace(record, files=files)
@@ -93,17 +94,18 @@ def _old_models(output: Output, record: RunRecord) -> list[str]:
 
 
 def _join(
-    spark: SparkSession, output: Output, work: Sequence[tuple[str, list[Piece]]], schema: pa.Schema
+    engine: Engine, output: Output, work: Sequence[tuple[str, list[Piece]]], schema: pa.Schema
 ) -> list[Part]:
     """Write new files of a table into staging; named as they will be in the result."""
-    folder = output.folder
+    return run_pieces(engine, _join_share, work, (output.folder, schema), light=True)
 
-    def join(share: Iterator[tuple[str, list[Piece]]]) -> Iterator[pa.RecordBatch]:
-        for name, pieces in share:
-            part = join_pieces(folder, pieces, f"{STAGED}/{name}", schema)
-            yield pa.RecordBatch.from_pylist([part.as_dict() | {"name": name}])
 
-    return [Part(**row) for row in run_in_tasks(spark, work, join, PART_COLUMNS)]
+def _join_share(
+    share: Iterator[tuple[str, list[Piece]]], carry: tuple[Folder, pa.Schema]
+) -> Iterator[Part]:
+    folder, schema = carry
+    for name, pieces in share:
+        yield replace(join_pieces(folder, pieces, f"{STAGED}/{name}", schema), name=name)
 
 
 def _as_legacy(spark: SparkSession, output: Output, part: Part) -> Part:

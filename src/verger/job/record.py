@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from verger.config import Config
-from verger.engine.session import java_of
+from verger.engine.tasks import Engine
 from verger.job.context import Run
 from verger.pca.fit import SHARES, FittedPCA
 from verger.result.clock import Spent
@@ -18,8 +18,6 @@ from verger.result.output import Output
 from verger.result.record import Counts, ModelRecord, PCARecord, RunRecord
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from verger.features.model import Model
 
 #: Options that are about the PCA alone.
@@ -27,14 +25,7 @@ REDUCE_OPTIONS = ("components", "standardize", "center")
 
 
 def describe_run(
-    run: Run,
-    source: str,
-    model: Model,
-    spark: SparkSession,
-    *,
-    started: datetime,
-    counts: Counts,
-    spent: Spent | None,
+    run: Run, source: str, model: Model, *, started: datetime, counts: Counts, spent: Spent | None
 ) -> RunRecord:
     """Return what ``run.json`` says of a run whose features have just been computed.
 
@@ -44,7 +35,6 @@ def describe_run(
     source : str
         In the form in which it is stored.
     model : Model
-    spark : SparkSession
     started : datetime
     counts : Counts
     spent : Spent or None
@@ -75,11 +65,12 @@ def describe_run(
             input_size=contract.input_size,
             precision=run.config.precision,
         ),
-        versions=versions(spark),
+        versions=versions(run.engine),
         machine={
             "platform": platform.platform(),
-            "master": spark.sparkContext.master,
-            "cpu_count": spark.sparkContext.defaultParallelism,
+            "engine": run.engine.name,
+            "master": run.engine.master,
+            "cpu_count": run.engine.n_cores,
         },
         counts=counts,
         notices=run.notices,
@@ -108,13 +99,12 @@ def command_line(source: str, output: Output, options: Mapping[str, object]) -> 
     return shlex.join(words)
 
 
-def versions(spark: SparkSession) -> dict[str, str]:
+def versions(engine: Engine) -> dict[str, str]:
     """Return the versions of all that has a part in the numbers."""
     packages = ("verger", "pyarrow", "numpy", "onnxruntime", "onnx", "pillow", "h5py")
     return {
         "python": platform.python_version(),
-        "java": java_of(spark),
-        "pyspark": spark.version,  # a managed Spark brings a pyspark that is no installed package
+        **engine.versions,
         **{name: version(name) for name in packages},
     }
 

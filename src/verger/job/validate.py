@@ -15,24 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ContractError, OutputError, ValidationError
 from verger.features.contract import FeatureContract
 from verger.features.precision import check_kept_model, model_file
-from verger.files.tables import (
-    VECTORS,
-    Part,
-    contract_in,
-    digest_paths,
-    iter_part,
-    reading,
-    run_in_tasks,
-)
+from verger.files.tables import VECTORS, Part, contract_in, digest_paths, iter_part, iter_parts
 from verger.result.record import Check, Counts, RunRecord
-from verger.schema import FEATURES, PCA, REJECTED, Reason, spark_schema
+from verger.schema import FEATURES, PCA, REJECTED, Reason, arrow_schema, type_name
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from verger.files.folder import Folder
     from verger.result.output import Output
 
@@ -58,12 +49,12 @@ class Report:
                 raise ValidationError(f"{check.name} does not hold: {check.detail}")
 
 
-def validate_output(spark: SparkSession, output: Output) -> Report:
+def validate_output(engine: Engine, output: Output) -> Report:
     """Check a result against its own record and against itself.
 
     Parameters
     ----------
-    spark : SparkSession
+    engine : Engine
     output : Output
 
     Returns
@@ -79,7 +70,7 @@ def validate_output(spark: SparkSession, output: Output) -> Report:
         "features": record.model.n_features,
         "pca": record.pca.n_components if record.pca else 0,
     }
-    looks = _look_at_files(spark, output, tables, dimensions)
+    looks = _look_at_files(engine, output, tables, dimensions)
     checks = [
         check
         for name, parts in tables.items()
@@ -90,7 +81,7 @@ def validate_output(spark: SparkSession, output: Output) -> Report:
         for name, dimension in dimensions.items():
             if name in tables:
                 checks += _vector_checks(name, _sum_up(looks[name]), dimension)
-        labels = _check_rows(spark, output, record, looks, checks)
+        labels = _check_rows(engine, output, record, looks, checks)
     checks += _check_contract(record, looks)
     checks += _check_kept_model(output, record)
     return Report(tuple(checks), labels)
@@ -99,38 +90,26 @@ def validate_output(spark: SparkSession, output: Output) -> Report:
 # The files, each read once
 
 
-_LOOK = (
-    "table string, name string, problem string, size long, sha256 string, types string, "
-    "contract string, n long, nulls long, wrong long, not_finite long, "
-    "labels string, reasons string"
-)
-
-
 def _look_at_files(
-    spark: SparkSession, output: Output, tables: dict[str, list[Part]], dimensions: dict[str, int]
+    engine: Engine, output: Output, tables: dict[str, list[Part]], dimensions: dict[str, int]
 ) -> dict[str, list[dict[str, Any]]]:
     """Let the tasks read every file whole, and say what is in it."""
-    folder = output.folder
     work = [(table, part.name) for table, parts in tables.items() for part in parts]
-
-    def look(pieces: Iterator[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
-        for table, name in pieces:
-            found = _look_at(folder, name, dimensions.get(table, 0))
-            yield pa.RecordBatch.from_pylist([{"table": table, "name": name} | found], schema)
-
-    schema = pa.schema(
-        [
-            (name, pa.int64() if kind == "long" else pa.string())
-            for name, kind in (column.split() for column in _LOOK.split(", "))
-        ]
-    )
-    rows = run_in_tasks(spark, work, look, _LOOK)
+    rows = run_pieces(engine, _look_at_share, work, (output.folder, dimensions), light=True)
     return {table: [row for row in rows if row["table"] == table] for table in tables}
 
 
-def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
-    from pyspark.sql.pandas.types import from_arrow_schema
+def _look_at_share(
+    share: Iterator[tuple[str, str]], carry: tuple[Folder, dict[str, int]]
+) -> Iterator[dict[str, Any]]:
+    folder, dimensions = carry
+    unknown = dict.fromkeys(("problem", "size", "sha256", "types", "contract", "n"))
+    for table, name in share:
+        looked_at = _look_at(folder, name, dimensions.get(table, 0))
+        yield unknown | {"table": table, "name": name} | looked_at
 
+
+def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
     try:
         content = folder.read(name)
     except FileNotFoundError:
@@ -140,21 +119,18 @@ def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
     found = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
-            types = from_arrow_schema(file.schema_arrow)
-            counts = _count(file, dimension)
-            return (
-                found | counts | {"types": _as_text(types), "contract": contract_in(file.metadata)}
-            )
+            types, contract = _as_text(file.schema_arrow), contract_in(file.metadata)
+            return found | _count(file, dimension) | {"types": types, "contract": contract}
     except (OSError, ValueError, pa.ArrowException) as err:
         return found | {"problem": f"cannot be read: {err}"}
 
 
-def _as_text(types: Any) -> str:
-    return str([(f.name, f.dataType.simpleString()) for f in types])
+def _as_text(schema: pa.Schema) -> str:
+    return str([(field.name, type_name(field.type)) for field in schema])
 
 
 def _types(table: str) -> str:
-    return _as_text(spark_schema(_COLUMNS[table]))
+    return _as_text(arrow_schema(_COLUMNS[table]))
 
 
 def _count(file: pq.ParquetFile, dimension: int) -> dict[str, Any]:
@@ -244,14 +220,14 @@ def _sum_up(looks: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _check_rows(
-    spark: SparkSession,
+    engine: Engine,
     output: Output,
     record: RunRecord,
     looks: dict[str, list[dict[str, Any]]],
     checks: list[Check],
 ) -> dict[str | None, int]:
     n, labels = sum(look["n"] for look in looks["features"]), _add_up(looks["features"], "labels")
-    paths = _compare_paths(spark, output, list(looks))
+    paths = _compare_paths(engine, output, list(looks))
     checks.append(_check_unique(paths))
     checks += _check_counts(record.counts, n, _add_up(looks["rejected"], "reasons"))
     checks.append(
@@ -356,13 +332,13 @@ class _Paths:
     extra: int
 
 
-def _compare_paths(spark: SparkSession, output: Output, tables: list[str]) -> _Paths:
+def _compare_paths(engine: Engine, output: Output, tables: list[str]) -> _Paths:
     """Compare the paths of the tables, in as many passes as the driver's memory takes."""
     n_rows = sum(part.rows for table in tables for part in output.parts(table))
     n_passes = n_rows // PATHS_AT_ONCE + 1
     suspect, missing, extra = set[int](), 0, 0
     for number in range(n_passes):
-        found = _collect_digests(spark, output, tables, number, n_passes)
+        found = _collect_digests(engine, output, tables, number, n_passes)
         paths, counts = np.unique(
             np.concatenate([found["features"], found["rejected"]]), return_counts=True
         )
@@ -371,31 +347,30 @@ def _compare_paths(spark: SparkSession, output: Output, tables: list[str]) -> _P
             surplus = _surplus(found["pca"], found["features"])
             missing -= int(surplus[surplus < 0].sum())
             extra += int(surplus[surplus > 0].sum())
-    return _Paths(_find_twice(spark, output, suspect), missing, extra)
+    return _Paths(_find_twice(engine, output, suspect), missing, extra)
 
 
 def _collect_digests(
-    spark: SparkSession, output: Output, tables: list[str], number: int, n_passes: int
+    engine: Engine, output: Output, tables: list[str], number: int, n_passes: int
 ) -> dict[str, _Digests]:
     """Bring the digests of one pass to the driver, by table."""
-    folder = output.folder
     work = [(table, name) for table in tables for name in output.part_names(table)]
-
-    def digest(pieces: Iterator[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
-        for table, name in pieces:
-            for batch in iter_part(folder, name, ["path"]):
-                found = digest_paths(batch.column("path"))
-                values = found[found % n_passes == number].tobytes()
-                yield pa.RecordBatch.from_pylist([{"table": table, "digests": values}])
-
-    rows = run_in_tasks(spark, work, digest, "table string, digests binary")
+    found = run_pieces(engine, _digest_share, work, (output.folder, number, n_passes), light=True)
     empty = np.empty(0, np.uint64)
     return {
-        table: np.concatenate(
-            [empty, *(np.frombuffer(r["digests"], np.uint64) for r in rows if r["table"] == table)]
-        )
+        table: np.concatenate([empty, *(digests for name, digests in found if name == table)])
         for table in tables
     }
+
+
+def _digest_share(
+    share: Iterator[tuple[str, str]], carry: tuple[Folder, int, int]
+) -> Iterator[tuple[str, _Digests]]:
+    folder, number, n_passes = carry
+    for table, name in share:
+        for batch in iter_part(folder, name, ["path"]):
+            digests = digest_paths(batch.column("path"))
+            yield table, digests[digests % n_passes == number]
 
 
 _NO_PATH = int(digest_paths(pa.array([None], pa.string()))[0])
@@ -408,7 +383,7 @@ def _surplus(these: _Digests, those: _Digests) -> npt.NDArray[np.int64]:
     return counts[0] - counts[1]
 
 
-def _find_twice(spark: SparkSession, output: Output, suspect: set[int]) -> list[str | None]:
+def _find_twice(engine: Engine, output: Output, suspect: set[int]) -> list[str | None]:
     """Return the paths with one of some digests that are null, or there more than once.
 
     Two paths may have one digest: among a hundred million, with one chance in 3,700.
@@ -416,17 +391,20 @@ def _find_twice(spark: SparkSession, output: Output, suspect: set[int]) -> list[
     if not suspect:
         return []
 
-    def choose(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            here = [digest in suspect for digest in digest_paths(batch.column("path")).tolist()]
-            yield batch.filter(pa.array(here, pa.bool_()))
-
     names = [name for table in ("features", "rejected") for name in output.part_names(table)]
-    read = reading(output.folder, ["path"], choose)
-    rows = run_in_tasks(spark, names, read, "path string")
-    counts = Counter(row["path"] for row in rows)
+    paths = run_pieces(engine, _suspect_paths, names, (output.folder, suspect), light=True)
+    counts = Counter(paths)
     twice = [path for path, n in counts.items() if n > 1 or path is None]
     return sorted(twice, key=lambda path: (path is not None, path))
+
+
+def _suspect_paths(names: Iterator[str], carry: tuple[Folder, set[int]]) -> Iterator[str | None]:
+    folder, suspect = carry
+    for batch in iter_parts(folder, names, ["path"]):
+        paths = batch.column("path")
+        for path, digest in zip(paths.to_pylist(), digest_paths(paths).tolist(), strict=True):
+            if digest in suspect:
+                yield path
 
 
 def _check_contract(record: RunRecord, looks: dict[str, list[dict[str, Any]]]) -> list[Check]:

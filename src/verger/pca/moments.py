@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ReduceError
 from verger.files.folder import Folder
-from verger.files.tables import in_tasks, reading, run_in_tasks
+from verger.files.tables import iter_parts
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 
 Array = npt.NDArray[np.float64]
@@ -133,7 +134,7 @@ def sum_moments(features: DataFrame) -> Moments:
     return _add_up(vectors.mapInArrow(_sum_batches, _MOMENTS), parallelism)
 
 
-def sum_stored_moments(spark: SparkSession, folder: Folder, names: Sequence[str]) -> Moments:
+def sum_stored_moments(engine: Engine, folder: Folder, names: Sequence[str]) -> Moments:
     """Sum the moments of stored files, as :func:`sum_moments` does, several times faster.
 
     The workers read the files by themselves: on the way through Spark's rows every single
@@ -141,7 +142,7 @@ def sum_stored_moments(spark: SparkSession, folder: Folder, names: Sequence[str]
 
     Parameters
     ----------
-    spark : SparkSession
+    engine : Engine
     folder : Folder
         OUT.
     names : sequence of str
@@ -152,11 +153,12 @@ def sum_stored_moments(spark: SparkSession, folder: Folder, names: Sequence[str]
     ReduceError
         If they are empty.
     """
-    n_tasks = min(len(names), spark.sparkContext.defaultParallelism)
-    add_up = reading(folder, ["features"], _sum_batches)
-    if n_tasks > _PARTIAL_SUMS:
-        return _add_up(in_tasks(spark, names, add_up, _MOMENTS, n_tasks=n_tasks), n_tasks)
-    return _total(run_in_tasks(spark, names, add_up, _MOMENTS, n_tasks=n_tasks))
+    n_tasks = min(engine.n_cores, _PARTIAL_SUMS)
+    return _total(run_pieces(engine, _sum_files, names, folder, n_tasks=n_tasks, light=True))
+
+
+def _sum_files(names: Iterator[str], folder: Folder) -> Iterator[Moments]:
+    return filter(None, [_sum(iter_parts(folder, names, ["features"]))])
 
 
 #: Partial sums that the driver receives; more of them are added in tasks first.
@@ -166,13 +168,12 @@ _PARTIAL_SUMS = 16
 def _add_up(partial: DataFrame, n_partial: int) -> Moments:
     if n_partial > _PARTIAL_SUMS:
         partial = partial.repartition(round(n_partial**0.5)).mapInArrow(_join_sums, _MOMENTS)
-    return _total([row.asDict() for row in partial.collect()])
+    return _total([_unpack(**row.asDict()) for row in partial.collect()])
 
 
-def _total(rows: Sequence[dict[str, Any]]) -> Moments:
-    if not rows:
+def _total(sums: Sequence[Moments]) -> Moments:
+    if not sums:
         raise ReduceError("n_samples=0 must be at least 2 for a PCA: no photo has features")
-    sums = [_unpack(**row) for row in rows]
     return sum(sums[1:], start=sums[0])
 
 
@@ -184,13 +185,18 @@ _MOMENTS = "n long, mean binary, scatter binary"
 
 
 def _sum_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    total = _sum(batches)
+    if total is not None:
+        yield _pack(total)
+
+
+def _sum(batches: Iterator[pa.RecordBatch]) -> Moments | None:
     total: Moments | None = None
     for batch in batches:
         if batch.num_rows:
             moments = Moments.of(vectors_of(batch.column(0)))
             total = moments if total is None else total + moments
-    if total is not None:
-        yield _pack(total)
+    return total
 
 
 def _join_sums(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from verger.engine.tasks import Engine, run_pieces
 from verger.files.folder import Folder
-from verger.files.tables import (
-    PART_COLUMNS,
-    Part,
-    iter_part,
-    part_name,
-    run_in_tasks,
-    stored_schema,
-    write_part,
-)
+from verger.files.tables import Part, iter_parts, part_name, stored_schema, write_part
 from verger.pca.fit import FittedPCA
 from verger.pca.moments import vectors_of
 from verger.schema import CONTRACT_KEY, PCA, arrow_schema, spark_schema
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark import Broadcast
+    from pyspark.sql import DataFrame
 
 
 def transform_features(features: DataFrame, pca: FittedPCA, *, contract: str) -> DataFrame:
@@ -37,16 +32,19 @@ def transform_features(features: DataFrame, pca: FittedPCA, *, contract: str) ->
         the vector names the contract.
     """
     shared = features.sparkSession.sparkContext.broadcast(_kept(pca))
-
-    def project(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return (_project(batch, shared.value) for batch in batches)
-
-    scored = features.select("path", "label", "features").mapInArrow(project, spark_schema(PCA))
+    chosen = features.select("path", "label", "features")
+    scored = chosen.mapInArrow(partial(_project_partition, shared), spark_schema(PCA))
     return scored.withMetadata("features_pca", {CONTRACT_KEY: contract})
 
 
+def _project_partition(
+    shared: Broadcast[FittedPCA], batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    return (_project(batch, shared.value) for batch in batches)
+
+
 def write_scores(
-    spark: SparkSession,
+    engine: Engine,
     folder: Folder,
     features: Sequence[Part],
     pca: FittedPCA,
@@ -58,7 +56,7 @@ def write_scores(
 
     Parameters
     ----------
-    spark : SparkSession
+    engine : Engine
     folder : Folder
         OUT.
     features : sequence of Part
@@ -68,21 +66,22 @@ def write_scores(
     below : str
         Where the new files are written, below OUT; they are named as they will be in OUT.
     """
-    schema, shared = stored_schema(PCA, contract), spark.sparkContext.broadcast(_kept(pca))
     groups = [
         features[i : i + _FILES_PER_SCORES] for i in range(0, len(features), _FILES_PER_SCORES)
     ]
     work = [(part_name("pca"), [part.name for part in group]) for group in groups]
+    carry = folder, below, stored_schema(PCA, contract), _kept(pca)
+    return run_pieces(engine, _write_share, work, carry, light=True)
 
-    def write(pieces: Iterator[tuple[str, list[str]]]) -> Iterator[pa.RecordBatch]:
-        for name, files in pieces:
-            batches = (b for file in files for b in iter_part(folder, file, _SCORED))
-            scores = [_project(batch, shared.value) for batch in batches]
-            table = pa.Table.from_batches(scores, arrow_schema(PCA))
-            part = write_part(folder, f"{below}/{name}", table, schema)
-            yield pa.RecordBatch.from_pylist([part.as_dict() | {"name": name}])
 
-    return [Part(**row) for row in run_in_tasks(spark, work, write, PART_COLUMNS)]
+def _write_share(
+    share: Iterator[tuple[str, list[str]]], carry: tuple[Folder, str, pa.Schema, FittedPCA]
+) -> Iterator[Part]:
+    folder, below, schema, pca = carry
+    for name, files in share:
+        scores = [_project(batch, pca) for batch in iter_parts(folder, files, _SCORED)]
+        table = pa.Table.from_batches(scores, arrow_schema(PCA))
+        yield replace(write_part(folder, f"{below}/{name}", table, schema), name=name)
 
 
 _SCORED = ("path", "label", "features")

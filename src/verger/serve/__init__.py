@@ -25,8 +25,8 @@ from jinja2 import Environment, PackageLoader
 
 from verger.classify.predict import Predictor
 from verger.errors import ConfigError, EnvironmentNotReadyError
-from verger.features.featurize import Decoding
 from verger.features.model.weights import OnProgress
+from verger.features.outcomes import Decoding
 from verger.result.output import Output
 from verger.serve.answers import Answer, Answerer
 from verger.serve.browser import Browser, add_browser, check_runtime, export_browser

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from PIL import Image
 
 from verger.classify.predict import Neighbor, Prediction, Predictor
-from verger.features.featurize import Decoding
+from verger.features.outcomes import Decoding
 from verger.features.preprocess import DecodeError
 from verger.files.reading import Unread, read_photo
 

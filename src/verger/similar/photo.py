@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from verger.classify.nearest import Cosine, NearestRows
 from verger.errors import ConfigError, SourceError
 from verger.features.extractor import load_extractor
-from verger.features.featurize import outcomes_of_contents
 from verger.features.model import Model, open_cached
 from verger.features.model.weights import OnProgress
+from verger.features.outcomes import featurize_rows
 from verger.files.reading import Unread
 from verger.files.tables import iter_part, read_part
 from verger.pca.moments import vectors_of
@@ -105,7 +105,7 @@ def find_similar(
 
 
 def _featurize(photo: bytes | Unread, extractor: Model) -> npt.NDArray[np.float32]:
-    (outcome,) = outcomes_of_contents([photo], open_cached(extractor))
+    (outcome,) = featurize_rows([({}, photo)], open_cached(extractor))
     if "features" not in outcome:
         raise SourceError(f"PHOTO: {outcome['reason']}: {outcome['detail']}")
     features: npt.NDArray[np.float32] = outcome["features"]

@@ -27,8 +27,8 @@ from verger.errors import (
     SourceNotFoundError,
 )
 from verger.features.extractor import load_extractor
-from verger.features.featurize import Decoding
 from verger.features.model import Model
+from verger.features.outcomes import Decoding
 from verger.features.precision import keep_model
 from verger.features.preprocess import decode_photo
 from verger.files.reading import Unread

@@ -368,7 +368,7 @@ def main(
     def no_spark(config: Config) -> None:
         raise AssertionError("this test must end before Spark")
 
-    monkeypatch.setattr(pipeline, "get_session", no_spark)
+    monkeypatch.setattr("verger.job.context.start_engine", no_spark)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -411,7 +411,7 @@ def resolved(main: Main, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Confi
         seen.append(config)
         return {"config": config.as_dict(), "steps": []}
 
-    monkeypatch.setattr(pipeline, "describe_plan", describe_plan)
+    monkeypatch.setattr("verger.job.plan.describe_plan", describe_plan)
 
     def resolve(*arguments: str) -> Config:
         code, _, err = main("run", "SRC", "OUT", "--dry-run", *arguments)

@@ -88,7 +88,7 @@ COMMANDS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "a plan": (
         ["run", "a", "b", "--dry-run"],
         {
-            "verger.job.pipeline.describe_plan": returning(
+            "verger.job.plan.describe_plan": returning(
                 {"config": {"glob": [HOSTILE]}, "steps": [HOSTILE]}
             )
         },

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from verger.config import Config
@@ -47,12 +48,13 @@ def start(monkeypatch: pytest.MonkeyPatch, config: Config) -> tuple[dict[str, An
     """Return what Spark would be started with: settings, and the environment at that moment."""
     seen: list[tuple[dict[str, Any], dict[str, str]]] = []
 
-    def launch(start: session._Start) -> session._Start:
-        seen.append((start.settings, dict(os.environ)))
-        raise EnvironmentNotReadyError("this is enough")
+    def launch(conf: Any, _: Any) -> None:
+        seen.append((dict(conf.getAll()), dict(os.environ)))
+        raise RuntimeError("this is enough")
 
     monkeypatch.delenv("VERGER_SPARK_LOG", raising=False)
-    monkeypatch.setattr(session, "_launch", launch)
+    monkeypatch.setattr(SparkContext, "_gateway", None)
+    monkeypatch.setattr("pyspark.java_gateway.launch_gateway", launch)
     with pytest.raises(EnvironmentNotReadyError, match="enough"):
         session.get_session(config)
     return seen[0]
@@ -65,7 +67,6 @@ def test_a_session_leaves_the_environment_as_it_was(
     archive = tmp_path / "environment.tar.gz"
     monkeypatch.setattr(session, "cached_environment", lambda: archive)
     monkeypatch.setattr(session, "find_java", lambda: SimpleNamespace(home=tmp_path))
-    monkeypatch.setattr(session, "archive_options", lambda java: "")
     monkeypatch.delenv("SPARK_LOCAL_IP", raising=False)
     monkeypatch.setenv("JAVA_HOME", "/opt/java")
     before = dict(os.environ)
@@ -88,7 +89,6 @@ def test_workers_use_the_python_that_is_named(
 ) -> None:
     """The setting goes before the variable, and no archive is sent along with either."""
     monkeypatch.setattr(session, "find_java", lambda: SimpleNamespace(home=tmp_path))
-    monkeypatch.setattr(session, "archive_options", lambda java: "")
     for master in ("local[2]", "spark://127.0.0.1:7077"):
         monkeypatch.setenv("PYSPARK_PYTHON", PYTHON)
         settings, environment = start(monkeypatch, Config(master=master))
@@ -101,13 +101,14 @@ def test_workers_use_the_python_that_is_named(
         assert os.environ["PYSPARK_PYTHON"] == PYTHON
 
 
-def test_an_active_session_keeps_what_cannot_be_changed() -> None:
+def test_an_active_session_keeps_what_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """``--conf`` of what is fixed at the start is not asked for again by each stage."""
     told: dict[str, str] = {}
     conf = SimpleNamespace(isModifiable=lambda key: ".sql." in key, set=told.__setitem__)
     active = SimpleNamespace(conf=conf)
     given = {"spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "2"}
-    assert session._with_conf(active, Config(conf=given)) is active  # type: ignore[arg-type]
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: active)
+    assert session.get_session(Config(conf=given)) is active  # type: ignore[comparison-overlap]
     assert told == {"spark.sql.shuffle.partitions": "2"}
 
 

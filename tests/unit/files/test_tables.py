@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verger.errors import SchemaError
-from verger.features.featurize import _numbered
 from verger.files.folder import Folder
 from verger.files.tables import (
     ROWS_PER_FILE,
@@ -26,7 +25,7 @@ from verger.files.tables import (
     stored_schema,
     write_part,
 )
-from verger.schema import FEATURES, PCA, REJECTED, arrow_schema
+from verger.schema import FEATURES, PCA, REJECTED
 
 
 @pytest.fixture
@@ -83,19 +82,3 @@ def test_a_file_that_cannot_be_read_is_named(folder: Folder, content: bytes | No
         read_part(folder, "x.parquet")
     with pytest.raises(SchemaError, match=r"x\.parquet: cannot be read"):
         list(iter_part(folder, "x.parquet", ["path"]))
-
-
-@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 15))
-def test_batches_are_cut_by_count_whatever_arrow_sends(sizes: list[int], n: int) -> None:
-    """Batch i holds rows i * n to (i + 1) * n, however long the Arrow batches are."""
-    schema = arrow_schema(("path",))
-    names = iter(str(i) for i in range(sum(sizes)))
-    arrow = [
-        pa.RecordBatch.from_pylist([{"path": next(names)} for _ in range(k)], schema) for k in sizes
-    ]
-    found = [
-        (number, path)
-        for number, batch in _numbered(iter(arrow), n)
-        for path in batch["path"].to_pylist()
-    ]
-    assert found == [(i // n, str(i)) for i in range(sum(sizes))]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from verger.engine.tasks import Engine
 from verger.files.records import as_json, to_plain
 from verger.job.report.chosen import CLASS_PHOTOS, choose_of_classes, choose_points, choose_rejected
 from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
@@ -16,19 +17,16 @@ from verger.result.clock import Spent
 from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, Output
 from verger.result.record import PCARecord, RunRecord
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
 #: Thumbnails on the page; the map's points have one as long as they last.
 TILES = 2400
 
 
-def write_report(spark: SparkSession, output: Output, record: RunRecord) -> dict[str, Any]:
+def write_report(engine: Engine, output: Output, record: RunRecord) -> dict[str, Any]:
     """Write ``report.html`` and ``report.json``.
 
     Parameters
     ----------
-    spark : SparkSession
+    engine : Engine
     output : Output
     record : RunRecord
         What ``run.json`` holds.
@@ -40,7 +38,7 @@ def write_report(spark: SparkSession, output: Output, record: RunRecord) -> dict
     """
     from verger.job.report.page import render_page
 
-    report, sprite = gather_report(spark, output, record)
+    report, sprite = gather_report(engine, output, record)
     scree = output.folder.read(SCREE) if output.folder.exists(SCREE) else None
     page = render_page(report, scree_png=scree, sprite_jpeg=sprite)
     output.folder.write(REPORT, page.encode())
@@ -49,12 +47,12 @@ def write_report(spark: SparkSession, output: Output, record: RunRecord) -> dict
 
 
 def gather_report(
-    spark: SparkSession, output: Output, record: RunRecord
+    engine: Engine, output: Output, record: RunRecord
 ) -> tuple[dict[str, Any], bytes | None]:
     """Collect everything that the page shows, out of the tables and ``run.json``."""
-    points = choose_points(spark, output) if record.pca and "pca" in record.files else None
+    points = choose_points(engine, output) if record.pca and "pca" in record.files else None
     lost, rejected = choose_rejected(output)
-    classes, class_paths = _classes(choose_of_classes(spark, output), lost)
+    classes, class_paths = _classes(choose_of_classes(engine, output), lost)
     evaluation = output.read_derived(dict[str, Any], EVALUATION)
     inspection = output.read_derived(dict[str, Any], INSPECTION)
     galleries = (inspection or {}).get("galleries", {})
@@ -62,7 +60,7 @@ def gather_report(
     mistaken = [p for pair in (evaluation or {}).get("pairs", ()) for p in _photos_of(pair)]
     mapped = points["path"] if points else ()
     wanted = dict.fromkeys([*inspected, *mistaken, *class_paths, *mapped])
-    tiles, sprite = draw_sheet(spark, list(wanted)[:TILES])
+    tiles, sprite = draw_sheet(engine, list(wanted)[:TILES])
     for entry in classes:
         entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
     plain = to_plain(record)

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
+from verger.engine.tasks import Engine, run_pieces
 from verger.features.preprocess import DecodeError, decode_photo
 from verger.files.paths import is_reachable
 from verger.files.reading import Unread, read_ahead
-from verger.files.tables import in_tasks
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 TILE_PIXELS = 48
 TILE_COLUMNS = 40
 
 
-def draw_sheet(spark: SparkSession, paths: Sequence[str]) -> tuple[dict[str, int], bytes | None]:
+def draw_sheet(engine: Engine, paths: Sequence[str]) -> tuple[dict[str, int], bytes | None]:
     """Lay thumbnails of the photos on one JPEG; a photo that is gone has none.
 
     Returns
@@ -31,7 +26,7 @@ def draw_sheet(spark: SparkSession, paths: Sequence[str]) -> tuple[dict[str, int
     sheet : bytes or None
         None where no photo could be read.
     """
-    tiles = _draw_tiles(spark, paths) if paths and is_reachable(paths[0]) else {}
+    tiles = _draw_tiles(engine, paths) if paths and is_reachable(paths[0]) else {}
     if not tiles:
         return {}, None
     drawn = [path for path in paths if path in tiles]
@@ -46,18 +41,15 @@ def draw_sheet(spark: SparkSession, paths: Sequence[str]) -> tuple[dict[str, int
     return {path: i for i, path in enumerate(drawn)}, stream.getvalue()
 
 
-def _draw_tiles(spark: SparkSession, paths: Sequence[str]) -> dict[str, bytes]:
+def _draw_tiles(engine: Engine, paths: Sequence[str]) -> dict[str, bytes]:
     """Let the tasks read the photos; return (TILE_PIXELS, TILE_PIXELS, 3) uint8 of each."""
+    drawn = run_pieces(engine, _draw_share, paths, None, n_tasks=engine.n_cores)
+    return {path: tile for path, tile in drawn if tile is not None}
 
-    def draw(share: Iterator[str]) -> Iterator[pa.RecordBatch]:
-        names = list(share)
-        tiles = [_tile(content) for content in read_ahead(names)]
-        columns = [pa.array(names, pa.string()), pa.array(tiles, pa.binary())]
-        yield pa.RecordBatch.from_arrays(columns, ["path", "tile"])
 
-    n_tasks = spark.sparkContext.defaultParallelism
-    rows = in_tasks(spark, paths, draw, "path string, tile binary", n_tasks=n_tasks).collect()
-    return {row["path"]: row["tile"] for row in rows if row["tile"] is not None}
+def _draw_share(paths: Iterator[str], _: None) -> Iterator[tuple[str, bytes | None]]:
+    names = list(paths)
+    return zip(names, map(_tile, read_ahead(names)), strict=True)
 
 
 def _tile(content: bytes | Unread) -> bytes | None:

@@ -132,8 +132,8 @@ def _inspect(run: Run, photos: Photos, criteria: Criteria) -> dict[str, Any]:
         with run.stage("index"):
             index = ensure_index(run.output)
     with run.stage("start Spark"):
-        spark = get_session(run.config, brief=True)
-    with run.stage("search", len(photos), spark):
+        spark = get_session(run.config)
+    with run.stage("search", len(photos)):
         if index is None:
             neighbors = find_neighbors(spark, photos.rows, criteria.k)
         else:

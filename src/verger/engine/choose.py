@@ -1,0 +1,63 @@
+"""Which engine runs the tasks: Spark where it is asked for, else processes on this machine."""
+
+from __future__ import annotations
+
+import sys
+
+from verger.config import Config
+from verger.engine.local import LocalEngine
+from verger.engine.tasks import Engine
+
+
+def wants_spark(config: Config) -> bool:
+    """Whether Spark is to run the tasks.
+
+    It is where a session is active, where ``spark-submit`` has started this process, and where
+    an option or ``spark-defaults.conf`` asks for what only Spark has.
+    """
+    if config.master or config.conf or config.ui or config.legacy_parquet:
+        return True
+    if config.reader == "spark" or has_active_session():
+        return True
+    from verger.engine.session import configured_master, is_submitted
+
+    return is_submitted() or configured_master() is not None
+
+
+def has_active_session() -> bool:
+    """Whether this process has a SparkSession; loads nothing to find out."""
+    if "pyspark.sql" not in sys.modules:
+        return False
+    from pyspark.sql import SparkSession
+
+    return SparkSession.getActiveSession() is not None
+
+
+def check_engine(config: Config) -> None:
+    """Find out whether the engine could be started, without starting it.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If Spark is asked for and there is no Java that fits.
+    """
+    if wants_spark(config):
+        from verger.engine.session import check_environment
+
+        check_environment()
+
+
+def start_engine(config: Config) -> Engine:
+    """Return the engine that runs the tasks; starts Spark if it is wanted and not active.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If Spark does not start.
+    """
+    if not wants_spark(config):
+        return LocalEngine(config.workers)
+    from verger.engine.session import get_session
+    from verger.engine.spark import SparkEngine
+
+    return SparkEngine(get_session(config))

@@ -1,0 +1,187 @@
+"""The local engine: a pool of worker processes on this machine, without Spark and Java.
+
+The pools of ``concurrent.futures`` and ``loky`` break as a whole when one process dies, and do
+not say whose task it was; here a dead worker costs one attempt of one task.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Pipe, wait
+from typing import Any, TypeVar
+
+from verger.engine.tasks import TASK_ATTEMPTS, OnProgress, Task
+from verger.engine.worker import DONE, TASK, WORK
+from verger.errors import TasksLostError, VergerError
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+#: One thread a worker: there is a worker for every core.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+#: Longest that ``run`` waits before it calls ``on_progress`` again, in seconds.
+_POLL_S = 0.25
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from verger.engine.worker import main; main({fd})"
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+class _Worker:
+    """A worker process, its connection, and the task that it has."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = Pipe()
+        descriptor = theirs.fileno()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM.format(path=sys.path, fd=descriptor)],
+            env=os.environ | ONE_THREAD,
+            pass_fds=(descriptor,),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # decoders written in C warn there
+        )
+        theirs.close()
+        self.task: Task | None = None
+
+    def send(self, kind: bytes, content: bytes) -> None:
+        with suppress(OSError):  # it has died: reading its answer says so
+            self.connection.send_bytes(kind + content)
+
+    def kill(self) -> int:
+        """End the process; return its exit code, or minus the signal that it died by."""
+        self.connection.close()
+        self.process.kill()
+        return self.process.wait()
+
+    def death(self) -> str:
+        """Say how a process died that has closed its connection."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
+        code = self.kill()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+class LocalEngine:
+    """Runs tasks in a pool of processes on this machine; see :class:`verger.engine.tasks.Engine`.
+
+    Parameters
+    ----------
+    n_workers : int, optional
+        By default one for every core that this process may use.
+    """
+
+    name = "local"
+    master = None
+    versions: dict[str, str] = {}  # noqa: RUF012 - never changed
+
+    def __init__(self, n_workers: int | None = None) -> None:
+        self.n_cores = n_workers or usable_cores()
+        self._workers: list[_Worker] = []
+
+    def start(self, n_workers: int | None = None) -> None:
+        """Start worker processes ahead of the first task; they load Python meanwhile."""
+        wanted = min(n_workers or self.n_cores, self.n_cores)
+        while len(self._workers) < wanted:
+            self._workers.append(_Worker())
+
+    def run(
+        self,
+        function: Callable[[Task, C], R],
+        n_tasks: int,
+        carry: C,
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> list[R]:
+        """Call a function once for every task; see :meth:`verger.engine.tasks.Engine.run`."""
+        job = _Job(pickle.dumps((function, carry), protocol=5), n_tasks)
+        try:
+            self.start(n_tasks)
+            for worker in self._workers:
+                worker.send(WORK, job.work)
+            while job.n_done < n_tasks:
+                self._hand_out(job)
+                self._collect(job)
+                if on_progress is not None:
+                    on_progress(job.n_done, n_tasks)
+        except BaseException:
+            self.stop()
+            raise
+        return job.results
+
+    def stop(self) -> None:
+        """Kill all workers; the next ``run`` starts new ones."""
+        while self._workers:
+            self._workers.pop().kill()
+
+    def _hand_out(self, job: _Job) -> None:
+        for worker in self._workers:
+            if worker.task is None and job.waiting:
+                worker.task = job.waiting.popleft()
+                worker.send(TASK, pickle.dumps(worker.task))
+
+    def _collect(self, job: _Job) -> None:
+        """Wait for answers of workers, and replace those that have died."""
+        by_connection = {worker.connection: worker for worker in self._workers}
+        for ready in wait(list(by_connection), _POLL_S):
+            worker = by_connection[ready]  # type: ignore[index]
+            task, worker.task = worker.task, None
+            try:
+                answer = worker.connection.recv_bytes()
+            except (EOFError, OSError):
+                job.lost(task, worker.death())
+                self._replace(worker, job)
+                continue
+            if task is not None:
+                job.answered(task, answer)
+
+    def _replace(self, worker: _Worker, job: _Job) -> None:
+        self._workers[self._workers.index(worker)] = fresh = _Worker()
+        fresh.send(WORK, job.work)
+
+
+class _Job:
+    """The tasks of one call of ``run``: what is still to be done, and the results."""
+
+    def __init__(self, work: bytes, n_tasks: int) -> None:
+        self.work = work
+        self.waiting = deque(Task(number, 0) for number in range(n_tasks))
+        self.results: list[Any] = [None] * n_tasks
+        self.n_done = 0
+
+    def answered(self, task: Task, answer: bytes) -> None:
+        """Keep a result; try a task again that has raised, or raise what it has raised."""
+        content = pickle.loads(memoryview(answer)[1:])  # noqa: S301 - from our own worker
+        if answer[:1] == DONE:
+            self.results[task.number] = content
+            self.n_done += 1
+            return
+        err, text = content
+        if isinstance(err, VergerError) or task.attempt + 1 >= TASK_ATTEMPTS:
+            err.add_note(f"in task {task.number} of a worker process:\n{text}")
+            raise err
+        self.waiting.appendleft(Task(task.number, task.attempt + 1))
+
+    def lost(self, task: Task | None, how: str) -> None:
+        """Have a task tried again whose worker has died."""
+        if task is None:
+            return
+        if task.attempt + 1 >= TASK_ATTEMPTS:
+            raise TasksLostError(
+                f"task {task.number}: its worker process died {TASK_ATTEMPTS} times, the last "
+                f"time by {how}"
+            )
+        self.waiting.appendleft(Task(task.number, task.attempt + 1))

@@ -1,0 +1,182 @@
+"""The Spark engine: the same tasks as jobs of a SparkSession."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from verger import errors
+from verger.engine.tasks import OnProgress, Task
+from verger.errors import TasksLostError, VergerError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark import Broadcast
+    from pyspark.sql import SparkSession
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+_POLL_S = 0.25
+
+#: What Spark says of tasks whose Python worker or executor has died.
+_DEATHS = (
+    "Python worker exited unexpectedly",
+    "Python worker failed to connect back",
+    "ExecutorLostFailure",
+    "Connection reset",
+    "EOFException",
+    "worker is no longer alive",
+)
+
+
+class SparkEngine:
+    """Runs tasks as jobs of Spark's; see :class:`verger.engine.tasks.Engine`.
+
+    Parameters
+    ----------
+    session : SparkSession
+        It stays active when the engine is stopped.
+    """
+
+    name = "spark"
+
+    def __init__(self, session: SparkSession) -> None:
+        self.session = session
+
+    @property
+    def n_cores(self) -> int:
+        """Cores of all executors, as Spark counts them."""
+        return self.session.sparkContext.defaultParallelism
+
+    @property
+    def master(self) -> str:
+        """Spark's master."""
+        return str(self.session.sparkContext.master)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of Java and of Spark; a managed Spark's pyspark is no installed package."""
+        java = self.session.sparkContext._jvm.java.lang.System  # type: ignore[union-attr]
+        return {"java": str(java.getProperty("java.version")), "pyspark": self.session.version}
+
+    def run(
+        self,
+        function: Callable[[Task, C], R],
+        n_tasks: int,
+        carry: C,
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> list[R]:
+        """Call a function once for every task; see :meth:`verger.engine.tasks.Engine.run`."""
+        shared = self.session.sparkContext.broadcast((function, carry))
+        numbers = self.session.range(0, n_tasks, 1, n_tasks)
+        answers = numbers.mapInArrow(partial(_run_tasks, shared), "number long, result binary")
+        try:
+            with self.watched(on_progress):
+                rows = answers.collect()
+        finally:
+            with suppress(Exception):  # the context may have ended, and the broadcast with it
+                shared.destroy()
+        results = {row.number: pickle.loads(row.result) for row in rows}  # noqa: S301 - our own
+        return [results[number] for number in range(n_tasks)]
+
+    def stop(self) -> None:
+        """Leave the session to whoever uses it next."""
+
+    @contextmanager
+    def watched(self, on_progress: OnProgress | None) -> Iterator[None]:
+        """Report the progress of the job of the block, and raise its error as ours.
+
+        What ``on_progress`` raises cancels the job.
+
+        Raises
+        ------
+        TasksLostError
+            If Spark gave up because workers or executors died.
+        VergerError
+            What a task has raised.
+        """
+        context, group = self.session.sparkContext, f"verger-{uuid.uuid4().hex}"
+        context.setJobGroup(group, "tasks of Verger", interruptOnCancel=False)
+        watcher = _Watcher(context, group, on_progress)
+        watcher.start()
+        try:
+            yield
+        except Exception as err:
+            watcher.stop()
+            raise watcher.cause or self._translate(err) from err
+        finally:
+            watcher.stop()
+            context.setLocalProperty("spark.jobGroup.id", None)  # type: ignore[arg-type]
+
+    def _translate(self, err: Exception) -> Exception:
+        """Return the error of ours that Spark has wrapped, or the error as it is."""
+        raised = re.findall(r"^\s*verger\.errors\.(\w+): (.*)$", str(err), re.MULTILINE)
+        if raised:
+            name, text = raised[-1]
+            kind = getattr(errors, name, VergerError)
+            ours: Exception = kind(text)
+            return ours
+        java = self.session.sparkContext._jsc
+        stopped = java is None or java.sc().isStopped()
+        if not stopped and any(words in str(err) for words in _DEATHS):
+            return TasksLostError(f"Spark gave up a task: {_first_line(err)}")
+        return err
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]
+
+
+def _run_tasks(
+    shared: Broadcast[tuple[Callable[[Task, Any], Any], Any]], batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    attempt = context.attemptNumber() if context else 0
+    function, carry = shared.value
+    for batch in batches:
+        for number in batch.column(0).to_pylist():
+            result = pickle.dumps(function(Task(number, attempt), carry), protocol=5)
+            yield pa.RecordBatch.from_pydict({"number": [number], "result": [result]})
+
+
+class _Watcher(threading.Thread):
+    """Tells how many tasks of a job group are done, and cancels it when it is told to."""
+
+    def __init__(self, context: Any, group: str, on_progress: OnProgress | None) -> None:
+        super().__init__(daemon=True, name="watch-spark")
+        self._context, self._group = context, group
+        self._on_progress, self._ended = on_progress, threading.Event()
+        #: What ``on_progress`` has raised.
+        self.cause: BaseException | None = None
+
+    def run(self) -> None:
+        """Poll Spark's status until the job ends."""
+        tracker = self._context.statusTracker()
+        while self._on_progress is not None and not self._ended.wait(_POLL_S):
+            try:
+                jobs = map(tracker.getJobInfo, tracker.getJobIdsForGroup(self._group))
+                ids = [number for job in jobs if job for number in job.stageIds]
+                stages = [stage for stage in map(tracker.getStageInfo, ids) if stage]
+                done = sum(stage.numCompletedTasks for stage in stages)
+                self._on_progress(done, sum(stage.numTasks for stage in stages))
+            except BaseException as err:  # noqa: BLE001 - raised again in the driver's thread
+                self.cause = err
+                self._context.cancelJobGroup(self._group)
+                return
+
+    def stop(self) -> None:
+        """End the polling."""
+        self._ended.set()
+        if self.is_alive():
+            self.join()

@@ -1,0 +1,229 @@
+"""The stage that computes features: ``features/``, ``rejected/`` and ``run.json``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from verger.config import Config
+from verger.engine.session import settings_for_block
+from verger.engine.spark import SparkEngine
+from verger.engine.tasks import OnProgress
+from verger.errors import TasksLostError
+from verger.features.featurize import commit_frame
+from verger.features.outcomes import Decoding
+from verger.features.precision import keep_model
+from verger.features.task import Extraction, commit_share, commit_unread
+from verger.files.shares import Shares
+from verger.job.context import Run
+from verger.job.overseer import Overseer, check_error_rate
+from verger.job.plan import Plan, check_count, committed_batches, read_known_photos
+from verger.job.publish import publish_features
+from verger.job.record import REDUCE_OPTIONS, describe_run
+from verger.job.resume import State, find_state
+from verger.result.clock import sum_by_worker
+from verger.result.journal import Attempt, BatchWriter, Start, start_attempt
+from verger.result.ledger import compare, compose, read_known, sources_of
+from verger.result.output import RUN, Output
+from verger.result.record import RunRecord
+from verger.source.cut import cut_listing
+from verger.source.listing import Listing
+from verger.source.spark_reader import list_with_spark, read_images
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from verger.result.ledger import Work
+
+
+#: Jobs that are tried for one run: the second and third go on from what the one before has
+#: committed, and decode apart.
+ROUNDS = 3
+
+
+# The stages
+
+
+def featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
+    """Write ``features/``, ``rejected/`` and ``run.json``.
+
+    A result with too many rejected photos takes the place of none that is there; where there is
+    none, it shows what was rejected.
+    """
+    started = datetime.now(UTC)
+    config, output, model = run.config, run.output, planned.model
+    engine = run.engine
+    listing = _listing(run, planned, reduce=reduce)
+    # Once more, now that nobody else may change it.
+    state = find_state(output, listing.source, model.contract, overwrite=config.overwrite)
+    n_computed = _compute(run, planned, listing, state)
+    with run.stage("write"):
+        batches = committed_batches(output)
+        known = read_known(output.folder, sources_of(state.published, batches))
+        found = compose(listing.photos, known, prune=config.prune)
+        counts = replace(
+            found.counts, computed=n_computed, bytes=listing.n_bytes, ignored=listing.ignored
+        )
+        ours = [batch for batch in batches if batch.name not in set(state.markers)]
+        spent = (
+            sum_by_worker(
+                [(batch.n_photos, batch.spent) for batch in ours],
+                wall_s=run.seconds["featurize"],
+                cores=engine.n_cores,
+            )
+            if ours
+            else None
+        )
+        record = describe_run(
+            run, listing.source, model, started=started, counts=counts, spent=spent
+        )
+        if output.folder.exists(RUN):
+            check_error_rate(output.root, config, listing.photos, known, replaces=True)
+        run.check_lock()
+        if state.record is None or found.changes:
+            record = publish_features(
+                engine,
+                output,
+                found,
+                record,
+                added=state.record is not None,
+                legacy=config.legacy_parquet,
+            )
+        else:
+            record = _carry_over(state.record, record)
+            output.clear_journal()
+    run.save(record)
+    check_error_rate(output.root, config, listing.photos, known, replaces=False)
+
+
+def _listing(run: Run, planned: Plan, *, reduce: bool) -> Listing:
+    if planned.listing is not None:
+        return planned.listing
+    config, source = run.config, planned.source
+    with run.stage("list"):
+        listing = list_with_spark(
+            _spark(run),
+            source,
+            glob=config.glob,
+            recursive=config.recursive,
+            label_from=config.label_from,
+        )
+    if reduce:
+        check_count(len(listing.photos), source, config)
+    return listing
+
+
+def _compute(run: Run, planned: Plan, listing: Listing, state: State) -> int:
+    """Commit the features of all photos that have none yet; return how many there were.
+
+    A job that dies of a photo, or of a machine, is followed by another that goes on from what
+    was committed.
+    """
+    contract, markers, n_todo = planned.model.contract, state.markers, []
+    if not markers:
+        run.output.clear_journal()
+    start = Start(
+        source=listing.source,
+        contract_hash=contract.hash,
+        contract=contract.as_dict(),
+        fresh=state.record is None,
+        overwrite=run.config.overwrite,
+    )
+    keep_model(run.output, planned.model)
+    for number in range(1, ROUNDS + 1):
+        attempt = start_attempt(run.output, replace(start, adopted=tuple(markers)))
+        known = read_known_photos(run.output, state)
+        work = compare(listing.photos, known, accept_truncated=run.config.accept_truncated)
+        n_todo.append(len(work.todo))
+        if not n_todo[-1]:
+            break
+        try:
+            _commit(run, planned, listing, work, attempt, careful=number > 1)
+            break
+        except TasksLostError:
+            if number == ROUNDS:
+                raise
+            markers = attempt.markers()
+    return n_todo[0]
+
+
+#: Rows of Arrow batches that hold photos' bytes: Spark's 10,000 would be 50 GB of phone photos.
+_FEW_ROWS = {"spark.sql.execution.arrow.maxRecordsPerBatch": "16"}
+
+
+def _commit(
+    run: Run, planned: Plan, listing: Listing, work: Work, attempt: Attempt, *, careful: bool
+) -> None:
+    """Run the one job that reads photos."""
+    config, engine = run.config, run.engine
+    extraction = Extraction(
+        model=planned.model,
+        writer=BatchWriter.of(attempt),
+        commit_every=config.commit_every,
+        micro_batch=config.micro_batch,
+        decoding=Decoding(
+            accept_truncated=config.accept_truncated,
+            timeout_s=config.decode_timeout_s,
+            apart=careful,
+        ),
+    )
+    overseer = Overseer(attempt, config, before=work.rejected, n_listed=len(listing.photos))
+    with run.stage("featurize", len(work.todo)) as progress:
+        on_progress = partial(_both, overseer.on_tasks, progress.on_tasks)
+        if isinstance(engine, SparkEngine) and config.reader == "spark":
+            _commit_with_sparks_reader(
+                engine, config, listing, work, attempt, extraction, on_progress
+            )
+            return
+        photos, n_tasks = cut_listing(work.todo, engine.n_cores, config.partitions)
+        shares = Shares.write(run.output.folder, attempt.shares, photos, n_tasks)
+        engine.run(commit_share, n_tasks, (shares, extraction), on_progress=on_progress)
+
+
+def _both(first: OnProgress, second: OnProgress, done: int, n_tasks: int) -> None:
+    first(done, n_tasks)
+    second(done, n_tasks)
+
+
+def _commit_with_sparks_reader(
+    engine: SparkEngine,
+    config: Config,
+    listing: Listing,
+    work: Work,
+    attempt: Attempt,
+    extraction: Extraction,
+    on_progress: OnProgress,
+) -> None:
+    images = read_images(
+        engine.session,
+        Listing(listing.source, work.todo, {}, listing.recursive),
+        glob=config.glob,
+        reader="spark",
+        partitions=config.partitions,
+    )
+    with settings_for_block(engine.session, _FEW_ROWS):
+        commit_frame(engine, images, extraction, on_progress)
+    commit_unread(_without_batch(attempt.output, work.todo, attempt), attempt)
+
+
+def _spark(run: Run) -> SparkSession:
+    """Return the session of a run whose reader is Spark's."""
+    assert isinstance(run.engine, SparkEngine)  # noqa: S101 - reader="spark" wants Spark
+    return run.engine.session
+
+
+def _without_batch(output: Output, photos: pa.Table, attempt: Attempt) -> pa.Table:
+    """Return the photos that an attempt has committed no row of: Spark's reader left them out."""
+    batches = attempt.read(attempt.own_markers())
+    done = read_known(output.folder, sources_of({}, batches)).rows["path"]
+    return photos.filter(pa.array(~photos["path"].to_pandas().isin(done)))
+
+
+def _carry_over(old: RunRecord, record: RunRecord) -> RunRecord:
+    """Return the record of a run that had nothing to do: the PCA and all files stay."""
+    config = dict(record.config) | {name: old.option(name) for name in REDUCE_OPTIONS}
+    return replace(record, files=old.files, pca=old.pca, config=config)

@@ -1,0 +1,184 @@
+"""Before anything is computed: list the source, find every mistake, say what would be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verger.config import Config
+from verger.engine.choose import check_engine
+from verger.engine.session import check_hadoop_reads
+from verger.errors import ConfigError
+from verger.features.model import Model, find_card, load_model
+from verger.features.precision import int8_model
+from verger.files.paths import normalize_source
+from verger.job.context import Run
+from verger.job.losses import list_losses
+from verger.job.resume import State, find_state
+from verger.result.journal import latest_attempt
+from verger.result.ledger import Known, compare, read_known, sources_of
+from verger.result.output import RUN, Output
+from verger.source.listing import Listing, list_photos
+
+if TYPE_CHECKING:
+    from verger.result.journal import Batch
+
+
+# Before Spark
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do, as far as it is known without Spark.
+
+    Attributes
+    ----------
+    source : str
+        In the form in which it is stored.
+    listing : Listing or None
+        None with ``reader="spark"``: only Spark can list the source.
+    model : Model
+    """
+
+    source: str
+    listing: Listing | None
+    model: Model
+
+
+def plan(run: Run, source: str, *, reduce: bool) -> Plan:
+    """Find every mistake that can be found before Spark starts; write nothing."""
+    listing = check_and_list(run, source, reduce=reduce)
+    model = _find_model(run, listing)
+    root = listing.source if listing else normalize_source(source)
+    find_state(run.output, root, model.contract, overwrite=run.config.overwrite)
+    check_engine(run.config)
+    return Plan(root, listing, model)
+
+
+def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
+    """Check the output, list the source, and check what can be checked of the PCA.
+
+    Returns
+    -------
+    Listing or None
+        None with ``reader="spark"``: only Spark can list the source.
+    """
+    config = run.config
+    if config.legacy_parquet and not run.output.folder.is_local:
+        raise ConfigError(
+            f"legacy_parquet with OUT={run.output.root}: only Spark writes such files, and only "
+            "to a folder"
+        )
+    run.output.prepare(source=source, overwrite=config.overwrite)
+    if config.reader != "arrow":
+        check_hadoop_reads(source, config)
+        return None
+    with run.stage("list"):
+        listing = list_photos(
+            source, glob=config.glob, recursive=config.recursive, label_from=config.label_from
+        )
+    if reduce:
+        check_count(len(listing.photos), source, config)
+    return listing
+
+
+def check_count(n: int, source: str, config: Config) -> None:
+    """Refuse a PCA that so few photos cannot have."""
+    k = config.components
+    if n == 1:
+        raise ConfigError(
+            f"source {source}: has 1 photo, and a PCA needs 2; verger featurize needs no more"
+        )
+    if isinstance(k, int) and k > n - 1:
+        raise ConfigError(
+            f"components={k} must be between 1 and {n - 1}: the source has {n} photos, and n "
+            "photos vary in n - 1 directions"
+        )
+
+
+def _find_model(run: Run, listing: Listing | None) -> Model:
+    """Load the model, and calibrate it where that is asked for."""
+    config = run.config
+    with run.stage("load model") as progress:
+        model = load_model(
+            config.model,
+            weights=config.weights,
+            weights_sha256=config.weights_sha256,
+            input_size=config.input_size,
+            on_progress=progress.on_bytes,
+        )
+    if config.precision == "float32" or listing is None:  # the latter only with float32
+        return model
+    with run.stage("calibrate"):
+        return int8_model(run.output, listing, model, config)
+
+
+def describe_plan(
+    source: str, out: str | Path, config: Config, *, reduce: bool = True
+) -> dict[str, Any]:
+    """Return the resolved configuration and what a run would do.
+
+    Starts no Spark, downloads nothing, and writes nothing but a model's graph into the cache.
+    """
+    run = Run(Output.at(out), config)
+    listing = check_and_list(run, source, reduce=reduce)
+    if listing:
+        n_labels = len(listing.photos["label"].unique())
+        listed = (
+            f"read {len(listing.photos):,} photos ({listing.n_bytes / 1e6:,.1f} MB, "
+            f"{n_labels:,} labels) of {listing.source}"
+        )
+    else:
+        listed = f"let Spark list and read {source}"
+    model = None if _weights_are_missing(config) else _find_model(run, listing)
+    steps = [_model_step(config, model), listed, *_output_steps(run, listing, model)]
+    if reduce:
+        steps.append(f"fit a PCA and keep components = {config.components}")
+    steps += [f"if features or PCA change, {loss}" for loss in list_losses(run.output)]
+    return {"config": config.as_dict(), "steps": steps}
+
+
+def _model_step(config: Config, model: Model | None) -> str:
+    if model is None:
+        address = find_card(config.model).weights.address()
+        return f"fetch the weights of {config.model} from {address}"
+    contract = model.contract
+    name = contract.model if config.precision == "float32" else f"{contract.model} in int8"
+    return f"use {name}, contract {contract.short_hash}: {contract.n_features} features"
+
+
+def _weights_are_missing(config: Config) -> bool:
+    if not config.built_in_model or config.weights is not None:
+        return False
+    return find_card(config.model).weights.find() is None
+
+
+def _output_steps(run: Run, listing: Listing | None, model: Model | None) -> list[str]:
+    """Say what becomes of what OUT holds."""
+    config, output = run.config, run.output
+    holds = output.folder.exists(RUN)
+    verb = ("replace the result in" if config.overwrite else "add to") if holds else "write to"
+    if listing is None or model is None:
+        return [f"{verb} {output.root}"]
+    state = find_state(output, listing.source, model.contract, overwrite=config.overwrite)
+    known = read_known_photos(output, state)
+    work = compare(listing.photos, known, accept_truncated=config.accept_truncated)
+    n_done = len(listing.photos) - len(work.todo)
+    done = f" ({n_done:,} are done already)" if n_done else ""
+    steps = [f"compute the features of {len(work.todo):,} photos{done}", f"{verb} {output.root}"]
+    if work.gone:
+        what = "drop" if config.prune else "keep"
+        steps.append(f"{what} the rows of {len(work.gone):,} photos that have disappeared")
+    return steps
+
+
+def committed_batches(output: Output) -> list[Batch]:
+    """Read the batches of the run under way, if there is one."""
+    attempt = latest_attempt(output)
+    return attempt.batches() if attempt else []
+
+
+def read_known_photos(output: Output, state: State) -> Known:
+    """Read which photos have rows already, in the result or in committed batches."""
+    return read_known(output.folder, sources_of(state.published, committed_batches(output)))
