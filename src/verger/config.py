@@ -375,7 +375,7 @@ def _typed(key: str, value: Any, path: Path) -> Any:
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Undo TOML's nesting of dotted keys: ``spark.ui.port`` arrives as three tables."""
+    """Flatten TOML's dotted keys: ``spark.ui.port`` is read as three nested tables."""
     pairs: list[tuple[str, Any]] = []
     for key, value in table.items():
         name = f"{prefix}{key}"

@@ -23,7 +23,7 @@ from support.submitted import submit, submit_step, variables, wrapper
 from verger.cli import app
 from verger.emr.aws import Cloud
 from verger.emr.package import build_here, upload_package
-from verger.emr.runs import Progress
+from verger.emr.runs import CommitCounter
 from verger.engine.java import find_java
 from verger.errors import JobError
 from verger.files.folder import Folder
@@ -83,7 +83,7 @@ def features(out: str | Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def committed(progress: Progress) -> int:
+def committed(progress: CommitCounter) -> int:
     """Return how many photos of an unfinished run need not be computed again."""
     return (progress.read() or (0, None))[0]
 
@@ -176,7 +176,7 @@ def test_a_run_that_meets_its_limit_is_told_and_goes_on_where_it_stopped(
     """
     fill(cloud, bucket, photos, N_LIMITED)
     out, start = bucket.address("results"), time.time()
-    progress = Progress(out)
+    progress = CommitCounter(out)
     standin.clock = lambda: start + 60 * committed(progress)
     words = [
         "emr",
@@ -229,7 +229,7 @@ def test_a_run_on_ec2_outlives_its_whole_cluster_and_then_a_spot_node(
     """
     fill(cloud, bucket, photos, N_LIMITED)
     out, words = bucket.address("results"), on_ec2(cloud, bucket, tmp_path)
-    progress = Progress(out)
+    progress = CommitCounter(out)
     with run_cluster(tmp_path / "first", bare_environment()) as machines:
         run = submit_step(step_of(words), machines.master, tmp_path / "1", REGION, environ)
         wait_until(lambda: run.poll() is not None or committed(progress), 120)

@@ -1,4 +1,4 @@
-"""What works on this machine, what does not, and what to do."""
+"""Check what works on this machine, and say what to do where something does not."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""AWS EMR, Serverless or on EC2: the infrastructure that jobs of Verger's need, and the jobs."""
+"""Run Verger on AWS EMR, Serverless or on EC2: the infrastructure, and the jobs."""

@@ -1,4 +1,4 @@
-"""What is asked of EMR on EC2, as plain values: a cluster that does one run and goes.
+"""Build the requests to EMR on EC2 as plain data: a cluster that does one run and then ends.
 
 Nothing here talks to AWS. The primary node and the one core node, on which the driver runs, are
 bought on demand; the executors are on task nodes of the spot market, which AWS may take back.
@@ -62,7 +62,7 @@ class Hosts:
 
 
 def check_hosts(hosts: Hosts) -> None:
-    """Refuse what could be no cluster.
+    """Refuse hosts that EMR cannot make a cluster of.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def check_hosts(hosts: Hosts) -> None:
 
 
 def cluster_request(job: Job, hosts: Hosts) -> dict[str, Any]:
-    """Return what ``RunJobFlow`` is asked: one step, bounded in width and time, and an end.
+    """Return the request ``RunJobFlow``: one step, with limits of nodes and time.
 
     A tag holds the hash of all the rest.
     """
@@ -177,7 +177,7 @@ def yarn_settings() -> dict[str, Any]:
 
 
 def step(job: Job) -> dict[str, Any]:
-    """Return the one step; whatever becomes of it, the cluster goes."""
+    """Return the one step; the cluster ends with it, whether it fails or not."""
     return {
         "Name": "verger",
         "ActionOnFailure": "TERMINATE_CLUSTER",

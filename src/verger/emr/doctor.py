@@ -1,4 +1,4 @@
-"""What would keep a run from working, found before any photo is read."""
+"""Check before a run what it needs: rights, regions, the package, and its environment."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _application(cloud: Cloud, root: str, application: str) -> str:
 
 
 def _named(name: str, look: Callable[[str], object]) -> str:
-    """Look for a role or a profile; who submits need not have the right to."""
+    """Look for a role or a profile; a user who may submit may lack the right to read it."""
     try:
         with aws_errors(f"look at {name}"):
             look(name.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""Runs on EMR on EC2: plan, start, look, follow, cancel. A run is a cluster with one step."""
+"""Plan, start, read, follow and cancel runs on EMR on EC2. A run is a cluster with one step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from verger.emr.jobs import Job, job_name
 from verger.emr.node_price import NodeRates, NodeUsage
 from verger.emr.package import Package
 from verger.emr.price import Estimate, Limit, estimate_run, executors_for, limit_cost
-from verger.emr.runs import GRACE_S, LAST_LINES, Progress, Watcher, pauses, unzip_log
+from verger.emr.runs import GRACE_S, LAST_LINES, CommitCounter, Watcher, pauses, unzip_log
 from verger.emr.submit import Place, check_run, count_done, make_job, read_stack
 from verger.errors import CloudError, ConfigError, JobError
 from verger.files.paths import normalize_source
@@ -69,7 +69,7 @@ class ClusterRun:
 
     @property
     def is_over(self) -> bool:
-        """Whether the run is done, or the cluster is gone and with it all hope."""
+        """Whether the run is done, or its cluster has ended."""
         return self.step_state == "COMPLETED" or self.state in GONE
 
     @property
@@ -91,7 +91,7 @@ def find_hosts(
     instance_types: tuple[str, ...] = (),
     subnet: str | None = None,
 ) -> Hosts:
-    """Complete what was named by what a stack of ``verger emr init`` says of itself.
+    """Complete the named roles and machines by the outputs of a stack of ``verger emr init``.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def plan_cluster(
     max_cost: float | None = None,
     rates: NodeRates | None = None,
 ) -> ClusterPlan:
-    """Find every mistake that can be found from here; nothing is started, nothing is written.
+    """Check a run before it starts, and plan its cluster; nothing is started or written.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def plan_cluster(
 
 
 def start_cluster(cloud: Cloud, job: Job, hosts: Hosts) -> tuple[str, bool]:
-    """Start a cluster for a run, or find the one that does the same and is under way.
+    """Start a cluster for a run, or return the cluster that is already doing the same run.
 
     Returns
     -------
@@ -289,7 +289,7 @@ def follow_cluster(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> ClusterRun:
-    """Wait until a run is done, and tell on the way what happens.
+    """Wait until a run has ended, and report its progress meanwhile.
 
     A step that has failed is waited for until its cluster is gone: only then are all logs there.
 
@@ -300,7 +300,7 @@ def follow_cluster(
     """
     found = read_cluster(cloud, cluster)
     until = clock() + 60 * found.minutes + STARTUP_S + GRACE_S
-    progress, words = Progress(out), ""
+    progress, words = CommitCounter(out), ""
     for pause in pauses():
         if found.words != words:
             words = found.words
@@ -321,7 +321,7 @@ def follow_cluster(
 
 
 def check_cluster_end(cloud: Cloud, found: ClusterRun) -> None:
-    """Raise what a run has ended with, unless it has ended well.
+    """Raise an error if a run has failed.
 
     Raises
     ------
@@ -350,7 +350,7 @@ def check_cluster_end(cloud: Cloud, found: ClusterRun) -> None:
 
 
 def read_nodes(cloud: Cloud, cluster: str) -> NodeUsage:
-    """Add up the hours of all nodes that a cluster has had; of those that are there, until now.
+    """Add up the hours of all nodes of a cluster; nodes that still run count until now.
 
     Raises
     ------
@@ -373,7 +373,7 @@ def read_step_log(cloud: Cloud, found: ClusterRun, stream: str) -> str:
 
 
 def read_driver_log(cloud: Cloud, found: ClusterRun, stream: str) -> str:
-    """Return what the driver has printed, or else what ``spark-submit`` has said.
+    """Return the driver's log, or that of ``spark-submit`` if the driver has none.
 
     YARN's first container of an application is the driver's; of several tries the last is read.
     """

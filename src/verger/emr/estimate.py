@@ -1,4 +1,4 @@
-"""How long a run will take: time a sample of its photos here, read the listing, do the sums."""
+"""Time a sample of photos on this machine, to estimate how long a run takes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is asked of EMR Serverless, as plain values: an application, a run, its rights.
+"""Build the requests to EMR Serverless as plain data: an application, a run, its rights.
 
-Nothing here talks to AWS. The same question gives the same bytes, so that the token made of them
-lets AWS recognise a request that was sent twice.
+Nothing here talks to AWS. Equal requests have equal bytes, and so the same token, by which AWS
+recognises a request that is sent twice.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Job:
 def application_request(
     name: str, release: str, architecture: str, limit: Limit, logs: str
 ) -> dict[str, Any]:
-    """Return what ``CreateApplication`` is asked: bounded, and stopped when idle."""
+    """Return the request ``CreateApplication``: with a maximum capacity, and stopped when idle."""
     return {
         "name": name,
         "releaseLabel": release,
@@ -136,7 +136,7 @@ def capacity(executors: int) -> dict[str, str]:
 
 
 def job_request(job: Job, earlier: int = 0) -> dict[str, Any]:
-    """Return what ``StartJobRun`` is asked.
+    """Return the request ``StartJobRun``.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def spark_settings(job: Job) -> dict[str, str]:
 
 
 def worker_settings(job: Job) -> dict[str, str]:
-    """Return the settings that a run has wherever it goes: its interpreter, its sizes."""
+    """Return the settings of every run, Serverless or on EC2: its interpreter and sizes."""
     overhead = {
         "driver": DRIVER.memory_gb - DRIVER_JVM_GB,
         "executor": EXECUTOR.memory_gb - EXECUTOR_JVM_GB,
@@ -276,7 +276,7 @@ def _buckets(addresses: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _objects(root: str, addresses: Iterable[str]) -> list[str]:
-    """Return what is below addresses, and the addresses, which are looked at as objects too."""
+    """Return patterns for the objects below addresses, and for the addresses themselves."""
     found = []
     for address in addresses:
         bucket, prefix = split_address(address)
@@ -286,5 +286,5 @@ def _objects(root: str, addresses: Iterable[str]) -> list[str]:
 
 
 def _literal(text: str) -> str:
-    """Return a text that stands for itself in a policy, where ``*``, ``?`` and ``$`` do not."""
+    """Escape ``*``, ``?`` and ``$``, which have a meaning in a policy."""
     return re.sub(r"[*?$]", lambda found: "${" + found[0] + "}", text)

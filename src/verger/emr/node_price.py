@@ -1,4 +1,4 @@
-"""What a cluster on EC2 costs: hours of its nodes, EMR's fee for them, and their disks.
+"""Compute what a cluster on EC2 costs: hours of its nodes, EMR's fee for them, and their disks.
 
 Arithmetic alone, as in :mod:`verger.emr.price`. AWS tells no bill of a cluster before the next day;
 what is told here is made of the hours of its nodes, which EMR knows, and of rates.

@@ -1,4 +1,4 @@
-"""Everything that a run on EMR Serverless brings along, below one address in a bucket.
+"""Make and read packages: all that a run on EMR needs, below one address in a bucket.
 
 ::
 
@@ -120,7 +120,7 @@ class Package:
 
 
 def build_here(release: str, architecture: str) -> Path:
-    """Return the archive of this machine's own environment, made if need be.
+    """Return the archive of this machine's environment; make it if it is missing.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def _newest_glibc(content: bytes) -> tuple[int, int]:
 
 
 def check_environment_of(archive: Path, release: str, architecture: str) -> Environment:
-    """Refuse an archive that would not run on the workers, before it is uploaded.
+    """Refuse an archive that cannot run on the workers.
 
     Raises
     ------
@@ -278,7 +278,7 @@ def upload_package(
     model: str,
     weights: Path | None = None,
 ) -> Package:
-    """Bring an environment, the entry point and weights into a bucket; what is there stays.
+    """Upload an environment, the entry points and weights; equal files are not uploaded again.
 
     Parameters
     ----------

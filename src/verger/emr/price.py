@@ -1,4 +1,4 @@
-"""What a run costs: hours of processors, memory and disk, times the rates of a region.
+"""Compute what a run costs: hours of processors, memory and disk, times the rates of a region.
 
 Arithmetic alone; nothing is asked of AWS. The rates are a file (``rates.toml``) with its date and
 its source, and stand beside every sum that is made with them. Here are the rates of EMR Serverless,
@@ -333,7 +333,7 @@ def per_thousand(cost: float, n_photos: int) -> float | None:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a run may not pass: executors at a time, and minutes."""
+    """The most executors at a time, and the most minutes, of a run."""
 
     executors: int
     minutes: int
@@ -373,5 +373,5 @@ def limit_cost(rates: Pricing, limit: Limit, max_cost: float | None) -> Limit:
 
 
 def most_cost(rates: Pricing, limit: Limit) -> float:
-    """Return what a run can cost at the very most: all that it may have, until its time is over."""
+    """Return the most that a run can cost: all executors of its limit, for all its minutes."""
     return rates.hour(limit.executors) * (60 * limit.minutes + rates.unbounded_s) / 3600

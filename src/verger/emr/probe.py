@@ -1,4 +1,4 @@
-"""What is looked at on EMR Serverless itself, before any photo is read.
+"""Check on EMR Serverless itself that the environment of a run works.
 
 Runs there, from the same package as a real run and with the same rights: the driver and one worker
 start, compute the features of the golden photo, list the source, and write and remove one object.
@@ -31,7 +31,7 @@ PROBE = ".verger-probe"
 
 
 def main() -> None:
-    """Look at SRC, OUT, the model and its weights, if there are any of its own; print what holds.
+    """Check SRC, OUT, the model and its weights, and print the results.
 
     Exits 1 if something does not.
     """
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def probe(source: str, out: str, model: str, weights: str | None = None) -> Iterator[Check]:
-    """Yield everything that was looked at; nothing that fails ends it."""
+    """Yield the result of every check; a check that fails does not end the others."""
     loaded: list[Model] = []
 
     def load() -> str:
@@ -102,7 +102,7 @@ def _written(out: str) -> str:
 
 
 def read_probe(log: str) -> list[dict[str, Any]] | None:
-    """Return what a probe has printed into the driver's log; None if it did not come so far."""
+    """Return the checks that a probe has printed to the driver's log; None if there are none."""
     lines = [line for line in log.splitlines() if line.startswith(MARK)]
     found: list[dict[str, Any]] | None = json.loads(lines[-1][len(MARK) :]) if lines else None
     return found

@@ -1,4 +1,4 @@
-"""Runs on EMR Serverless: find or make the application, start, look, follow, cancel.
+"""Start, read, follow and cancel runs on EMR Serverless, and find or make their application.
 
 Every wait is bounded and grows: from two seconds to thirty, with jitter, until the run has ended or
 its time is over.
@@ -116,7 +116,7 @@ def read_application(cloud: Cloud, application: str) -> dict[str, Any]:
 
 
 def widen_application(cloud: Cloud, application: str, limit: Limit) -> None:
-    """Give Verger's own application room for a wider run than all before; AWS lets it when idle.
+    """Raise the maximum capacity of Verger's own application, which AWS allows while it is idle.
 
     Without it the run is no less right: it has the executors that there is room for.
 
@@ -165,7 +165,7 @@ def check_application(cloud: Cloud, package: Package, application: str) -> None:
 
 
 def start_run(cloud: Cloud, job: Job) -> tuple[JobRun, bool]:
-    """Start a run, or find the same one that is under way.
+    """Start a run, or return the one that is already doing the same.
 
     Returns
     -------
@@ -222,7 +222,7 @@ def cancel_run(cloud: Cloud, run: JobRun) -> bool:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told what happens to a run that is followed.
+    """Callbacks that are told of the progress of a run.
 
     Attributes
     ----------
@@ -248,7 +248,7 @@ def follow(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
-    """Wait until a run has ended, and tell on the way what happens.
+    """Wait until a run has ended, and report its progress meanwhile.
 
     Parameters
     ----------
@@ -271,7 +271,7 @@ def follow(
     """
     found = read_run(cloud, run)
     until = clock() + 60 * int(found.get("executionTimeoutMinutes", 0)) + GRACE_S
-    progress, log, state = Progress(out), DriverLog(cloud, run, logs_of(found)), ""
+    progress, log, state = CommitCounter(out), DriverLog(cloud, run, logs_of(found)), ""
     for pause in pauses():
         if found["state"] != state:
             state = found["state"]
@@ -291,7 +291,7 @@ def follow(
 
 
 def check_end(found: dict[str, Any], log: DriverLog) -> None:
-    """Raise what a run has ended with, unless it has ended well.
+    """Raise an error if a run has failed.
 
     Raises
     ------
@@ -331,7 +331,7 @@ def logs_of(found: dict[str, Any]) -> str | None:
 
 
 class DriverLog:
-    """What the driver of a run has printed, as far as AWS has brought it to the bucket."""
+    """The driver's log of a run; AWS copies it to the bucket with a delay."""
 
     def __init__(self, cloud: Cloud, run: JobRun, logs: str | None) -> None:
         self._cloud = cloud
@@ -359,7 +359,7 @@ class DriverLog:
 
 
 def unzip_log(content: bytes) -> bytes:
-    """Return what a gzip file holds, as far as it has been written: it may end anywhere."""
+    """Unpack a gzip file that may still be incomplete."""
     text, rest = b"", content
     while rest:
         unzip = zlib.decompressobj(wbits=31)
@@ -372,8 +372,8 @@ def unzip_log(content: bytes) -> bytes:
 
 
 @dataclass
-class Progress:
-    """How many photos a run has committed, counted in the journal that it writes to OUT.
+class CommitCounter:
+    """Counts the photos that a run has committed, by its journal in OUT.
 
     Attributes
     ----------

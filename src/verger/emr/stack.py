@@ -1,4 +1,4 @@
-"""The infrastructure as a CloudFormation template, and the command that creates it."""
+"""Make the CloudFormation template of the infrastructure, and the command that creates it."""
 
 from __future__ import annotations
 

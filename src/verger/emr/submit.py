@@ -1,4 +1,4 @@
-"""From ``SRC OUT`` to a run on EMR Serverless: what it needs, what it may cost, what it did."""
+"""Plan a run on EMR Serverless: what it needs, and what it may cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from verger.emr.price import (
     most_cost,
     per_thousand,
 )
-from verger.emr.runs import Progress, find_application
+from verger.emr.runs import CommitCounter, find_application
 from verger.errors import CloudError, ConfigError
 from verger.files.paths import normalize_source
 from verger.job.context import Run
@@ -64,7 +64,7 @@ def find_place(
     logs: str | None = None,
     stack: str | None = None,
 ) -> Place:
-    """Complete what was named by what a stack of ``verger emr init`` says of itself.
+    """Complete the named place by the outputs of a stack of ``verger emr init``.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def plan_run(
     max_cost: float | None = None,
     rates: Path | None = None,
 ) -> JobPlan:
-    """Find every mistake that can be found from here, and say what a run would cost.
+    """Check a run before it starts, and estimate its cost.
 
     Nothing is started and nothing is written.
 
@@ -176,7 +176,7 @@ def plan_run(
 
 def count_done(out: str, n_photos: int) -> tuple[int, int]:
     """Return how many photos an unfinished run has committed, and how many of all are left."""
-    found = Progress(normalize_source(out)).read()
+    found = CommitCounter(normalize_source(out)).read()
     done = min(found[0], n_photos) if found else 0
     return done, n_photos - done
 
@@ -184,7 +184,7 @@ def count_done(out: str, n_photos: int) -> tuple[int, int]:
 def check_run(
     cloud: Cloud, source: str, out: str, config: Config, place: Place, minutes: int
 ) -> tuple[Package, int]:
-    """Find every mistake that can be found from here, wherever the run goes.
+    """Check what every run needs, Serverless or on EC2.
 
     Returns
     -------
@@ -244,7 +244,7 @@ def probe_job(
 
 
 def _config_there(config: Config, package: Package) -> Config:
-    """Return the options as the driver over there is given them.
+    """Return the options for the driver on EMR, which takes model and weights from the package.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Take away what Verger has made on AWS, and nothing else."""
+"""Remove what Verger has made on AWS, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STOP_TRIES, STOP_PAUSE_S = 30, 4.0
 
 @dataclass(frozen=True)
 class Teardown:
-    """What would go, and what stays.
+    """What is to be removed, and what stays.
 
     Attributes
     ----------

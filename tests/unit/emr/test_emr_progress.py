@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from verger.emr.runs import Progress
+from verger.emr.runs import CommitCounter
 from verger.files.shares import Shares
 from verger.files.tables import Part
 from verger.result.journal import Attempt, Start, start_attempt
@@ -44,7 +44,7 @@ def begin(output: Output, n: int, adopted: tuple[str, ...] = ()) -> Attempt:
 
 
 def test_committed_photos_are_counted_of_those_to_do(tmp_path: Path) -> None:
-    output, progress = Output.at(tmp_path), Progress(str(tmp_path))
+    output, progress = Output.at(tmp_path), CommitCounter(str(tmp_path))
     assert progress.read() is None
     attempt = begin(output, 10)
     assert progress.read() == (0, 10)
@@ -56,7 +56,7 @@ def test_committed_photos_are_counted_of_those_to_do(tmp_path: Path) -> None:
 
 def test_a_run_that_goes_on_counts_what_was_done_before(tmp_path: Path) -> None:
     """Seven of ten were done when it was cut off; the next attempt has three to do."""
-    output, progress = Output.at(tmp_path), Progress(str(tmp_path))
+    output, progress = Output.at(tmp_path), CommitCounter(str(tmp_path))
     first = begin(output, 10)
     commit(first, "00000-00", 7)
     assert progress.read() == (7, 10)
@@ -69,5 +69,5 @@ def test_a_run_that_goes_on_counts_what_was_done_before(tmp_path: Path) -> None:
 def test_a_journal_that_cannot_be_read_ends_nothing(tmp_path: Path) -> None:
     attempt = begin(Output.at(tmp_path), 10)
     attempt.output.folder.write(f"{attempt.path}/00000-00-0123456789ab.json", b"{")
-    assert Progress(str(tmp_path)).read() is None
-    assert Progress("gs://elsewhere/out").read() is None
+    assert CommitCounter(str(tmp_path)).read() is None
+    assert CommitCounter("gs://elsewhere/out").read() is None

@@ -36,7 +36,7 @@ def emr_status(
 ) -> None:
     """Say how far a run is, and what AWS has billed for it."""
     from verger.emr.price import load_rates
-    from verger.emr.runs import JobRun, Progress, read_application, read_run
+    from verger.emr.runs import CommitCounter, JobRun, read_application, read_run
     from verger.emr.submit import describe_bill
 
     application = check_application(on, application)
@@ -46,7 +46,7 @@ def emr_status(
         return
     found = read_run(cloud, JobRun(application, run_id))
     arguments = found["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
-    done = Progress(arguments[2]).read() if arguments[:1] == ["run"] else None
+    done = CommitCounter(arguments[2]).read() if arguments[:1] == ["run"] else None
     architecture = read_application(cloud, application).get("architecture", "X86_64")
     bill = describe_bill(found, load_rates(cloud.region, architecture, rates), 0)
     if as_json:
@@ -68,10 +68,10 @@ def emr_status(
 
 def _show_cluster(cloud: Cloud, cluster: str, rates: Path | None, *, as_json: bool) -> None:
     from verger.emr.ec2 import read_cluster
-    from verger.emr.runs import Progress
+    from verger.emr.runs import CommitCounter
 
     found = read_cluster(cloud, cluster)
-    done = Progress(found.out).read() if found.out else None
+    done = CommitCounter(found.out).read() if found.out else None
     nodes = nodes_of(cloud, cluster, rates)
     if as_json:
         photos, of = done or (None, None)
