@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from verger.errors import ConfigError, UnknownModelError, WeightsError
-from verger.features.model import golden_pixels, load_model, open_cached
+from verger.features.model import golden, golden_pixels, load_model, open_cached
 from verger.features.model.custom import read_custom
 
 Pixels = npt.NDArray[np.uint8]
@@ -282,7 +282,10 @@ CARDS = {
     "unknown output": (CARD + "output = 'w'\n", r"output = 'w' must be one of \['y'\]"),
     "inner value as output": (CARD + "output = 'pooled'\n", r"must be one of \['y'\]"),
     "output is a number": (CARD + "output = 5\n", "output = 5 must be str"),
-    "size 0": (CARD + "input_size = 0\n", "input_size = 0 must be at least 1"),
+    "size 7": (CARD + "input_size = 7\n", "input_size = 7 must be from 8 to 2048"),
+    "size 1000000": (CARD + "input_size = 1000000\n", "= 1000000 must be from 8 to 2048"),
+    "nested": ("mean = " + "[" * 5000 + "]" * 5000 + "\n", "cannot be read as TOML"),
+    "size 0": (CARD + "input_size = 0\n", "input_size = 0 must be from 8 to 2048"),
 }
 
 
@@ -324,7 +327,8 @@ def test_card_of_wrong_types_is_refused(path: Path, line: str) -> None:
     """A value of the wrong type or sign is a ConfigError, not an accident of Python's."""
     write_model(path, inputs={"x": ["n", 3, "h", "w"]}, card=f"{CARD}{line}\n")
     key = line.split("\n")[-1].partition(" ")[0]
-    with pytest.raises(ConfigError, match=rf"own\.toml: {key} = .* must be (int|str|at least 1)$"):
+    wrong = r"must be (int|str|from 8 to 2048)$"
+    with pytest.raises(ConfigError, match=rf"own\.toml: {key} = .* {wrong}"):
         read_custom(path)
 
 
@@ -539,3 +543,34 @@ def test_golden_photo_of_any_size_is_the_same_drawing() -> None:
     assert pixels.shape == (SIZE, SIZE, 3)
     assert pixels[0, :, 0].tolist() == [x * 255 // 7 for x in range(SIZE)]
     assert pixels[:, 0, 1].tolist() == pixels[0, :, 0].tolist()
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_a_graph_of_an_absurd_size_is_refused(path: Path, size: int) -> None:
+    """A size that the graph itself fixes is bounded too, before anything of it is drawn."""
+    write_model(path, inputs={"x": ["n", 3, size, size]})
+    with pytest.raises(WeightsError, match=f"input size {size} must be from 8 to 2048"):
+        load_model(str(path))
+
+
+def test_a_graph_that_never_ends_is_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop of 2^62 rounds is an error after a while, and the session can be used again."""
+    monkeypatch.setattr(golden, "FIRST_CALL_S", 0.5)
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Identity", ["go"], ["go_on"]), node("Add", ["state", "one"], ["next"])],
+        "body",
+        [
+            value("round", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("state", TensorProto.FLOAT, ["n", 3]),
+        ],
+        [value("go_on", TensorProto.BOOL, []), value("next", TensorProto.FLOAT, ["n", 3])],
+    )
+    pool, flat = AVERAGE
+    flat = node("Flatten", ["pooled"], ["start"])
+    loop = node("Loop", ["rounds", "", "start"], ["y"], body=body)
+    weights = {"rounds": np.array(2**62), "one": np.array(1, np.float32)}
+    write_model(path, [pool, flat, loop], weights=weights)
+    with pytest.raises(WeightsError, match=r"model own\.onnx: takes longer than 0\.5 s"):
+        load_model(str(path))

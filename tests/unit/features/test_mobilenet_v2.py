@@ -420,3 +420,32 @@ def test_convolution_of_stride_2_pads_after() -> None:
     windows = [grid[y : y + 3, x : x + 3].sum() for y in (0, 2) for x in (0, 2)]
     (found,) = session.run(["features"], {"image": image})
     np.testing.assert_allclose(found, np.full((1, 3), np.mean(windows)), rtol=1e-6)
+
+
+# ---- weights that lie elsewhere ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["link", "external storage", "virtual"])
+def test_weights_in_another_file_are_refused(way: str, tmp_path: Path) -> None:
+    """A recorded sha256 covers one file: what HDF5 reads out of another one is no weights."""
+    path, other = tmp_path / "weights.h5", tmp_path / "other.h5"
+    write_random_weights(path, seed=1)
+    write_random_weights(other, seed=2)
+    with h5py.File(path, "a") as file:
+        group = file["Conv1"]
+        name = first_name(group)
+        dataset = group[name]
+        shape, kind = dataset.shape, dataset.dtype
+        address = f"{group.name}/{name}"
+        del group[name]
+        if way == "link":
+            file[address] = h5py.ExternalLink(other, address)
+        elif way == "virtual":
+            layout = h5py.VirtualLayout(shape, kind)
+            layout[...] = h5py.VirtualSource(other, address, shape)
+            file.create_virtual_dataset(address, layout)
+        else:
+            raw = [(str(other), 0, h5py.h5f.UNLIMITED)]
+            file.create_dataset(address, shape, kind, external=raw)
+    with pytest.raises(WeightsError, match=r"weights\.h5: .*another file, which no sha256 covers"):
+        load_model("mobilenet_v2", weights=path)

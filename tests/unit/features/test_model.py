@@ -532,12 +532,12 @@ def bound_memory(monkeypatch: pytest.MonkeyPatch, *, most: int) -> list[int]:
     ort = import_onnxruntime()
 
     class Bounded(ort.InferenceSession):
-        def run(self, outputs: list[str], inputs: dict[str, Any]) -> Any:
+        def run(self, outputs: list[str], inputs: dict[str, Any], options: Any = None) -> Any:
             (photos,) = inputs.values()
             asked.append(len(photos))
             if len(photos) > most:
                 raise RuntimeError("Non-zero status code ... bad allocation")
-            return super().run(outputs, inputs)
+            return super().run(outputs, inputs, options)
 
     monkeypatch.setattr(ort, "InferenceSession", Bounded)
     return asked
@@ -586,9 +586,9 @@ from verger.features.model import golden_pixels, load_model
 from verger.features.model.session import import_onnxruntime
 asked, ort = [], import_onnxruntime()
 class Noting(ort.InferenceSession):
-    def run(self, outputs, inputs):
+    def run(self, outputs, inputs, options=None):
         asked.append(len(*inputs.values()))
-        return super().run(outputs, inputs)
+        return super().run(outputs, inputs, options)
 ort.InferenceSession = Noting
 session = load_model("efficientnet_lite0").open()
 one = golden_pixels(224)

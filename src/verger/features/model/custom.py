@@ -24,6 +24,9 @@ import onnx
 from verger.errors import ConfigError, WeightsError
 from verger.features.model.graph import Layer
 
+#: Sides of an input in pixels. A photo of the largest takes 50 MB as float32.
+MIN_SIZE, MAX_SIZE = 8, 2048
+
 _KEYS = {"mean", "std", "input_size", "output", "license"}
 
 
@@ -93,7 +96,7 @@ def _read_card(path: Path) -> dict[str, Any]:
             f"{path}: missing; a model of your own needs this card, at least with "
             "mean = [0.0] and std = [255.0] (pixel - mean) / std"
         ) from err
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as err:
         raise ConfigError(f"{path}: cannot be read as TOML: {err}") from err
     unknown = sorted(set(card) - _KEYS)
     if unknown:
@@ -101,8 +104,9 @@ def _read_card(path: Path) -> dict[str, Any]:
     for name, kind in (("input_size", int), ("output", str), ("license", str)):
         if name in card and type(card[name]) is not kind:
             raise ConfigError(f"{path}: {name} = {card[name]!r} must be {kind.__name__}")
-    if card.get("input_size", 1) < 1:
-        raise ConfigError(f"{path}: input_size = {card['input_size']} must be at least 1")
+    if not MIN_SIZE <= card.get("input_size", MIN_SIZE) <= MAX_SIZE:
+        size = card["input_size"]
+        raise ConfigError(f"{path}: input_size = {size} must be from {MIN_SIZE} to {MAX_SIZE}")
     return card | {name: _per_channel(path, name, card.get(name)) for name in ("mean", "std")}
 
 
@@ -175,6 +179,8 @@ def _input_form(path: Path, model: onnx.ModelProto, declared: int | None) -> tup
             f"{path.with_suffix('.toml')}: input_size = {declared} does not fit the graph's "
             f"(height, width) = ({height}, {width}); it must be one square size"
         )
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise WeightsError(f"{path}: input size {size} must be from {MIN_SIZE} to {MAX_SIZE}")
     return int(size), channels_last
 
 

@@ -50,14 +50,10 @@ def load_model(
     weights_sha256 : str, optional
         Refuse weights whose sha256 is another.
     input_size : int, optional
-        One of :data:`verger.config.INPUT_SIZES`: the side in pixels that photos are resized to.
-        A smaller one is cheaper and gives other features. By default the model's own.
+        One of :data:`verger.config.INPUT_SIZES`, by default the model's own: the side in pixels
+        that photos are resized to. A smaller one is cheaper and gives other features.
     on_progress : callable, optional
         Told (bytes so far, bytes in all) while weights are downloaded.
-
-    Returns
-    -------
-    Model
 
     Raises
     ------
@@ -79,15 +75,18 @@ def load_model(
     card = find_card(name)
     path = find_weights(card.weights, weights, on_progress)
     digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
-    model = _load_built_in(card, path, digest, card.input_size)
-    if input_size in (None, card.input_size):
-        return model
-    # What the published weights compute is recorded for the model's own size alone.
-    smaller = _load_built_in(card, path, digest, input_size)
-    return replace(smaller, published=model.published)
+    return _load_built_in(card, path, digest, input_size or card.input_size)
 
 
 def _load_built_in(card: ModelCard, path: Path, digest: str, size: int) -> Model:
+    model = _at_size(card, path, digest, card.input_size)
+    if size == card.input_size:
+        return model
+    # What the published weights compute is recorded for the model's own size alone.
+    return replace(_at_size(card, path, digest, size), published=model.published)
+
+
+def _at_size(card: ModelCard, path: Path, digest: str, size: int) -> Model:
     key = graph_key(card.name, digest, size)
     graph = cached_graph(key, partial(_write_graph, card.name, path, size))
     contract = FeatureContract(

@@ -144,6 +144,12 @@ class _TensorReader:
         self.path = path
         try:
             self.file = h5py.File(path, "r")
+            elsewhere = self.file.visititems_links(_name_if_external)
+            if elsewhere:
+                raise WeightsError(
+                    f"weights {path}: {elsewhere!r} lies in another file, which no sha256 covers; "
+                    "save the weights as one file"
+                )
             self.queues = self._queues()
         except (OSError, KeyError, AttributeError, TypeError, ValueError) as err:
             if hasattr(self, "file"):
@@ -173,6 +179,11 @@ class _TensorReader:
                 f"weights {self.path}: not MobileNetV2 1.0 without top: layer {layer!r} needs "
                 f"shapes {list(shapes)}, the file has {list(found)} in {name!r}"
             )
+        if any(dataset.external or dataset.is_virtual for dataset in datasets):
+            raise WeightsError(
+                f"weights {self.path}: layer {name!r} lies in another file, which no sha256 "
+                "covers; save the weights as one file"
+            )
         try:
             tensors = [np.asarray(dataset, dtype=np.float64) for dataset in datasets]
         except (OSError, TypeError, ValueError) as err:
@@ -192,6 +203,10 @@ class _TensorReader:
                 f"weights {self.path}: HDF5, but neither of Keras' layouts (.h5, .weights.h5)"
             )
         return _keras3_queues(root["layers"])
+
+
+def _name_if_external(name: str, link: Any) -> str | None:
+    return name if isinstance(link, h5py.ExternalLink) else None
 
 
 def _legacy_tensors(group: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class ModelSession:
             raise WeightsError(f"model {contract.model}: onnxruntime refuses it: {err}") from err
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
+        self._run_options = ort.RunOptions()
         self._most = sys.maxsize
         self.contract = contract
 
@@ -88,9 +90,34 @@ class ModelSession:
                 start += len(some)
         return done[0] if len(done) == 1 else np.concatenate(done)
 
+    def predict_within(self, pixels: Pixels, timeout_s: float) -> Vector:
+        """Compute features, or stop the graph when the time is over.
+
+        Raises
+        ------
+        WeightsError
+            If it takes longer, as a loop without an end does.
+        """
+        timer = threading.Timer(timeout_s, setattr, (self._run_options, "terminate", True))
+        timer.start()
+        try:
+            return self.predict(pixels)
+        except Exception as err:  # onnxruntime's errors share no public base
+            if not self._run_options.terminate:
+                raise
+            raise WeightsError(
+                f"model {self.contract.model}: takes longer than {timeout_s:g} s for a photo"
+            ) from err
+        finally:
+            timer.cancel()
+            timer.join()
+            self._run_options.terminate = False
+
     def _run(self, pixels: Pixels) -> Vector:
         image = normalize(pixels, mean=self.contract.mean, std=self.contract.std)
-        features: Vector = self._session.run([self._output], {self._input: image})[0]
+        features: Vector = self._session.run(
+            [self._output], {self._input: image}, self._run_options
+        )[0]
         return features
 
 
