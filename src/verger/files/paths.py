@@ -111,6 +111,33 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
     return fs.LocalFileSystem(), path
 
 
+def is_below(path: str, source: str) -> bool:
+    """Whether a stored path lies below a source, links followed.
+
+    A result names its photos, and may come from a stranger. Every photo that it names is read
+    again only if this is true: no other file of this machine is shown, and no other bucket asked.
+
+    Parameters
+    ----------
+    path : str
+        As a result names it.
+    source : str
+        As ``run.json`` records it.
+    """
+    folder = source.rstrip("/") + "/"
+    if not path.startswith(folder) or ".." in path.split("/"):
+        return False
+    if source.startswith("s3://"):
+        return source != "s3://"
+    if not source.startswith("/"):
+        return False
+    try:
+        real = os.path.realpath(path)
+        return real.startswith(os.path.realpath(source).rstrip("/") + "/")
+    except (OSError, ValueError):  # a circle of links; a path with a null byte
+        return False
+
+
 def is_reachable(path: str) -> bool:
     """Whether a stored path is where this process can read, and not Hadoop alone."""
     try:

@@ -168,7 +168,7 @@ def create_app(
         predictor.predict([b""], ["none"])  # opens the model once, before threads would each
         _add_predict(app, predictor, source, facts, limits)
     else:
-        add_browser(app, browser, predictor, facts)
+        add_browser(app, browser, predictor, source, facts)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(Guard, wasm=browser is not None)
     return app

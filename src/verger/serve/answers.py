@@ -14,6 +14,7 @@ from PIL import Image
 from verger.classify.predict import Neighbor, Prediction, Predictor
 from verger.features.outcomes import Decoding
 from verger.features.preprocess import DecodeError
+from verger.files.paths import is_below
 from verger.files.reading import Unread, read_photo
 
 #: Longer side of a known photo's picture, in pixels.
@@ -80,7 +81,7 @@ class Answerer:
         path = PurePosixPath(known.path)
         inside = self.source and path.is_relative_to(self.source)
         told = str(path.relative_to(self.source)) if inside else path.name
-        picture = thumbnail_of(known.path, self.predictor.decoding)
+        picture = thumbnail_of(known.path, self.source, self.predictor.decoding)
         address = (
             f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" if picture else None
         )
@@ -88,8 +89,19 @@ class Answerer:
 
 
 @lru_cache(maxsize=_N_KEPT)
-def thumbnail_of(path: str, decoding: Decoding) -> bytes | None:
-    """Return a photo's picture as a small JPEG, or None where it cannot be read or decoded."""
+def thumbnail_of(path: str, source: str, decoding: Decoding) -> bytes | None:
+    """Return a photo's picture as a small JPEG; None if it cannot be decoded, or is not below SRC.
+
+    Parameters
+    ----------
+    path : str
+        As the classifier names it: whoever wrote the file may have named any file.
+    source : str
+        Where the known photos are.
+    decoding : Decoding
+    """
+    if not is_below(path, source):
+        return None
     content = read_photo(path)
     if isinstance(content, Unread):
         return None

@@ -130,7 +130,7 @@ def export_browser(predictor: Predictor, out: str | Path, ort_web: Path, **optio
 
 
 def add_browser(
-    app: FastAPI, browser: Browser, predictor: Predictor, facts: Mapping[str, str]
+    app: FastAPI, browser: Browser, predictor: Predictor, source: str, facts: Mapping[str, str]
 ) -> None:
     """Add the addresses that the page reads.
 
@@ -139,6 +139,8 @@ def add_browser(
     app : FastAPI
     browser : Browser
     predictor : Predictor
+    source : str
+        Where the known photos are.
     facts : mapping of str to str
         Label to a line about it.
     """
@@ -172,7 +174,8 @@ def add_browser(
     def read_picture(number: int) -> Response:
         """Give a small picture of a known photo."""
         here = 0 <= number < len(browser.known.paths)
-        picture = thumbnail_of(browser.known.paths[number], predictor.decoding) if here else None
+        path = browser.known.paths[number] if here else ""
+        picture = thumbnail_of(path, source, predictor.decoding)
         return Response(picture, 200 if picture else 404, media_type="image/jpeg")
 
     for name, kind in RUNTIME.items():

@@ -27,6 +27,7 @@ from starlette.requests import ClientDisconnect
 
 import verger
 from support.corpus import slow_jpeg
+from support.http import Exchange, Server
 from verger import cli, serve
 from verger.classify.predict import Predictor
 from verger.errors import ConfigError, EnvironmentNotReadyError
@@ -101,22 +102,75 @@ def test_a_photo_that_is_none_is_told_by_the_ledgers_words(client: TestClient) -
 def test_pictures_keep_their_shape_and_may_be_gone(
     predictor: Predictor, photo: Path, tmp_path: Path
 ) -> None:
-    """A known photo that was deleted has no picture; one outside the source no folder."""
+    """A known photo that was deleted has no picture."""
     wide = tmp_path / "wide.png"
     Image.new("RGB", (300, 100)).save(wide)
-    paths = (str(wide), str(tmp_path / "gone.jpg"))
-    references = dataclasses.replace(
-        predictor.classifier,
-        reference_paths=paths,
-        references=predictor.classifier.references[:2],
-        reference_labels=predictor.classifier.reference_labels[:2],
-    )
-    known = dataclasses.replace(predictor, classifier=references)
-    client = TestClient(serve.create_app(known, source="/elsewhere"), ADDRESS)
-    found = client.post("/predict", content=photo.read_bytes()).json()["nearest"]
-    pictures = {near["path"]: near["thumbnail"] for near in found}
+    known = knowing(predictor, str(wide), str(tmp_path / "gone.jpg"))
+    client = TestClient(serve.create_app(known, source=str(tmp_path)), ADDRESS)
+    pictures = nearest_of(client, photo)
     assert pictures["gone.jpg"] is None
     assert picture_of(pictures["wide.png"]).size == (144, 48)
+
+
+def knowing(predictor: Predictor, *paths: str) -> Predictor:
+    """Return a predictor whose classifier names these known photos."""
+    n, classifier = len(paths), predictor.classifier
+    known = dataclasses.replace(
+        classifier,
+        reference_paths=paths,
+        references=classifier.references[:n],
+        reference_labels=classifier.reference_labels[:n],
+    )
+    return dataclasses.replace(predictor, classifier=known, n_nearest=n)
+
+
+def nearest_of(client: TestClient, photo: Path) -> dict[str, str | None]:
+    found = client.post("/predict", content=photo.read_bytes()).json()["nearest"]
+    return {near["path"]: near["thumbnail"] for near in found}
+
+
+@pytest.mark.parametrize("in_browser", [False, True])
+def test_only_photos_of_the_source_are_shown(
+    predictor: Predictor,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_browser: bool,
+) -> None:
+    """A classifier of a stranger that names other files shows none, and asks no other bucket."""
+    asked: list[str] = []
+
+    def answer(exchange: Exchange) -> None:
+        asked.append(exchange.path)
+        exchange.reply(status=404)
+
+    server = Server(answer)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+    source, private = tmp_path / "photos", tmp_path / "photos2"
+    for folder in (source, private):
+        folder.mkdir()
+        Image.new("RGB", (300, 100)).save(folder / "wide.png")
+    (source / "link.png").symlink_to(private / "wide.png")
+    places = (f"{source}/wide.png", f"{private}/wide.png", f"{source}/../photos2/wide.png")
+    places += (f"{source}/link.png", "s3://elsewhere/wide.png")
+    known = knowing(predictor, *places)
+    try:
+        if in_browser:
+            for name in RUNTIME:
+                (tmp_path / name).write_text(name)
+            browser = Browser(b"", tmp_path, Known(b"x", (0,) * 5, places))
+            app = serve.create_app(known, source=str(source), browser=browser)
+            client = TestClient(app, ADDRESS)
+            shown = [client.get(f"/known/{n}.jpg").status_code == 200 for n in range(5)]
+        else:
+            app = serve.create_app(known, source=str(source))
+            response = TestClient(app, ADDRESS).post("/predict", content=photo.read_bytes())
+            found = response.json()["nearest"]
+            shown = sorted((near["thumbnail"] is not None for near in found), reverse=True)
+    finally:
+        server.close()
+    assert shown == [True, False, False, False, False]
+    assert asked == []
 
 
 def test_it_is_described_and_answers(client: TestClient) -> None:
@@ -381,7 +435,7 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
 
 
 def test_it_is_given_known_photos_of_every_class_and_their_pictures(
-    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as weigh little; a phone has to load them."""
     monkeypatch.setattr("verger.serve.browser.KNOWN_BYTES", 12 * 2 * 1280)
@@ -390,7 +444,8 @@ def test_it_is_given_known_photos_of_every_class_and_their_pictures(
     assert sorted(classes) == sorted(predictor.classifier.labels * 2)
     assert [Path(path).parent.name for path in known.paths] == classes
     browser = Browser(b"", tmp_path, dataclasses.replace(known, paths=(*known.paths[:11], "gone")))
-    client = TestClient(serve.create_app(predictor, browser=browser), ADDRESS)
+    app = serve.create_app(predictor, source=str(photos), browser=browser)
+    client = TestClient(app, ADDRESS)
     names = client.get("/app.json").json()
     assert names["known"] == list(known.labels)
     assert client.get(f"/{names['nearest']}").content == known.graph

@@ -24,6 +24,7 @@ from verger.features.model.int8 import N_CALIBRATION, graph_digest, quantize
 from verger.features.model.weights import OnProgress
 from verger.features.preprocess import DecodeError, decode_photo
 from verger.files.folder import Folder
+from verger.files.paths import is_below
 from verger.files.reading import Unread, read_ahead
 from verger.files.tables import read_part
 from verger.result.output import Output
@@ -147,6 +148,8 @@ def _draw(output: Output) -> Iterator[LabelledPhoto]:
     record = output.read_run()
     parts = output.parts("features")
     rows = pa.concat_tables(read_part(output.folder, p.name, ["path", "label"]) for p in parts)
+    here = [is_below(path, record.source) for path in rows["path"].to_pylist()]
+    rows = rows.filter(pa.array(here, pa.bool_()))
     order = np.random.default_rng(0).permutation(len(rows))
     drawn = rows.take(order[: N_CALIBRATION + N_CHECKED + _N_SPARE])
     size = record.model.input_size

@@ -60,7 +60,7 @@ def gather_report(
     mistaken = [p for pair in (evaluation or {}).get("pairs", ()) for p in _photos_of(pair)]
     mapped = points["path"] if points else ()
     wanted = dict.fromkeys([*inspected, *mistaken, *class_paths, *mapped])
-    tiles, sprite = draw_sheet(engine, list(wanted)[:TILES])
+    tiles, sprite = draw_sheet(engine, list(wanted)[:TILES], record.source)
     for entry in classes:
         entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
     plain = to_plain(record)

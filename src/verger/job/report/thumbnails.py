@@ -10,15 +10,24 @@ from PIL import Image
 
 from verger.engine.tasks import Engine, run_pieces
 from verger.features.preprocess import DecodeError, decode_photo
-from verger.files.paths import is_reachable
+from verger.files.paths import is_below, is_reachable
 from verger.files.reading import Unread, read_ahead
 
 TILE_PIXELS = 48
 TILE_COLUMNS = 40
 
 
-def draw_sheet(engine: Engine, paths: Sequence[str]) -> tuple[dict[str, int], bytes | None]:
+def draw_sheet(
+    engine: Engine, paths: Sequence[str], source: str
+) -> tuple[dict[str, int], bytes | None]:
     """Lay thumbnails of the photos on one JPEG; a photo that is gone has none.
+
+    Parameters
+    ----------
+    engine : Engine
+    paths : sequence of str
+    source : str
+        Photos that are not below it are not read.
 
     Returns
     -------
@@ -26,7 +35,8 @@ def draw_sheet(engine: Engine, paths: Sequence[str]) -> tuple[dict[str, int], by
     sheet : bytes or None
         None where no photo could be read.
     """
-    tiles = _draw_tiles(engine, paths) if paths and is_reachable(paths[0]) else {}
+    paths = [path for path in paths if is_below(path, source)]
+    tiles = _draw_tiles(engine, paths) if paths and is_reachable(source) else {}
     if not tiles:
         return {}, None
     drawn = [path for path in paths if path in tiles]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from verger.files.paths import is_reachable
+from verger.files.paths import is_below, is_reachable
 from verger.files.reading import Unread, read_ahead
 from verger.files.tables import in_tasks
 from verger.similar.inspection.photos import Ints, Photos
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PHOTOS_AT_ONCE = 64
 
 
-def hash_contents(spark: SparkSession, photos: Photos, rows: Ints) -> list[str | None]:
+def hash_contents(spark: SparkSession, photos: Photos, rows: Ints, source: str) -> list[str | None]:
     """Compute the sha256 of photos' contents.
 
     Parameters
@@ -28,22 +28,25 @@ def hash_contents(spark: SparkSession, photos: Photos, rows: Ints) -> list[str |
     spark : SparkSession
     photos : Photos
     rows : ndarray of shape (m,), int64
+    source : str
+        Photos that are not below it are not read.
 
     Returns
     -------
     list of str or None
-        None of a photo that cannot be read again: it is gone, has changed, or only Hadoop has it.
+        None of a photo that cannot be read again: it is gone, has changed, only Hadoop has it, or
+        it is not below the source.
     """
     wanted = [(row, photos.paths[row], int(photos.lengths[row])) for row in rows.tolist()]
     work = [wanted[i : i + _PHOTOS_AT_ONCE] for i in range(0, len(wanted), _PHOTOS_AT_ONCE)]
-    if not work:
-        return []
+    if not work or not is_reachable(source):
+        return [None] * len(wanted)
 
     def hash_pieces(pieces: Iterator[list[tuple[int, str, int]]]) -> Iterator[pa.RecordBatch]:
         for piece in pieces:
             numbers, paths, lengths = zip(*piece, strict=True)
             yield pa.RecordBatch.from_pydict(
-                {"row": list(numbers), "sha256": _hash_reachable(paths, lengths)}, _HASHED
+                {"row": list(numbers), "sha256": _hash_below(source, paths, lengths)}, _HASHED
             )
 
     n_tasks = spark.sparkContext.defaultParallelism
@@ -55,10 +58,11 @@ def hash_contents(spark: SparkSession, photos: Photos, rows: Ints) -> list[str |
 _HASHED = pa.schema([("row", pa.int64()), ("sha256", pa.string())])
 
 
-def _hash_reachable(paths: tuple[str, ...], lengths: tuple[int, ...]) -> list[str | None]:
-    if not is_reachable(paths[0]):
-        return [None] * len(paths)
-    return [
-        None if isinstance(content, Unread) else hashlib.sha256(content).hexdigest()
-        for content in read_ahead(paths, lengths)
-    ]
+def _hash_below(source: str, paths: tuple[str, ...], lengths: tuple[int, ...]) -> list[str | None]:
+    allowed = [(path, n) for path, n in zip(paths, lengths, strict=True) if is_below(path, source)]
+    contents = read_ahead([path for path, _ in allowed], [n for _, n in allowed])
+    sums = {
+        path: None if isinstance(content, Unread) else hashlib.sha256(content).hexdigest()
+        for (path, _), content in zip(allowed, contents, strict=True)
+    }
+    return [sums.get(path) for path in paths]

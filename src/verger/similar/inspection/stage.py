@@ -21,7 +21,7 @@ import pyarrow as pa
 from verger.config import Config
 from verger.engine.session import check_environment, get_session
 from verger.errors import ConfigError
-from verger.files.records import as_json
+from verger.files.records import as_json, to_plain
 from verger.files.tables import part_name, write_part
 from verger.job.context import Run, Watch, no_watch
 from verger.job.pipeline import run_report
@@ -140,7 +140,8 @@ def _inspect(run: Run, photos: Photos, criteria: Criteria) -> dict[str, Any]:
             neighbors = find_neighbors_by_index(spark, photos.rows, index, criteria.k)
     with run.stage("compare"):
         suspects = find_suspects(photos, neighbors)
-        sums = dict(zip(suspects.tolist(), hash_contents(spark, photos, suspects), strict=True))
+        contents = hash_contents(spark, photos, suspects, run.output.read_run().source)
+        sums = dict(zip(suspects.tolist(), contents, strict=True))
         content = find_contents(photos, neighbors, sums)
         groups = find_groups(photos, neighbors, content, criteria.near)
         doubts = find_doubtful(photos, neighbors, content)
@@ -168,7 +169,7 @@ def _described(run: Run, photos: Photos, criteria: Criteria, index: Index | None
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "contract_hash": run.output.read_run().contract_hash,
         "criteria": asdict(criteria) | {"outlying": OUTLYING},
-        "search": {"exact": index is None, "index": index},
+        "search": {"exact": index is None, "index": index and to_plain(index)},
         "n_photos": len(photos),
         "n_labels": len(photos.labels),
         "n_unlabelled": n[-1],

@@ -1,0 +1,56 @@
+"""A result that names photos elsewhere has none of them read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from verger.files.paths import is_below
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "below"),
+    [
+        ("s3://bucket/photos/a/b.jpg", "s3://bucket/photos", True),
+        ("s3://bucket/b.jpg", "s3://bucket", True),
+        ("s3://bucket/b.jpg", "s3://bucket/", True),
+        ("s3://bucket/photos2/b.jpg", "s3://bucket/photos", False),
+        ("s3://bucket2/b.jpg", "s3://bucket", False),
+        ("s3://elsewhere/b.jpg", "s3://bucket", False),
+        ("s3://bucket/photos/../secret.jpg", "s3://bucket/photos", False),
+        ("s3://bucket/b.jpg", "s3://", False),
+        ("s3://bucket/b.jpg", "", False),
+        ("s3://bucket/b.jpg", "/", False),
+        ("/photos/b.jpg", "", False),
+        ("photos/b.jpg", "photos", False),
+        ("hdfs://node/photos/b.jpg", "hdfs://node/photos", False),
+        ("/photos2/b.jpg", "/photos", False),
+        ("/photos", "/photos", False),
+        ("/photos/../etc/passwd", "/photos", False),
+        ("/photos/a\0b.jpg", "/photos", False),
+        ("/photos/gone.jpg", "/photos/", True),
+    ],
+)
+def test_only_what_lies_below_the_source_is_below_it(path: str, source: str, below: bool) -> None:
+    """Neither a name that only begins alike, nor two dots, nor another bucket is below."""
+    assert is_below(path, source) is below
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    """A link that leads out of the source is outside, and a source that is a link is a source."""
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    photos.mkdir()
+    elsewhere.mkdir()
+    (photos / "a.jpg").touch()
+    (elsewhere / "b.jpg").touch()
+    (photos / "out.jpg").symlink_to(elsewhere / "b.jpg")
+    (photos / "folder").symlink_to(elsewhere)
+    (photos / "within.jpg").symlink_to(photos / "a.jpg")
+    (photos / "circle").symlink_to(photos / "circle")
+    (tmp_path / "link").symlink_to(photos)
+    for source in (photos, tmp_path / "link"):
+        assert is_below(f"{source}/a.jpg", str(source))
+        assert is_below(f"{source}/within.jpg", str(source))
+        assert not is_below(f"{source}/out.jpg", str(source))
+        assert not is_below(f"{source}/folder/b.jpg", str(source))
