@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 # A cache of the tests' own, so that no test depends on what a developer has fetched.
 os.environ["VERGER_HOME"] = os.environ.get("VERGER_TEST_HOME") or tempfile.mkdtemp("-verger")
-# Half a minute of work for half of the cores, behind the back of a test.
-os.environ["VERGER_CLASS_ARCHIVE"] = "off"
 os.environ["KERAS_HOME"] = str(Path(os.environ["VERGER_HOME"], "no-keras-here"))
 
+from support.engines import local_engine
 from support.results import train, write_result
+from support.runs import CONFIG
+from verger import Config, get_session
 from verger.features.model import Model, load_model
+from verger.job import pipeline
 from verger.source.render import render_dataset
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +60,42 @@ def trained(photos: Path, model: Model, tmp_path_factory: pytest.TempPathFactory
     out = tmp_path_factory.mktemp("trained") / "out"
     train(write_result(out, photos, model))
     return out
+
+
+@pytest.fixture(scope="session")
+def s3(aws_server: str) -> str:
+    """Return the address of a local S3.
+
+    The workers of Spark inherit the environment of the JVM, so it has to be set before.
+    """
+    os.environ |= {
+        "AWS_ENDPOINT_URL": aws_server,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "eu-west-3",
+    }
+    return aws_server
+
+
+@pytest.fixture(scope="session")
+def spark(s3: str) -> Iterator[SparkSession]:
+    """Start Spark on two cores."""
+    conf = {"spark.sql.shuffle.partitions": "2", "spark.driver.memory": "2g"}
+    session = get_session(Config(master="local[2]", conf=conf, app_name="verger-tests"))
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the result of a whole run of the local engine; do not write to it."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    with local_engine():
+        pipeline.run(str(photos), out, CONFIG)
+    return out
+
+
+@pytest.fixture
+def result(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of the result, to be damaged."""
+    return Path(shutil.copytree(finished, tmp_path / "result"))

@@ -14,10 +14,13 @@ from pyspark.ml.linalg import DenseVector
 from pyspark.sql import DataFrame, SparkSession
 
 import verger
+from verger.engine.local import LocalEngine
+from verger.engine.spark import SparkEngine
 from verger.errors import ReduceError
 from verger.files.folder import Folder
+from verger.pca import moments
 from verger.pca.fit import fit_pca
-from verger.pca.moments import Moments, _join_sums, _pack, sum_moments, sum_stored_moments
+from verger.pca.moments import Moments, sum_moments, sum_stored_moments
 from verger.pca.spark_models import to_spark_model, write_spark_model
 
 N, D, K = 400, 40, 7
@@ -59,28 +62,33 @@ def test_sums_of_all_partitions_are_the_sums_of_the_table(
     np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-9, atol=1e-8)
 
 
+def test_partial_sums_are_joined_before_the_driver_on_large_clusters(
+    table: DataFrame, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If there are more than the driver should receive, tasks add them up first."""
+    monkeypatch.setattr(moments, "PARTIAL_SUMS", 1)
+    found, expected = sum_moments(table), Moments.of(vectors)
+    assert found.n == N
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["local", "spark"])
 def test_sums_of_stored_files_are_those_of_the_table(
-    spark: SparkSession, table: DataFrame, tmp_path: Path
+    spark: SparkSession, table: DataFrame, tmp_path: Path, name: str
 ) -> None:
     """Reading the files in the workers gives the same sums as reading them by Spark."""
+    engine = SparkEngine(spark) if name == "spark" else LocalEngine(2)
     table.write.option("parquet.block.size", 4096).parquet((tmp_path / "t").as_uri())
     folder = Folder(str(tmp_path))
     names = [entry.name for entry in folder.files("t") if entry.name.endswith(".parquet")]
-    found, expected = sum_stored_moments(spark, folder, names), sum_moments(table)
+    found, expected = sum_stored_moments(engine, folder, names), sum_moments(table)
+    engine.stop()
     assert found.n == expected.n == N
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
     np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-9, atol=1e-8)
     with pytest.raises(ReduceError, match="no photo has features"):
-        sum_stored_moments(spark, folder, [])
-
-
-def test_partial_sums_are_joined_before_the_driver_on_large_clusters(vectors: np.ndarray) -> None:
-    """The second level of the sum adds what the first one gave."""
-    parts = [_pack(Moments.of(part)) for part in np.array_split(vectors, 4)]
-    (joined,) = _join_sums(iter(parts))
-    assert joined.column("n").to_pylist() == [N]
-    mean = np.frombuffer(joined.column("mean")[0].as_py())
-    np.testing.assert_allclose(mean, vectors.astype(float).mean(axis=0), rtol=1e-12)
+        sum_stored_moments(engine, folder, [])
 
 
 def test_ratios_and_scores_equal_those_of_sparks_own_pca(

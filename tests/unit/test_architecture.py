@@ -214,7 +214,7 @@ def test_tests_share_only_what_lies_in_support() -> None:
     """No test imports another test, a conftest or anything from another folder of tests."""
     folders = {path.name for path in (REPOSITORY / "tests").iterdir() if path.is_dir()}
     tests = {path.stem for path in TESTS if path.stem.startswith(("test_", "conftest"))}
-    assert {"unit", "spark", "cloud", "support"} <= folders
+    assert {"unit", "run", "spark", "cloud", "support"} <= folders
     bad = [
         f"{path.relative_to(REPOSITORY)} imports {name}"
         for path in TESTS

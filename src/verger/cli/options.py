@@ -75,6 +75,7 @@ def config_option(name: str) -> Callable[..., Any]:
         "components": {"type": _Components()},
         "weights": {"metavar": "PATH"},
         "partitions": {"type": int},
+        "workers": {"type": int},
         "input_size": {"type": int},
     }
     kind = type(field.default) if isinstance(field.default, int | float) else str

@@ -153,7 +153,7 @@ def sum_stored_moments(engine: Engine, folder: Folder, names: Sequence[str]) -> 
     ReduceError
         If they are empty.
     """
-    n_tasks = min(engine.n_cores, _PARTIAL_SUMS)
+    n_tasks = min(engine.n_cores, PARTIAL_SUMS)
     return _total(run_pieces(engine, _sum_files, names, folder, n_tasks=n_tasks, light=True))
 
 
@@ -162,11 +162,11 @@ def _sum_files(names: Iterator[str], folder: Folder) -> Iterator[Moments]:
 
 
 #: Partial sums that the driver receives; more of them are added in tasks first.
-_PARTIAL_SUMS = 16
+PARTIAL_SUMS = 16
 
 
 def _add_up(partial: DataFrame, n_partial: int) -> Moments:
-    if n_partial > _PARTIAL_SUMS:
+    if n_partial > PARTIAL_SUMS:
         partial = partial.repartition(round(n_partial**0.5)).mapInArrow(_join_sums, _MOMENTS)
     return _total([_unpack(**row.asDict()) for row in partial.collect()])
 

@@ -439,6 +439,7 @@ def test_without_options_the_defaults_hold(resolved: Callable[..., Config]) -> N
         (["--micro-batch", "2"], {"micro_batch": 2}),
         (["--max-error-rate", "1"], {"max_error_rate": 1.0}),
         (["--partitions", "9"], {"partitions": 9}),
+        (["--workers", "2"], {"workers": 2}),
         (["--components", "50"], {"components": 50}),
         (["--components", "0.95"], {"components": 0.95}),
         (["--standardize", "--center"], {"standardize": True, "center": True}),

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pyspark.sql import SparkSession
 
+from support.engines import BOTH_ENGINES
 from support.runs import CONFIG, rows
 from verger import Config
-from verger.engine.spark import SparkEngine
+from verger.engine.local import LocalEngine
 from verger.errors import (
     BusyError,
     ContractError,
@@ -31,7 +31,7 @@ from verger.errors import (
 )
 from verger.features.model import Model
 from verger.features.task import commit_share
-from verger.job import compute, pipeline
+from verger.job import pipeline
 from verger.result.journal import latest_attempt
 from verger.result.lock import locked
 from verger.result.output import JOURNAL, Output
@@ -54,7 +54,7 @@ def source(photos: Path, tmp_path: Path) -> Path:
 # Killed
 
 
-def _kill_after_a_batch(source: Path, out: Path) -> int:
+def _kill_after_a_batch(source: Path, out: Path, *one_core: str) -> int:
     """Start a run in a process of its own, and kill it once it has committed something."""
     command = [
         sys.executable,
@@ -65,8 +65,7 @@ def _kill_after_a_batch(source: Path, out: Path) -> int:
         str(out),
         "--model",
         "efficientnet_lite0",
-        "--master",
-        "local[1]",
+        *one_core,
         "--commit-every",
         "4",
         "--partitions",
@@ -83,12 +82,14 @@ def _kill_after_a_batch(source: Path, out: Path) -> int:
     return len(list(out.glob(f"{JOURNAL}/0001-*/0*.json")))
 
 
+@BOTH_ENGINES
 def test_a_killed_run_pays_only_for_what_it_had_not_committed(
-    spark: SparkSession, finished: Path, photos: Path, tmp_path: Path
+    engine: str, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
     """Driver, Java and workers die by kill -9; the next run ends with the very same table."""
     out = tmp_path / "out"
-    n_batches = _kill_after_a_batch(photos, out)
+    one_core = ("--master", "local[1]") if engine == "spark" else ("--workers", "1")
+    n_batches = _kill_after_a_batch(photos, out, *one_core)
     assert not (out / "features").exists()
     attempt = latest_attempt(Output.at(out))
     assert attempt is not None
@@ -103,11 +104,7 @@ def test_a_killed_run_pays_only_for_what_it_had_not_committed(
 
 
 def test_a_run_that_was_killed_while_it_wrote_run_json_goes_on(
-    spark: SparkSession,
-    finished: Path,
-    photos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tables are in place, run.json is half written: the next run computes nothing."""
     out = tmp_path / "out"
@@ -128,18 +125,15 @@ def test_a_run_that_was_killed_while_it_wrote_run_json_goes_on(
     assert {path.name for path in out.iterdir()} == {"features", "rejected", "run.json"}
 
 
-def test_a_second_run_on_one_out_is_refused(
-    spark: SparkSession, photos: Path, tmp_path: Path
-) -> None:
+def test_a_second_run_on_one_out_is_refused(photos: Path, tmp_path: Path) -> None:
     """While one run holds OUT another is refused, and leaves it as it is."""
     out = Output.at(tmp_path / "out")
     with locked(out), pytest.raises(BusyError, match="another run is writing to it"):
         pipeline.run_featurize(str(photos), out.root, CONFIG)
 
 
-def test_a_worker_that_dies_of_a_photo_costs_that_photo_alone(
-    spark: SparkSession, source: Path, tmp_path: Path
-) -> None:
+@BOTH_ENGINES
+def test_a_worker_that_dies_of_a_photo_costs_that_photo_alone(source: Path, tmp_path: Path) -> None:
     """A decoder that takes its process with it, every time, rejects one photo and stops nothing.
 
     The time-out is so short that this photo cannot be decoded within it: the kernel ends the
@@ -155,32 +149,30 @@ def test_a_worker_that_dies_of_a_photo_costs_that_photo_alone(
     assert len(rows(tmp_path / "out")) == 30
 
 
-def test_a_job_that_fails_of_a_machine_is_followed_by_another(
-    spark: SparkSession, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_tasks_that_are_lost_are_followed_by_others(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where Spark gives up on a task, the driver tries once more, decoding apart."""
-    careful: list[bool] = []
-    real = SparkEngine.run
+    """If the engine gives up on a task, the driver tries once more, decoding apart."""
+    apart: list[bool] = []
+    real = LocalEngine.run
 
-    def dies_at_first(self: SparkEngine, function: Any, n: int, carry: Any, **how: Any) -> Any:
+    def lose(self: LocalEngine, function: Any, n_tasks: int, carry: Any, **how: Any) -> Any:
         if function is commit_share:
-            careful.append(carry[1].decoding.apart)
-            if len(careful) == 1:
-                raise TasksLostError("task 0: its worker died")
-        return real(self, function, n, carry, **how)
+            apart.append(carry[1].decoding.apart)
+            if len(apart) == 1:
+                raise TasksLostError("task 0: its worker process died 4 times")
+        return real(self, function, n_tasks, carry, **how)
 
-    monkeypatch.setattr(SparkEngine, "run", dies_at_first)
+    monkeypatch.setattr(LocalEngine, "run", lose)
     pipeline.run_featurize(str(photos), tmp_path / "out", CONFIG)
-    assert careful == [False, True]
+    assert apart == [False, True]
     assert len(rows(tmp_path / "out")) == 30
 
 
 # Changed sources
 
 
-def test_a_run_with_nothing_to_do_does_nothing(
-    spark: SparkSession, result: Path, photos: Path
-) -> None:
+def test_a_run_with_nothing_to_do_does_nothing(result: Path, photos: Path) -> None:
     """The same command again keeps tables, models and PCA to the byte."""
     before = {
         p: p.read_bytes() for p in result.rglob("*") if p.is_file() and p.suffix == ".parquet"
@@ -193,7 +185,7 @@ def test_a_run_with_nothing_to_do_does_nothing(
 
 
 def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
-    spark: SparkSession, source: Path, photos: Path, tmp_path: Path
+    source: Path, photos: Path, tmp_path: Path
 ) -> None:
     """Added photos are computed alone; sums are added to, and equal a fresh fit to 1e-9."""
     out, whole = tmp_path / "out", sorted(source.iterdir())
@@ -217,9 +209,8 @@ def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
     assert all(check.holds for check in found.checks)
 
 
-def test_changed_photos_replace_their_rows(
-    spark: SparkSession, source: Path, tmp_path: Path
-) -> None:
+@BOTH_ENGINES
+def test_changed_photos_replace_their_rows(source: Path, tmp_path: Path) -> None:
     """A photo of another content or time is done again; the PCA is fitted to what is there now."""
     out = tmp_path / "out"
     pipeline.run(str(source), out, CONFIG)
@@ -238,8 +229,9 @@ def test_changed_photos_replace_their_rows(
     assert all(check.holds for check in found.checks)
 
 
+@BOTH_ENGINES
 def test_photos_that_disappeared_are_told_and_leave_with_prune(
-    spark: SparkSession, source: Path, tmp_path: Path
+    source: Path, tmp_path: Path
 ) -> None:
     """Rows of deleted photos are kept and counted until --prune lets them go, everywhere."""
     out = tmp_path / "out"
@@ -259,9 +251,7 @@ def test_photos_that_disappeared_are_told_and_leave_with_prune(
     assert found.pca.n_samples == 29
 
 
-def test_photos_that_could_not_be_read_are_tried_again(
-    spark: SparkSession, source: Path, tmp_path: Path
-) -> None:
+def test_photos_that_could_not_be_read_are_tried_again(source: Path, tmp_path: Path) -> None:
     """A photo that is readable now gets features, and one that is no image is left alone."""
     out, link = tmp_path / "out", next(source.iterdir()) / "link.jpg"
     link.symlink_to(tmp_path / "later.jpg")
@@ -275,9 +265,7 @@ def test_photos_that_could_not_be_read_are_tried_again(
     assert len(rows(out)) == 31
 
 
-def test_truncated_photos_pass_only_when_asked_and_are_marked(
-    spark: SparkSession, source: Path, tmp_path: Path
-) -> None:
+def test_truncated_photos_pass_only_when_asked_and_are_marked(source: Path, tmp_path: Path) -> None:
     """--accept-truncated redoes the photos that were cut off, marks them, and takes it back."""
     out, cut = tmp_path / "out", source / "cut.jpg"
     whole = min(source.rglob("*_*.jpg")).read_bytes()
@@ -297,7 +285,7 @@ def test_truncated_photos_pass_only_when_asked_and_are_marked(
 
 
 def test_features_of_two_contracts_never_mix(
-    spark: SparkSession, result: Path, photos: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    result: Path, photos: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another contract is refused with both hashes, and OUT stays as it is."""
     contract = dataclasses.replace(model.contract, resize="another rule")
@@ -311,16 +299,14 @@ def test_features_of_two_contracts_never_mix(
     assert {p: p.read_bytes() for p in result.rglob("*") if p.is_file()} == before
 
 
-def test_another_source_is_not_added_to_a_result(
-    spark: SparkSession, result: Path, source: Path
-) -> None:
+def test_another_source_is_not_added_to_a_result(result: Path, source: Path) -> None:
     """A result is of one source; another one is refused with both names."""
     with pytest.raises(OutputExistsError, match=r"holds the result of SRC=.*, and this is SRC="):
         pipeline.run(str(source), result, CONFIG)
 
 
 def test_overwrite_begins_anew_and_keeps_the_old_until_then(
-    spark: SparkSession, result: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    result: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A replacement that fails leaves the old result; started again, it goes on where it was."""
     before = {p: p.read_bytes() for p in result.rglob("*") if p.is_file()}
@@ -342,7 +328,7 @@ def test_overwrite_begins_anew_and_keeps_the_old_until_then(
 
 
 def test_overwrite_that_was_killed_after_it_published_goes_on(
-    spark: SparkSession, result: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    result: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed while it fits the PCA, --overwrite is not begun anew; once it has ended, it is."""
     config = dataclasses.replace(CONFIG, overwrite=True)
@@ -365,7 +351,7 @@ def test_overwrite_that_was_killed_after_it_published_goes_on(
 
 
 def test_overwrite_is_asked_for_or_not(
-    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a killed run that was to add, --overwrite begins anew all the same."""
     out = tmp_path / "another"
@@ -385,7 +371,7 @@ def test_overwrite_is_asked_for_or_not(
 
 
 def test_a_result_is_not_replaced_by_rejected_photos(
-    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Photos that have all become unreadable leave the rows that they had, and are kept aside."""
     out = tmp_path / "out"
@@ -401,26 +387,9 @@ def test_a_result_is_not_replaced_by_rejected_photos(
     assert (found.counts.rejected, found.counts.computed) == (30, 0)
 
 
-def test_a_photo_that_spark_does_not_find_any_more_is_rejected(
-    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With --reader spark too: it has vanished since the listing, and is in the ledger."""
-    gone = min(source.rglob("*.jpg"))
-    real = compute.read_images
-
-    def read_images(*arguments: Any, **options: Any) -> Any:
-        gone.unlink()
-        return real(*arguments, **options)
-
-    monkeypatch.setattr("verger.job.compute.read_images", read_images)
-    config = dataclasses.replace(LENIENT, reader="spark")
-    found = pipeline.run_featurize(str(source), tmp_path / "out", config)
-    assert found.counts.reasons == {"vanished before reading": 1}
-    assert list(rows(tmp_path / "out", "rejected")) == [str(gone)]
-
-
+@BOTH_ENGINES
 def test_too_many_rejected_photos_stop_the_run_early_and_nothing_is_lost(
-    spark: SparkSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job is cancelled once the rate cannot be met; reasons are named, batches are kept."""
     for i in range(40):
@@ -446,9 +415,7 @@ def test_too_many_rejected_photos_stop_the_run_early_and_nothing_is_lost(
     assert (found.counts.featurized, found.counts.rejected) == (30, 40)
 
 
-def test_no_error_is_allowed_where_none_is_allowed(
-    spark: SparkSession, photos: Path, tmp_path: Path
-) -> None:
+def test_no_error_is_allowed_where_none_is_allowed(photos: Path, tmp_path: Path) -> None:
     """With max_error_rate=0 a clean source passes."""
     config: Config = dataclasses.replace(CONFIG, max_error_rate=0.0)
     found = pipeline.run_featurize(str(photos), tmp_path / "out", config)

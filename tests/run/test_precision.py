@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
 
 from support.runs import CONFIG, rows
 from verger.errors import ContractError, OutputError
 from verger.features import precision
 from verger.job import pipeline
-from verger.job.validate import validate_output
 from verger.result.output import Output
 
 INT8 = dataclasses.replace(CONFIG, precision="int8")
@@ -48,7 +46,7 @@ def source(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def quantised(spark: SparkSession, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantised(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of a run in integers; do not write to it."""
     out = tmp_path_factory.mktemp("int8-out") / "out"
     pipeline.run(str(source), out, INT8)
@@ -60,12 +58,12 @@ def out(quantised: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(quantised, tmp_path / "out"))
 
 
-def test_a_run_in_integers_is_whole(spark: SparkSession, quantised: Path, finished: Path) -> None:
+def test_a_run_in_integers_is_whole(quantised: Path, finished: Path) -> None:
     """The whole job holds; features are near those of float32, and the model is kept beside."""
     record = Output.at(quantised).read_run()
     assert (record.counts.featurized, record.counts.rejected) == (25, 1)
     assert record.model.precision == "int8"
-    assert kept(quantised)[0].name == f"int8-{record['contract_hash'][:12]}.npz"
+    assert kept(quantised)[0].name == f"int8-{record.contract_hash[:12]}.npz"
     assert record.contract_hash != contract_hash(finished)
     ours, theirs = vectors(quantised), vectors(finished)
     for name, a in ours.items():
@@ -74,7 +72,7 @@ def test_a_run_in_integers_is_whole(spark: SparkSession, quantised: Path, finish
 
 
 def test_added_photos_meet_the_same_model(
-    spark: SparkSession, source: Path, photos: Path, out: Path, tmp_path: Path
+    source: Path, photos: Path, out: Path, tmp_path: Path
 ) -> None:
     """More photos would give another calibration: they get the one that is there."""
     before, hash_before = rows(out), contract_hash(out)
@@ -88,12 +86,10 @@ def test_added_photos_meet_the_same_model(
     assert len(after) == 30
     assert contract_hash(out) == hash_before
     assert {path: after[path] for path in before} == before
-    assert validate_output(spark, Output.at(out)).holds
+    assert pipeline.run_validate(out, INT8).holds
 
 
-def test_float32_and_int8_never_mix(
-    spark: SparkSession, source: Path, out: Path, tmp_path: Path
-) -> None:
+def test_float32_and_int8_never_mix(source: Path, out: Path, tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="two contracts never mix"):
         pipeline.run_featurize(str(source), out, CONFIG)
     plain = tmp_path / "plain"
@@ -103,19 +99,13 @@ def test_float32_and_int8_never_mix(
     assert not (plain / "extractor").exists()
 
 
-def test_overwriting_in_float32_forgets_the_model(
-    spark: SparkSession, source: Path, out: Path
-) -> None:
+def test_overwriting_in_float32_forgets_the_model(source: Path, out: Path) -> None:
     pipeline.run_featurize(str(source), out, dataclasses.replace(CONFIG, overwrite=True))
     assert not list((out / "extractor").glob("*"))
 
 
 def test_a_killed_run_goes_on_with_its_model(
-    spark: SparkSession,
-    source: Path,
-    quantised: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    source: Path, quantised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model is kept before the first batch; the next run calibrates nothing."""
     out = tmp_path / "out"
@@ -135,9 +125,7 @@ def test_a_killed_run_goes_on_with_its_model(
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped", "another", "no archive"])
-def test_a_lost_model_is_a_finding_and_stops_adding(
-    spark: SparkSession, source: Path, out: Path, damage: str
-) -> None:
+def test_a_lost_model_is_a_finding_and_stops_adding(source: Path, out: Path, damage: str) -> None:
     """Rows stay, but validate says so, and no photo is added by another calibration."""
     file = kept(out)[0]
     content = bytearray(file.read_bytes())
@@ -153,7 +141,7 @@ def test_a_lost_model_is_a_finding_and_stops_adding(
         file.write_bytes(b"PK")
     with pytest.raises(OutputError, match="without it no photo can be added"):
         pipeline.run_featurize(str(source), out, INT8)
-    checks = validate_output(spark, Output.at(out)).checks
+    checks = pipeline.run_validate(out, INT8).checks
     assert [check.name for check in checks if not check.holds] == [
         "the calibrated model is the one that the contract names"
     ]

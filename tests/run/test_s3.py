@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 from pyspark.ml.feature import PCAModel
-from pyspark.sql import SparkSession
 
+from support.engines import ON_SPARK
 from support.runs import CONFIG, fill_bucket
 from support.store import Store, Weather
 from verger.errors import BusyError, ValidationError
@@ -28,7 +28,7 @@ from verger.result.output import JOURNAL, Output
 
 
 def test_a_bucket_gives_the_features_of_the_folder(
-    spark: SparkSession, s3: str, finished: Path, photos: Path, tmp_path: Path
+    s3: str, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
     """s3a://bucket/prefix is listed, read in the workers, labelled and reported like a folder."""
     names = fill_bucket(s3, "grove", photos)
@@ -56,13 +56,9 @@ def _read(folder: Folder, table: str) -> dict[str, dict[str, object]]:
     return found
 
 
+@ON_SPARK
 def test_a_result_in_a_bucket_is_the_result_on_a_disk(
-    spark: SparkSession,
-    s3: str,
-    finished: Path,
-    photos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    s3: str, finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OUT may be s3://: killed before it is published, resumed, added to, and read by anybody."""
     bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
@@ -97,7 +93,7 @@ def test_a_result_in_a_bucket_is_the_result_on_a_disk(
     assert not out.folder.files(JOURNAL, recursive=True)
 
 
-def test_one_run_at_a_time_writes_to_a_bucket(s3: str, spark: SparkSession, photos: Path) -> None:
+def test_one_run_at_a_time_writes_to_a_bucket(s3: str, photos: Path) -> None:
     """The lock holds in a bucket too."""
     bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
     bucket.create_dir("shed")
@@ -169,8 +165,6 @@ def test_a_throttled_bucket_and_lost_connections_cost_a_retry_each_and_no_row(
                     "5",
                     "--commit-every",
                     "4",
-                    "--master",
-                    "local[2]",
                     "--json",
                 ],
                 env={**os.environ, **store.environment},

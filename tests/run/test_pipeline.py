@@ -11,18 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pyspark.ml.feature import PCAModel
-from pyspark.ml.functions import array_to_vector
-from pyspark.sql import SparkSession
 
-from support.runs import CONFIG
-from verger.errors import EmptySourceError, ErrorRateError, OutputExistsError, ReduceError
+from support.engines import ON_SPARK
+from support.runs import CONFIG, rows
+from verger.errors import ErrorRateError, OutputExistsError, ReduceError
 from verger.job import pipeline
-
-
-def read(folder: Path) -> dict[str, dict[str, object]]:
-    """Read a table as any other program does, by path."""
-    return {row["path"]: row for row in pq.read_table(folder).to_pylist()}
 
 
 def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
@@ -43,13 +36,32 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
     assert (finished / "scree.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.fixture
+def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every job end before its rejected photos are counted."""
+    monkeypatch.setattr("verger.job.overseer.LOOK_S", 600)
+
+
+@ON_SPARK
+def test_spark_leaves_the_same_tables(finished: Path, photos: Path, tmp_path: Path) -> None:
+    """Row for row what the local engine leaves, and run.json says who it was."""
+    out = tmp_path / "out"
+    record = pipeline.run(str(photos), out, CONFIG)
+    assert record.machine["engine"] == "spark"
+    assert json.loads((finished / "run.json").read_text())["machine"]["engine"] == "local"
+    for table in ("features", "rejected", "pca"):
+        assert rows(out, table) == rows(finished, table)
+    assert {path.name for path in out.iterdir()} == {path.name for path in finished.iterdir()}
+    assert all(check.holds for check in record.checks)
+
+
 def test_the_record_reconciles_with_the_tables(finished: Path) -> None:
     """run.json's counts, contract and checks are those of the files."""
     record = json.loads((finished / "run.json").read_text())
-    features = read(finished / "features")
+    features = rows(finished)
     assert record["counts"]["listed"] == 30
     assert record["counts"]["featurized"] == len(features) == 30
-    assert record["counts"]["rejected"] == len(read(finished / "rejected")) == 0
+    assert record["counts"]["rejected"] == len(rows(finished, "rejected")) == 0
     assert all(check["holds"] for check in record["checks"])
     assert {len(row["features"]) for row in features.values()} == {1280}
     assert {row["label"] for row in features.values()} == {
@@ -58,25 +70,6 @@ def test_the_record_reconciles_with_the_tables(finished: Path) -> None:
     assert record["model"]["published"] is True
     stages = ["list", "load model", "featurize", "write", "reduce", "validate", "report"]
     assert list(record["seconds"]) == stages
-
-
-def test_features_pca_is_what_sparks_stored_model_gives(
-    spark: SparkSession, finished: Path
-) -> None:
-    """The table pca, Spark's PCAModel and pca.npz are the same projection."""
-    scores = {path: row["features_pca"] for path, row in read(finished / "pca").items()}
-    model = PCAModel.load((finished / "models" / "pca").as_uri())
-    features = spark.read.parquet((finished / "features").as_uri())
-    vec = features.select("path", array_to_vector("features").alias(model.getInputCol()))
-    for row in model.transform(vec).collect():
-        np.testing.assert_allclose(row.features_pca.toArray(), scores[row.path], rtol=0, atol=1e-4)
-    saved = np.load(finished / "models" / "pca.npz", allow_pickle=False)
-    assert (
-        str(saved["contract"]) == json.loads((finished / "run.json").read_text())["contract_hash"]
-    )
-    for path, row in read(finished / "features").items():
-        by_hand = np.array(row["features"]) @ saved["components"].T
-        np.testing.assert_allclose(by_hand, scores[path], rtol=0, atol=1e-4)
 
 
 def test_the_spectrum_is_written_whole(finished: Path) -> None:
@@ -100,7 +93,7 @@ def test_other_components_replace_only_the_pca(result: Path) -> None:
     assert record.pca.kept >= 0.5
     assert "--components 0.5 --center" in record.command
     assert not (result / "report.html").exists()  # it was about the PCA before
-    scores = np.array([row["features_pca"] for row in read(result / "pca").values()])
+    scores = np.array([row["features_pca"] for row in rows(result, "pca").values()])
     assert scores.shape == (30, record.pca.n_components)
     np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-4)
     assert sorted(path.name for path in (result / "features").iterdir()) == before
@@ -117,7 +110,7 @@ def test_too_many_components_name_the_bound(result: Path) -> None:
 
 
 def test_too_many_rejected_photos_fail_the_run_and_keep_what_was_done(
-    spark: SparkSession, photos: Path, tmp_path: Path
+    photos: Path, tmp_path: Path, nobody_looks: None
 ) -> None:
     """Above max_error_rate the run ends in an error that counts the reasons; the tables stay."""
     source, out = tmp_path / "photos", tmp_path / "out"
@@ -128,13 +121,13 @@ def test_too_many_rejected_photos_fail_the_run_and_keep_what_was_done(
     says = r"1 of 2 photos were rejected \(1 not an image\).*first .*bad\.jpg: not an image"
     with pytest.raises(ErrorRateError, match=says):
         pipeline.run(str(source), out, share)
-    assert len(read(out / "features")) == len(read(out / "rejected")) == 1
+    assert len(rows(out)) == len(rows(out, "rejected")) == 1
     config = dataclasses.replace(share, max_error_rate=1.0)
     with pytest.raises(ReduceError, match="n_samples=1 must be at least 2"):
         pipeline.run(str(source), out, config)
 
 
-def test_all_rejected_is_still_a_ledger(spark: SparkSession, tmp_path: Path) -> None:
+def test_all_rejected_is_still_a_ledger(tmp_path: Path, nobody_looks: None) -> None:
     """A source of bad photos alone gives an empty features table and all rows in rejected."""
     source, out = tmp_path / "photos", tmp_path / "out"
     source.mkdir()
@@ -142,8 +135,8 @@ def test_all_rejected_is_still_a_ledger(spark: SparkSession, tmp_path: Path) -> 
         (source / name).write_text("no photo")
     with pytest.raises(ErrorRateError, match="2 of 2 photos"):
         pipeline.run(str(source), out, dataclasses.replace(CONFIG, components=0.9))
-    assert read(out / "features") == {}
-    reasons = {(row["reason"], row["length"]) for row in read(out / "rejected").values()}
+    assert rows(out) == {}
+    reasons = {(row["reason"], row["length"]) for row in rows(out, "rejected").values()}
     assert reasons == {("not an image", 8)}
 
 
@@ -159,40 +152,8 @@ def test_overwrite_replaces_the_result_and_all_that_came_of_it(
     (result / "mine.txt").write_text("not Verger's")
     config = dataclasses.replace(CONFIG, overwrite=True)
     pipeline.run_featurize(str(source), result, config)
-    assert len(read(result / "features")) == 10
+    assert len(rows(result)) == 10
     assert {p.name for p in result.iterdir()} == {"features", "rejected", "run.json", "mine.txt"}
-
-
-def test_sparks_reader_gives_the_same_result(finished: Path, photos: Path, tmp_path: Path) -> None:
-    """--reader spark ends in the same tables, row for row."""
-    config = dataclasses.replace(CONFIG, reader="spark")
-    record = pipeline.run(photos.as_uri(), tmp_path / "out", config)
-    assert record.counts.listed == 30
-    for name in ("features", "pca"):
-        found, expected = read(tmp_path / "out" / name), read(finished / name)
-        assert found.keys() == expected.keys()
-        for path, row in found.items():
-            vector = "features" if name == "features" else "features_pca"
-            np.testing.assert_allclose(row.pop(vector), expected[path].pop(vector), atol=1e-4)
-            assert row == expected[path]
-
-
-def test_sparks_reader_finds_no_photo(spark: SparkSession, tmp_path: Path) -> None:
-    """An empty folder is an error with Spark's reader too, and nothing is written."""
-    (tmp_path / "empty").mkdir()
-    config = dataclasses.replace(CONFIG, reader="spark")
-    with pytest.raises(EmptySourceError, match="no photo in it"):
-        pipeline.run(str(tmp_path / "empty"), tmp_path / "out", config)
-    assert not (tmp_path / "out").exists()
-
-
-def test_legacy_parquet_is_what_old_readers_expect(photos: Path, tmp_path: Path) -> None:
-    """With --legacy-parquet a list is written as Spark 1.4 and Hive wrote it, and read by all."""
-    config = dataclasses.replace(CONFIG, legacy_parquet=True)
-    pipeline.run_featurize(str(photos), tmp_path / "out", config)
-    (file,) = (tmp_path / "out" / "features").glob("*.parquet")
-    assert "bag" in str(pq.ParquetFile(file).schema)
-    assert len(read(tmp_path / "out" / "features")) == 30
 
 
 def test_tables_are_read_by_others_with_times_in_utc(finished: Path) -> None:
