@@ -1,7 +1,6 @@
-"""One photo's label, with neither Spark nor Java: the same code and numbers as the pipeline's.
+"""Predict the labels of single photos, without Spark or Java, by the pipeline's own code.
 
-A :class:`Predictor` is loaded once and may be asked from several threads; the command line is one
-user of it, a server may be another.
+A :class:`Predictor` is loaded once and may be used from several threads.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from verger.files.reading import Unread
 from verger.result.output import Output
 from verger.source.listing import list_photos
 
-#: Labels of a prediction that are told, and known photos near it.
+#: Labels and known photos that a prediction has at most.
 N_TOP = 5
 N_NEAREST = 3
 #: What stands for the photo on standard input.
@@ -55,7 +54,7 @@ class Neighbor:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What is said of one photo.
+    """The prediction for one photo, or why there is none.
 
     Attributes
     ----------
@@ -68,11 +67,11 @@ class Prediction:
     top : tuple of Score
         The most probable labels, by falling probability; empty where there is an error.
     nearest : tuple of Neighbor
-        Known photos that are like it, the nearest first.
+        Known photos that are most like it, the nearest first.
     error : str or None
-        Why there are no features: a word of :class:`verger.schema.Reason`, as in ``rejected``.
+        Why there are no features: a value of :class:`verger.schema.Reason`, as in ``rejected``.
     detail : str or None
-        What the decoder said.
+        The decoder's message.
     """
 
     path: str
@@ -99,7 +98,7 @@ class Predictor:
     decoding : Decoding
         Bounds of the decoder, for photos of strangers.
     n_top, n_nearest : int
-        How many labels and known photos are told; there may be fewer.
+        How many labels and known photos a prediction has at most.
     """
 
     classifier: Classifier
@@ -154,7 +153,7 @@ class Predictor:
             If classifier, weights and features do not belong together.
         """
         output = Output.at(out)
-        output.read_run()  # a folder that is no result is told as such
+        output.read_run()  # first, for the clearer message if OUT is no result
         classifier = Classifier.load(output)  # before weights are downloaded for nothing
         extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
         return cls(classifier=classifier, model=extractor)
@@ -174,7 +173,7 @@ class Predictor:
     def iter_predictions(
         self, photos: Iterable[bytes | Unread], paths: Iterable[str]
     ) -> Iterator[Prediction]:
-        """Do the same, a few photos at a time: memory does not grow with their number."""
+        """Predict like :meth:`predict`, a few photos at a time, so that memory stays bounded."""
         outcomes = featurize_rows(
             (({}, photo) for photo in photos),
             open_cached(self.model),

@@ -1,7 +1,7 @@
 """A page and a REST interface to try a classifier with. Photos are never stored.
 
-The whole of a request stays in memory: it is read by hand, because Starlette's forms go to
-temporary files where they are large.
+Requests are read here and not by Starlette, which writes large forms to temporary files: the whole
+of a request stays in memory.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def serve(
         ``X-Forwarded-Proto``, and answer to every name that it forwards.
     limits : Limits, optional
     on_start : callable, optional
-        Told the address once it can be asked.
+        Called with the address once the server can be asked.
 
     Raises
     ------
@@ -137,15 +137,15 @@ def create_app(
     Parameters
     ----------
     predictor : Predictor
-        Its decoder is bound anew, by ``limits``, and works in processes of its own.
+        Photos are decoded apart and within ``limits``, whatever its own ``decoding`` says.
     source : str
-        Folder of the known photos, which is left out of the paths that are told.
+        Folder of the known photos; their paths are shown relative to it.
     facts : mapping of str to str, optional
         Label to a line about it.
     limits : Limits, optional
     hosts : tuple of str
-        Names that the server may be called by; others are refused, so that no page of another
-        site can read answers by a name that it lets point here.
+        Host names that the server answers to. Others are refused, so that another site cannot
+        read answers by pointing a name of its own at this machine.
     browser : Browser, optional
         What the page needs to do the work itself; then there is no ``POST /predict``.
 
@@ -253,7 +253,7 @@ def _refusal(err: Refused) -> JSONResponse:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bind before anything is loaded: an address that is taken is told at once."""
+    """Bind before anything is loaded, so that a taken address is reported at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 
 from verger.config import MAX_PIXELS
 
-# What a photo may be called. Nothing else is needed, and text is what another site's form sends
-# without asking; form data without parts is what curl calls a body.
+# Content types of a photo besides image/*; curl --data-binary sends the last one. text/plain is not
+# among them: a page of another site can post it without asking first.
 _PHOTO_KINDS = (b"", b"application/octet-stream", b"application/x-www-form-urlencoded")
 
 
@@ -48,14 +48,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a client is told whose request is not answered."""
+    """The body of an answer that refuses a request."""
 
     error: str
     detail: str
 
 
 class Refused(Exception):
-    """A request that is not answered: what it is told, and when it may come again.
+    """A request is refused.
 
     Parameters
     ----------
