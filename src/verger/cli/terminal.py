@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,17 +83,15 @@ def watch_for(config: Config | None = None) -> Watch:
     from verger.cli.progress import terminal_watch
 
     draw = terminal_watch(_stderr())
-    if config is None or not config.ui:
-        return draw
+    return draw if config is None or not config.ui else partial(_watch_with_page, draw)
 
-    @contextmanager
-    def watch(name: str, total: int | None) -> Iterator[Any]:
-        with draw(name, total) as progress:
-            yield progress
-        if name == "start Spark":
-            tell(f"Spark's page: {_spark_page()}")
 
-    return watch
+@contextmanager
+def _watch_with_page(draw: Watch, name: str, total: int | None) -> Iterator[Any]:
+    with draw(name, total) as progress:
+        yield progress
+    if name == "start Spark":
+        tell(f"Spark's page: {_spark_page()}")
 
 
 @contextmanager

@@ -296,15 +296,13 @@ def upload_package(
     CloudError, WeightsError, ConfigError
     """
     found = check_environment_of(archive, release, architecture)
-    carried = find_card(model).weights.package is not None
-    if weights is None and not carried:
-        weights = find_card(model).weights.fetch()
+    card = find_card(model)
+    if weights is None and card.weights.package is None:  # else the environment has them
+        weights = card.weights.fetch()
     bucket, prefix = split_address(root)
     root = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
     name = f"environment-{sha256_of(archive)[:12]}.tar.gz"
-    paths = {name: archive}
-    if weights:
-        paths[_weights_name(weights)] = weights
+    paths = {name: archive} | ({_weights_name(weights): weights} if weights else {})
     files = _upload_files(cloud, root, paths)
     package = Package(
         root,

@@ -106,7 +106,7 @@ COMMANDS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["predict", "x", "--model", "b"],
         {
             "verger.classify.predict.Predictor.load": returning(PREDICTOR),
-            "verger.classify.predict.list_named": returning([HOSTILE, HOSTILE]),
+            "verger.classify.predict.list_named": returning([HOSTILE]),
         },
     ),
     "similar": (
