@@ -222,3 +222,33 @@ def test_tests_share_only_what_lies_in_support() -> None:
         if name.split(".")[0] in folders - {"support"} or tests & set(name.split("."))
     ]
     assert bad == []
+
+
+def private(path: Path) -> set[str]:
+    """Return the private names of Verger's that a file imports, reads or replaces."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    ours = [
+        (name.asname or name.name, name.name)
+        for n in nodes
+        if isinstance(n, ast.ImportFrom) and f"{n.module}.".startswith("verger.")
+        for name in n.names
+    ]
+    bound = {name for name, _ in ours}
+    found = {name for _, name in ours}
+    for n in nodes:
+        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in bound:
+            found.add(n.attr)
+        elif isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute):
+            words = [a.value for a in n.args[:2] if isinstance(a, ast.Constant)]
+            owner = n.args[0] if n.args else None
+            is_ours = isinstance(owner, ast.Name) and owner.id in bound
+            is_ours |= bool(words) and str(words[0]).startswith("verger.")
+            if n.func.attr == "setattr" and is_ours:
+                found |= {str(word).rpartition(".")[2] for word in words}
+    return {name for name in found if name.startswith("_") and not name.endswith("__")}
+
+
+def test_tests_know_no_private_names() -> None:
+    """A test imports, reads and replaces only what a caller may: names without an underscore."""
+    bad = {path.name: names for path in TESTS if (names := private(path))}
+    assert bad == {}

@@ -117,11 +117,10 @@ def test_a_package_without_a_list_of_its_files_is_refused(
 def test_a_full_disk_leaves_no_half_archive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: str, files: object) -> None:
-        Path(path).write_bytes(b"half")
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(environment, "_write_archive", fail)
+    monkeypatch.setattr(environment.tarfile.TarFile, "addfile", fail)
     with pytest.raises(EnvironmentNotReadyError, match="No space left on device"):
         build_environment(tmp_path / "environment.tar.gz")
     assert list(tmp_path.iterdir()) == []
