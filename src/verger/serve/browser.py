@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import anyio
 import numpy as np
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
@@ -28,6 +30,10 @@ RUNTIME = {
 #: Known photos that a page looks through: the size of their vectors, in half precision, and their
 #: number. 4 MB are 1,562 photos of 1,280 features.
 KNOWN_BYTES, MOST_KNOWN = 4_000_000, 2_000
+
+# Pictures that are read at a time: less than all threads of the server, which give the page's files
+# too, for a bucket may be slow.
+_N_AT_ONCE = 8
 
 # A telephone should not load 28 MB anew with every visit.
 _KEPT = {"Cache-Control": "private, max-age=86400"}
@@ -170,12 +176,15 @@ def add_browser(
         """Give the file that finds known photos that are like one."""
         return Response(browser.known.graph, media_type="application/octet-stream", headers=_KEPT)
 
+    threads = anyio.CapacityLimiter(_N_AT_ONCE)
+
     @app.get("/known/{number}.jpg", response_class=Response)
-    def read_picture(number: int) -> Response:
+    async def read_picture(number: int) -> Response:
         """Give a small picture of a known photo."""
         here = 0 <= number < len(browser.known.paths)
         path = browser.known.paths[number] if here else ""
-        picture = thumbnail_of(path, source, predictor.decoding)
+        draw = partial(thumbnail_of, path, source, predictor.decoding)
+        picture = await anyio.to_thread.run_sync(draw, limiter=threads)
         return Response(picture, 200 if picture else 404, media_type="image/jpeg")
 
     for name, kind in RUNTIME.items():

@@ -12,7 +12,9 @@ import re
 import resource
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -455,6 +457,27 @@ def test_it_is_given_known_photos_of_every_class_and_their_pictures(
     with Image.open(io.BytesIO(picture.content)) as image:
         assert max(image.size) == 144
     assert [client.get(f"/known/{n}.jpg").status_code for n in (11, 12, -1)] == [404] * 3
+
+
+def test_slow_pictures_keep_no_thread_from_the_page(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many pictures are asked for of a bucket that is slow, the page's files come."""
+    go_on = threading.Event()
+    monkeypatch.setattr("verger.serve.browser.thumbnail_of", lambda *_: go_on.wait(60) and None)
+    browser = Browser(b"", tmp_path, Known(b"x", (0,), ("photo",)))
+    with (
+        TestClient(serve.create_app(predictor, browser=browser), ADDRESS) as client,
+        ThreadPoolExecutor(61) as pool,
+    ):
+        asked = [pool.submit(client.get, "/known/0.jpg") for _ in range(60)]
+        page = pool.submit(client.get, "/static/page.js")
+        try:
+            assert page.result(30).status_code == 200
+            assert not any(one.done() for one in asked)
+        finally:
+            go_on.set()
+        assert {one.result().status_code for one in asked} == {404}
 
 
 def test_a_classifier_without_known_photos_gives_a_page_none(predictor: Predictor) -> None:
