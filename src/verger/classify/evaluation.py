@@ -36,7 +36,7 @@ from verger.classify.splits import (
     draw_stratified,
     measure_leakage,
 )
-from verger.classify.stage import start_session
+from verger.classify.stage import check_method, start_method
 from verger.classify.testing import (
     NEAREST_ROWS,
     accuracy_by_k,
@@ -53,7 +53,7 @@ from verger.classify.vectors import (
     read_labelled,
 )
 from verger.config import Config
-from verger.engine.session import check_environment
+from verger.engine.choose import check_engine
 from verger.errors import ClassifierError, ConfigError, ContractError
 from verger.files.records import as_json
 from verger.files.tables import part_name, write_part
@@ -101,10 +101,10 @@ def evaluate_split(
     run = Run(Output.at(out), config, watch)
     labelled = read_photos(run.output)
     strategy = choose_split(labelled, recipe)
-    check_environment()
-    with run.locked():
+    check_method(recipe.method, config)
+    with run, run.locked():
         run.output.read_run()
-        vectors = LabelledVectors(start_session(run), run.output, labelled)
+        vectors = LabelledVectors(start_method(run, recipe.method), run.output, labelled)
         asked, tested = _evaluate(run, vectors, recipe, strategy)
         other = _beside(labelled, recipe, strategy)
         beside = _evaluate(run, vectors, recipe, other)[0] if other else None
@@ -250,9 +250,9 @@ def evaluate_against(
     classifier = Classifier.load(run.output)
     _check_contracts(run.output, there, classifier)
     labelled = _read_known(there, classifier)
-    check_environment()
-    with run.locked():
-        vectors = LabelledVectors(start_session(run), there, labelled)
+    check_engine(config)
+    with run, run.locked():
+        vectors = LabelledVectors(run.engine, there, labelled)
         with run.stage("test", len(labelled)):
             rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)))
             is_known = scored.true >= 0

@@ -7,7 +7,7 @@ probabilities and hand over a :class:`Scored`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,12 @@ class Scored:
         rank = np.where(known, (before | ties).sum(axis=1), n_labels)
         predicted = probabilities.argmax(axis=1)
         return cls(true, predicted, probabilities[rows, predicted], p_true, rank)
+
+    @classmethod
+    def join(cls, parts: Sequence[Scored]) -> Scored:
+        """Put the predictions of several sets of photos one after the other."""
+        columns = ([getattr(part, each.name) for part in parts] for each in fields(cls))
+        return cls(*map(np.concatenate, columns))
 
     def __len__(self) -> int:
         return len(self.true)

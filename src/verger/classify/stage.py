@@ -18,7 +18,9 @@ from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_p
 from verger.classify.training import train
 from verger.classify.vectors import LabelledVectors, stored_projection
 from verger.config import Config
+from verger.engine.choose import check_engine, has_active_session
 from verger.engine.session import check_environment, get_session
+from verger.engine.tasks import Engine
 from verger.files.folder import Folder
 from verger.files.records import as_json
 from verger.job.context import Run, Watch, no_watch
@@ -26,8 +28,6 @@ from verger.pca.spark_models import save_spark_model
 from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, STAGED, TRAINING, Output
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from verger.classify.training import Trained
 
 
@@ -41,7 +41,7 @@ def train_classifier(
     out : path
         Folder of a result, or ``s3://bucket/prefix``.
     config : Config
-        Its settings of Spark are used.
+        Says which engine runs the tasks; ``logistic`` needs Spark.
     recipe : Recipe
         Its split says how the folds are cut that choose penalty and threshold.
     watch : Watch, optional
@@ -63,10 +63,12 @@ def train_classifier(
     labelled = read_photos(run.output)
     strategy = choose_split(labelled, recipe)
     projection = stored_projection(run.output) if recipe.on == "pca" else None
-    check_environment()
-    with run.locked():
+    check_method(recipe.method, config)
+    with run, run.locked():
         contract = run.output.read_run().contract_hash
-        vectors = LabelledVectors(start_session(run), run.output, labelled, projection)
+        vectors = LabelledVectors(
+            start_method(run, recipe.method), run.output, labelled, projection
+        )
         with run.stage("train", len(labelled)):
             rows = np.arange(len(labelled))
             trained = train(vectors, rows, recipe, strategy, contract_hash=contract)
@@ -83,10 +85,26 @@ def train_classifier(
     return record
 
 
-def start_session(run: Run) -> SparkSession:
-    """Start Spark with a JVM that optimises: the regression is computed in it."""
-    with run.stage("start Spark"):
-        return get_session(run.config)
+def check_method(method: str, config: Config) -> None:
+    """Find out whether what a method needs could be started, without starting it.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If it needs Spark, and there is no Java that fits.
+    """
+    if method == "logistic":
+        check_environment()
+    else:
+        check_engine(config)
+
+
+def start_method(run: Run, method: str) -> Engine:
+    """Start what a method needs: Spark ML fits a regression, and then Spark runs the tasks too."""
+    if method == "logistic" and not has_active_session():
+        with run.stage("start Spark"):
+            get_session(run.config)
+    return run.engine
 
 
 def stage_classifier(output: Output, trained: Trained) -> list[str]:

@@ -1,23 +1,18 @@
-"""Scoring photos with a classifier, and looking at what they are near to, in Spark's tasks."""
+"""Scoring photos with a classifier, and looking at what they are near to, in tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from verger.classify.classifier import Classifier
 from verger.classify.nearest import Euclidean, NearestRows
 from verger.classify.scores import Scored
 from verger.classify.vectors import LabelledVectors, Projection, VectorBatches
 from verger.pca.fit import FittedPCA, fit_pca
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -45,19 +40,16 @@ def score_rows(vectors: LabelledVectors, classifier: Classifier, rows: Ints) -> 
     scored : Scored
         In their order.
     """
-    shared, targets = vectors.spark.sparkContext.broadcast(classifier), vectors.labelled.targets
+    blocks = vectors.scan(rows, _score, (classifier, vectors.labelled.targets))
+    row = np.concatenate([row for row, _ in blocks])
+    order = np.argsort(row)
+    return row[order], Scored.join([scored for _, scored in blocks])[order]
 
-    def score(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
-        for row, x in chosen:
-            scored = Scored.of(shared.value.probabilities(x), targets[row])
-            columns = {"row": row, **vars(scored)}
-            yield pa.RecordBatch.from_pydict({n: pa.array(v) for n, v in columns.items()})
 
-    schema = "row long, true long, predicted long, probability double, p_true double, rank long"
-    table: pd.DataFrame = vectors.scan(rows, score, schema).toPandas()
-    table = table.sort_values("row")
-    columns = {name: table[name].to_numpy() for name in table.columns}
-    return columns.pop("row"), Scored(**columns)
+def _score(batches: VectorBatches, carry: tuple[Classifier, Ints]) -> Iterator[tuple[Ints, Scored]]:
+    classifier, targets = carry
+    for row, x in batches:
+        yield row, Scored.of(classifier.probabilities(x), targets[row])
 
 
 def find_nearest(vectors: LabelledVectors, known: Ints, photos: Ints) -> Ints:
@@ -79,24 +71,23 @@ def find_nearest(vectors: LabelledVectors, known: Ints, photos: Ints) -> Ints:
     moments = vectors.moments(known)
     scale = np.where(moments.deviation > 0, moments.deviation, 1.0)
     mean, z = moments.mean, ((vectors.collect(photos) - moments.mean) / scale).astype(np.float32)
-    shared = vectors.spark.sparkContext.broadcast((mean, scale, z))
-
-    def search(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
-        mean, scale, z = shared.value
-        nearest = NearestRows(Euclidean(z), 1)
-        for row, x in chosen:
-            for start in range(0, len(x), _KNOWN_AT_ONCE):
-                some = slice(start, start + _KNOWN_AT_ONCE)
-                nearest.add(((x[some] - mean) / scale).astype(np.float32), row[some])
-        best = {"likeness": nearest.likeness.tobytes(), "row": nearest.row.tobytes()}
-        yield pa.RecordBatch.from_pylist([best])
-
     nearest, place = NearestRows(Euclidean(z), 1), np.arange(len(z))
-    for part in vectors.scan(known, search, "likeness binary, row binary").collect():
-        row = np.frombuffer(part.row, np.int32)
+    for row, likeness in vectors.scan(known, _search, (mean, scale, z)):
         there = row >= 0  # a task may have read none of the known photos
-        nearest.join(place[there], row[there], np.frombuffer(part.likeness)[there])
+        nearest.join(place[there], row[there], likeness[there])
     return nearest.row[:, 0].astype(np.int64)
+
+
+def _search(
+    batches: VectorBatches, carry: tuple[Array, Array, npt.NDArray[np.float32]]
+) -> Iterator[tuple[npt.NDArray[np.int32], Array]]:
+    mean, scale, z = carry
+    nearest = NearestRows(Euclidean(z), 1)
+    for row, x in batches:
+        for start in range(0, len(x), _KNOWN_AT_ONCE):
+            some = slice(start, start + _KNOWN_AT_ONCE)
+            nearest.add(((x[some] - mean) / scale).astype(np.float32), row[some])
+    yield nearest.row[:, 0], nearest.likeness[:, 0]
 
 
 #: Known photos whose distances to all others are in memory at once: 5,000 x 1024 float32 are 20 MB.
@@ -129,27 +120,27 @@ def accuracy_by_k(
     some = sorted({k for k in (*SOME_K, kept) if k <= pca.n_components})
     projection = Projection.of(replace(pca, n_components=some[-1]))
     means = projection(vectors.class_means(trained))
-    targets = vectors.labelled.targets
-    shared = vectors.spark.sparkContext.broadcast((projection, means))
-
-    def count(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
-        projection, means = shared.value
-        right = np.zeros(len(some), np.int64)
-        for row, x in chosen:
-            scores, distances = projection(x), np.zeros((len(row), len(means)))
-            for i, (low, k) in enumerate(zip([0, *some], some, strict=False)):
-                part = means[:, low:k]
-                distances += (part**2).sum(axis=1) - 2 * scores[:, low:k] @ part.T
-                right[i] += (distances.argmin(axis=1) == targets[row]).sum()
-        yield pa.RecordBatch.from_pylist([{"right": right.tobytes()}])
-
-    partial = vectors.scan(tested, count, "right binary").collect()
-    right = np.sum([np.frombuffer(part.right, np.int64) for part in partial], axis=0)
+    carry = projection, means, some, vectors.labelled.targets
+    right = np.sum(vectors.scan(tested, _count_right, carry), axis=0)
     share = pca.cumulative_ratio
     return [
         {"k": k, "variance": float(share[k - 1]), "accuracy": float(n / len(tested))}
         for k, n in zip(some, right.tolist(), strict=True)
     ]
+
+
+def _count_right(
+    batches: VectorBatches, carry: tuple[Projection, Array, list[int], Ints]
+) -> Iterator[Ints]:
+    projection, means, some, targets = carry
+    right = np.zeros(len(some), np.int64)
+    for row, x in batches:
+        scores, distances = projection(x), np.zeros((len(row), len(means)))
+        for i, (low, k) in enumerate(zip([0, *some], some, strict=False)):
+            part = means[:, low:k]
+            distances += (part**2).sum(axis=1) - 2 * scores[:, low:k] @ part.T
+            right[i] += (distances.argmin(axis=1) == targets[row]).sum()
+    yield right
 
 
 def fit_whole_pca(

@@ -1,4 +1,4 @@
-"""The vectors of labelled photos, where they are: in files that Spark's tasks read by themselves.
+"""The vectors of labelled photos, where they are: in files that tasks read by themselves.
 
 Which photo is in which part of a split is known on the driver, by path alone; vectors stay in the
 tasks, but for samples of bounded size.
@@ -7,24 +7,26 @@ tasks, but for samples of bounded size.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ClassifierError, OutputError
-from verger.files.tables import in_tasks, read_part, reading
+from verger.files.folder import Folder
+from verger.files.tables import iter_part, read_part
 from verger.pca.fit import FittedPCA
-from verger.pca.moments import Moments, vectors_of
+from verger.pca.moments import Moments, add_up, iter_sums, vectors_of
 from verger.result.output import PCA_NPZ, Output
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -145,9 +147,33 @@ def stored_projection(output: Output) -> Projection:
         return Projection(file["components"] / file["scale"], mean)
 
 
-# LabelledVectors, where they are: in the tasks
+# Vectors, where they are: in the tasks
 
+#: Pairs of row numbers (n,) and vectors (n, d).
 VectorBatches = Iterator[tuple[Ints, npt.NDArray[Any]]]
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Rows that a task looks for in the files that it reads."""
+
+    folder: Folder
+    paths: pa.Array = field(repr=False)
+    rows: Ints = field(repr=False)
+    projection: Projection | None
+
+    def read(self, names: Iterable[str]) -> VectorBatches:
+        for name in names:
+            for batch in iter_part(self.folder, name, ["path", "features"]):
+                index = pc.index_in(batch.column("path"), value_set=self.paths)
+                there = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
+                if len(there):
+                    x = vectors_of(batch.column("features"))[there]
+                    row = self.rows[index.drop_null().to_numpy()]
+                    yield row, x if self.projection is None else self.projection(x)
 
 
 @dataclass(frozen=True)
@@ -156,124 +182,126 @@ class LabelledVectors:
 
     Attributes
     ----------
-    spark : SparkSession
+    engine : Engine
     output : Output
     labelled : Labelled
     projection : Projection or None
         What is done to the features first.
     """
 
-    spark: SparkSession
+    engine: Engine
     output: Output
     labelled: Labelled = field(repr=False)
     projection: Projection | None = None
 
     def scan(
-        self, rows: Ints, function: Callable[[VectorBatches], Iterator[pa.RecordBatch]], schema: str
-    ) -> DataFrame:
-        """Apply a function to some rows: it gets pairs of row numbers (n,) and vectors (n, d)."""
-        shared = self.spark.sparkContext.broadcast((self.labelled.paths.take(pa.array(rows)), rows))
-        projection = self.projection
+        self, rows: Ints, function: Callable[[VectorBatches, C], Iterable[R]], carry: C
+    ) -> list[R]:
+        """Apply a function to some rows in tasks, and return what it yields.
 
-        def choose(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            yield from function(_choose(batches, *shared.value, projection))
-
+        Parameters
+        ----------
+        rows : ndarray of shape (n,), int64
+        function : callable
+            Takes a task's batches of vectors and ``carry``. Of a module.
+        carry : any
+        """
         names = self.output.part_names("features")
-        n_tasks = max(1, min(len(names), self.spark.sparkContext.defaultParallelism))
-        read = reading(self.output.folder, ["path", "features"], choose)
-        return in_tasks(self.spark, names, read, schema, n_tasks=n_tasks)
+        work = function, self._select(rows), carry
+        return run_pieces(self.engine, _scan_share, names, work, n_tasks=self._n_tasks(names))
+
+    def _select(self, rows: Ints) -> _Selection:
+        paths = self.labelled.paths.take(pa.array(rows))
+        return _Selection(self.output.folder, paths, rows, self.projection)
+
+    def _n_tasks(self, names: Sequence[str]) -> int:
+        return max(1, min(len(names), self.engine.n_cores))
 
     def collect(self, rows: Ints) -> npt.NDArray[np.float32]:
         """Bring vectors to the driver, in the order of the rows: (n, d)."""
-
-        def pack(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
-            for row, x in chosen:
-                values = x.astype(np.float32).tobytes()
-                yield pa.RecordBatch.from_pylist([{"row": row.tobytes(), "x": values}])
-
-        blocks = self.scan(rows, pack, "row binary, x binary").collect()
-        row = np.concatenate([np.frombuffer(block.row, np.int64) for block in blocks])
-        x = np.concatenate(
-            [
-                np.frombuffer(block.x, np.float32).reshape(len(block.row) // 8, -1)
-                for block in blocks
-            ]
-        )
+        batches = self.scan(rows, _in_float32, None)
+        row = np.concatenate([row for row, _ in batches])
         place = np.argsort(row)[np.argsort(np.argsort(rows))]
-        return x[place]
+        vectors: npt.NDArray[np.float32] = np.concatenate([x for _, x in batches])[place]
+        return vectors
 
     def moments(self, rows: Ints) -> Moments:
         """Sum count, mean and scatter."""
-
-        def add(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
-            total: Moments | None = None
-            for _, x in chosen:
-                total = Moments.of(x) if total is None else total + Moments.of(x)
-            if total is not None:
-                yield pa.RecordBatch.from_pylist(
-                    [
-                        {
-                            "n": total.n,
-                            "mean": total.mean.tobytes(),
-                            "scatter": total.scatter.tobytes(),
-                        }
-                    ]
-                )
-
-        partial = self.scan(rows, add, "n long, mean binary, scatter binary").collect()
-        mean = [np.frombuffer(f.mean) for f in partial]
-        parts = [
-            Moments(f.n, m, np.frombuffer(f.scatter).reshape(len(m), -1))
-            for f, m in zip(partial, mean, strict=True)
-        ]
-        return sum(parts[1:], start=parts[0])
+        return add_up(self.scan(rows, _sum_moments, None))
 
     def class_means(self, rows: Ints) -> Array:
         """Return the mean vector of every class, (n_labels, d); zeros for one without photos."""
         targets, n_labels = self.labelled.targets, len(self.labelled.labels)
-
-        def add(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
-            sums = None
-            for row, x in chosen:
-                sums = np.zeros((n_labels, x.shape[1])) if sums is None else sums
-                np.add.at(sums, targets[row], x)
-            if sums is not None:
-                yield pa.RecordBatch.from_pylist([{"sums": sums.tobytes()}])
-
-        partial = self.scan(rows, add, "sums binary").collect()
-        total: Array = np.sum(
-            [np.frombuffer(part.sums).reshape(n_labels, -1) for part in partial], axis=0
-        )
+        total: Array = np.sum(self.scan(rows, _sum_by_class, (targets, n_labels)), axis=0)
         counts = np.bincount(targets[rows], minlength=n_labels)
         return total / np.maximum(counts, 1)[:, None]
 
     def frame(self, rows: Ints, fold: npt.NDArray[Any] | None = None) -> DataFrame:
         """Return the DataFrame that Spark ML is fitted to: ``target``, ``fold`` and the vector.
 
+        It is of the active session, which must be there.
+
         ``target`` names its classes in its metadata, so that every model knows all of them.
         """
         from pyspark.ml.functions import array_to_vector
+        from pyspark.sql import SparkSession
         from pyspark.sql import functions as F
 
         targets, folds = self.labelled.targets, np.zeros(len(self.labelled), np.int32)
         if fold is not None:
             folds[rows] = fold
-
-        def write(chosen: VectorBatches) -> Iterator[pa.RecordBatch]:
-            for row, x in chosen:
-                starts = pa.array(np.arange(0, x.size + 1, x.shape[1], dtype=np.int32))
-                vector = pa.ListArray.from_arrays(starts, pa.array(x.astype(np.float64).ravel()))
-                columns = [targets[row].astype(np.float64), folds[row], vector]
-                yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), _FRAME)
-
-        schema = "target double, fold int, x array<double>"
-        attribute = {"type": "nominal", "vals": list(self.labelled.labels)}
+        names = self.output.part_names("features")
+        n_tasks = self._n_tasks(names)
+        shares = [names[task::n_tasks] for task in range(n_tasks)]
+        write = partial(_write_frame, self._select(rows), shares, targets, folds)
+        tasks = SparkSession.active().range(0, n_tasks, 1, n_tasks)
+        table = tasks.mapInArrow(write, "target double, fold int, x array<double>")
         column = vector_column(self.projection is not None)
-        return (
-            self.scan(rows, write, schema)
-            .select("target", "fold", array_to_vector(F.col("x")).alias(column))
-            .withMetadata("target", {"ml_attr": attribute})
-        )
+        attribute = {"type": "nominal", "vals": list(self.labelled.labels)}
+        return table.select(
+            "target", "fold", array_to_vector(F.col("x")).alias(column)
+        ).withMetadata("target", {"ml_attr": attribute})
+
+
+def _scan_share(
+    names: Iterator[str],
+    work: tuple[Callable[[VectorBatches, Any], Iterable[Any]], _Selection, Any],
+) -> Iterable[Any]:
+    function, selection, carry = work
+    return function(selection.read(names), carry)
+
+
+def _in_float32(batches: VectorBatches, _: None) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
+    return ((row, x.astype(np.float32)) for row, x in batches)
+
+
+def _sum_moments(batches: VectorBatches, _: None) -> Iterator[Moments]:
+    return iter_sums(x for _, x in batches)
+
+
+def _sum_by_class(batches: VectorBatches, carry: tuple[Ints, int]) -> Iterator[Array]:
+    targets, n_labels = carry
+    sums: Array | None = None
+    for row, x in batches:
+        sums = np.zeros((n_labels, x.shape[1])) if sums is None else sums
+        np.add.at(sums, targets[row], x)
+    if sums is not None:
+        yield sums
+
+
+def _write_frame(
+    selection: _Selection,
+    shares: Sequence[Sequence[str]],
+    targets: Ints,
+    folds: npt.NDArray[np.int32],
+    tasks: Iterator[pa.RecordBatch],
+) -> Iterator[pa.RecordBatch]:
+    names = (name for batch in tasks for task in batch[0].to_pylist() for name in shares[task])
+    for row, x in selection.read(names):
+        starts = pa.array(np.arange(0, x.size + 1, x.shape[1], dtype=np.int32))
+        vector = pa.ListArray.from_arrays(starts, pa.array(x.astype(np.float64).ravel()))
+        columns = [targets[row].astype(np.float64), folds[row], vector]
+        yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), _FRAME)
 
 
 _FRAME = ["target", "fold", "x"]
@@ -282,15 +310,3 @@ _FRAME = ["target", "fold", "x"]
 def vector_column(reduced: bool) -> str:
     """Return the column that a saved model reads: the input or the output of the PCAModel."""
     return "features_pca" if reduced else "features_vec"
-
-
-def _choose(
-    batches: Iterator[pa.RecordBatch], paths: pa.Array, rows: Ints, projection: Projection | None
-) -> VectorBatches:
-    for batch in batches:
-        index = pc.index_in(batch.column("path"), value_set=paths)
-        there = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
-        if len(there):
-            x = vectors_of(batch.column("features"))[there]
-            row = rows[index.drop_null().to_numpy()]
-            yield row, x if projection is None else projection(x)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,6 @@ import pyarrow.parquet as pq
 from verger.errors import SchemaError
 from verger.files.folder import Folder
 from verger.schema import CONTRACT_KEY, arrow_schema, spark_json
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
 
 #: Rows of features in one Parquet file: about 32 MB.
 ROWS_PER_FILE = 6_000
@@ -167,73 +163,6 @@ def digest_paths(paths: pa.Array) -> npt.NDArray[np.uint64]:
         hashlib.blake2b((path or "").encode(), digest_size=8).digest() for path in paths.to_pylist()
     )
     return np.frombuffer(b"".join(digests), np.uint64)
-
-
-# In the tasks
-
-Batches = Iterator[pa.RecordBatch]
-
-
-def in_tasks(
-    spark: SparkSession,
-    work: Sequence[Any],
-    function: Callable[[Iterator[Any]], Batches],
-    schema: str | StructType,
-    *,
-    n_tasks: int | None = None,
-) -> DataFrame:
-    """Spread pieces of work over tasks.
-
-    Parameters
-    ----------
-    spark : SparkSession
-    work : sequence
-        Small values that travel with the function.
-    function : callable
-        Takes a task's pieces and yields Arrow batches.
-    schema : str or StructType
-        Of those batches.
-    n_tasks : int, optional
-        By default one for every piece.
-    """
-    n_tasks = max(1, min(len(work), n_tasks or len(work)))
-    shares = [list(work[task::n_tasks]) for task in range(n_tasks)]
-
-    def run_share(batches: Batches) -> Batches:
-        tasks = (task for batch in batches for task in batch.column(0).to_pylist())
-        yield from function(piece for task in tasks for piece in shares[task])
-
-    return spark.range(0, n_tasks, 1, n_tasks).mapInArrow(run_share, schema)
-
-
-#: Pieces of work that the driver does itself: a job of Spark's takes longer to begin.
-_PIECES_BY_DRIVER = 3
-
-
-def run_in_tasks(
-    spark: SparkSession,
-    work: Sequence[Any],
-    function: Callable[[Iterator[Any]], Batches],
-    schema: str | StructType,
-    *,
-    n_tasks: int | None = None,
-) -> list[dict[str, Any]]:
-    """Do the same, and return the rows; up to three pieces of work take no task."""
-    if len(work) <= _PIECES_BY_DRIVER:
-        return [row for batch in function(iter(work)) for row in batch.to_pylist()]
-    rows = in_tasks(spark, work, function, schema, n_tasks=n_tasks).collect()
-    return [row.asDict() for row in rows]
-
-
-def reading(
-    folder: Folder, columns: Sequence[str], function: Callable[[Batches], Batches]
-) -> Callable[[Iterator[str]], Batches]:
-    """Make a function of Arrow batches one of stored files, whose columns the task reads itself."""
-
-    def read(names: Iterator[str]) -> Batches:
-        yield from function(batch for name in names for batch in iter_part(folder, name, columns))
-
-    return read
 
 
 # One table of many files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -154,11 +154,12 @@ def sum_stored_moments(engine: Engine, folder: Folder, names: Sequence[str]) -> 
         If they are empty.
     """
     n_tasks = min(engine.n_cores, PARTIAL_SUMS)
-    return _total(run_pieces(engine, _sum_files, names, folder, n_tasks=n_tasks, light=True))
+    return add_up(run_pieces(engine, _sum_files, names, folder, n_tasks=n_tasks, light=True))
 
 
 def _sum_files(names: Iterator[str], folder: Folder) -> Iterator[Moments]:
-    return filter(None, [_sum(iter_parts(folder, names, ["features"]))])
+    batches = iter_parts(folder, names, ["features"])
+    return iter_sums(vectors_of(batch.column(0)) for batch in batches if batch.num_rows)
 
 
 #: Partial sums that the driver receives; more of them are added in tasks first.
@@ -168,45 +169,43 @@ PARTIAL_SUMS = 16
 def _add_up(partial: DataFrame, n_partial: int) -> Moments:
     if n_partial > PARTIAL_SUMS:
         partial = partial.repartition(round(n_partial**0.5)).mapInArrow(_join_sums, _MOMENTS)
-    return _total([_unpack(**row.asDict()) for row in partial.collect()])
+    return add_up([_unpack(**row.asDict()) for row in partial.collect()])
 
 
-def _total(sums: Sequence[Moments]) -> Moments:
+def add_up(sums: Sequence[Moments]) -> Moments:
+    """Add the sums of tasks.
+
+    Raises
+    ------
+    ReduceError
+        If there are none: no task had a vector.
+    """
     if not sums:
         raise ReduceError("n_samples=0 must be at least 2 for a PCA: no photo has features")
     return sum(sums[1:], start=sums[0])
 
 
-# Vectors that are centred and multiplied at once: 8,192 x 1280 float64 are 84 MB.
-_ROWS_PER_SUM = 8192
+def iter_sums(vectors: Iterable[npt.NDArray[Any]]) -> Iterator[Moments]:
+    """Sum the moments of batches of vectors; yields one sum, or none if all batches are empty."""
+    total: Moments | None = None
+    for x in vectors:
+        if len(x):
+            total = Moments.of(x) if total is None else total + Moments.of(x)
+    if total is not None:
+        yield total
 
 
 _MOMENTS = "n long, mean binary, scatter binary"
 
 
 def _sum_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    total = _sum(batches)
-    if total is not None:
-        yield _pack(total)
-
-
-def _sum(batches: Iterator[pa.RecordBatch]) -> Moments | None:
-    total: Moments | None = None
-    for batch in batches:
-        if batch.num_rows:
-            moments = Moments.of(vectors_of(batch.column(0)))
-            total = moments if total is None else total + moments
-    return total
+    sums = iter_sums(vectors_of(b.column(0)) for b in batches if b.num_rows)
+    return map(_pack, sums)
 
 
 def _join_sums(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    total: Moments | None = None
-    for batch in batches:
-        for row in batch.to_pylist():
-            moments = _unpack(**row)
-            total = moments if total is None else total + moments
-    if total is not None:
-        yield _pack(total)
+    sums = [_unpack(**row) for batch in batches for row in batch.to_pylist()]
+    return map(_pack, [add_up(sums)] if sums else [])
 
 
 def _pack(moments: Moments) -> pa.RecordBatch:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verger.classify.nearest import Cosine, Float32s, Int32s, NearestRows, unit
+from verger.engine.tasks import Engine
 from verger.errors import EnvironmentNotReadyError, SchemaError
 from verger.files.folder import Folder
 from verger.files.records import as_json, from_plain
@@ -34,7 +35,6 @@ from verger.similar.rows import StoredRows, iter_blocks
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from pyspark.sql import SparkSession
 
 #: Share of the true nearest :data:`K` that the index must find, of the photos it is tried with.
 RECALL = 0.99
@@ -290,29 +290,34 @@ def _opened(folder: Folder, name: str) -> Any:
         ) from err
 
 
-def find_neighbors_by_index(
-    spark: SparkSession, rows: StoredRows, index: Index, k: int
-) -> Neighbors:
+@dataclass(frozen=True)
+class IndexSearch:
+    """Look rows up in an index of the table."""
+
+    rows: StoredRows
+    index: Index
+    k: int
+
+    def __call__(self, x: Float32s, number: Int32s) -> tuple[Int32s, Float32s]:
+        """Look up rows; nearly all of the nearest are found."""
+        similarity, place = search_index(self.rows.folder, self.index, x, self.k + 1)
+        row = np.where(place >= 0, self.rows.number[place], -1)
+        row[row == number[:, None]] = -1  # a row is no neighbour of itself
+        similarity[row < 0] = -1
+        best = np.lexsort((row, row < 0, -similarity))[:, : self.k]
+        return np.take_along_axis(row, best, 1), np.take_along_axis(similarity, best, 1)
+
+
+def find_neighbors_by_index(engine: Engine, rows: StoredRows, index: Index, k: int) -> Neighbors:
     """Find nearly all of the k nearest neighbours of every row, in the tasks.
 
     Parameters
     ----------
-    spark : SparkSession
+    engine : Engine
     rows : StoredRows
     index : Index
         Of the same table.
     k : int
         At least 1; a table of n rows gives at most n - 1.
     """
-    shared = spark.sparkContext.broadcast(rows.number)
-    folder, k = rows.folder, min(k, len(rows) - 1)
-
-    def search(x: Float32s, number: Int32s) -> tuple[Int32s, Float32s]:
-        similarity, place = search_index(folder, index, x, k + 1)
-        row = np.where(place >= 0, shared.value[place], -1)
-        row[row == number[:, None]] = -1  # a row is no neighbour of itself
-        similarity[row < 0] = -1
-        best = np.lexsort((row, row < 0, -similarity))[:, :k]
-        return np.take_along_axis(row, best, 1), np.take_along_axis(similarity, best, 1)
-
-    return search_in_tasks(spark, rows, search)
+    return search_in_tasks(engine, IndexSearch(rows, index, min(k, len(rows) - 1)))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from verger.classify.nearest import Cosine, Float32s, Int32s, NearestRows
-from verger.files.tables import in_tasks
+from verger.engine.tasks import Engine, run_pieces
 from verger.similar.rows import StoredRows, cut_evenly, iter_blocks
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 #: Rows that a task looks up at once: 4,096 x 1280 float32 are 21 MB.
 LOOKED_UP_AT_ONCE = 4_096
@@ -37,16 +33,38 @@ class Neighbors:
     similarity: Float32s = field(repr=False)
 
 
-#: Takes vectors (m, d) and their numbers (m,); returns numbers and similarities, both (m, k).
-Search = Callable[[Float32s, Int32s], tuple[Int32s, Float32s]]
+class Search(Protocol):
+    """A way to look up rows, which travels to the tasks."""
+
+    @property
+    def rows(self) -> StoredRows:
+        """The rows of the table."""
+
+    def __call__(self, x: Float32s, number: Int32s) -> tuple[Int32s, Float32s]:
+        """Take vectors (m, d) and their numbers (m,); return numbers and similarities, (m, k)."""
 
 
-def find_neighbors(spark: SparkSession, rows: StoredRows, k: int) -> Neighbors:
+@dataclass(frozen=True)
+class ExactSearch:
+    """Compare rows with every other row of the table."""
+
+    rows: StoredRows
+    k: int
+
+    def __call__(self, x: Float32s, number: Int32s) -> tuple[Int32s, Float32s]:
+        """Look up rows, exactly."""
+        nearest = NearestRows(Cosine(x), self.k, own=number)
+        for start, others in iter_blocks(self.rows.folder, self.rows.parts):
+            nearest.add(others, self.rows.number[start : start + len(others)])
+        return nearest.row, nearest.likeness
+
+
+def find_neighbors(engine: Engine, rows: StoredRows, k: int) -> Neighbors:
     """Find the k nearest neighbours of every row, exactly.
 
     Parameters
     ----------
-    spark : SparkSession
+    engine : Engine
     rows : StoredRows
         At least two.
     k : int
@@ -57,50 +75,26 @@ def find_neighbors(spark: SparkSession, rows: StoredRows, k: int) -> Neighbors:
     Neighbors
         The same however the rows are cut into tasks.
     """
-    shared = spark.sparkContext.broadcast(rows.number)
-    folder, parts, k = rows.folder, rows.parts, min(k, len(rows) - 1)
-
-    def search(x: Float32s, number: Int32s) -> tuple[Int32s, Float32s]:
-        nearest = NearestRows(Cosine(x), k, own=number)
-        for start, others in iter_blocks(folder, parts):
-            nearest.add(others, shared.value[start : start + len(others)])
-        return nearest.row, nearest.likeness
-
-    return search_in_tasks(spark, rows, search)
+    return search_in_tasks(engine, ExactSearch(rows, min(k, len(rows) - 1)))
 
 
-def search_in_tasks(spark: SparkSession, rows: StoredRows, search: Search) -> Neighbors:
-    """Look up every row.
-
-    Parameters
-    ----------
-    spark : SparkSession
-    rows : StoredRows
-    search : callable
-        Travels to the tasks.
-    """
-    shared, folder, parts = spark.sparkContext.broadcast(rows.number), rows.folder, rows.parts
-
-    def look_up(stretches: Iterator[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
-        for start, stop in stretches:
-            x = np.concatenate([block.x for block in iter_blocks(folder, parts, start, stop)])
-            number = shared.value[start:stop]
-            row, similarity = search(x, number)
-            nearest = {"number": number, "row": row, "similarity": similarity}
-            yield pa.RecordBatch.from_pylist([{n: v.tobytes() for n, v in nearest.items()}])
-
-    parallelism = spark.sparkContext.defaultParallelism
-    work = cut_evenly(len(rows), LOOKED_UP_AT_ONCE, parallelism)
-    blocks = in_tasks(
-        spark, work, look_up, "number binary, row binary, similarity binary"
-    ).collect()
-    number = np.concatenate([np.frombuffer(block.number, np.int32) for block in blocks])
-    k = len(blocks[0].row) // len(blocks[0].number)
-    row, similarity = np.empty((len(rows), k), np.int32), np.empty((len(rows), k), np.float32)
-    row[number] = np.concatenate([np.frombuffer(block.row, np.int32) for block in blocks]).reshape(
-        -1, k
-    )
-    similarity[number] = np.concatenate(
-        [np.frombuffer(block.similarity, np.float32) for block in blocks]
-    ).reshape(-1, k)
+def search_in_tasks(engine: Engine, search: Search) -> Neighbors:
+    """Look up every row of a table."""
+    n = len(search.rows)
+    work = cut_evenly(n, LOOKED_UP_AT_ONCE, engine.n_cores)
+    blocks = run_pieces(engine, _look_up, work, search)
+    k = blocks[0][1].shape[1]
+    row, similarity = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+    for number, nearest, likeness in blocks:
+        row[number], similarity[number] = nearest, likeness
     return Neighbors(row, similarity)
+
+
+def _look_up(
+    stretches: Iterator[tuple[int, int]], search: Search
+) -> Iterator[tuple[Int32s, Int32s, Float32s]]:
+    folder, parts = search.rows.folder, search.rows.parts
+    for start, stop in stretches:
+        x = np.concatenate([block.x for block in iter_blocks(folder, parts, start, stop)])
+        number = search.rows.number[start:stop]
+        yield number, *search(x, number)

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
+from verger.engine.tasks import Engine, run_pieces
 from verger.files.paths import is_below, is_reachable
 from verger.files.reading import Unread, read_ahead
-from verger.files.tables import in_tasks
 from verger.similar.inspection.photos import Ints, Photos
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 # Photos in a piece of a task's work.
 _PHOTOS_AT_ONCE = 64
 
 
-def hash_contents(spark: SparkSession, photos: Photos, rows: Ints, source: str) -> list[str | None]:
+def hash_contents(engine: Engine, photos: Photos, rows: Ints, source: str) -> list[str | None]:
     """Compute the sha256 of photos' contents.
 
     Parameters
     ----------
-    spark : SparkSession
+    engine : Engine
     photos : Photos
     rows : ndarray of shape (m,), int64
     source : str
@@ -42,20 +36,17 @@ def hash_contents(spark: SparkSession, photos: Photos, rows: Ints, source: str) 
     if not work or not is_reachable(source):
         return [None] * len(wanted)
 
-    def hash_pieces(pieces: Iterator[list[tuple[int, str, int]]]) -> Iterator[pa.RecordBatch]:
-        for piece in pieces:
-            numbers, paths, lengths = zip(*piece, strict=True)
-            yield pa.RecordBatch.from_pydict(
-                {"row": list(numbers), "sha256": _hash_below(source, paths, lengths)}, _HASHED
-            )
-
-    n_tasks = spark.sparkContext.defaultParallelism
-    hashed = in_tasks(spark, work, hash_pieces, "row long, sha256 string", n_tasks=n_tasks)
-    sums = {row.row: row.sha256 for row in hashed.collect()}
+    n_tasks = engine.n_cores
+    sums = dict(run_pieces(engine, _hash_pieces, work, source, n_tasks=n_tasks))
     return [sums[row] for row in rows.tolist()]
 
 
-_HASHED = pa.schema([("row", pa.int64()), ("sha256", pa.string())])
+def _hash_pieces(
+    pieces: Iterator[list[tuple[int, str, int]]], source: str
+) -> Iterator[tuple[int, str | None]]:
+    for piece in pieces:
+        numbers, paths, lengths = zip(*piece, strict=True)
+        yield from zip(numbers, _hash_below(source, paths, lengths), strict=True)
 
 
 def _hash_below(source: str, paths: tuple[str, ...], lengths: tuple[int, ...]) -> list[str | None]:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from verger.classify.nearest import unit
-from verger.files.tables import in_tasks
+from verger.engine.tasks import Engine, run_pieces
 from verger.similar.inspection.photos import Ints, Photos
-from verger.similar.rows import cut_evenly, iter_blocks
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from verger.similar.rows import StoredRows, cut_evenly, iter_blocks
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,12 +23,12 @@ SMALLEST_CLASS = 8
 _STRETCH = 100_000
 
 
-def measure_distances(spark: SparkSession, photos: Photos) -> Floats:
+def measure_distances(engine: Engine, photos: Photos) -> Floats:
     """Measure how far each photo is from the mean of its class.
 
     Parameters
     ----------
-    spark : SparkSession
+    engine : Engine
     photos : Photos
         Some with a label.
 
@@ -42,51 +37,53 @@ def measure_distances(spark: SparkSession, photos: Photos) -> Floats:
     ndarray of shape (n,), float64
         1 - cosine to the mean of the class' vectors of length 1; NaN without a label.
     """
-    means = _class_means(spark, photos)
-    shared = spark.sparkContext.broadcast((photos.rows.number, photos.targets, means))
-    folder, parts = photos.rows.folder, photos.rows.parts
-
-    def measure(stretches: Iterator[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
-        numbers, targets, means = shared.value
-        for start, stop in stretches:
-            for first, x in iter_blocks(folder, parts, start, stop):
-                number = numbers[first : first + len(x)]
-                cosine = (unit(x) * means[targets[number]]).sum(axis=1, dtype=np.float64)
-                measured = {"number": number, "distance": 1 - cosine}
-                yield pa.RecordBatch.from_pylist([{n: v.tobytes() for n, v in measured.items()}])
-
     distance = np.full(len(photos), np.nan)
-    work = _work(spark, photos)
-    for row in in_tasks(spark, work, measure, "number binary, distance binary").collect():
-        distance[np.frombuffer(row.number, np.int32)] = np.frombuffer(row.distance)
+    carry = photos.rows, photos.targets, _class_means(engine, photos)
+    for number, measured in run_pieces(engine, _measure, _work(engine, photos), carry):
+        distance[number] = measured
     distance[photos.targets < 0] = np.nan
     return distance
 
 
-def _work(spark: SparkSession, photos: Photos) -> list[tuple[int, int]]:
-    return cut_evenly(len(photos), _STRETCH, spark.sparkContext.defaultParallelism)
+def _measure(
+    stretches: Iterator[tuple[int, int]], carry: tuple[StoredRows, Ints, npt.NDArray[np.float32]]
+) -> Iterator[tuple[npt.NDArray[np.int32], Floats]]:
+    rows, targets, means = carry
+    for number, x in _iter_rows(rows, stretches):
+        yield number, 1 - (unit(x) * means[targets[number]]).sum(axis=1, dtype=np.float64)
 
 
-def _class_means(spark: SparkSession, photos: Photos) -> npt.NDArray[np.float32]:
+def _work(engine: Engine, photos: Photos) -> list[tuple[int, int]]:
+    return cut_evenly(len(photos), _STRETCH, engine.n_cores)
+
+
+def _iter_rows(
+    rows: StoredRows, stretches: Iterator[tuple[int, int]]
+) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]]:
+    for start, stop in stretches:
+        for first, x in iter_blocks(rows.folder, rows.parts, start, stop):
+            yield rows.number[first : first + len(x)], x
+
+
+def _class_means(engine: Engine, photos: Photos) -> npt.NDArray[np.float32]:
     """Return the direction of each class, (n_labels + 1, d); the last is of photos without one."""
-    shared = spark.sparkContext.broadcast((photos.rows.number, photos.targets))
-    folder, parts, n_labels = photos.rows.folder, photos.rows.parts, len(photos.labels)
-
-    def add(stretches: Iterator[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
-        numbers, targets = shared.value
-        sums = np.zeros(0)
-        for start, stop in stretches:
-            for first, x in iter_blocks(folder, parts, start, stop):
-                sums = sums if len(sums) else np.zeros((n_labels + 1, x.shape[1]))
-                of = targets[numbers[first : first + len(x)]]
-                for target in np.unique(of).tolist():
-                    sums[target] += unit(x[of == target]).sum(axis=0, dtype=np.float64)
-        yield pa.RecordBatch.from_pylist([{"sums": sums.tobytes()}])
-
-    n_tasks, work = spark.sparkContext.defaultParallelism, _work(spark, photos)
-    partial = in_tasks(spark, work, add, "sums binary", n_tasks=n_tasks).collect()
-    total = np.sum([np.frombuffer(row.sums).reshape(n_labels + 1, -1) for row in partial], axis=0)
+    n_tasks, work = engine.n_cores, _work(engine, photos)
+    carry = photos.rows, photos.targets, len(photos.labels)
+    total = np.sum(run_pieces(engine, _sum_by_class, work, carry, n_tasks=n_tasks), axis=0)
     return unit(total.astype(np.float32))
+
+
+def _sum_by_class(
+    stretches: Iterator[tuple[int, int]], carry: tuple[StoredRows, Ints, int]
+) -> Iterator[Floats]:
+    rows, targets, n_labels = carry
+    sums = np.zeros(0)
+    for number, x in _iter_rows(rows, stretches):
+        sums = sums if len(sums) else np.zeros((n_labels + 1, x.shape[1]))
+        of = targets[number]
+        for target in np.unique(of).tolist():
+            sums[target] += unit(x[of == target]).sum(axis=0, dtype=np.float64)
+    yield sums
 
 
 def score_outliers(distance: Floats, targets: Ints) -> Floats:

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from verger.config import Config
-from verger.engine.session import check_environment, get_session
+from verger.engine.choose import check_engine
 from verger.errors import ConfigError
 from verger.files.records import as_json, to_plain
 from verger.files.tables import part_name, write_part
@@ -96,7 +96,7 @@ def inspect_photos(
     out : path
         Folder of a result, or ``s3://bucket/prefix``.
     config : Config
-        Its settings of Spark are used.
+        Says which engine runs the tasks.
     criteria : Criteria
     watch : Watch, optional
         Shows progress.
@@ -117,8 +117,8 @@ def inspect_photos(
     if criteria.approximate:
         require_faiss()
     run.output.read_run()
-    check_environment()
-    with run.locked():
+    check_engine(config)
+    with run, run.locked():
         photos = read_photos(run.output, criteria.frames)
         record = _inspect(run, photos, criteria)
     if run.output.folder.exists(REPORT):
@@ -131,21 +131,20 @@ def _inspect(run: Run, photos: Photos, criteria: Criteria) -> dict[str, Any]:
     if criteria.approximate:
         with run.stage("index"):
             index = ensure_index(run.output)
-    with run.stage("start Spark"):
-        spark = get_session(run.config)
+    engine = run.engine
     with run.stage("search", len(photos)):
         if index is None:
-            neighbors = find_neighbors(spark, photos.rows, criteria.k)
+            neighbors = find_neighbors(engine, photos.rows, criteria.k)
         else:
-            neighbors = find_neighbors_by_index(spark, photos.rows, index, criteria.k)
+            neighbors = find_neighbors_by_index(engine, photos.rows, index, criteria.k)
     with run.stage("compare"):
         suspects = find_suspects(photos, neighbors)
-        contents = hash_contents(spark, photos, suspects, run.output.read_run().source)
+        contents = hash_contents(engine, photos, suspects, run.output.read_run().source)
         sums = dict(zip(suspects.tolist(), contents, strict=True))
         content = find_contents(photos, neighbors, sums)
         groups = find_groups(photos, neighbors, content, criteria.near)
         doubts = find_doubtful(photos, neighbors, content)
-        distance = measure_distances(spark, photos)
+        distance = measure_distances(engine, photos)
         scores = score_outliers(distance, photos.targets)
     tables = {
         "duplicates": table_of_groups(photos, neighbors, groups, sums),
