@@ -256,7 +256,7 @@ _UNREADABLE = (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZi
 
 def _damaged(output: Output, name: str, err: Exception) -> OutputError:
     place = output.address(name)
-    return OutputError(f"{place}: cannot be used: {err}; verger classify trains it anew")
+    return OutputError(f"{place}: cannot be used: {err}; train it again with verger classify train")
 
 
 def _read_references(folder: Folder, name: str) -> npt.NDArray[np.float32]:

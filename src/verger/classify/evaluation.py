@@ -349,7 +349,7 @@ def _pairs(confusion: Ints, tested: _Tested) -> list[dict[str, Any]]:
 
 
 def _reported(run: Run, record: dict[str, Any]) -> dict[str, Any]:
-    """Write the report anew where there is one."""
+    """Update the report, if there is one."""
     if run.output.folder.exists(REPORT):
         run_report(run.output.root, run.config, watch=run.watch)
     return record

@@ -112,15 +112,15 @@ class Predictor:
             raise ContractError(
                 f"the classifier was trained on contract {self.classifier.contract_hash[:12]}, "
                 f"and the features are of {self.model.contract.short_hash}; "
-                "verger classify trains it anew"
+                "train it again with verger classify train"
             )
 
     def _repr_html_(self) -> str:
-        known = self.classifier
+        classifier = self.classifier
         facts = {
-            "method": f"{known.method} on {known.on}",
-            "labels": f"{len(known.labels)}: {', '.join(known.labels)}",
-            "known photos": str(len(known.references)),
+            "method": f"{classifier.method} on {classifier.on}",
+            "labels": f"{len(classifier.labels)}: {', '.join(classifier.labels)}",
+            "known photos": str(len(classifier.references)),
             "model": self.model.contract.model,
             "contract": self.model.contract.short_hash,
         }

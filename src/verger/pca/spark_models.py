@@ -29,7 +29,7 @@ def to_spark_model(pca: FittedPCA) -> PCAModel:
     """Return Spark's own ``PCAModel`` of a fitted PCA, without Spark's fit.
 
     The model's input column is ``features_vec`` and its output ``features_pca``, as in the
-    notebook; both can be set anew. It does not centre: Spark's never does.
+    notebook; both can be changed. It does not centre: Spark's never does.
 
     Raises
     ------

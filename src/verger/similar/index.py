@@ -286,7 +286,8 @@ def _opened(folder: Folder, name: str) -> Any:
             return faiss.read_index(faiss.PyCallbackIOReader(stream.read))
     except (OSError, RuntimeError) as err:
         raise SchemaError(
-            f"{folder.address(name)}: cannot be read: {err}; remove it, and it is made anew"
+            f"{folder.address(name)}: cannot be read: {err}; remove it, and the next search "
+            "makes it again"
         ) from err
 
 

@@ -202,7 +202,7 @@ def vectors_of(folder: Path) -> Path:
     ],
 )
 def test_a_damaged_one_is_refused(tmp_path: Path, changes: dict[str, Any], text: str) -> None:
-    with pytest.raises(OutputError, match=rf"(?s){text}.*verger classify trains it anew"):
+    with pytest.raises(OutputError, match=rf"(?s){text}.*train it again"):
         Classifier.load(saved(tmp_path, **changes))
 
 
@@ -218,7 +218,7 @@ def test_a_damaged_one_is_refused(tmp_path: Path, changes: dict[str, Any], text:
 def test_references_that_do_not_fit_are_refused(tmp_path: Path, references: Any, text: str) -> None:
     output = saved(tmp_path)
     np.save(vectors_of(tmp_path), references)
-    with pytest.raises(OutputError, match=rf"(?s){text}.*verger classify trains it anew"):
+    with pytest.raises(OutputError, match=rf"(?s){text}.*train it again"):
         Classifier.load(output)
 
 
