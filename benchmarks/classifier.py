@@ -32,6 +32,7 @@ from verger.classify.splits import LEFT_OUT, TEST, TRAIN, make_cutter, measure_l
 from verger.classify.testing import find_nearest, fit_whole_pca
 from verger.classify.training import ITERATIONS, draw_sample, fit_logistic, try_penalties
 from verger.classify.vectors import LabelledVectors, Projection, read_labelled
+from verger.engine.spark import SparkEngine
 from verger.result.output import Output
 from verger.source.films import find_films
 
@@ -60,7 +61,7 @@ def main() -> None:
     arguments = parser.parse_args()
     output = Output.at(arguments.out)
     spark = verger.get_session()
-    vectors = LabelledVectors(spark, output, read_labelled(output))
+    vectors = LabelledVectors(SparkEngine(spark), output, read_labelled(output))
     penalty, tried = choose_penalty(vectors)
     rows: list[Row] = []
     sizes: list[str] = []
@@ -138,7 +139,7 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 def render(
     rows: list[Row], sizes: list[str], tried: list[dict[str, float]], vectors: LabelledVectors
 ) -> str:
-    n, cores = len(vectors.labelled), vectors.spark.sparkContext.defaultParallelism
+    n, cores = len(vectors.labelled), vectors.engine.n_cores
     packages = ", ".join(f"{name} {version(name)}" for name in ("pyspark", "scikit-learn", "numpy"))
     best = min(tried, key=lambda t: t["log_loss"])
     penalties = ", ".join(f"{t['reg_param']:g}: {t['log_loss']:.3f}" for t in tried)

@@ -31,6 +31,7 @@ from verger.classify.testing import find_nearest, fit_whole_pca
 from verger.classify.training import fit_logistic
 from verger.classify.vectors import LabelledVectors, read_labelled
 from verger.cli import app
+from verger.engine.spark import SparkEngine
 from verger.errors import ClassifierError, ConfigError, ContractError, OutputError
 from verger.files.tables import read_part
 from verger.job.pipeline import run_featurize, run_reduce
@@ -101,7 +102,7 @@ def test_the_fit_is_scikit_learns(spark: SparkSession, output: Output) -> None:
     scikit-learn's C counts the sum of the losses, Spark's penalty their mean: C = 1 / (n penalty).
     """
     x, target, _ = vectors_and_labels(output)
-    vectors = LabelledVectors(spark, output, read_labelled(output))
+    vectors = LabelledVectors(SparkEngine(spark), output, read_labelled(output))
     model = fit_logistic(vectors.frame(np.arange(len(x))), vectors, 0.1)
     regression = model.stages[1]
     z = StandardScaler().fit(x).transform(x) * np.sqrt((len(x) - 1) / len(x))
@@ -144,7 +145,9 @@ def test_the_nearest_photo_is_scikit_learns(spark: SparkSession, output: Output)
     x, _, _ = vectors_and_labels(output)
     rows = np.arange(len(x))
     known, photos = rows[rows % 3 > 0], rows[rows % 3 == 0][::-1]
-    found = find_nearest(LabelledVectors(spark, output, read_labelled(output)), known, photos)
+    found = find_nearest(
+        LabelledVectors(SparkEngine(spark), output, read_labelled(output)), known, photos
+    )
     scaler = StandardScaler().fit(x[known])
     search = NearestNeighbors(n_neighbors=1).fit(scaler.transform(x[known]))
     expected = known[search.kneighbors(scaler.transform(x[photos]))[1][:, 0]]
@@ -156,7 +159,7 @@ def test_the_components_of_a_split_are_of_its_training_photos(
 ) -> None:
     x, _, _ = vectors_and_labels(output)
     rows = np.arange(0, len(x), 2)
-    vectors = LabelledVectors(spark, output, read_labelled(output))
+    vectors = LabelledVectors(SparkEngine(spark), output, read_labelled(output))
     ours = fit_whole_pca(vectors, rows, standardize=False, center=False)
     theirs = SklearnPCA(n_components=5).fit(x[rows])
     np.testing.assert_allclose(

@@ -22,6 +22,7 @@ from support.results import write_vectors
 from verger import Config
 from verger.classify.nearest import Cosine, NearestRows
 from verger.cli import app
+from verger.engine.spark import SparkEngine
 from verger.errors import EnvironmentNotReadyError, OutputError
 from verger.files.tables import read_part
 from verger.job.pipeline import run, run_featurize
@@ -70,7 +71,7 @@ def test_the_tasks_find_what_one_process_finds(
     paths = [f"{i:03}" for i in order]
     x = vectors[order]
     output = write_vectors(tmp_path / "out", x[:40], x[40:40], x[40:300], x[300:], paths=paths)
-    found = find_neighbors(spark, read_rows(output, [])[0], 7)
+    found = find_neighbors(SparkEngine(spark), read_rows(output, [])[0], 7)
     assert (found.row == expected.row).all()
     assert (found.similarity == expected.likeness).all()
 
@@ -82,8 +83,8 @@ def test_the_index_of_a_bucket_is_searched_in_the_tasks(
     bucket.create_dir("cellar")
     output = write_vectors("s3://cellar/out", vectors[:200], vectors[200:])
     rows, _ = read_rows(output, [])
-    exact = find_neighbors(spark, rows, 5)
-    found = find_neighbors_by_index(spark, rows, ensure_index(output), 5)
+    exact = find_neighbors(SparkEngine(spark), rows, 5)
+    found = find_neighbors_by_index(SparkEngine(spark), rows, ensure_index(output), 5)
     hits = [np.isin(a, b).mean() for a, b in zip(exact.row, found.row, strict=True)]
     assert np.mean(hits) > 0.98
     assert (found.row != np.arange(500)[:, None]).all()

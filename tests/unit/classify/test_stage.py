@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,3 +122,28 @@ def test_an_evaluation_by_a_split_stays(output: Output) -> None:
     replace(output, new_classifier(output))
     assert output.folder.exists(EVALUATION)
     assert output.folder.exists(f"{PREDICTIONS}/part-1.parquet")
+
+
+def test_what_needs_no_regression_is_trained_and_tested_without_java(
+    trained: Path, tmp_path: Path
+) -> None:
+    """In processes of this machine; pyspark is not even imported."""
+    out = shutil.copytree(trained, tmp_path / "out")
+    look = f"""
+import sys
+from verger import Config
+from verger.classify.evaluation import evaluate_split
+from verger.classify.recipe import Recipe
+from verger.classify.stage import train_classifier
+from verger.similar.inspection.stage import Criteria, inspect_photos
+if __name__ == "__main__":
+    config, out = Config(), {str(out)!r}
+    print(train_classifier(out, config, Recipe(method="knn"))["n_trained"])
+    found = evaluate_split(out, config, Recipe(method="centroid", test_share=0.4))
+    print(found["evaluation"]["n_test"])
+    print(inspect_photos(out, config, Criteria(k=3))["n_photos"])
+    print([name for name in sys.modules if name.split(".")[0] in ("pyspark", "py4j")])
+"""
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:4] == ["30", "12", "30", "[]"]
+    assert Classifier.load(Output.at(out)).method == "knn"
