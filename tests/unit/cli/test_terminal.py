@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -233,3 +234,58 @@ def test_json_comes_back_as_it_went_in(value: Any) -> None:
         print_json(value)
     assert json.loads(out.getvalue()) == value
     assert not UNSAFE.search(out.getvalue())
+
+
+# Secrets
+
+PASSWORD = "hunter2-Xq9"
+ADDRESS = f"https://user:{PASSWORD}@host.example/photos"
+BUCKET = f"s3://AKIAIOSFODNN7:{PASSWORD}@bucket/photos"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", ADDRESS, "out"],
+        ["run", f"hdfs://user:{PASSWORD}@node/photos", "out", "--reader", "spark"],
+        ["run", "photos", BUCKET],
+        ["run", "photos", "out", "--weights", ADDRESS],
+        ["run", "photos", "out", "--model", f"{ADDRESS}/m.onnx"],
+        ["run", "photos", "out", "--master", f"spark://user:{PASSWORD}@host"],
+        ["run", "photos", "out", "--config", f"{ADDRESS}/run.toml"],
+        ["run", "photos", "out", "--conf", f"password={PASSWORD}", "--micro-batch", "0"],
+        ["run", "photos", "out", f"--pasword={PASSWORD}"],
+        ["featurize", BUCKET, "out", "--dry-run"],
+        ["reduce", BUCKET],
+        ["validate", BUCKET],
+        ["report", BUCKET],
+        ["show", BUCKET],
+        ["predict", ADDRESS, "--model", "out"],
+        ["predict", "photos/1.jpg", "--model", BUCKET],
+        ["similar", ADDRESS, "out"],
+        ["inspect", BUCKET],
+        ["classify", "train", BUCKET],
+        ["classify", "evaluate", "out", "--against", BUCKET],
+        ["export", BUCKET, "app.onnx"],
+        ["models", "show", "mobilenet_v2", "--weights", ADDRESS],
+        ["sample", ADDRESS, "copy"],
+        ["emr", "estimate", BUCKET, "--region", "eu-west-3"],
+        ["emr", "submit", BUCKET, "s3://b/out", "--package", "s3://b/env", "--region", "x"],
+        ["emr", "teardown", "--package", BUCKET, "--region", "x"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_echoes_a_secret_that_it_was_given(
+    call: Callable[..., tuple[str, str]],
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An address with a password is refused, or hidden where the message repeats it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    out, err = call(arguments, {})
+    assert err
+    assert PASSWORD not in out + err
+    assert "Traceback" not in err
+    assert [path for path in tmp_path.rglob("*") if PASSWORD in str(path)] == []
