@@ -150,16 +150,7 @@ def add_browser(
     facts : mapping of str to str
         Label to a line about it.
     """
-    classifier = predictor.classifier
-    names = {
-        "graph": _address("app.onnx", browser.graph),
-        "labels": classifier.labels,
-        "threshold": classifier.threshold,
-        "facts": dict(facts),
-        "n_top": predictor.n_top,
-        "nearest": _address("nearest.onnx", browser.known.graph) if browser.known.paths else None,
-        "known": browser.known.labels,
-    }
+    names = _names(browser, predictor, facts)
 
     @app.get("/app.json")
     async def read_names() -> dict[str, Any]:
@@ -189,6 +180,20 @@ def add_browser(
 
     for name, kind in RUNTIME.items():
         _add_file(app, f"/ort/{name}", browser.ort_web / name, kind)
+
+
+def _names(browser: Browser, predictor: Predictor, facts: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the page has to know of the exported files."""
+    classifier = predictor.classifier
+    return {
+        "graph": _address("app.onnx", browser.graph),
+        "labels": classifier.labels,
+        "threshold": classifier.threshold,
+        "facts": dict(facts),
+        "n_top": predictor.n_top,
+        "nearest": _address("nearest.onnx", browser.known.graph) if browser.known.paths else None,
+        "known": browser.known.labels,
+    }
 
 
 def _address(name: str, content: bytes) -> str:
