@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -282,10 +283,7 @@ def fit_temperature(scores: Floats, true: Ints) -> float:
     shifted = scores - scores.max(axis=1, keepdims=True)
     at_true = shifted[np.arange(len(true)), true]
 
-    def loss(log_t: float) -> float:
-        z = shifted / np.exp(log_t)
-        return float((np.log(np.exp(z).sum(axis=1)) - at_true / np.exp(log_t)).mean())
-
+    loss = partial(_log_loss, shifted, at_true)
     low, high, ratio = -10.0, 15.0, (5**0.5 - 1) / 2
     while high - low > 1e-4:
         left, right = high - ratio * (high - low), low + ratio * (high - low)
@@ -294,3 +292,9 @@ def fit_temperature(scores: Floats, true: Ints) -> float:
         else:
             low = left
     return float(np.exp((low + high) / 2))
+
+
+def _log_loss(shifted: Floats, at_true: Floats, log_temperature: float) -> float:
+    temperature = np.exp(log_temperature)
+    normalizers = np.log(np.exp(shifted / temperature).sum(axis=1))
+    return float((normalizers - at_true / temperature).mean())

@@ -66,20 +66,16 @@ def train_classifier(
     check_method(recipe.method, config)
     with run, run.locked():
         contract = run.output.read_run().contract_hash
-        vectors = LabelledVectors(
-            start_method(run, recipe.method), run.output, labelled, projection
-        )
+        engine = start_method(run, recipe.method)
+        vectors = LabelledVectors(engine, run.output, labelled, projection)
         with run.stage("train", len(labelled)):
-            rows = np.arange(len(labelled))
-            trained = train(vectors, rows, recipe, strategy, contract_hash=contract)
+            every = np.arange(len(labelled))
+            trained = train(vectors, every, recipe, strategy, contract_hash=contract)
         with run.stage("write"):
             names = stage_classifier(run.output, trained)
         record = describe_recipe(recipe, labelled) | trained.record
-        record |= {
-            "on_pca": "fitted on all photos" if recipe.on == "pca" else None,
-            "contract_hash": contract,
-            "seconds": run.seconds,
-        }
+        record |= {"on_pca": "fitted on all photos" if recipe.on == "pca" else None}
+        record |= {"contract_hash": contract, "seconds": run.seconds}
         run.check_lock()
         publish_classifier(run.output, names, record)
     return record

@@ -210,14 +210,17 @@ def _held_out_photos(
     held = fold == np.bincount(fold[(fold >= 0) & ~other]).argmax()
     known = rows[(fold >= 0) & ~held & ~other]
     model = fit_logistic(vectors.frame(known), vectors, reg_param)
+    held_out = _score_drawn(vectors, rows[held & ~other], model, recipe.seed)
+    if not other.any():
+        return held_out, np.empty(0)
+    return held_out, _score_drawn(vectors, rows[other], model, recipe.seed).probability
 
-    def score(there: npt.NDArray[np.bool_]) -> Scored:
-        asked = np.flatnonzero(there)
-        asked = asked[draw_stratified(targets[asked], SAMPLE_ROWS, recipe.seed)]
-        x = vectors.collect(rows[asked]).astype(np.float64)
-        return Scored.of(_probabilities(model, x), targets[asked])
 
-    return score(held & ~other), score(other).probability if other.any() else np.empty(0)
+def _score_drawn(vectors: LabelledVectors, rows: Ints, model: PipelineModel, seed: int) -> Scored:
+    """Score :data:`SAMPLE_ROWS` of some rows."""
+    drawn = rows[draw_stratified(vectors.labelled.targets[rows], SAMPLE_ROWS, seed)]
+    x = vectors.collect(drawn).astype(np.float64)
+    return Scored.of(_probabilities(model, x), vectors.labelled.targets[drawn])
 
 
 def _hold_out(
