@@ -20,11 +20,15 @@ from verger.classify.nearest import Euclidean, NearestRows, squared_lengths
 from verger.errors import ConfigError, OutputError
 from verger.files.folder import Folder
 from verger.result.output import CLASSIFIER_NPZ, Output
+from verger.result.record import RunRecord
 
 Array = npt.NDArray[np.float64]
 
 METHODS = ("logistic", "knn", "centroid")
 INPUTS = ("features", "pca")
+#: Largest classifier that is read, unpacked: 25,000 labels of 1,280 features are 256 MB.
+MAX_BYTES = 512_000_000
+
 # Raised by one when the files change their meaning. Of version 2, the vectors have one fixed name.
 _VERSION = 3
 _REFERENCES_V2 = "models/references.npy"
@@ -215,8 +219,14 @@ class Classifier:
         return [references, CLASSIFIER_NPZ]
 
     @classmethod
-    def load(cls, output: Output) -> Classifier:
+    def load(cls, output: Output, record: RunRecord | None = None) -> Classifier:
         """Read the classifier of a result.
+
+        Parameters
+        ----------
+        output : Output
+        record : RunRecord, optional
+            What ``run.json`` says: a classifier cannot have more labels than the result has photos.
 
         Raises
         ------
@@ -224,7 +234,9 @@ class Classifier:
             If there is none, or it is damaged or of another version of Verger.
         """
         try:
-            values = _read_values(io.BytesIO(output.folder.read(CLASSIFIER_NPZ)))
+            content = output.folder.read(CLASSIFIER_NPZ)
+            _check_sizes(io.BytesIO(content), record)
+            values = _read_values(io.BytesIO(content))
         except FileNotFoundError as err:
             raise OutputError(
                 f"OUT={output.root}: has no classifier; verger classify trains one"
@@ -271,6 +283,57 @@ def _read_references(folder: Folder, name: str) -> npt.NDArray[np.float32]:
 def is_references(name: str) -> bool:
     """Whether a file below OUT holds the vectors of a classifier's known photos."""
     return fnmatch(name, "models/references*.npy")
+
+
+def _check_sizes(file: IO[bytes], record: RunRecord | None) -> None:
+    """Refuse arrays that the result cannot have, before one is read: 26 MB may unpack to 7 GB.
+
+    There are no more labels and known photos than photos, and no more dimensions than features.
+
+    Raises
+    ------
+    ValueError
+    """
+    with zipfile.ZipFile(file) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > MAX_BYTES:
+            raise ValueError(f"size={total:,} bytes must be at most {MAX_BYTES:,}")
+        if record is not None:
+            for entry in archive.infolist():
+                with archive.open(entry) as member:
+                    _check_header(entry.filename.removesuffix(".npy"), member, record)
+
+
+def _check_header(name: str, member: IO[bytes], record: RunRecord) -> None:
+    n, d = record.counts.featurized, record.model.n_features
+    most: dict[str, tuple[int, ...]] = {
+        "mean": (d,),
+        "scale": (d,),
+        "coefficients": (n, d),
+        "intercepts": (n,),
+        "labels": (n,),
+        "reference_labels": (n,),
+        "reference_paths": (n,),
+        "components": (d, d),
+        "pca_mean": (d,),
+    }
+    shape, bounds = _read_shape(member), most.get(name, ())
+    if len(shape) != len(bounds) or any(a > b for a, b in zip(shape, bounds, strict=True)):
+        raise ValueError(
+            f"{name}: shape {shape} must be at most {bounds} for {n} photos of {d} features"
+        )
+
+
+def _read_shape(file: IO[bytes]) -> tuple[int, ...]:
+    """Return the shape of a stored array without reading its values."""
+    version = np.lib.format.read_magic(file)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape: tuple[int, ...] = read(file)[0]
+    return shape
 
 
 def _read_values(file: IO[bytes]) -> dict[str, Any]:

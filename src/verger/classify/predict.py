@@ -153,8 +153,8 @@ class Predictor:
             If classifier, weights and features do not belong together.
         """
         output = Output.at(out)
-        output.read_run()  # first, for the clearer message if OUT is no result
-        classifier = Classifier.load(output)  # before weights are downloaded for nothing
+        record = output.read_run()  # first, for the clearer message if OUT is no result
+        classifier = Classifier.load(output, record)  # before weights are downloaded for nothing
         extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
         return cls(classifier=classifier, model=extractor)
 

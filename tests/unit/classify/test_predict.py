@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -346,3 +348,31 @@ def test_it_loads_neither_spark_nor_what_writes_graphs(trained: Path, photos: Pa
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "text"),
+    [
+        ("coefficients", (100_000, 1280), "for 30 photos of 1280 features"),
+        ("labels", (100_000,), "for 30 photos"),
+        ("mean", (10_000_000,), "for 30 photos"),
+        ("stray", (1000, 1000, 1000), r"size=.* bytes must be at most 512,000,000"),
+    ],
+)
+def test_a_classifier_that_cannot_be_the_results_is_not_unpacked(
+    out: Path, name: str, shape: tuple[int, ...], text: str
+) -> None:
+    """A small file may unpack to gigabytes: it is refused by its headers."""
+    path = out / "models" / "classifier.npz"
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        kept = {n: archive.read(n) for n in archive.namelist() if n != f"{name}.npy"}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in kept.items():
+            archive.writestr(member, content)
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+            header = {"descr": "|i1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for _ in range(math.prod(shape) // 2**20):
+                file.write(bytes(2**20))
+    with pytest.raises(OutputError, match=rf"classifier\.npz: cannot be used: .*{text}"):
+        Predictor.load(out)

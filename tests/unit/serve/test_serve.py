@@ -510,6 +510,7 @@ def test_facts_are_lines_by_label(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[Pear", "is not TOML"),
+        ("a = " + "[" * 100_000, "is not TOML"),
         ('Pear = "Soft."', "'Pear' must be a table with one key: line"),
         ('[Pear]\ntext = "Soft."', "'Pear' must be a table with one key: line"),
         ("[Pear]\nline = 3", "'Pear': line=3 must be text"),
