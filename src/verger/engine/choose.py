@@ -6,6 +6,7 @@ import sys
 
 from verger.config import Config
 from verger.engine.local import LocalEngine
+from verger.engine.scratch import sweep_scratch
 from verger.engine.tasks import Engine
 
 
@@ -50,11 +51,14 @@ def check_engine(config: Config) -> None:
 def start_engine(config: Config) -> Engine:
     """Return the engine that runs the tasks; starts Spark if it is wanted and not active.
 
+    Removes the temporary files of runs that have been killed.
+
     Raises
     ------
     EnvironmentNotReadyError
         If Spark does not start.
     """
+    sweep_scratch()
     if not wants_spark(config):
         return LocalEngine(config.workers)
     from verger.engine.session import get_session

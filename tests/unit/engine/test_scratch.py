@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from verger.config import Config
+from verger.engine.choose import start_engine
 from verger.engine.scratch import PREFIX, sweep_scratch
 
 MAKE = """
@@ -108,3 +110,10 @@ def test_a_forked_child_leaves_the_folder_to_its_parent(temporary: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
     assert list(temporary.iterdir()) == []
     assert os.environ["TMPDIR"] == str(temporary)
+
+
+def test_the_next_run_sweeps_on_the_local_engine_too(owner: Owner) -> None:
+    """Whatever engine it takes, a run removes what a killed one has left."""
+    owner.end(signal.SIGKILL)
+    start_engine(Config()).stop()
+    assert not owner.folder.exists()
