@@ -47,7 +47,7 @@ def out(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         reference_labels=few.reference_labels[drawn],
         reference_paths=tuple(few.reference_paths[row] for row in drawn),
     )
-    many.save(output)
+    many.save(output.folder)
     return folder
 
 
