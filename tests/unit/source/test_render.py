@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from verger.errors import ConfigError, OutputError
-from verger.source.render import SHAPES, make_kind, render_dataset, render_photo
+from verger.source.render import COLOURS, SHAPES, TEXTURES, make_kind, render_dataset, render_photo
 
 Photo = npt.NDArray[np.uint8]
 N_CLASSES = 30
@@ -112,8 +112,10 @@ def test_the_surface_has_no_pin_holes(index: int) -> None:
 
 def test_the_edge_is_antialiased() -> None:
     """Between the object and the ground there are pixels of neither colour."""
-    photo = render_photo(make_kind(0), 0.0).min(axis=2)
-    assert ((photo > 210) & (photo < 255)).sum() > 20
+    kind = make_kind(4)
+    assert kind.name == "Flat Maroon", "dark all over"
+    photo = render_photo(kind, 0.0).min(axis=2)
+    assert ((photo > 120) & (photo < 255)).sum() > 20
 
 
 def test_consecutive_frames_differ(photos: list[tuple[Photo, Photo]]) -> None:
@@ -147,8 +149,11 @@ def test_names_are_unique_and_valid_on_every_file_system() -> None:
 
 
 def test_names_get_a_number_when_the_combinations_run_out() -> None:
-    """After 1001 classes the names come again, numbered."""
-    assert make_kind(1001).name == f"{make_kind(0).name} 2"
+    """After every shape in every colour and texture the names come again, numbered."""
+    n_names = len(SHAPES) * len(COLOURS) * len(TEXTURES)
+    names = {make_kind(index).name for index in range(n_names)}
+    assert len(names) == n_names
+    assert make_kind(n_names).name == f"{make_kind(0).name} 2"
 
 
 def test_thirty_names_hold_accents_and_spaces() -> None:
