@@ -28,8 +28,6 @@ from verger.files.tables import read_part
 from verger.job.pipeline import run, run_featurize
 from verger.result.output import INDEX, INSPECTION, Output
 from verger.similar.index import ensure_index, find_neighbors_by_index
-from verger.similar.inspection.contents import hash_contents
-from verger.similar.inspection.photos import read_photos
 from verger.similar.inspection.stage import Criteria, inspect_photos
 from verger.similar.neighbors import find_neighbors
 from verger.similar.rows import read_rows
@@ -256,17 +254,3 @@ def test_the_commands_say_what_was_found(inspected: Path, tmp_path: Path) -> Non
     table = json.loads(invoke(app, ["show", out, "--table", "mislabelled", "--json"]).stdout)
     assert table["n_rows"] == found["counts"]["mislabelled"]
     assert invoke(app, ["validate", out]).exit_code == 0
-
-
-def test_only_photos_of_the_source_are_read_again(spark: SparkSession, tmp_path: Path) -> None:
-    """A result that names other files tells no sum of their contents."""
-    source, private = tmp_path / "photos", tmp_path / "photos2"
-    for folder in (source, private):
-        folder.mkdir()
-        (folder / "a.png").write_bytes(b"content")
-    names = [f"{source}/a.png", f"{source}/../photos2/a.png", f"{private}/a.png"]
-    output = write_vectors(
-        tmp_path / "out", np.eye(3, 4, dtype=np.float32), paths=names, lengths=[7] * 3
-    )
-    sums = hash_contents(spark, read_photos(output), np.arange(3), str(source))
-    assert sums == [hashlib.sha256(b"content").hexdigest(), None, None]
