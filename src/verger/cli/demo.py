@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from verger.config import Config
 from verger.engine.choose import check_engine
+from verger.engine.session import configured_master
 from verger.errors import OutputExistsError, WeightsNotFoundError
 from verger.features.model import find_card
 from verger.job import pipeline
@@ -28,7 +29,8 @@ def run_demo(
     """Render photos into ``folder/photos`` and write the result of a run to ``folder/result``.
 
     MobileNetV2 is used where its weights are at hand or can be fetched; where they cannot,
-    the demo, and only the demo, takes EfficientNet-Lite0 and says so.
+    the demo, and only the demo, takes EfficientNet-Lite0 and says so. Spark runs the tasks, on
+    this machine unless another master is named: the demo shows the whole of Verger.
 
     Raises
     ------
@@ -40,6 +42,7 @@ def run_demo(
         raise OutputExistsError(f"DIR={folder}: holds photos of your own; choose another folder")
     if photos.exists() and not config.overwrite:
         raise OutputExistsError(f"DIR={folder}: holds a demo already; --overwrite renders it anew")
+    config = replace(config, master=config.master or configured_master() or "local[*]")
     check_engine(config)  # before a photo is rendered for nothing
     config, notices = choose_model(config, watch)
     with watch("render", None):
