@@ -7,6 +7,7 @@ import builtins
 import re
 import subprocess
 import sys
+import tomllib
 import textwrap
 from pathlib import Path
 
@@ -27,6 +28,33 @@ def test_the_import_contracts_hold() -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert "Contracts: " in done.stdout
     assert done.returncode == 0, done.stdout
+
+
+def test_folders_rules_and_the_map_name_the_same_rooms_in_the_same_order() -> None:
+    """The table of ARCHITECTURE.md, the layers of pyproject.toml and the package agree."""
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text("utf-8")
+    table = text.partition("| room | what it is for |")[2].partition("\n\n")[0]
+    drawn = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    rules = project["tool"]["importlinter"]["contracts"]
+    layers = next(rule["layers"] for rule in rules if rule["type"] == "layers")
+    ruled = [name.removeprefix("verger.") for layer in layers for name in layer.split(" : ")]
+    package = REPOSITORY / "src" / "verger"
+    there = {p.stem for p in package.glob("*.py")} - {"__init__", "__main__"}
+    there |= {p.parent.name for p in package.glob("*/__init__.py")}
+    assert drawn == ruled
+    assert set(drawn) == there
+
+
+def test_every_hop_of_the_map_is_there() -> None:
+    """What the two ways through the code name is a function or a class of that file."""
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text("utf-8")
+    hops = re.findall(r"`((?:features|files|job|result|source)/[\w/]+\.py): ([\w.]+)`", text)
+    assert len(hops) > 15
+    for file, name in hops:
+        source = (REPOSITORY / "src" / "verger" / file).read_text("utf-8")
+        for part in name.split("."):
+            assert re.search(rf"(?:def|class) {part}\b", source), f"{file}: {name}"
 
 
 def test_one_photo_needs_neither_spark_nor_java() -> None:
