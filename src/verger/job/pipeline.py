@@ -154,7 +154,7 @@ def _validate(run: Run) -> None:
 
 
 def _report(run: Run) -> None:
-    from verger.job.report import write_report
+    from verger.job.report.stage import write_report
 
     record = run.timed(run.output.read_run())
     engine = run.engine

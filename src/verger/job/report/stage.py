@@ -1,0 +1,223 @@
+"""One offline page about a result, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from verger.engine.tasks import Engine
+from verger.files.records import as_json, to_plain
+from verger.job.report.chosen import CLASS_PHOTOS, choose_of_classes, choose_points, choose_rejected
+from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
+from verger.result.clock import Spent
+from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, Output
+from verger.result.record import PCARecord, RunRecord
+
+#: Thumbnails on the page; the map's points have one as long as they last.
+TILES = 2400
+
+
+def write_report(engine: Engine, output: Output, record: RunRecord) -> dict[str, Any]:
+    """Write ``report.html`` and ``report.json``.
+
+    Parameters
+    ----------
+    engine : Engine
+    output : Output
+    record : RunRecord
+        What ``run.json`` holds.
+
+    Returns
+    -------
+    dict
+        What ``report.json`` holds.
+    """
+    from verger.job.report.page import render_page
+
+    report, sprite = gather_report(engine, output, record)
+    scree = output.folder.read(SCREE) if output.folder.exists(SCREE) else None
+    page = render_page(report, scree_png=scree, sprite_jpeg=sprite)
+    output.folder.write(REPORT, page.encode())
+    output.folder.write("report.json", as_json(report))
+    return report
+
+
+def gather_report(
+    engine: Engine, output: Output, record: RunRecord
+) -> tuple[dict[str, Any], bytes | None]:
+    """Collect everything that the page shows, out of the tables and ``run.json``."""
+    points = choose_points(engine, output) if record.pca and "pca" in record.files else None
+    lost, rejected = choose_rejected(output)
+    classes, class_paths = _classes(choose_of_classes(engine, output), lost)
+    evaluation = output.read_derived(dict[str, Any], EVALUATION)
+    inspection = output.read_derived(dict[str, Any], INSPECTION)
+    galleries = (inspection or {}).get("galleries", {})
+    inspected = [p for entries in galleries.values() for e in entries for p in _photos_in(e)]
+    mistaken = [p for pair in (evaluation or {}).get("pairs", ()) for p in _photos_of(pair)]
+    mapped = points["path"] if points else ()
+    wanted = dict.fromkeys([*inspected, *mistaken, *class_paths, *mapped])
+    tiles, sprite = draw_sheet(engine, list(wanted)[:TILES], record.source)
+    for entry in classes:
+        entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
+    plain = to_plain(record)
+    return {
+        **{key: plain.get(key) for key in _COPIED},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "reasons": plain["counts"]["reasons"],
+        "rejected": rejected,
+        "classes": classes,
+        "map": _map(points, tiles, record.pca),
+        "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
+        "inspection": inspection | {"galleries": _illustrated(galleries, tiles)}
+        if inspection
+        else None,
+        "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "count": len(tiles)}
+        if sprite
+        else None,
+        "stages": _stages(record),
+        "spent": _shares(record.spent),
+        "notices": _notices(record, has_thumbnails=bool(tiles)),
+    }, sprite
+
+
+_COPIED = (
+    "verger",
+    "source",
+    "output",
+    "command",
+    "counts",
+    "model",
+    "contract",
+    "contract_hash",
+    "pca",
+    "versions",
+    "machine",
+    "config",
+    "checks",
+)
+
+
+def _classes(
+    found: dict[str | None, tuple[int, list[str]]], lost: Mapping[str | None, int]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return every class with its counts and a few of its photos."""
+    labels = sorted({*found, *lost}, key=lambda label: (label is None, label or ""))
+    classes: list[dict[str, Any]] = []
+    for label in labels:
+        n, paths = found.get(label, (0, []))
+        classes.append(
+            {"label": label, "featurized": n, "rejected": lost.get(label, 0), "paths": paths}
+        )
+    # The first photo of every class before the second of any: all classes get a picture.
+    by_rank = [
+        p for rank in range(CLASS_PHOTOS) for c in classes for p in c["paths"][rank : rank + 1]
+    ]
+    return classes, by_rank
+
+
+def _map(
+    points: dict[str, list[Any]] | None, tiles: dict[str, int], pca: PCARecord | None
+) -> dict[str, Any] | None:
+    if points is None or pca is None:
+        return None
+    labels = sorted({label or "" for label in points["label"]})
+    index = {label: i for i, label in enumerate(labels)}
+    xy = np.round(np.array([points["x"], points["y"]], dtype=float), 4)
+    return {
+        "labels": labels,
+        "x": xy[0].tolist(),
+        "y": xy[1].tolist(),
+        "label": [index[label or ""] for label in points["label"]],
+        "name": ["/".join(path.rsplit("/", 2)[-2:]) for path in points["path"]],
+        "thumbnail": [tiles.get(path, -1) for path in points["path"]],
+        "share": list(pca.first_ratios),
+        "n_total": pca.n_samples,
+    }
+
+
+def _photos_of(pair: dict[str, Any]) -> list[str]:
+    return [*pair["photos"], *pair["known"]]
+
+
+def _with_thumbnails(evaluation: dict[str, Any], tiles: dict[str, int]) -> dict[str, Any]:
+    """Add the thumbnails of the most confused photos to an evaluation."""
+    pairs = [
+        pair
+        | {
+            "thumbnails": [tiles[path] for path in pair["photos"] if path in tiles],
+            "known_thumbnails": [tiles[path] for path in pair["known"] if path in tiles],
+        }
+        for pair in evaluation["pairs"]
+    ]
+    return evaluation | {"pairs": pairs}
+
+
+#: Lists of paths in an entry of a gallery.
+_SHOWN = ("photos", "like", "typical")
+
+
+def _photos_in(entry: dict[str, Any]) -> list[str]:
+    return [path for name in _SHOWN for path in entry.get(name, ())]
+
+
+def _illustrated(
+    galleries: dict[str, list[dict[str, Any]]], tiles: dict[str, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """Add the thumbnails of the photos to the galleries of an inspection."""
+    return {
+        name: [
+            entry
+            | {
+                "tiles": {
+                    key: [tiles[path] for path in entry[key] if path in tiles]
+                    for key in _SHOWN
+                    if key in entry
+                }
+            }
+            for entry in entries
+        ]
+        for name, entries in galleries.items()
+    }
+
+
+def _stages(record: RunRecord) -> list[dict[str, Any]]:
+    counts = record.counts
+    per_photo = dict.fromkeys(("list", "write", "validate", "reduce"), counts.listed)
+    per_photo["featurize"] = counts.computed
+    return [
+        {
+            "name": name,
+            "seconds": seconds,
+            "images_per_s": round(per_photo[name] / seconds, 1)
+            if name in per_photo and seconds > 0
+            else None,
+        }
+        for name, seconds in record.seconds.items()
+    ]
+
+
+def _shares(spent: Spent | None) -> list[dict[str, Any]]:
+    """Return the workers' time by part, as shares of each one's; the sum over all comes first."""
+    if not spent:
+        return []
+    rows = (replace(spent.total, worker="all workers"), *spent.workers)
+    return [
+        to_plain(row) | {"shares": {part: round(share, 4) for part, share in row.shares.items()}}
+        for row in rows
+    ]
+
+
+def _notices(record: RunRecord, *, has_thumbnails: bool) -> list[str]:
+    notices = []
+    if record.model.published is False:
+        notices.append(
+            "These weights do not compute what the published ImageNet weights compute: "
+            "the features are those of other weights, or of random ones."
+        )
+    if not has_thumbnails:
+        notices.append("The photos could not be read again, so the page shows no thumbnails.")
+    return [*notices, *record.notices]
