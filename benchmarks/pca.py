@@ -31,6 +31,7 @@ from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA as SklearnPCA
 
 import verger
+from verger.engine.local import LocalEngine
 from verger.files.folder import Folder
 from verger.pca.moments import sum_stored_moments
 
@@ -68,15 +69,16 @@ def main() -> None:
 
 def measure(spark: SparkSession, path: Path, rounds: int) -> dict[str, list[float]]:
     """Time each way from the stored table to a fitted model, in turns."""
+    engine = LocalEngine()
     ways: dict[str, Callable[[], object]] = {
         SPARK: lambda: spark_fit(spark, path, 1280),
         SPARK_50: lambda: spark_fit(spark, path, 50),
         SKLEARN: lambda: SklearnPCA(svd_solver="covariance_eigh").fit(read_vectors(path)),
-        VERGER: lambda: verger_fit(spark, path),
+        VERGER: lambda: verger_fit(engine, path),
         NUMPY: lambda: numpy_fit(path),
     }
     # Starts the Python workers and numpy's threads; Spark ML needs neither.
-    ratio, bare = verger_fit(spark, path).explained_variance_ratio, numpy_fit(path)
+    ratio, bare = verger_fit(engine, path).explained_variance_ratio, numpy_fit(path)
     np.testing.assert_allclose(ratio, bare[: len(ratio)] / bare.sum(), atol=1e-9)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
@@ -97,10 +99,10 @@ def spark_fit(spark: SparkSession, path: Path, k: int) -> object:
     return PCA(k=k, inputCol="features_vec", outputCol="features_pca").fit(vectors)
 
 
-def verger_fit(spark: SparkSession, path: Path) -> Any:
+def verger_fit(engine: LocalEngine, path: Path) -> Any:
     folder = Folder(str(path))
     names = [file.name for file in folder.files() if file.name.endswith(".parquet")]
-    return verger.fit_pca(sum_stored_moments(spark, folder, names), 0.90)
+    return verger.fit_pca(sum_stored_moments(engine, folder, names), 0.90)
 
 
 def read_vectors(path: Path) -> npt.NDArray[np.float64]:

@@ -24,6 +24,8 @@ class Way:
         What was done for it to be fast, for RESULTS.md.
     verb : str
         Of Verger's command line; empty for a peer.
+    on_spark : bool
+        Whether Verger's tasks run on Spark, not in processes of their own.
     script : str
         File in ``benchmarks/peers``.
     options : tuple of str
@@ -34,6 +36,7 @@ class Way:
     title: str
     set_up: str
     verb: str = ""
+    on_spark: bool = False
     script: str = ""
     options: tuple[str, ...] = ()
     venv: str = ".venv-bench"
@@ -42,8 +45,16 @@ class Way:
 WAYS = {
     "verger": Way(
         "Verger, `verger featurize`",
-        "Defaults: listing, features, rejected photos, commits. It does what the engines below do.",
+        "Defaults: listing, features, rejected photos, commits, in a pool of processes. It does "
+        "what the engines below do.",
         verb="featurize",
+        venv=".venv",
+    ),
+    "verger_spark": Way(
+        "Verger, `verger featurize --master local[*]`",
+        "The same tasks, run by Spark.",
+        verb="featurize",
+        on_spark=True,
         venv=".venv",
     ),
     "verger_run": Way(
@@ -140,8 +151,7 @@ def command_of(way: Way, photos: Path, out: Path, model: Model, cores: int) -> l
             model.name,
             "--weights",
             str(model.weights),
-            "--master",
-            f"local[{cores}]",
+            *(("--master", f"local[{cores}]") if way.on_spark else ("--workers", str(cores))),
         ]
     return [
         str(python_of(way)),
