@@ -47,6 +47,9 @@ def out(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         reference_labels=few.reference_labels[drawn],
         reference_paths=tuple(few.reference_paths[row] for row in drawn),
     )
+    record = output.read_run()  # a classifier knows no more photos than its result has
+    counts = dataclasses.replace(record.counts, listed=N_KNOWN, featurized=N_KNOWN)
+    output.write_run(dataclasses.replace(record, counts=counts))
     many.save(output.folder)
     return folder
 
