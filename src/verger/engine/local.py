@@ -17,7 +17,7 @@ from multiprocessing.connection import Pipe, wait
 from typing import Any, TypeVar
 
 from verger.engine.tasks import TASK_ATTEMPTS, OnProgress, Task
-from verger.engine.worker import DONE, TASK, WORK
+from verger.engine.worker import DONE, IMPORT, TASK, WORK
 from verger.errors import TasksLostError, VergerError
 
 C = TypeVar("C")
@@ -92,11 +92,19 @@ class LocalEngine:
         self.n_cores = n_workers or usable_cores()
         self._workers: list[_Worker] = []
 
-    def start(self, n_workers: int | None = None) -> None:
-        """Start worker processes ahead of the first task; they load Python meanwhile."""
-        wanted = min(n_workers or self.n_cores, self.n_cores)
-        while len(self._workers) < wanted:
+    def start(self, n_workers: int, *, module: str = "") -> None:
+        """Start worker processes ahead of the first task.
+
+        Parameters
+        ----------
+        n_workers : int
+        module : str, optional
+            What they import meanwhile.
+        """
+        while len(self._workers) < min(n_workers, self.n_cores):
             self._workers.append(_Worker())
+            if module:
+                self._workers[-1].send(IMPORT, module.encode())
 
     def run(
         self,

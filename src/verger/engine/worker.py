@@ -11,11 +11,12 @@ import pickle
 import signal
 import threading
 import traceback
+from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 #: Kinds of messages: to the worker, and from it.
-WORK, TASK = b"w", b"t"
+IMPORT, WORK, TASK = b"i", b"w", b"t"
 DONE, FAILED = b"d", b"f"
 
 
@@ -30,6 +31,9 @@ def main(descriptor: int) -> None:
         message = messages.get()
         if message[:1] == WORK:
             pickled, work = message[1:], None
+            continue
+        if message[:1] == IMPORT:
+            import_module(message[1:].decode())
             continue
         try:
             if work is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from verger.config import Config
 from verger.engine.choose import has_active_session, start_engine, wants_spark
+from verger.engine.local import LocalEngine
 from verger.engine.tasks import Engine, OnProgress
 from verger.result.lock import locked
 from verger.result.output import Output
@@ -97,6 +98,11 @@ class Run:
             with self.stage("start Spark") if starts_spark else nullcontext():
                 self._engine = start_engine(self.config)
         return self._engine
+
+    def start_workers(self, n_tasks: int, module: str) -> None:
+        """Let processes of this machine load what their tasks need, while this one goes on."""
+        if not wants_spark(self.config) and isinstance(self.engine, LocalEngine):
+            self.engine.start(n_tasks, module=module)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -63,13 +63,14 @@ def run(
         See :mod:`verger.errors`; what was committed before stays in OUT.
     """
     run = Run(Output.at(out), config, watch, notices)
-    planned = plan(run, source, reduce=True)
-    with run, run.locked(), _ended(run):
-        featurize(run, planned, reduce=True)
-        if pca_is_stale(run):
-            reduce_features(run)
-        _validate(run)
-        _report(run)
+    with run:
+        planned = plan(run, source, reduce=True)
+        with run.locked(), _ended(run):
+            featurize(run, planned, reduce=True)
+            if pca_is_stale(run):
+                reduce_features(run)
+            _validate(run)
+            _report(run)
     return run.output.read_run()
 
 
@@ -78,9 +79,10 @@ def run_featurize(
 ) -> RunRecord:
     """Write ``features/`` and ``rejected/`` alone; see :func:`run`."""
     run = Run(Output.at(out), config, watch)
-    planned = plan(run, source, reduce=False)
-    with run, run.locked(), _ended(run):
-        featurize(run, planned, reduce=False)
+    with run:
+        planned = plan(run, source, reduce=False)
+        with run.locked(), _ended(run):
+            featurize(run, planned, reduce=False)
     return run.output.read_run()
 
 

@@ -19,13 +19,15 @@ from verger.job.resume import State, find_state
 from verger.result.journal import latest_attempt
 from verger.result.ledger import Known, compare, read_known, sources_of
 from verger.result.output import RUN, Output
+from verger.source.cut import count_partitions
 from verger.source.listing import Listing, list_photos
 
 if TYPE_CHECKING:
     from verger.result.journal import Batch
 
 
-# Before Spark
+#: What a task needs, and takes a second to load.
+TASK_MODULE = "verger.features.task"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,10 @@ class Plan:
 
 
 def plan(run: Run, source: str, *, reduce: bool) -> Plan:
-    """Find every mistake that can be found before Spark starts; write nothing."""
+    """Find every mistake that can be found before a photo is read; write nothing."""
     listing = check_and_list(run, source, reduce=reduce)
+    if listing:
+        run.start_workers(count_partitions(len(listing.photos), 1), TASK_MODULE)
     model = _find_model(run, listing)
     root = listing.source if listing else normalize_source(source)
     find_state(run.output, root, model.contract, overwrite=run.config.overwrite)

@@ -6,9 +6,12 @@ import io
 import json
 import re
 import time
+import uuid
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,7 +54,7 @@ def to_spark_model(pca: FittedPCA) -> PCAModel:
     # The constructor is private to Scala's package and public in the class file.
     jvm: Any = context._jvm
     java_model = jvm.org.apache.spark.ml.feature.PCAModel(
-        _uid(), _py2java(context, matrix), _py2java(context, ratio)
+        f"PCA_{uuid.uuid4().hex[-12:]}", _py2java(context, matrix), _py2java(context, ratio)
     )
     model = PCAModel(java_model)
     return model._set(k=pca.n_components, inputCol=INPUT, outputCol=OUTPUT)
@@ -64,12 +67,6 @@ def _parameters(pca: FittedPCA) -> tuple[DenseMatrix, DenseVector]:
     n_features, k = pca.projection.shape
     matrix = DenseMatrix(n_features, k, pca.projection.ravel(order="F"))
     return matrix, DenseVector(pca.explained_variance_ratio[: pca.n_components])
-
-
-def _uid() -> str:
-    from pyspark.ml.util import Identifiable
-
-    return f"PCA_{Identifiable().uid.rsplit('_', 1)[-1]}"
 
 
 def write_spark_model(pca: FittedPCA, folder: Folder, name: str) -> list[str]:
@@ -93,13 +90,11 @@ def write_spark_model(pca: FittedPCA, folder: Folder, name: str) -> list[str]:
 
 
 def _metadata(pca: FittedPCA) -> bytes:
-    import pyspark
-
-    uid = _uid()
+    uid = f"PCA_{uuid.uuid4().hex[-12:]}"
     metadata = {
         "class": "org.apache.spark.ml.feature.PCAModel",
         "timestamp": time.time_ns() // 1_000_000,
-        "sparkVersion": pyspark.__version__,
+        "sparkVersion": _spark_version(),
         "uid": uid,
         "paramMap": {"k": pca.n_components, "inputCol": INPUT, "outputCol": OUTPUT},
         "defaultParamMap": {"outputCol": f"{uid}__output"},
@@ -107,27 +102,94 @@ def _metadata(pca: FittedPCA) -> bytes:
     return json.dumps(metadata, separators=(",", ":")).encode() + b"\n"
 
 
-def _data(pca: FittedPCA) -> bytes:
-    import pyspark
-    from pyspark.ml.linalg import MatrixUDT, VectorUDT
-    from pyspark.sql.pandas.types import to_arrow_type
-    from pyspark.sql.types import StructField, StructType
+def _spark_version() -> str:
+    try:
+        return version("pyspark")
+    except PackageNotFoundError:  # a managed Spark brings a pyspark that is no installed package
+        import pyspark
 
-    types = {"pc": MatrixUDT(), "explainedVariance": VectorUDT()}
-    row = {
-        name: dict(zip(cast(StructType, kind.sqlType()).names, kind.serialize(value), strict=True))
-        for (name, kind), value in zip(types.items(), _parameters(pca), strict=True)
+        return pyspark.__version__
+
+
+#: Columns of Spark's own types, as ``pyspark.ml.linalg`` has them, which takes half a second to
+#: load: name, Spark's type and whether it may be null.
+_INTS, _DOUBLES = "array<integer>", "array<double>"
+_VECTOR = (
+    ("type", "byte", False),
+    ("size", "integer", True),
+    ("indices", _INTS, True),
+    ("values", _DOUBLES, True),
+)
+_MATRIX = (
+    ("type", "byte", False),
+    ("numRows", "integer", False),
+    ("numCols", "integer", False),
+    ("colPtrs", _INTS, True),
+    ("rowIndices", _INTS, True),
+    ("values", _DOUBLES, True),
+    ("isTransposed", "boolean", False),
+)
+_ARROW = {
+    "byte": pa.int8(),
+    "integer": pa.int32(),
+    "boolean": pa.bool_(),
+    _INTS: pa.list_(pa.field("element", pa.int32(), nullable=False)),
+    _DOUBLES: pa.list_(pa.field("element", pa.float64(), nullable=False)),
+}
+
+
+def _data(pca: FittedPCA) -> bytes:
+    n_features, k = pca.projection.shape
+    ratios = pca.explained_variance_ratio[: pca.n_components]
+    # Both are dense: type 1, without indices; the matrix is stored column by column.
+    matrix = (1, n_features, k, None, None, pca.projection.ravel(order="F"), False)
+    columns = {
+        "pc": ("MatrixUDT", _MATRIX, matrix),
+        "explainedVariance": ("VectorUDT", _VECTOR, (1, None, None, ratios)),
     }
-    schema = StructType([StructField(name, kind) for name, kind in types.items()])
+    spark = [
+        _field(name, _udt(kind, fields), nullable=True)
+        for name, (kind, fields, _) in columns.items()
+    ]
     footer = {
-        "org.apache.spark.version": pyspark.__version__,
-        "org.apache.spark.sql.parquet.row.metadata": schema.json(),
+        "org.apache.spark.version": _spark_version(),
+        "org.apache.spark.sql.parquet.row.metadata": json.dumps(
+            {"type": "struct", "fields": spark}
+        ),
     }
-    fields = [pa.field(name, to_arrow_type(kind.sqlType())) for name, kind in types.items()]
-    table = pa.Table.from_pylist([row], pa.schema(fields, metadata=footer))
+    arrow = [
+        pa.field(name, pa.struct([pa.field(f, _ARROW[t], nullable=n) for f, t, n in fields]))
+        for name, (_, fields, _) in columns.items()
+    ]
+    row = {
+        name: dict(zip((f for f, _, _ in fields), values, strict=True))
+        for name, (_, fields, values) in columns.items()
+    }
     buffer = io.BytesIO()
-    pq.write_table(table, buffer)
+    pq.write_table(pa.Table.from_pylist([row], pa.schema(arrow, metadata=footer)), buffer)
     return buffer.getvalue()
+
+
+def _udt(kind: str, fields: Sequence[tuple[str, str, bool]]) -> dict[str, object]:
+    """Return a user-defined type as the JSON of Spark's schemas."""
+    inner = [_field(name, _json_type(text), nullable=nullable) for name, text, nullable in fields]
+    return {
+        "type": "udt",
+        "class": f"org.apache.spark.ml.linalg.{kind}",
+        "pyClass": f"pyspark.ml.linalg.{kind}",
+        "sqlType": {"type": "struct", "fields": inner},
+    }
+
+
+def _json_type(text: str) -> object:
+    element = text.removeprefix("array<").removesuffix(">")
+    if element == text:
+        return text
+    return {"type": "array", "elementType": element, "containsNull": False}
+
+
+def _field(name: str, kind: object, *, nullable: bool) -> dict[str, object]:
+    return {"name": name, "type": kind, "nullable": nullable, "metadata": {}}
 
 
 def save_spark_model(model: MLWritable, folder: Folder, name: str) -> list[str]:
