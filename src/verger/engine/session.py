@@ -17,8 +17,10 @@ from verger.config import Config
 from verger.engine.environment import PYTHON, UNPACKED, cached_environment
 from verger.engine.java import Java, find_java
 from verger.engine.local import ONE_THREAD
+from verger.engine.scratch import scratch_folder
 from verger.engine.tasks import TASK_ATTEMPTS
 from verger.errors import EnvironmentNotReadyError
+from verger.redaction import SECRET_NAMES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -179,6 +181,7 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
     settings = {
         "spark.ui.enabled": str(config.ui).lower(),
         "spark.ui.showConsoleProgress": "false",
+        "spark.redaction.regex": SECRET_NAMES,
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         **{f"spark.executorEnv.{name}": value for name, value in ONE_THREAD.items()},
@@ -189,7 +192,7 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.memory": _driver_memory(),
-            _JAVA_OPTIONS: f"-Dlog4j2.configurationFile={_log4j()}",
+            _JAVA_OPTIONS: f'-Dlog4j2.configurationFile={_log4j()} "{_java_scratch()}"',
         }
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         settings |= {
@@ -269,6 +272,11 @@ def machine_memory_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return 4 * 2**30
+
+
+def _java_scratch() -> str:
+    """Return Java's option for temporary files: Spark's blocks, artifacts and native libraries."""
+    return f"-Djava.io.tmpdir={scratch_folder()}"
 
 
 def _log4j() -> str:
