@@ -216,9 +216,9 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 
 def test_without_java_nothing_is_written(place: Place) -> None:
-    """Where there is no Java, a run says what to install, exits 1 and leaves no OUT."""
+    """Asked for Spark without a Java, a run says what to install, exits 1 and leaves no OUT."""
     before = tree(place.folder)
-    done = place.start("run", "photos", "out", *LITE0, java=False)
+    done = place.start("run", "photos", "out", *LITE0, "--master", "local[2]", java=False)
     assert_one_line(
         done, 1, r"no Java that Spark .* works with: none in .*; install a Java 17.*pip"
     )
@@ -365,10 +365,11 @@ def main(
 ) -> Main:
     """``main()`` in an empty folder: arguments to (exit code, stdout, stderr); no Spark."""
 
-    def no_spark(config: Config) -> None:
-        raise AssertionError("this test must end before Spark")
+    def no_tasks(*_: object, **__: object) -> None:
+        raise AssertionError("this test must end before a task is run")
 
-    monkeypatch.setattr("verger.job.context.start_engine", no_spark)
+    monkeypatch.setattr("verger.engine.session.get_session", no_tasks)
+    monkeypatch.setattr("verger.engine.local.LocalEngine.run", no_tasks)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
