@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +56,20 @@ def test_spark_leaves_the_same_tables(finished: Path, photos: Path, tmp_path: Pa
         assert rows(out, table) == rows(finished, table)
     assert {path.name for path in out.iterdir()} == {path.name for path in finished.iterdir()}
     assert all(check.holds for check in record.checks)
+
+
+def test_a_run_on_one_machine_loads_no_spark(photos: Path, tmp_path: Path) -> None:
+    """From the listing to the report: neither pyspark nor a Java is touched."""
+    program = (
+        "import sys, verger; from verger import Config; "
+        f"record = verger.run({str(photos)!r}, {str(tmp_path / 'out')!r}, "
+        "Config(model='efficientnet_lite0', components=5, workers=2)); "
+        "print(record.machine['engine'], [m for m in ('pyspark', 'py4j') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"JAVA_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "local []"
 
 
 def test_the_record_reconciles_with_the_tables(finished: Path) -> None:
