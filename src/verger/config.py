@@ -94,7 +94,7 @@ class Config:
     weights: str | None = _option(
         None, "File of the model's weights, or s3://bucket/file, instead of the published ones."
     )
-    weights_sha256: str | None = _option(None, "Refuse weights whose sha256 is another.")
+    weights_sha256: str | None = _option(None, "Refuse weights with another SHA-256.")
     input_size: int | None = _option(
         None,
         "Side of a photo before the model, in pixels: 224 by default; 192, 160, 128 or 96 are "
@@ -117,7 +117,7 @@ class Config:
         256, "Photos in a batch, the most that a core loses when a run is killed."
     )
     prune: bool = _option(
-        False, "Let rows of photos leave that are no longer in the source; else they are kept."
+        False, "Drop rows whose photo is no longer in the source; else they are kept."
     )
     partitions: int | None = _option(
         None, "Tasks that the photos are cut into. Default: by count and bytes."
