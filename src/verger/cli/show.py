@@ -5,15 +5,13 @@ Read by pyarrow, as any other program would read it: no Spark is needed to look.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
-from verger.errors import SchemaError
-from verger.files.paths import filesystem_of
-from verger.files.tables import VECTORS
+from verger.files.tables import VECTORS, iter_part, read_part
 from verger.result.journal import latest_attempt
 from verger.result.output import RUN, Output
 
@@ -57,27 +55,25 @@ def view_table(output: Output, name: str, *, n_rows: int = 5) -> TableView:
     """
     folder = output.folder
     names = _part_names(output, name)
-    filesystem, _ = filesystem_of(folder.root)
-    places = [filesystem_of(folder.address(part))[1] for part in names]
-    try:
-        table = ds.dataset(places, format="parquet", filesystem=filesystem)
-        rows = table.head(n_rows)
-        labels = table.to_table(["label"])["label"].value_counts().to_pylist()
-        count = table.count_rows()
-    except (OSError, pa.ArrowException) as err:
-        raise SchemaError(
-            f"{output.address(name)}: cannot be read: {err}; verger validate says more"
-        ) from err
-    vector = next((column for column in VECTORS if column in table.schema.names), None)
-    lengths = pa.compute.list_value_length(rows[vector]).unique().to_pylist() if vector else []
+    labels, first = Counter[str | None](), read_part(folder, names[0]).slice(0, n_rows)
+    for part in names:
+        if len(first) < n_rows and part != names[0]:
+            more = read_part(folder, part, first.schema.names).slice(0, n_rows - len(first))
+            first = pa.concat_tables([first, more])
+        for batch in iter_part(folder, part, ["label"]):
+            labels.update(
+                {e["values"]: e["counts"] for e in batch["label"].value_counts().to_pylist()}
+            )
+    vector = next((column for column in VECTORS if column in first.schema.names), None)
+    lengths = pa.compute.list_value_length(first[vector]).unique().to_pylist() if vector else []
     return TableView(
         name=name,
-        columns={field.name: str(field.type) for field in table.schema},
-        n_rows=count,
+        columns={field.name: str(field.type) for field in first.schema},
+        n_rows=labels.total(),
         n_files=len(names),
         dimensions=sorted(n for n in lengths if n is not None),
-        labels={entry["values"]: entry["counts"] for entry in labels},
-        rows=rows.to_pylist(),
+        labels=dict(labels),
+        rows=first.to_pylist(),
     )
 
 

@@ -12,7 +12,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from verger.errors import SchemaError
 from verger.files.folder import Folder
+from verger.files.footer import check_pages, read_chunks
 from verger.schema import CONTRACT_KEY, arrow_schema, spark_json
 
 #: Rows of features in one Parquet file: about 32 MB.
@@ -121,17 +122,39 @@ def part_name(table: str) -> str:
     return f"{table}/part-{uuid.uuid4().hex}.parquet"
 
 
+# A file may come from a stranger: its footer is checked before anything is decoded
+
+#: What any file may take in memory, whatever its size. The largest features of a small file,
+#: 6,000 equal vectors of 1,280 numbers, take 31 MB.
+DECODED_BYTES = 128_000_000
+#: What a larger file may take, as a multiple of its size. Snappy, which compresses the tables,
+#: reaches 22.
+DECODED_RATIO = 32
+
+# Bytes of a value in memory. A text counts by its length, once that is known.
+_WIDTHS = {
+    "BOOLEAN": 1,
+    "INT32": 4,
+    "INT64": 8,
+    "INT96": 12,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+    "BYTE_ARRAY": 4,
+}
+
+
 def read_part(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns.
 
     Raises
     ------
     SchemaError
-        If it is not there or cannot be read.
+        If it is not there, cannot be read, or would take more memory than a file of its size may.
     """
     try:
-        with folder.open(name) as file, pq.ParquetFile(file) as parquet:
-            return parquet.read(columns=columns)
+        with folder.open(name) as file:
+            parquet, bound = open_parquet(file, columns, is_near=folder.is_local)
+            return _decode_texts(parquet.read(columns=columns), bound)
     except (OSError, ValueError, pa.ArrowException) as err:
         raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
 
@@ -139,12 +162,119 @@ def read_part(folder: Folder, name: str, columns: Sequence[str] | None = None) -
 def iter_part(
     folder: Folder, name: str, columns: Sequence[str], *, rows: int = ROWS_PER_FILE
 ) -> Iterator[pa.RecordBatch]:
-    """Read some columns of a Parquet file, a few thousand rows at a time."""
+    """Read some columns of a Parquet file, a few thousand rows at a time.
+
+    Raises
+    ------
+    SchemaError
+        As :func:`read_part` does.
+    """
     try:
-        with folder.open(name) as file, pq.ParquetFile(file) as parquet:
-            yield from parquet.iter_batches(rows, columns=list(columns), use_threads=False)
+        with folder.open(name) as file:
+            parquet, bound = open_parquet(file, columns, is_near=folder.is_local)
+            yield from iter_batches(parquet, bound, columns=list(columns), rows=rows)
     except (OSError, ValueError, pa.ArrowException) as err:
         raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
+
+
+def iter_batches(
+    parquet: pq.ParquetFile,
+    bound: int,
+    *,
+    columns: list[str] | None = None,
+    rows: int = ROWS_PER_FILE,
+) -> Iterator[pa.RecordBatch]:
+    """Read an opened Parquet file a few thousand rows at a time; see :func:`open_parquet`."""
+    for batch in parquet.iter_batches(rows, columns=columns, use_threads=False):
+        yield _decode_texts(batch, bound)
+
+
+def open_parquet(
+    file: pa.NativeFile, columns: Sequence[str] | None = None, *, is_near: bool = True
+) -> tuple[pq.ParquetFile, int]:
+    """Open a Parquet file whose rows fit into memory, by its footer.
+
+    A file of a few kB may claim, or compress, gigabytes. Numbers are counted before they are
+    decoded. Texts are left as a dictionary of the distinct ones, which a file cannot inflate.
+
+    Parameters
+    ----------
+    file : pyarrow.NativeFile
+    columns : sequence of str, optional
+        The only ones that will be read.
+    is_near : bool
+        Whether a look at every page is quick. In a bucket, where it is not, a file of vectors
+        is read whole first, and of other columns only the footer is checked.
+
+    Returns
+    -------
+    parquet : pyarrow.parquet.ParquetFile
+    bound : int
+        Bytes that its rows may take in memory.
+
+    Raises
+    ------
+    ValueError
+        If its rows would take more, or its columns are not of a table's types.
+    """
+    chunks = read_chunks(file)
+    size = file.size()
+    bound = max(DECODED_BYTES, DECODED_RATIO * size)
+    decoded = sum(max(c.values * _WIDTHS.get(c.physical_type, bound), c.size) for c in chunks)
+    if decoded > bound:
+        n_rows = sum(chunk.rows for chunk in chunks if chunk.column == chunks[0].column)
+        raise ValueError(
+            f"rows={n_rows:,} would take {decoded:,} bytes of memory; a file of {size:,} bytes "
+            f"may take {bound:,}"
+        )
+    read = [c for c in chunks if columns is None or c.column[0] in columns]
+    if not is_near and any(len(chunk.column) > 1 for chunk in read):
+        file, is_near = pa.BufferReader(file.read()), True
+    for chunk in read:
+        if is_near and chunk.values:
+            check_pages(file, chunk)
+    metadata = pq.read_metadata(file)
+    types = {field.name: field.type for field in metadata.schema.to_arrow_schema()}
+    foreign = [f"{name} {kind}" for name, kind in types.items() if not _is_plain(kind)]
+    if foreign:
+        raise ValueError(f"columns={foreign[:5]} are not of a type that tables have")
+    texts = {".".join(c.column) for c in chunks if c.physical_type == "BYTE_ARRAY"}
+    return pq.ParquetFile(file, metadata=metadata, read_dictionary=sorted(texts)), bound
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    of = kind.value_type if pa.types.is_list(kind) else kind
+    is_text = pa.types.is_string(kind) or pa.types.is_binary(kind)
+    return bool(is_text or pa.types.is_primitive(of))
+
+
+_Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
+
+
+def _decode_texts(rows: _Rows, bound: int) -> _Rows:
+    """Replace dictionaries of texts by the texts, if these fit into memory."""
+    columns = []
+    for field, column in zip(rows.schema, rows.columns, strict=True):
+        if pa.types.is_dictionary(field.type):
+            chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+            size = sum(map(_text_size, chunks))
+            if size > bound:
+                raise ValueError(
+                    f"the texts of column {field.name} would take {size:,} bytes of memory in "
+                    f"{len(rows):,} rows; this file may take {bound:,}"
+                )
+            column = column.cast(field.type.value_type)
+        columns.append(column)
+    fields = [
+        field.with_type(column.type) for field, column in zip(rows.schema, columns, strict=True)
+    ]
+    schema = pa.schema(fields, rows.schema.metadata)
+    return type(rows).from_arrays(columns, schema=schema)
+
+
+def _text_size(texts: pa.DictionaryArray) -> int:
+    lengths = pa.compute.binary_length(texts.dictionary).cast(pa.int64())
+    return pa.compute.sum(lengths.take(texts.indices)).as_py() or 0
 
 
 def iter_parts(

@@ -19,7 +19,16 @@ from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ContractError, OutputError, ValidationError
 from verger.features.contract import FeatureContract
 from verger.features.precision import check_kept_model, model_file
-from verger.files.tables import VECTORS, Part, contract_in, digest_paths, iter_part, iter_parts
+from verger.files.tables import (
+    VECTORS,
+    Part,
+    contract_in,
+    digest_paths,
+    iter_batches,
+    iter_part,
+    iter_parts,
+    open_parquet,
+)
 from verger.result.record import Check, Counts, RunRecord
 from verger.schema import FEATURES, PCA, REJECTED, Reason, arrow_schema, type_name
 
@@ -118,9 +127,10 @@ def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
         return {"problem": f"cannot be read: {err}"}
     found = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     try:
-        with pq.ParquetFile(pa.BufferReader(content)) as file:
-            types, contract = _as_text(file.schema_arrow), contract_in(file.metadata)
-            return found | _count(file, dimension) | {"types": types, "contract": contract}
+        file, bound = open_parquet(pa.BufferReader(content))
+        types = _as_text(file.metadata.schema.to_arrow_schema())
+        counts = _count(file, bound, dimension)
+        return found | counts | {"types": types, "contract": contract_in(file.metadata)}
     except (OSError, ValueError, pa.ArrowException) as err:
         return found | {"problem": f"cannot be read: {err}"}
 
@@ -133,7 +143,7 @@ def _types(table: str) -> str:
     return _as_text(arrow_schema(_COLUMNS[table]))
 
 
-def _count(file: pq.ParquetFile, dimension: int) -> dict[str, Any]:
+def _count(file: pq.ParquetFile, bound: int, dimension: int) -> dict[str, Any]:
     """Count rows by label and reason, null vectors, wrong dimensions, values that are no numbers.
 
     Every column is read, so that a damaged one is found here, where it is a finding.
@@ -142,7 +152,7 @@ def _count(file: pq.ParquetFile, dimension: int) -> dict[str, Any]:
     column = next((name for name in VECTORS if name in names), None)
     nulls = wrong = not_finite = 0
     groups: dict[str, Counter[str | None]] = {"label": Counter(), "reason": Counter()}
-    for batch in file.iter_batches(use_threads=False):
+    for batch in iter_batches(file, bound):
         batch.validate(full=True)
         for name in groups.keys() & names:
             for group in batch.column(name).value_counts().to_pylist():
