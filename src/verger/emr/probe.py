@@ -12,11 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from verger.config import Config
 from verger.engine.session import get_session
 from verger.engine.spark import SparkEngine
+from verger.engine.tasks import Task
 from verger.errors import VergerError
 from verger.features.model import Model, load_model
 from verger.files.records import to_plain
@@ -75,17 +74,13 @@ def _driver() -> str:
 
 
 def _worker(model: Model) -> str:
-    spark = get_session()
-    shared = spark.sparkContext.broadcast(model)
+    (python,) = SparkEngine(get_session()).run(_open_model, 1, model)
+    return f"{python}: the driver's features"
 
-    def compute(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for _ in batches:
-            shared.value.open()  # refuses other features than the driver's
-            text = f"Python {platform.python_version()} on {platform.machine()}"
-            yield pa.RecordBatch.from_pydict({"found": [text]})
 
-    rows = spark.range(1, numPartitions=1).mapInArrow(compute, "found string").collect()
-    return f"{rows[0]['found']}: the driver's features"
+def _open_model(_: Task, model: Model) -> str:
+    model.open()  # refuses other features than the driver's
+    return f"Python {platform.python_version()} on {platform.machine()}"
 
 
 def _listed(source: str) -> str:
