@@ -128,9 +128,7 @@ def _workers() -> Finding:
     try:
         (number,) = engine.run(_double, 1, 21)
     except VergerError as err:
-        return Finding(
-            "Workers", False, str(err), "run it again from a terminal"
-        )
+        return Finding("Workers", False, str(err), "run it again from a terminal")
     finally:
         engine.stop()
     return Finding("Workers", number == 42, f"{usable_cores()} cores, a worker process answered")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from verger.engine.tasks import Engine
@@ -42,20 +43,18 @@ def reduce_features(run: Run) -> None:
             "the features are written, verger report shows them"
         )
     engine = run.engine
-    with run.stage("reduce"):
+    with run.stage("reduce"), ThreadPoolExecutor(1) as pool:
+        pool.submit(import_module, "matplotlib.figure")  # takes as long as the fit
         moments, n_summed = _sum_moments(output, engine, contract)
         pca = fit_pca(
             moments.sums, config.components, standardize=config.standardize, center=config.center
         )
+        scree = pool.submit(plots.scree_plot, pca)
         output.folder.remove_tree(STAGED)
         features = output.parts("features")
-        with ThreadPoolExecutor(1) as pool:
-            scree = pool.submit(plots.scree_plot, pca)  # the tasks have work of their own
-            parts = write_scores(
-                engine, output.folder, features, pca, contract=contract, below=STAGED
-            )
-            written = _write_pca(output, pca, moments, contract)
-            output.folder.write(f"{STAGED}/{SCREE}", scree.result())
+        parts = write_scores(engine, output.folder, features, pca, contract=contract, below=STAGED)
+        written = _write_pca(output, pca, moments, contract)
+        output.folder.write(f"{STAGED}/{SCREE}", scree.result())
         record = _with_pca(record, parts, describe_pca(pca, config, summed=n_summed), run)
         names = [*(part.name for part in parts), *written, SCREE]
         run.check_lock()
