@@ -50,7 +50,7 @@ def _kind(pid: int) -> str:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return "gone"
-    if "pyspark.daemon" in command or "pyspark.worker" in command:
+    if any(name in command for name in ("pyspark.daemon", "pyspark.worker", "engine.worker")):
         return "worker"
     return "jvm" if "java" in command.split(" ")[0] else "other"
 
@@ -183,7 +183,7 @@ listed = time.perf_counter()
 work = compare(listing.photos, read_known(Folder(sys.argv[1]), []), accept_truncated=False)
 assert len(work.todo) == len(listing.photos)
 compared = time.perf_counter()
-spark = get_session(Config(master="local[2]", conf={"spark.driver.memory": "512m"}), brief=True)
+spark = get_session(Config(master="local[2]", conf={"spark.driver.memory": "512m"}))
 ready = time.perf_counter()
 shares = Shares.write(Folder(sys.argv[2]), "shares", *cut_listing(work.todo, 2))
 written = time.perf_counter()
@@ -215,8 +215,8 @@ def measure_workers(n: int, folder: Path) -> tuple[str, bool]:
         str(folder / "out"),
         "--model",
         "efficientnet_lite0",
-        "--master",
-        "local[2]",
+        "--workers",
+        "2",
         "--json",
     ]
     output, peaks, seconds = run_watched(command)

@@ -180,8 +180,10 @@ def plan_of_run(spark: SparkSession, photos: Path, out: Path) -> tuple[str, bool
         return real(frame)
 
     with patch.object(kind, "collect", collect):
-        pipeline.run_featurize(str(photos), out, Config(model="efficientnet_lite0"))
-    (plan,) = (plan for plan in plans if "commit_share" in plan)
+        pipeline.run_featurize(
+            str(photos), out, Config(model="efficientnet_lite0", commit_every=10_000)
+        )
+    (plan,) = (plan for plan in plans if "_run_tasks" in plan or "MapInArrow" in plan)
     return plan, not exchanges(plan)
 
 

@@ -172,6 +172,11 @@ class Config:
             _check_at_least("partitions", self.partitions, 1)
         if self.workers is not None:
             _check_at_least("workers", self.workers, 1)
+            if self.master:
+                raise ConfigError(
+                    f"workers={self.workers} with master={self.master!r}: Spark has its own; "
+                    "local[N] starts N"
+                )
         if self.input_size is not None:
             check_input_size(self.input_size)
         if not 0 <= self.max_error_rate <= 1:

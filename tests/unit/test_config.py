@@ -283,7 +283,7 @@ def test_secrets_of_spark_are_used_and_never_written_down(key: str) -> None:
     """Spark gets the value; the record, the report and the repeated command do not."""
     config = Config(conf={key: "hunter2", "spark.executor.memory": "4g"})
     assert config.conf[key] == "hunter2"
-    written = str(config.as_dict()) + command_line("/in", Output("/out"), config)
+    written = str(config.as_dict()) + command_line("/in", Output("/out"), config.as_dict())
     assert "hunter2" not in written
     assert "(hidden)" in written
     assert "4g" in written

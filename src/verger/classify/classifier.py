@@ -1,6 +1,6 @@
 """A trained classifier as plain arrays: features to probabilities, and the known photos near them.
 
-Training (on Spark) writes it, whoever predicts reads it; neither Spark nor Java is needed for that.
+Training writes it, and whoever predicts reads it, without Spark and Java.
 """
 
 from __future__ import annotations

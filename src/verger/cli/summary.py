@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
         lines.append(("pca", _pca_line(record.pca)))
     lines.append(("time", _time_line(record)))
     if record.spent:
-        lines.append(("workers", _spent_line(record.spent)))
+        lines.append(("workers", _spent_line(record.spent, record.machine)))
     if record.checks:
         held = sum(check.holds for check in record.checks)
         lines.append(("checks", f"{held} of {len(record.checks)} hold"))
@@ -81,9 +82,10 @@ def _time_line(record: RunRecord) -> str:
     return text
 
 
-def _spent_line(spent: Spent) -> str:
+def _spent_line(spent: Spent, machine: Mapping[str, object]) -> str:
     parts = ", ".join(f"{part} {share:.0%}" for part, share in spent.total.shares.items())
-    return f"{parts}; {len(spent.workers)} workers"
+    place = f"Spark on {machine['master']}" if machine.get("master") else "this machine"
+    return f"{parts}; {len(spent.workers)} on {place}"
 
 
 def _warnings(record: RunRecord) -> list[str]:

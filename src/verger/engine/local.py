@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Pipe, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 from verger.engine.tasks import TASK_ATTEMPTS, OnProgress, Task
@@ -32,12 +33,21 @@ _POLL_S = 0.25
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from verger.engine.worker import main; main({fd})"
 
 
+#: Where a container's share of the processors is written: microseconds of work, and in how many.
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
 def usable_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return how many cores this process may use: by its affinity, and by its container's quota."""
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = CPU_QUOTA.read_text("ascii").split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no container, or no quota: "max"
+        return cores
 
 
 class _Worker:

@@ -44,7 +44,7 @@ class Decoding:
         Let photos pass that were cut off, marked as ``truncated``.
     timeout_s : float or None
         How long the decoder may take for one photo. A photo that takes longer ends the worker
-        process; Spark tries its task again, and the second time photos are decoded apart.
+        process; its task is tried again, and the second time photos are decoded apart.
     apart : bool
         Decode in another process, which may crash or hang: slower by about 1 ms a photo.
     """

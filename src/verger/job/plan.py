@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verger.config import Config
-from verger.engine.choose import check_engine
+from verger.engine.choose import check_engine, wants_spark
 from verger.engine.session import check_hadoop_reads
 from verger.errors import ConfigError
 from verger.features.model import Model, find_card, load_model
@@ -136,7 +136,13 @@ def describe_plan(
     else:
         listed = f"let Spark list and read {source}"
     model = None if _weights_are_missing(config) else _find_model(run, listing)
-    steps = [_model_step(config, model), listed, *_output_steps(run, listing, model)]
+    place = f"Spark ({config.master or 'local[*]'})" if wants_spark(config) else "this machine"
+    steps = [
+        f"run the tasks on {place}",
+        _model_step(config, model),
+        listed,
+        *_output_steps(run, listing, model),
+    ]
     if reduce:
         steps.append(f"fit a PCA and keep components = {config.components}")
     steps += [f"if features or PCA change, {loss}" for loss in list_losses(run.output)]

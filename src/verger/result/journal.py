@@ -11,7 +11,7 @@
       publish.json                     which files are being moved into the result
 
 A batch is committed by its marker, the JSON file, which is written last and whole. An attempt is
-one job of Spark. What counts is the latest attempt: the batches that its ``start.json`` takes
+one job. What counts is the latest attempt: the batches that its ``start.json`` takes
 over from those before it, and its own. A task of a dead attempt that still writes somewhere
 writes into a folder that nobody reads any more.
 """
@@ -125,7 +125,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One job of Spark, and all that it can count on.
+    """One job, and all that it can count on.
 
     Attributes
     ----------
