@@ -223,6 +223,41 @@ def test_no_file_is_named_after_nothing() -> None:
     assert {p.stem for p in SOURCES} & {"utils", "helpers", "common", "base", "misc"} == set()
 
 
+# Sizes
+
+
+def functions() -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Return every function of the package, by file, name and line."""
+    return {
+        f"{path.relative_to(REPOSITORY)}:{node.lineno} {node.name}": node
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_no_file_is_longer_than_450_lines() -> None:
+    """A file that outgrows its room's measure becomes two."""
+    lines = {p.name: p.read_text("utf-8").count("\n") for p in SOURCES}
+    assert {name: n for name, n in lines.items() if n > 450} == {}
+
+
+def test_functions_are_short() -> None:
+    """No function is longer than 50 lines with its docstring, and nine of ten have at most 30."""
+    lines = {name: (f.end_lineno or 0) - f.lineno + 1 for name, f in functions().items()}
+    assert {name: n for name, n in lines.items() if n > 50} == {}
+    assert sorted(lines.values())[len(lines) * 9 // 10] <= 30
+
+
+def test_no_function_takes_more_than_six_arguments_by_position() -> None:
+    """From the seventh on they are named by the caller."""
+    taken = {
+        name: [a.arg for a in (*f.args.posonlyargs, *f.args.args) if a.arg not in ("self", "cls")]
+        for name, f in functions().items()
+    }
+    assert {name: names for name, names in taken.items() if len(names) > 6} == {}
+
+
 # Tests
 
 

@@ -55,8 +55,6 @@ SURE = 0.99
 #: photos of other things may pass.
 MAX_ERROR, MAX_OTHERS = 0.01, 0.05
 
-UNKNOWN = -1
-
 
 @dataclass(frozen=True)
 class Scored:
@@ -65,7 +63,7 @@ class Scored:
     Attributes
     ----------
     true : ndarray of shape (n,), int64
-        Class; :data:`UNKNOWN` for one that the classifier does not have.
+        Class; -1 for one that the classifier does not have.
     predicted : ndarray of shape (n,), int64
         Class of the highest probability, the first of equal ones.
     probability : ndarray of shape (n,), float64

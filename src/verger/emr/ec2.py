@@ -191,7 +191,7 @@ def plan_cluster(
     if rates is not None:
         limit = limit_cost(rates, limit, max_cost)
         estimate = estimate_run(left, speed, rates, max_executors=limit.executors)
-    job = make_job(cloud, source, out, config, place, package, limit)
+    job = make_job(cloud, source, out, config, place, package, limit=limit)
     return ClusterPlan(job, hosts, n_photos, done, estimate)
 
 

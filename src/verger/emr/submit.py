@@ -170,7 +170,7 @@ def plan_run(
         limit = replace(limit, executors=executors_for(left, speed, limit.executors))
     limit = limit_cost(prices, limit, max_cost)
     estimate = estimate_run(left, speed, prices, max_executors=limit.executors)
-    job = make_job(cloud, source, out, config, place, package, limit)
+    job = make_job(cloud, source, out, config, place, package, limit=limit)
     return JobPlan(job, place, package, estimate, most_cost(prices, limit), prices, done)
 
 
@@ -211,6 +211,7 @@ def make_job(
     config: Config,
     place: Place,
     package: Package,
+    *,
     limit: Limit,
 ) -> Job:
     """Return the run of a source; its application is not known yet."""
@@ -235,9 +236,8 @@ def probe_job(
     cloud: Cloud, source: str, out: str, place: Place, package: Package, minutes: int
 ) -> Job:
     """Return the run that ``doctor`` starts: one executor, and no photo."""
-    job = make_job(
-        cloud, source, out, Config(model=package.model), place, package, Limit(1, minutes)
-    )
+    config, limit = Config(model=package.model), Limit(1, minutes)
+    job = make_job(cloud, source, out, config, place, package, limit=limit)
     weights = [f"{package.root}/{package.weights}"] if package.weights else []
     arguments = (job.reads[0], job.writes[0], package.model, *weights)
     return replace(job, entry="probe.py", arguments=arguments)

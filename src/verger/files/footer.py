@@ -101,8 +101,8 @@ def _chunk(leaf: _Leaf, values: dict[int, Any], rows: int) -> Chunk:
     return Chunk(column, kind, rows, values[5], values[6], values[7], start)
 
 
-# Where a page's header says how many values it has, and by which field their encoding, by its
-# type: data, a dictionary, data of the second form.
+# By the type of a page (data, dictionary, second version of data): which field of its header has
+# the number of values, and which field of that their encoding.
 _BODIES = {0: (5, 2), 2: (7, 2), 3: (8, 4)}
 
 

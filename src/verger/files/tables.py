@@ -58,10 +58,6 @@ class Part:
         return asdict(self)
 
 
-#: A part as a row of Spark's.
-PART_COLUMNS = "name string, rows long, size long, sha256 string"
-
-
 def stored_schema(columns: tuple[str, ...], contract: str) -> pa.Schema:
     """Return the Arrow schema of a stored table: its footer names the contract, for Spark too.
 
@@ -234,12 +230,15 @@ def open_parquet(
         if is_near and chunk.values:
             check_pages(file, chunk)
     metadata = pq.read_metadata(file)
-    types = {field.name: field.type for field in metadata.schema.to_arrow_schema()}
-    foreign = [f"{name} {kind}" for name, kind in types.items() if not _is_plain(kind)]
-    if foreign:
-        raise ValueError(f"columns={foreign[:5]} are not of a type that tables have")
+    _check_types(metadata.schema.to_arrow_schema())
     texts = {".".join(c.column) for c in chunks if c.physical_type == "BYTE_ARRAY"}
     return pq.ParquetFile(file, metadata=metadata, read_dictionary=sorted(texts)), bound
+
+
+def _check_types(schema: pa.Schema) -> None:
+    foreign = [f"{field.name} {field.type}" for field in schema if not _is_plain(field.type)]
+    if foreign:
+        raise ValueError(f"columns={foreign[:5]} are not of a type that tables have")
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from verger.config import Config
 from verger.engine.session import settings_for_block
 from verger.engine.spark import SparkEngine
 from verger.engine.tasks import OnProgress
@@ -35,8 +34,6 @@ from verger.source.listing import Listing
 from verger.source.spark_reader import list_with_spark, read_images
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
     from verger.result.ledger import Work
 
 
@@ -106,7 +103,7 @@ def _listing(run: Run, planned: Plan, *, reduce: bool) -> Listing:
     config, source = run.config, planned.source
     with run.stage("list"):
         listing = list_with_spark(
-            _spark(run),
+            _spark(run).session,
             source,
             glob=config.glob,
             recursive=config.recursive,
@@ -175,9 +172,7 @@ def _commit(
     with run.stage("featurize", len(work.todo)) as progress:
         on_progress = partial(_both, overseer.on_tasks, progress.on_tasks)
         if isinstance(engine, SparkEngine) and config.reader == "spark":
-            _commit_with_sparks_reader(
-                engine, config, listing, work, attempt, extraction, on_progress
-            )
+            _commit_with_sparks_reader(run, listing, work, attempt, extraction, on_progress)
             return
         photos, n_tasks = cut_listing(work.todo, engine.n_cores, config.partitions)
         shares = Shares.write(run.output.folder, attempt.shares, photos, n_tasks)
@@ -190,14 +185,14 @@ def _both(first: OnProgress, second: OnProgress, done: int, n_tasks: int) -> Non
 
 
 def _commit_with_sparks_reader(
-    engine: SparkEngine,
-    config: Config,
+    run: Run,
     listing: Listing,
     work: Work,
     attempt: Attempt,
     extraction: Extraction,
     on_progress: OnProgress,
 ) -> None:
+    config, engine = run.config, _spark(run)
     images = read_images(
         engine.session,
         Listing(listing.source, work.todo, {}, listing.recursive),
@@ -210,10 +205,10 @@ def _commit_with_sparks_reader(
     commit_unread(_without_batch(attempt.output, work.todo, attempt), attempt)
 
 
-def _spark(run: Run) -> SparkSession:
-    """Return the session of a run whose reader is Spark's."""
+def _spark(run: Run) -> SparkEngine:
+    """Return the engine of a run whose reader is Spark's."""
     assert isinstance(run.engine, SparkEngine)  # noqa: S101 - reader="spark" wants Spark
-    return run.engine.session
+    return run.engine
 
 
 def _without_batch(output: Output, photos: pa.Table, attempt: Attempt) -> pa.Table:

@@ -55,16 +55,7 @@ def describe_run(
         config=run.config.as_dict(),
         contract=contract.as_dict(),
         contract_hash=contract.hash,
-        model=ModelRecord(
-            name=contract.model,
-            license=model.license,
-            weights_path=model.weights_path,
-            weights_sha256=contract.weights_sha256,
-            published=model.published,
-            n_features=contract.n_features,
-            input_size=contract.input_size,
-            precision=run.config.precision,
-        ),
+        model=_describe_model(model, run.config.precision),
         versions=versions(run.engine),
         machine={
             "platform": platform.platform(),
@@ -77,6 +68,20 @@ def describe_run(
         seconds=dict(run.seconds),
         spent=spent,
         files={},
+    )
+
+
+def _describe_model(model: Model, precision: str) -> ModelRecord:
+    contract = model.contract
+    return ModelRecord(
+        name=contract.model,
+        license=model.license,
+        weights_path=model.weights_path,
+        weights_sha256=contract.weights_sha256,
+        published=model.published,
+        n_features=contract.n_features,
+        input_size=contract.input_size,
+        precision=precision,
     )
 
 

@@ -191,11 +191,8 @@ def _file_checks(
         and (look["n"], look["size"], look["sha256"]) != written[look["name"]]
     )
     broken = [f"{look['name']}: {look['problem']}" for look in looks if look["problem"]]
-    broken += [
-        f"{w['name']}: {w['types']}, not {_types(name)}"
-        for w in whole
-        if w["types"] != _types(name)
-    ]
+    types = _types(name)
+    broken += [f"{w['name']}: {w['types']}, not {types}" for w in whole if w["types"] != types]
     n_rows = sum(look["n"] for look in whole)
     return [
         Check(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,32 +13,7 @@ from verger.files.folder import Folder
 from verger.files.tables import Part, iter_parts, part_name, stored_schema, write_part
 from verger.pca.fit import FittedPCA
 from verger.pca.moments import vectors_of
-from verger.schema import CONTRACT_KEY, PCA, arrow_schema, spark_schema
-
-if TYPE_CHECKING:
-    from pyspark import Broadcast
-    from pyspark.sql import DataFrame
-
-
-def transform_features(features: DataFrame, pca: FittedPCA, *, contract: str) -> DataFrame:
-    """Make the table ``pca`` of a DataFrame with the columns of the table ``features``.
-
-    Returns
-    -------
-    DataFrame
-        ``path``, ``label``, ``features_pca`` array<float> (n_components long); the metadata of
-        the vector names the contract.
-    """
-    shared = features.sparkSession.sparkContext.broadcast(_kept(pca))
-    chosen = features.select("path", "label", "features")
-    scored = chosen.mapInArrow(partial(_project_partition, shared), spark_schema(PCA))
-    return scored.withMetadata("features_pca", {CONTRACT_KEY: contract})
-
-
-def _project_partition(
-    shared: Broadcast[FittedPCA], batches: Iterator[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    return (_project(batch, shared.value) for batch in batches)
+from verger.schema import PCA, arrow_schema
 
 
 def write_scores(

@@ -60,15 +60,11 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    facts: Path | None = None,
     in_browser: bool = False,
     ort_web: Path | None = None,
-    weights: str | Path | None = None,
-    model: str | Path | None = None,
     behind_proxy: bool = False,
-    limits: Limits | None = None,
-    on_progress: OnProgress | None = None,
     on_start: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> None:
     """Serve a result's classifier until Ctrl-C.
 
@@ -78,20 +74,17 @@ def serve(
         The folder of a result with a classifier, or ``s3://bucket/prefix``.
     host, port
         Where to listen; port 0 takes a free one.
-    facts : path, optional
-        A file for :func:`verger.serve.facts.load_facts`.
     in_browser : bool
         Let the page do the work: no photo is sent.
     ort_web : path, optional
         The folder of onnxruntime-web's files, for ``in_browser``.
-    weights, model, on_progress
-        As for :func:`verger.features.extractor.load_extractor`.
     behind_proxy : bool
         A server in front forwards all requests: believe its ``X-Forwarded-For`` and
         ``X-Forwarded-Proto``, and answer to every name that it forwards.
-    limits : Limits, optional
     on_start : callable, optional
-        Called with the address once the server can be asked.
+        Called with the address once the server accepts requests.
+    **options
+        As for :func:`load_app`.
 
     Raises
     ------
@@ -104,23 +97,49 @@ def serve(
         raise ConfigError("--in-browser and --ort-web go together, and only so")
     if ort_web is not None:
         check_runtime(ort_web)
+    hosts = _LOCAL_NAMES if is_loopback(host) and not behind_proxy else ("*",)
     with _listen(host, port) as listener:
-        told = load_facts(facts) if facts else {}
-        predictor = Predictor.load(out, weights, model, on_progress=on_progress)
-        browser = None
-        if ort_web is not None:
-            browser = export_browser(predictor, out, ort_web, weights=weights, model=model)
-        app = create_app(
-            predictor,
-            source=Output.at(out).read_run().source,
-            facts=told,
-            limits=limits,
-            hosts=_LOCAL_NAMES if is_loopback(host) and not behind_proxy else ("*",),
-            browser=browser,
-        )
+        app = load_app(out, ort_web=ort_web, hosts=hosts, **options)
         if on_start:
             on_start(_address(listener))
         run(app, listener, behind_proxy=behind_proxy)
+
+
+def load_app(
+    out: str | Path,
+    *,
+    facts: Path | None = None,
+    ort_web: Path | None = None,
+    weights: str | Path | None = None,
+    model: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    limits: Limits | None = None,
+    hosts: tuple[str, ...] = _LOCAL_NAMES,
+) -> FastAPI:
+    """Load a result's classifier, and make its web application.
+
+    Parameters
+    ----------
+    out : path
+        As for :func:`serve`.
+    facts : path, optional
+        A file for :func:`verger.serve.facts.load_facts`.
+    ort_web : path, optional
+        The folder of onnxruntime-web's files; then the page does the work.
+    weights, model, on_progress
+        As for :func:`verger.features.extractor.load_extractor`.
+    limits, hosts
+        As for :func:`create_app`.
+    """
+    told = load_facts(facts) if facts else {}
+    predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+    browser = None
+    if ort_web is not None:
+        browser = export_browser(predictor, out, ort_web, weights=weights, model=model)
+    source = Output.at(out).read_run().source
+    return create_app(
+        predictor, source=source, facts=told, limits=limits, hosts=hosts, browser=browser
+    )
 
 
 def create_app(

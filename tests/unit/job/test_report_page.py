@@ -474,7 +474,7 @@ def test_axes_name_their_share_of_the_variance():
     ("machine", "words"),
     [
         ({"cpu_count": 2}, "each stage, on 2 cores"),
-        ({"parallelism": 1}, "each stage, on 1 core"),
+        ({"cpu_count": 1}, "each stage, on 1 core"),
         ({}, "Seconds of each stage Stage"),
     ],
 )

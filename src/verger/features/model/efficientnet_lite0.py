@@ -66,7 +66,8 @@ def write_graph(weights: Path, *, size: int, with_top: bool = False) -> GraphWri
                 f"_blocks.{block}",
                 (channels, out_channels),
                 expansion,
-                (kernel, stride),
+                kernel=kernel,
+                stride=stride,
             )
             channels, block = out_channels, block + 1
     x = _conv(graph, tensors, x, ("_conv_head", "_bn1"), (1280, channels, 1, 1))
@@ -84,10 +85,12 @@ def _block(
     name: str,
     channels: tuple[int, int],
     expansion: int,
-    kernel_stride: tuple[int, int],
+    *,
+    kernel: int,
+    stride: int,
 ) -> str:
     """Add one inverted residual: expand 1x1, depthwise, project 1x1, and the shortcut."""
-    (kernel, stride), inner, shortcut = kernel_stride, channels[0] * expansion, x
+    inner, shortcut = channels[0] * expansion, x
     if expansion > 1:
         x = _conv(
             graph, tensors, x, (f"{name}._expand_conv", f"{name}._bn0"), (inner, channels[0], 1, 1)

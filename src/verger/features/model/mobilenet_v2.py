@@ -63,7 +63,7 @@ def _write(tensors: _TensorReader, size: int) -> GraphWriter:
     for expansion, out_channels, repeats, first_stride in STAGES:
         for repeat in range(repeats):
             stride = first_stride if repeat == 0 else 1
-            x = _block(graph, tensors, x, block, (channels, out_channels), expansion, stride)
+            x = _block(graph, tensors, x, block, (channels, out_channels), expansion, stride=stride)
             channels, block = out_channels, block + 1
     x = _conv(graph, tensors, x, "Conv_1", "Conv_1_bn", (1280, channels, 1, 1))
     graph.average_pool(graph.relu6(x, "out_relu"), "global_average_pooling2d")
@@ -77,6 +77,7 @@ def _block(
     block: int,
     channels: tuple[int, int],
     expansion: int,
+    *,
     stride: int,
 ) -> str:
     """Add one inverted residual: expand 1x1, depthwise 3x3, project 1x1, and the shortcut."""

@@ -128,7 +128,7 @@ def _overview(report: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": sum(seconds),
         "longest": max(seconds, default=0) or 1,
         "rate": rates[0] if rates else None,
-        "cores": machine.get("parallelism") or machine.get("cpu_count"),
+        "cores": machine.get("cpu_count"),
         "n_ignored": sum((counts.get("ignored") or {}).values()),
     }
 
