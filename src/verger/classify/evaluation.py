@@ -247,7 +247,7 @@ def evaluate_against(
     run, there = Run(Output.at(out), config, watch), Output.at(other)
     if run.output.root == there.root:
         raise ConfigError(f"against={other}: must be another result than OUT; --split tests on OUT")
-    classifier = Classifier.load(run.output)
+    classifier = Classifier.load(run.output, run.output.read_run())
     _check_contracts(run.output, there, classifier)
     labelled = _read_known(there, classifier)
     check_engine(config)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,13 @@ def stage_classifier(output: Output, trained: Trained) -> list[str]:
     return [*names, *trained.classifier.save(Folder(output.address(STAGED)))]
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """The other result that an evaluation tested the classifier on, if any."""
+
+    against: str | None
+
+
 def publish_classifier(output: Output, names: Sequence[str], record: Mapping[str, Any]) -> None:
     """Let a staged classifier take the place of the one in OUT, with what was said of that one.
 
@@ -135,8 +143,8 @@ def publish_classifier(output: Output, names: Sequence[str], record: Mapping[str
     """
     output.folder.write(f"{STAGED}/{TRAINING}", as_json(record))
     stale = output.own_files(SPARK_CLASSIFIER)
-    evaluation = output.read_derived(dict[str, Any], EVALUATION)
-    if evaluation is not None and evaluation["against"] is not None:
+    evaluation = output.read_derived(_Compared, EVALUATION)
+    if evaluation is not None and evaluation.against is not None:
         stale += [EVALUATION, *output.own_files(PREDICTIONS)]
     *before, last = names
     output.publish(

@@ -28,6 +28,7 @@ from verger.errors import EnvironmentNotReadyError, SchemaError
 from verger.files.folder import Folder
 from verger.files.records import as_json, from_plain
 from verger.files.tables import Part
+from verger.result.derived import Index
 from verger.result.output import INDEX, Output
 from verger.similar.neighbors import Neighbors, search_in_tasks
 from verger.similar.rows import StoredRows, iter_blocks
@@ -46,43 +47,6 @@ TRIED = 500
 _BYTES_AT_ONCE = 8 * 2**20
 # Vectors that the centre of a list is fitted to; faiss asks for 39.
 _ROWS_PER_LIST = 40
-
-
-@dataclass(frozen=True)
-class Index:
-    """What ``index/index.json`` says of an index.
-
-    Attributes
-    ----------
-    file : str
-        Its file below OUT.
-    size_bytes : int
-    features : str
-        Which files of which contract it was made of; of others it knows nothing.
-    n_photos, n_features, n_lists : int
-    n_probe : int
-        Lists that a search looks into.
-    recall : float
-        Share of the true nearest ``k`` that were found, of ``n_tried`` photos of the table.
-    k, n_tried : int
-    faiss : str
-        Version of the library.
-    seconds : float
-        That it took to make.
-    """
-
-    file: str
-    size_bytes: int
-    features: str
-    n_photos: int
-    n_features: int
-    n_lists: int
-    n_probe: int
-    recall: float
-    k: int
-    n_tried: int
-    faiss: str
-    seconds: float
 
 
 def require_faiss() -> ModuleType:

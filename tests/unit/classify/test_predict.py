@@ -20,7 +20,9 @@ from support.corpus import slow_jpeg
 from support.results import train, write_result
 from verger import cli, quantize
 from verger.classify.classifier import Classifier
+from verger.classify.evaluation import evaluate_against
 from verger.classify.predict import Predictor, list_named
+from verger.config import Config
 from verger.errors import (
     ConfigError,
     ContractError,
@@ -374,5 +376,8 @@ def test_a_classifier_that_cannot_be_the_results_is_not_unpacked(
             np.lib.format.write_array_header_1_0(file, header)
             for _ in range(math.prod(shape) // 2**20):
                 file.write(bytes(2**20))
-    with pytest.raises(OutputError, match=rf"classifier\.npz: cannot be used: .*{text}"):
+    says = rf"classifier\.npz: cannot be used: .*{text}"
+    with pytest.raises(OutputError, match=says):
         Predictor.load(out)
+    with pytest.raises(OutputError, match=says):
+        evaluate_against(out, out / "other", Config())

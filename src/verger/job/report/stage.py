@@ -14,6 +14,7 @@ from verger.files.records import as_json, to_plain
 from verger.job.report.chosen import CLASS_PHOTOS, choose_of_classes, choose_points, choose_rejected
 from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
 from verger.result.clock import Spent
+from verger.result.derived import Evaluation, Inspection
 from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, Output
 from verger.result.record import PCARecord, RunRecord
 
@@ -53,11 +54,11 @@ def gather_report(
     points = choose_points(engine, output) if record.pca and "pca" in record.files else None
     lost, rejected = choose_rejected(output)
     classes, class_paths = _classes(choose_of_classes(engine, output), lost)
-    evaluation = output.read_derived(dict[str, Any], EVALUATION)
-    inspection = output.read_derived(dict[str, Any], INSPECTION)
-    galleries = (inspection or {}).get("galleries", {})
-    inspected = [p for entries in galleries.values() for e in entries for p in _photos_in(e)]
-    mistaken = [p for pair in (evaluation or {}).get("pairs", ()) for p in _photos_of(pair)]
+    evaluation = output.read_derived(Evaluation, EVALUATION)
+    inspection = output.read_derived(Inspection, INSPECTION)
+    inspected = inspection.galleries.paths() if inspection else ()
+    pairs = evaluation.pairs if evaluation else ()
+    mistaken = [path for pair in pairs for path in (*pair.photos, *pair.known)]
     mapped = points["path"] if points else ()
     wanted = dict.fromkeys([*inspected, *mistaken, *class_paths, *mapped])
     tiles, sprite = draw_sheet(engine, list(wanted)[:TILES], record.source)
@@ -72,9 +73,7 @@ def gather_report(
         "classes": classes,
         "map": _map(points, tiles, record.pca),
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
-        "inspection": inspection | {"galleries": _illustrated(galleries, tiles)}
-        if inspection
-        else None,
+        "inspection": _illustrated(inspection, tiles) if inspection else None,
         "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "count": len(tiles)}
         if sprite
         else None,
@@ -139,49 +138,35 @@ def _map(
     }
 
 
-def _photos_of(pair: dict[str, Any]) -> list[str]:
-    return [*pair["photos"], *pair["known"]]
-
-
-def _with_thumbnails(evaluation: dict[str, Any], tiles: dict[str, int]) -> dict[str, Any]:
-    """Add the thumbnails of the most confused photos to an evaluation."""
+def _with_thumbnails(evaluation: Evaluation, tiles: dict[str, int]) -> dict[str, Any]:
+    """Return an evaluation as plain values, with the thumbnails of the most confused photos."""
     pairs = [
-        pair
+        to_plain(pair)
         | {
-            "thumbnails": [tiles[path] for path in pair["photos"] if path in tiles],
-            "known_thumbnails": [tiles[path] for path in pair["known"] if path in tiles],
+            "thumbnails": [tiles[path] for path in pair.photos if path in tiles],
+            "known_thumbnails": [tiles[path] for path in pair.known if path in tiles],
         }
-        for pair in evaluation["pairs"]
+        for pair in evaluation.pairs
     ]
-    return evaluation | {"pairs": pairs}
+    plain: dict[str, Any] = to_plain(evaluation)
+    return plain | {"pairs": pairs}
 
 
 #: Lists of paths in an entry of a gallery.
 _SHOWN = ("photos", "like", "typical")
 
 
-def _photos_in(entry: dict[str, Any]) -> list[str]:
-    return [path for name in _SHOWN for path in entry.get(name, ())]
-
-
-def _illustrated(
-    galleries: dict[str, list[dict[str, Any]]], tiles: dict[str, int]
-) -> dict[str, list[dict[str, Any]]]:
-    """Add the thumbnails of the photos to the galleries of an inspection."""
-    return {
-        name: [
-            entry
-            | {
-                "tiles": {
-                    key: [tiles[path] for path in entry[key] if path in tiles]
-                    for key in _SHOWN
-                    if key in entry
-                }
+def _illustrated(inspection: Inspection, tiles: dict[str, int]) -> dict[str, Any]:
+    """Return an inspection as plain values, with the thumbnails of its galleries."""
+    plain: dict[str, Any] = to_plain(inspection)
+    for entries in plain["galleries"].values():
+        for entry in entries:
+            entry["tiles"] = {
+                key: [tiles[path] for path in entry[key] if path in tiles]
+                for key in _SHOWN
+                if key in entry
             }
-            for entry in entries
-        ]
-        for name, entries in galleries.items()
-    }
+    return plain
 
 
 def _stages(record: RunRecord) -> list[dict[str, Any]]:

@@ -1,0 +1,348 @@
+"""What ``classifier/evaluation.json`` and ``inspection/inspection.json`` hold, as they are read.
+
+Both are shown on a page, and may come from somebody else: what a page relies on is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+from verger.files.records import OMIT_NONE
+from verger.files.tables import Part
+
+# An evaluation
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The numbers that a classifier is judged by; see :func:`verger.classify.scores.summarize`."""
+
+    n: int
+    accuracy: float
+    top5: float
+    balanced_accuracy: float
+    log_loss: float
+    ece: float
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Predictions of about one probability, and the share of them that came true."""
+
+    low: float
+    n: int
+    probability: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class ThresholdEffect:
+    """Shares of photos that get a name, of those a wrong one, and of other things' photos."""
+
+    threshold: float
+    coverage: float
+    error: float | None
+    others: float | None
+
+
+@dataclass(frozen=True)
+class SureMistakes:
+    """Photos that were named wrongly with a high probability."""
+
+    threshold: float
+    wrong: int
+    others: int
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What test photos are nearest to; the last two where names tell films."""
+
+    n: int
+    nearest_neighbour_accuracy: float
+    neighbouring_frame: float | None = field(default=None, metadata=OMIT_NONE)
+    same_film: float | None = field(default=None, metadata=OMIT_NONE)
+
+    def __post_init__(self) -> None:
+        if (self.neighbouring_frame is None) != (self.same_film is None):
+            raise ValueError("neighbouring_frame and same_film must both be there, or neither")
+
+
+@dataclass(frozen=True)
+class ComponentsAccuracy:
+    """Variance that ``k`` components keep, and the accuracy of the nearest mean on them."""
+
+    k: int
+    variance: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitEvaluation:
+    """What one split, or the photos of another result, say of a classifier."""
+
+    scores: Scores
+    reliability: tuple[ReliabilityBin, ...]
+    threshold: ThresholdEffect
+    curve: tuple[ThresholdEffect, ...]
+    n_others: int
+    sure: SureMistakes
+    split: Literal["random", "contiguous", "group", "against"]
+    n_train: int | None = field(default=None, metadata=OMIT_NONE)
+    n_test: int
+    n_left_out: int | None = field(default=None, metadata=OMIT_NONE)
+    training: Mapping[str, object] | None = field(default=None, metadata=OMIT_NONE)
+    untested: tuple[str, ...]
+    leakage: Leakage | None = field(default=None, metadata=OMIT_NONE)
+    by_k: tuple[ComponentsAccuracy, ...] | None = field(default=None, metadata=OMIT_NONE)
+    n_components: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [0, *(each.k for each in self.by_k or ())]
+        if any(one >= other for one, other in pairwise(sizes)):
+            raise ValueError(f"by_k has k={sizes[1:]}, which must rise from 1")
+        if self.leakage and (self.n_train is None or self.n_left_out is None):
+            raise ValueError("leakage is there, and n_train or n_left_out is missing")
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Recall, precision and F1 of one class."""
+
+    label: str
+    n: int
+    recall: float | None
+    precision: float | None
+    f1: float | None
+
+    def __post_init__(self) -> None:
+        if self.n and (self.recall is None or self.f1 is None):
+            raise ValueError(f"recall and f1 must be numbers where n={self.n}")
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Photos of one class that were taken for another, and known photos of that one."""
+
+    label: str
+    prediction: str
+    n: int
+    share: float
+    photos: tuple[str, ...]
+    known: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What ``verger classify evaluate`` writes.
+
+    Attributes
+    ----------
+    evaluation, beside : SplitEvaluation
+        By the split that was asked for, and by another one for comparison.
+    confusion : tuple of (int, int, int)
+        True class, predicted class, photos.
+    """
+
+    verger: str
+    created: str
+    recipe: Mapping[str, object]
+    n_labels: int
+    n_photos: int
+    n_unlabelled: int
+    against: str | None
+    method: Literal["logistic", "knn", "centroid"]
+    on: Literal["features", "pca"]
+    evaluation: SplitEvaluation
+    beside: SplitEvaluation | None
+    seconds: Mapping[str, float]
+    labels: tuple[str, ...]
+    classes: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, int, int], ...]
+    pairs: tuple[ConfusedPair, ...]
+    predictions: Part
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        for true, predicted, photos in self.confusion:
+            if not (0 <= true < n and 0 <= predicted < n and photos > 0):
+                raise ValueError(
+                    f"confusion={[true, predicted, photos]} must be two of {n} labels and a count"
+                )
+        if not n:
+            raise ValueError("labels=[] must have one at least")
+        if self.beside and _measured(self.beside) != _measured(self.evaluation):
+            raise ValueError("beside has not what evaluation has of leakage")
+
+
+def _measured(one: SplitEvaluation) -> tuple[bool, bool]:
+    leakage = one.leakage
+    return leakage is not None, leakage is not None and leakage.same_film is not None
+
+
+# An inspection
+
+
+@dataclass(frozen=True)
+class GroupCount:
+    """Groups of photos that are alike, and the photos in them."""
+
+    groups: int
+    photos: int
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """Groups by what they lie across; see :class:`verger.similar.inspection.groups.Across`."""
+
+    labels: GroupCount
+    folders: GroupCount
+    photos: GroupCount
+    film: GroupCount
+    frames: GroupCount
+
+
+@dataclass(frozen=True)
+class InspectionCounts:
+    """How many groups and photos an inspection lists."""
+
+    exact: GroupCounts
+    near: GroupCounts
+    mislabelled: int
+    outliers: int
+
+
+@dataclass(frozen=True)
+class AlikePhotos:
+    """A group of copies, or of nearly the same pictures, with some of its photos."""
+
+    across: Literal["labels", "folders", "photos", "film", "frames"]
+    size: int
+    photos: tuple[str, ...]
+    labels: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class DoubtfulPhoto:
+    """A photo whose nearest ones carry another label, with some of them and usual ones."""
+
+    label: str | None
+    suggestion: str | None
+    n_votes: int
+    n_against: int
+    photos: tuple[str, ...]
+    like: tuple[str, ...]
+    typical: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FarPhotos:
+    """Photos of a class that are far from the rest of it, with usual ones."""
+
+    label: str
+    n: int
+    score: float
+    photos: tuple[str, ...]
+    typical: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Galleries:
+    """What a page shows of an inspection."""
+
+    exact: tuple[AlikePhotos, ...]
+    near: tuple[AlikePhotos, ...]
+    film: tuple[AlikePhotos, ...]
+    mislabelled: tuple[DoubtfulPhoto, ...]
+    outliers: tuple[FarPhotos, ...]
+
+    def paths(self) -> Iterable[str]:
+        """Return the paths of all photos, in the order of the page."""
+        for alike in (*self.exact, *self.near, *self.film):
+            yield from alike.photos
+        for doubt in self.mislabelled:
+            yield from (*doubt.photos, *doubt.like, *doubt.typical)
+        for far in self.outliers:
+            yield from (*far.photos, *far.typical)
+
+
+@dataclass(frozen=True)
+class InspectionCriteria:
+    """What was looked for."""
+
+    k: int
+    near: float
+    frames: str | None
+    approximate: bool
+    outlying: float
+
+
+@dataclass(frozen=True)
+class Index:
+    """What ``index/index.json`` says of an index.
+
+    Attributes
+    ----------
+    file : str
+        Its file below OUT.
+    size_bytes : int
+    features : str
+        Which files of which contract it was made of; of others it knows nothing.
+    n_photos, n_features, n_lists : int
+    n_probe : int
+        Lists that a search looks into.
+    recall : float
+        Share of the true nearest ``k`` that were found, of ``n_tried`` photos of the table.
+    k, n_tried : int
+    faiss : str
+        Version of the library.
+    seconds : float
+        That it took to make.
+    """
+
+    file: str
+    size_bytes: int
+    features: str
+    n_photos: int
+    n_features: int
+    n_lists: int
+    n_probe: int
+    recall: float
+    k: int
+    n_tried: int
+    faiss: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """How nearest photos were found: exactly, or by an index."""
+
+    exact: bool
+    index: Index | None
+
+    def __post_init__(self) -> None:
+        if self.exact == (self.index is not None):
+            raise ValueError(f"exact={self.exact} and index must not both be there, or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What ``verger inspect`` writes beside its tables."""
+
+    verger: str
+    created: str
+    contract_hash: str
+    criteria: InspectionCriteria
+    search: SearchRecord
+    n_photos: int
+    n_labels: int
+    n_unlabelled: int
+    too_small: tuple[str, ...]
+    counts: InspectionCounts
+    galleries: Galleries
+    seconds: Mapping[str, float]
+    files: Mapping[str, tuple[Part, ...]]
