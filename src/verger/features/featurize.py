@@ -105,8 +105,11 @@ def commit_frame(
     """
     shared = engine.session.sparkContext.broadcast(extraction)
     batches = _select_images(images).mapInArrow(partial(_commit_partition, shared), "batch string")
-    with engine.watched(on_progress):
-        batches.collect()
+    try:
+        with engine.watched(on_progress):
+            batches.collect()
+    finally:
+        shared.destroy()
 
 
 def _commit_partition(
