@@ -8,32 +8,53 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 
+import pytest
+
 from verger.result.clock import PARTS, Clock, Reading, TimeSpent, sum_by_worker
 
 
-def slowly(n: int) -> Iterator[int]:
+class Hands:
+    """The time of these tests, which passes only when it is told to."""
+
+    now_s = 100.0
+
+    def read(self) -> float:
+        return self.now_s
+
+    def move(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    hands = Hands()
+    monkeypatch.setattr(time, "perf_counter", hands.read)
+    return hands
+
+
+def slowly(n: int, hands: Hands) -> Iterator[int]:
     for i in range(n):
-        time.sleep(0.01)
+        hands.move(1)
         yield i
 
 
-def test_a_block_and_an_iterator_are_counted_where_they_belong() -> None:
+def test_a_block_and_an_iterator_are_counted_where_they_belong(hands: Hands) -> None:
     """Only the time until the next item is the iterator's, not what is done with it."""
     clock = Clock()
-    for _ in clock.waiting("read", slowly(3)):
+    for _ in clock.waiting("read", slowly(3, hands)):
         with clock.part("decode"):
-            time.sleep(0.05)
-    assert 0.03 <= clock.seconds["read"] < 0.15 <= clock.seconds["decode"]
-    assert clock.seconds["model"] == clock.seconds["write"] == 0
+            hands.move(5)
+        hands.move(20)
+    assert clock.seconds == {"read": 3, "decode": 15, "model": 0, "write": 0}
 
 
-def test_time_counts_though_the_block_fails() -> None:
+def test_time_counts_though_the_block_fails(hands: Hands) -> None:
     """A photo that cannot be decoded has cost its time too."""
     clock = Clock()
     with suppress(ValueError), clock.part("decode"):
-        time.sleep(0.01)
+        hands.move(1)
         raise ValueError
-    assert clock.seconds["decode"] >= 0.01
+    assert clock.seconds["decode"] == 1
 
 
 def test_an_item_is_not_held_while_it_is_used() -> None:
