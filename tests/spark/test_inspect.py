@@ -30,7 +30,7 @@ from verger.result.output import INDEX, INSPECTION, Output
 from verger.similar.index import ensure_index, find_neighbors_by_index
 from verger.similar.inspection.stage import Criteria, inspect_photos
 from verger.similar.neighbors import find_neighbors
-from verger.similar.rows import read_rows
+from verger.similar.rows import read_stored_rows
 from verger.source.render import render_dataset
 
 CONFIG = Config(model="efficientnet_lite0", components=5)
@@ -69,7 +69,7 @@ def test_the_tasks_find_what_one_process_finds(
     paths = [f"{i:03}" for i in order]
     x = vectors[order]
     output = write_vectors(tmp_path / "out", x[:40], x[40:40], x[40:300], x[300:], paths=paths)
-    found = find_neighbors(SparkEngine(spark), read_rows(output, [])[0], 7)
+    found = find_neighbors(SparkEngine(spark), read_stored_rows(output, [])[0], 7)
     assert (found.row == expected.row).all()
     assert (found.similarity == expected.likeness).all()
 
@@ -80,7 +80,7 @@ def test_the_index_of_a_bucket_is_searched_in_the_tasks(
     bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
     bucket.create_dir("cellar")
     output = write_vectors("s3://cellar/out", vectors[:200], vectors[200:])
-    rows, _ = read_rows(output, [])
+    rows, _ = read_stored_rows(output, [])
     exact = find_neighbors(SparkEngine(spark), rows, 5)
     found = find_neighbors_by_index(SparkEngine(spark), rows, ensure_index(output), 5)
     hits = [np.isin(a, b).mean() for a, b in zip(exact.row, found.row, strict=True)]

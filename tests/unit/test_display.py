@@ -68,31 +68,40 @@ def test_a_notebook_shows_a_table(name: str, model: Model, photos: Path, trained
     assert len(html) < 2000
 
 
-def dataclasses_of(*rooms: str) -> list[type]:
-    """Return the dataclasses that some rooms define."""
+def classes_of_verger() -> list[type]:
+    """Return the classes that all rooms define."""
     modules = [
         importlib.import_module(found.name)
-        for room in rooms
-        for found in pkgutil.walk_packages(
-            importlib.import_module(f"verger.{room}").__path__, f"verger.{room}."
-        )
+        for found in pkgutil.walk_packages(verger.__path__, "verger.")
+        if not found.name.endswith("__main__")
     ]
     return [
         value
         for module in modules
         for value in vars(module).values()
-        if dataclasses.is_dataclass(value) and value.__module__ == module.__name__
+        if isinstance(value, type) and value.__module__ == module.__name__
     ]
 
 
-def test_no_array_is_printed_number_by_number() -> None:
-    """Dataclasses of the numeric rooms leave arrays, columns and bytes out of their line."""
-    long = re.compile(r"NDArray|\bArray\b|\bInts|\bFloats|32s\b|pa\.Table|bytes")
+def fields_shown(kind: Any) -> dict[str, str]:
+    """Return the fields that the generated repr of a dataclass or named tuple prints: to type."""
+    if dataclasses.is_dataclass(kind):
+        has_line = kind.__dataclass_params__.repr  # type: ignore[attr-defined]
+        return {f.name: str(f.type) for f in dataclasses.fields(kind) if has_line and f.repr}
+    return {name: str(kind.__annotations__[name]) for name in getattr(kind, "_fields", ())}
+
+
+def test_nothing_large_is_printed() -> None:
+    """Dataclasses and named tuples of all rooms print no array, column, table, frame or bytes."""
+    large = re.compile(
+        r"NDArray|\b(Array|Vector|Ints|Floats|Float(32|64)s|Int32s|Indices|DataFrame|bytes)\b"
+        r"|\bpa\.(Table|Array|ChunkedArray|RecordBatch)\b"
+    )
     shown = [
-        f"{kind.__name__}.{each.name}"
-        for kind in dataclasses_of("pca", "classify", "similar")
-        for each in dataclasses.fields(kind)
-        if each.repr and long.search(str(each.type)) and not each.name.endswith("_bytes")
+        f"{kind.__module__}.{kind.__name__}.{name}"
+        for kind in classes_of_verger()
+        for name, type_name in fields_shown(kind).items()
+        if large.search(type_name)
     ]
     assert shown == []
 

@@ -16,7 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verger.classify.classifier import Classifier
-from verger.classify.recipe import Recipe, assign_roles, choose_split, describe_recipe, read_photos
+from verger.classify.recipe import (
+    Recipe,
+    assign_roles,
+    choose_split,
+    describe_recipe,
+    read_trainable,
+)
 from verger.classify.scores import (
     SURE,
     Scored,
@@ -99,7 +105,7 @@ def evaluate_split(
         If the split leaves too little.
     """
     run = Run(Output.at(out), config, watch)
-    labelled = read_photos(run.output)
+    labelled = read_trainable(run.output)
     strategy = choose_split(labelled, recipe)
     check_method(recipe.method, config)
     with run, run.locked():

@@ -6,7 +6,8 @@ alone is computed again, pair by pair, so that it does not depend on how rows ar
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,12 @@ _PAIRS_AT_ONCE = 2_000
 _EPS = float(np.finfo(np.float32).eps)
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """Rows that are searched: ``x`` of shape (m, d), and what the metric needs of each, (m,)."""
 
-    x: Floats
-    norms: Floats
+    x: Floats = field(repr=False)
+    norms: Floats = field(repr=False)
 
 
 class Metric(Protocol):

@@ -57,7 +57,7 @@ class Recipe:
             raise ConfigError(f"test_share={self.test_share} must be above 0 and below 1")
 
 
-def read_photos(output: Output) -> Labelled:
+def read_trainable(output: Output) -> Labelled:
     """Read the labelled photos of a result.
 
     Raises

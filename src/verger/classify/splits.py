@@ -22,7 +22,7 @@ from verger.source.films import (
     SHORTEST_FILM,
     Films,
     find_films,
-    find_groups,
+    match_groups,
 )
 
 Ints = npt.NDArray[np.int64]
@@ -124,7 +124,7 @@ def make_cutter(
     paths : sequence of str
     targets : ndarray of shape (n,), int64
     groups : str, optional
-        As for :func:`verger.source.films.find_groups`; needed by "group" alone.
+        As for :func:`verger.source.films.match_groups`; needed by "group" alone.
     frames : str
         As for :func:`verger.source.films.find_films`.
     seed : int
@@ -138,7 +138,7 @@ def make_cutter(
     if strategy == "group":
         if groups is None:
             raise ConfigError("split=group needs groups: --groups REGEX, matched with each path")
-        return _by_group(find_groups(paths, groups), targets, rng)
+        return _by_group(match_groups(paths, groups), targets, rng)
     if strategy == "contiguous":
         return _by_arc(find_films(paths, frames), rng)
     if strategy != "random":

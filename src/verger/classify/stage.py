@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from verger.classify.classifier import is_references
-from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_photos
+from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_trainable
 from verger.classify.training import train
 from verger.classify.vectors import LabelledVectors, stored_projection
 from verger.config import Config
@@ -61,7 +61,7 @@ def train_classifier(
         With ``on="pca"`` where the result has no PCA.
     """
     run = Run(Output.at(out), config, watch)
-    labelled = read_photos(run.output)
+    labelled = read_trainable(run.output)
     strategy = choose_split(labelled, recipe)
     projection = stored_projection(run.output) if recipe.on == "pca" else None
     check_method(recipe.method, config)

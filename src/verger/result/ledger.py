@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -65,8 +65,8 @@ class Known:
     """
 
     sources: list[Source]
-    rows: pd.DataFrame
-    superseded: pd.DataFrame
+    rows: pd.DataFrame = field(repr=False)
+    superseded: pd.DataFrame = field(repr=False)
 
 
 def sources_of(published: Mapping[str, Sequence[Part]], batches: Sequence[Batch]) -> list[Source]:
@@ -137,7 +137,7 @@ class Work:
         Paths with rows that are not in the source any more.
     """
 
-    todo: pa.Table
+    todo: pa.Table = field(repr=False)
     new: int
     changed: int
     retried: int

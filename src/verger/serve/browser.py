@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +29,7 @@ RUNTIME = {
 
 #: Known photos that a page looks through: the size of their vectors, in half precision, and their
 #: number. 4 MB are 1,562 photos of 1,280 features.
-KNOWN_BYTES, MOST_KNOWN = 4_000_000, 2_000
+REFERENCE_BYTES, MOST_REFERENCES = 4_000_000, 2_000
 
 # Pictures that are read at a time: less than all threads of the server, which give the page's files
 # too, for a bucket may be slow.
@@ -56,7 +56,7 @@ def check_runtime(folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Known:
+class References:
     """Known photos that a page finds similar ones among.
 
     Attributes
@@ -68,9 +68,9 @@ class Known:
     paths : tuple of str
     """
 
-    graph: bytes = b""
-    labels: tuple[int, ...] = ()
-    paths: tuple[str, ...] = ()
+    graph: bytes = field(default=b"", repr=False)
+    labels: tuple[int, ...] = field(default=(), repr=False)
+    paths: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -83,25 +83,25 @@ class Browser:
         An exported file.
     ort_web : path
         Folder of :data:`RUNTIME`.
-    known : Known
+    references : References
         Photos that are like others.
     """
 
-    graph: bytes
+    graph: bytes = field(repr=False)
     ort_web: Path
-    known: Known
+    references: References
 
 
-def draw_known(predictor: Predictor) -> Known:
-    """Draw known photos that weigh :data:`KNOWN_BYTES`, as many of each class as of any other."""
+def draw_references(predictor: Predictor) -> References:
+    """Draw known photos of :data:`REFERENCE_BYTES` at most, as many of each class as of another."""
     from verger.classify.export.graph import in_half, write_nearest_graph
     from verger.classify.splits import draw_stratified
 
     classifier = predictor.classifier
-    n = min(MOST_KNOWN, KNOWN_BYTES // (2 * classifier.references.shape[1]))
+    n = min(MOST_REFERENCES, REFERENCE_BYTES // (2 * classifier.references.shape[1]))
     rows = draw_stratified(classifier.reference_labels.astype(np.int64), n)
     if not len(rows):
-        return Known()
+        return References()
     paths = tuple(classifier.reference_paths[row] for row in rows)
     drawn = replace(
         classifier,
@@ -111,7 +111,7 @@ def draw_known(predictor: Predictor) -> Known:
         n_neighbors=1,
     )
     graph = in_half(write_nearest_graph(drawn, min(predictor.n_nearest, len(rows))))
-    return Known(graph.SerializeToString(), tuple(drawn.reference_labels.tolist()), paths)
+    return References(graph.SerializeToString(), tuple(drawn.reference_labels.tolist()), paths)
 
 
 def export_browser(predictor: Predictor, out: str | Path, ort_web: Path, **options: Any) -> Browser:
@@ -132,7 +132,7 @@ def export_browser(predictor: Predictor, out: str | Path, ort_web: Path, **optio
     with TemporaryDirectory(dir=scratch_folder()) as folder:
         path = Path(folder, "app.onnx")
         export_app(out, path, **options)
-        return Browser(path.read_bytes(), ort_web, draw_known(predictor))
+        return Browser(path.read_bytes(), ort_web, draw_references(predictor))
 
 
 def add_browser(
@@ -165,15 +165,17 @@ def add_browser(
     @app.get("/nearest.onnx", response_class=Response)
     async def read_nearest() -> Response:
         """Give the file that finds known photos that are like one."""
-        return Response(browser.known.graph, media_type="application/octet-stream", headers=_KEPT)
+        return Response(
+            browser.references.graph, media_type="application/octet-stream", headers=_KEPT
+        )
 
     threads = anyio.CapacityLimiter(_N_AT_ONCE)
 
     @app.get("/known/{number}.jpg", response_class=Response)
     async def read_picture(number: int) -> Response:
         """Give a small picture of a known photo."""
-        here = 0 <= number < len(browser.known.paths)
-        path = browser.known.paths[number] if here else ""
+        here = 0 <= number < len(browser.references.paths)
+        path = browser.references.paths[number] if here else ""
         draw = partial(thumbnail_of, path, source, predictor.decoding)
         picture = await anyio.to_thread.run_sync(draw, limiter=threads)
         return Response(picture, 200 if picture else 404, media_type="image/jpeg")
@@ -191,8 +193,10 @@ def _names(browser: Browser, predictor: Predictor, facts: Mapping[str, str]) -> 
         "threshold": classifier.threshold,
         "facts": dict(facts),
         "n_top": predictor.n_top,
-        "nearest": _address("nearest.onnx", browser.known.graph) if browser.known.paths else None,
-        "known": browser.known.labels,
+        "nearest": _address("nearest.onnx", browser.references.graph)
+        if browser.references.paths
+        else None,
+        "known": browser.references.labels,
     }
 
 

@@ -95,6 +95,6 @@ def _look_up(
 ) -> Iterator[tuple[Int32s, Int32s, Float32s]]:
     folder, parts = search.rows.folder, search.rows.parts
     for start, stop in stretches:
-        x = np.concatenate([block.x for block in iter_blocks(folder, parts, start, stop)])
+        x = np.concatenate([x for _, x in iter_blocks(folder, parts, start, stop)])
         number = search.rows.number[start:stop]
         yield number, *search(x, number)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +18,6 @@ from verger.result.output import Output
 
 #: Vectors that are read at once: 3,000 x 1280 float32 are 15 MB.
 ROWS_AT_ONCE = 3_000
-
-
-class Block(NamedTuple):
-    """Some rows: the place of the first in the stored order, and the vectors of shape (m, d)."""
-
-    start: int
-    x: Float32s
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class StoredRows:
         return len(self.number)
 
 
-def read_rows(output: Output, columns: Sequence[str]) -> tuple[StoredRows, pa.Table]:
+def read_stored_rows(output: Output, columns: Sequence[str]) -> tuple[StoredRows, pa.Table]:
     """Read which rows there are.
 
     Parameters
@@ -74,7 +66,7 @@ def read_rows(output: Output, columns: Sequence[str]) -> tuple[StoredRows, pa.Ta
 
 def iter_blocks(
     folder: Folder, parts: Sequence[Part], start: int = 0, stop: int | None = None
-) -> Iterator[Block]:
+) -> Iterator[tuple[int, Float32s]]:
     """Read the vectors of a table, or of a stretch of it.
 
     Parameters
@@ -83,6 +75,12 @@ def iter_blocks(
     parts : sequence of Part
     start, stop : int
         First place, and the one after the last.
+
+    Yields
+    ------
+    place : int
+        Of the first row of a block, in the stored order.
+    x : ndarray of shape (m, d), float32
     """
     first = 0
     for part in parts:
@@ -93,12 +91,12 @@ def iter_blocks(
 
 def _blocks_of(
     folder: Folder, part: Part, first: int, start: int, stop: int | None
-) -> Iterator[Block]:
+) -> Iterator[tuple[int, Float32s]]:
     for batch in iter_part(folder, part.name, ["features"], rows=ROWS_AT_ONCE):
         low = max(start - first, 0)
         high = batch.num_rows if stop is None else min(stop - first, batch.num_rows)
         if low < high:
-            yield Block(first + low, vectors_of(batch.column("features"))[low:high])
+            yield first + low, vectors_of(batch.column("features"))[low:high]
         first += batch.num_rows
 
 

@@ -108,7 +108,7 @@ def find_films(paths: Sequence[str], frames: str = FRAMES) -> Films:
     return Films(_numbered(keys), np.array(numbers, np.int64))
 
 
-def find_groups(paths: Sequence[str], groups: str) -> Ints:
+def match_groups(paths: Sequence[str], groups: str) -> Ints:
     """Read the group of each photo from its path.
 
     Parameters

@@ -79,7 +79,7 @@ TEXTURES = ("", "Striped", "Spotted", "Blushed", "Marbled")
 
 
 @dataclass(frozen=True)
-class Kind:
+class Fruit:
     """What the look of a class follows from; ``name`` can be a folder on any system."""
 
     name: str
@@ -90,7 +90,7 @@ class Kind:
     index: int
 
 
-def make_kind(index: int, *, seed: int = 0) -> Kind:
+def make_fruit(index: int, *, seed: int = 0) -> Fruit:
     """Describe one class; no other index has its name under the same seed.
 
     Parameters
@@ -115,7 +115,7 @@ def make_kind(index: int, *, seed: int = 0) -> Kind:
     shape, colour, texture = (SHAPES[places[0]], options[1][places[1]], TEXTURES[places[2]])
     lap = index // math.prod(len(option) for option in options)
     words = (shape.name, colour, texture, str(lap + 1) if lap else "")
-    return Kind(" ".join(filter(None, words)), shape, colour, texture, seed, index)
+    return Fruit(" ".join(filter(None, words)), shape, colour, texture, seed, index)
 
 
 def render_dataset(
@@ -152,10 +152,10 @@ def render_dataset(
     _check_bounds("per_class", per_class, 1, 360)
     _check_bounds("size", size, 16)
     paths = []
-    for kind in (make_kind(index, seed=seed) for index in range(n_classes)):
+    for fruit in (make_fruit(index, seed=seed) for index in range(n_classes)):
         for angle_deg in (step * 360 // per_class for step in range(per_class)):
-            path = folder / kind.name / f"{angle_deg}_{size}.jpg"
-            photo = Image.fromarray(render_photo(kind, math.radians(angle_deg), size=size))
+            path = folder / fruit.name / f"{angle_deg}_{size}.jpg"
+            photo = Image.fromarray(render_photo(fruit, math.radians(angle_deg), size=size))
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 photo.save(path, quality=90)
@@ -165,7 +165,7 @@ def render_dataset(
     return sorted(paths)
 
 
-def render_photo(kind: Kind, angle_rad: float, *, size: int = 100) -> npt.NDArray[np.uint8]:
+def render_photo(fruit: Fruit, angle_rad: float, *, size: int = 100) -> npt.NDArray[np.uint8]:
     """Render one photo of a class, turned by an angle.
 
     Returns
@@ -173,10 +173,10 @@ def render_photo(kind: Kind, angle_rad: float, *, size: int = 100) -> npt.NDArra
     ndarray of uint8, shape (size, size, 3)
         RGB with axes (height, width, channel), pure white around the object.
     """
-    points, normals, rgb, gloss = _surface(kind, size)
-    tilt_rad = kind.shape.tilt_rad
+    points, normals, rgb, gloss = _surface(fruit, size)
+    tilt_rad = fruit.shape.tilt_rad
     # The object is set upright, leans, turns about the vertical and is seen from above.
-    seen_from = _about_x(0.2 + 0.6 * tilt_rad) @ _about_y(angle_rad + kind.index)
+    seen_from = _about_x(0.2 + 0.6 * tilt_rad) @ _about_y(angle_rad + fruit.index)
     turn = seen_from @ _about_x(tilt_rad - math.pi / 2)
     vertex = _nearest(_product(turn, points), size * SUPERSAMPLE)
     hit = vertex >= 0
@@ -213,17 +213,17 @@ def _nearest(points: Array, grid: int) -> npt.NDArray[np.int64]:
 
 
 @lru_cache(maxsize=1)  # a class is rendered photo by photo
-def _surface(kind: Kind, size: int) -> tuple[Array, Array, Array, float]:
+def _surface(fruit: Fruit, size: int) -> tuple[Array, Array, Array, float]:
     """Return points, normals and colours, each of shape (3, vertex), and the gloss."""
-    rng = np.random.default_rng(np.random.SeedSequence(kind.seed, spawn_key=(1, kind.index)))
+    rng = np.random.default_rng(np.random.SeedSequence(fruit.seed, spawn_key=(1, fruit.index)))
     n_polar = round(1.5 * size * SUPERSAMPLE)  # about one vertex a cell along a meridian
-    n_around = round(2 * n_polar * (1 + abs(kind.shape.ribs_depth)))
+    n_around = round(2 * n_polar * (1 + abs(fruit.shape.ribs_depth)))
     # Half a step off the poles, where a row would have no direction to take a normal from.
     polar_rad = ((np.arange(n_polar, dtype=np.float32) + 0.5) * (math.pi / n_polar))[:, None]
     around_rad = np.arange(n_around, dtype=np.float32) * (2 * math.pi / n_around)
-    body = _body(kind.shape, polar_rad, around_rad, rng)
-    parts = [(body, _skin(kind, body, polar_rad, around_rad, rng))]
-    if kind.shape.top >= 0 and rng.random() < 0.6:
+    body = _body(fruit.shape, polar_rad, around_rad, rng)
+    parts = [(body, _skin(fruit, body, polar_rad, around_rad, rng))]
+    if fruit.shape.top >= 0 and rng.random() < 0.6:
         parts.append(_stem(body[:, 0].mean(axis=1), n_polar // 4))
     points = np.hstack([mesh.reshape(3, -1) for mesh, _ in parts])
     normals = np.hstack([_normals(mesh).reshape(3, -1) for mesh, _ in parts])
@@ -274,12 +274,12 @@ def _normals(points: Array) -> Array:
 
 
 def _skin(
-    kind: Kind, points: Array, polar_rad: Array, around_rad: Array, rng: np.random.Generator
+    fruit: Fruit, points: Array, polar_rad: Array, around_rad: Array, rng: np.random.Generator
 ) -> Array:
     """Return the colours of the mesh."""
     tint = rng.normal(0, 0.025, 3)
-    ground, pattern = (_column(np.add(rgb, tint)) for rgb in COLOURS[kind.colour])
-    rgb = _mix(ground, pattern, _pattern(kind.texture, points, around_rad, rng))
+    ground, pattern = (_column(np.add(rgb, tint)) for rgb in COLOURS[fruit.colour])
+    rgb = _mix(ground, pattern, _pattern(fruit.texture, points, around_rad, rng))
     rgb = rgb * (1 + 0.06 * _noise(points, 3.0, rng) + 0.03 * _noise(points, 14.0, rng))
     rgb = _mix(rgb, _column(STEM_RGB), 0.8 * np.exp(-(((math.pi - polar_rad) / 0.11) ** 2)))
     if rng.random() < 0.25:  # a green leafy cap

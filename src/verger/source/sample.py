@@ -18,8 +18,8 @@ from verger.errors import (
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What was copied.
+class BalancedSample:
+    """A class-balanced copy of a data set.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Sample:
 
 def sample_dataset(
     source: str | Path, target: str | Path, *, classes: int = 30, per_class: int = 10, seed: int = 0
-) -> Sample:
+) -> BalancedSample:
     """Copy ``per_class`` photos of each of ``classes`` classes, drawn at random.
 
     Parameters
@@ -69,7 +69,7 @@ def sample_dataset(
     except OSError as err:
         shutil.rmtree(part, ignore_errors=True)
         raise OutputError(f"DST={target}: cannot be written: {err}") from err
-    return Sample(target, {name: len(photos) for name, photos in chosen.items()})
+    return BalancedSample(target, {name: len(photos) for name, photos in chosen.items()})
 
 
 def _check_apart(source: Path, target: Path) -> None:

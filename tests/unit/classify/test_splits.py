@@ -15,7 +15,7 @@ from verger.classify.splits import (
     measure_leakage,
 )
 from verger.errors import ConfigError
-from verger.source.films import NEIGHBOUR_FRAMES, find_films, find_groups
+from verger.source.films import NEIGHBOUR_FRAMES, find_films, match_groups
 
 FRAMES = 100  # of each film
 
@@ -169,7 +169,7 @@ def test_folds_keep_the_gap_too() -> None:
 def test_group_folds_part_two_groups() -> None:
     """Two films of each class fall into two folds."""
     paths, targets = turntable()
-    groups = find_groups(paths, r"(\w+ \d)/(.*?)\d+_100")
+    groups = match_groups(paths, r"(\w+ \d)/(.*?)\d+_100")
     fold = make_cutter("group", paths, targets, groups=r"(\w+ \d)/(.*?)\d+_100").folds(3)
     for target in range(3):
         of_class = targets == target

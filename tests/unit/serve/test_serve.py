@@ -34,7 +34,7 @@ from verger import cli, serve
 from verger.classify.predict import Predictor
 from verger.errors import ConfigError, EnvironmentNotReadyError
 from verger.serve.answers import Answerer
-from verger.serve.browser import RUNTIME, Browser, Known, draw_known
+from verger.serve.browser import RUNTIME, Browser, References, draw_references
 from verger.serve.facts import load_facts
 from verger.serve.limits import Limits, Refused, photo_of, read_body
 
@@ -160,7 +160,7 @@ def test_only_photos_of_the_source_are_shown(
         if in_browser:
             for name in RUNTIME:
                 (tmp_path / name).write_text(name)
-            browser = Browser(b"", tmp_path, Known(b"x", (0,) * 5, places))
+            browser = Browser(b"", tmp_path, References(b"x", (0,) * 5, places))
             app = serve.create_app(known, source=str(source), browser=browser)
             client = TestClient(app, ADDRESS)
             shown = [client.get(f"/known/{n}.jpg").status_code == 200 for n in range(5)]
@@ -412,7 +412,7 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
 ) -> None:
     for name in RUNTIME:
         (tmp_path / name).write_text(name)
-    browser = Browser(b"graph", tmp_path, Known())
+    browser = Browser(b"graph", tmp_path, References())
     app = serve.create_app(predictor, facts={"x": "y"}, browser=browser)
     client = TestClient(app, ADDRESS)
     assert client.post("/predict", content=b"").status_code in (404, 405)
@@ -440,18 +440,20 @@ def test_it_is_given_known_photos_of_every_class_and_their_pictures(
     predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as weigh little; a phone has to load them."""
-    monkeypatch.setattr("verger.serve.browser.KNOWN_BYTES", 12 * 2 * 1280)
-    known = draw_known(predictor)
-    classes = [predictor.classifier.labels[label] for label in known.labels]
+    monkeypatch.setattr("verger.serve.browser.REFERENCE_BYTES", 12 * 2 * 1280)
+    references = draw_references(predictor)
+    classes = [predictor.classifier.labels[label] for label in references.labels]
     assert sorted(classes) == sorted(predictor.classifier.labels * 2)
-    assert [Path(path).parent.name for path in known.paths] == classes
-    browser = Browser(b"", tmp_path, dataclasses.replace(known, paths=(*known.paths[:11], "gone")))
+    assert [Path(path).parent.name for path in references.paths] == classes
+    browser = Browser(
+        b"", tmp_path, dataclasses.replace(references, paths=(*references.paths[:11], "gone"))
+    )
     app = serve.create_app(predictor, source=str(photos), browser=browser)
     client = TestClient(app, ADDRESS)
     names = client.get("/app.json").json()
-    assert names["known"] == list(known.labels)
-    assert client.get(f"/{names['nearest']}").content == known.graph
-    assert len(known.graph) < 12 * 2 * 1280 + 20_000
+    assert names["known"] == list(references.labels)
+    assert client.get(f"/{names['nearest']}").content == references.graph
+    assert len(references.graph) < 12 * 2 * 1280 + 20_000
     picture = client.get("/known/10.jpg")
     assert picture.headers["Content-Type"] == "image/jpeg"
     with Image.open(io.BytesIO(picture.content)) as image:
@@ -465,7 +467,7 @@ def test_slow_pictures_keep_no_thread_from_the_page(
     """However many pictures are asked for of a bucket that is slow, the page's files come."""
     go_on = threading.Event()
     monkeypatch.setattr("verger.serve.browser.thumbnail_of", lambda *_: go_on.wait(60) and None)
-    browser = Browser(b"", tmp_path, Known(b"x", (0,), ("photo",)))
+    browser = Browser(b"", tmp_path, References(b"x", (0,), ("photo",)))
     with (
         TestClient(serve.create_app(predictor, browser=browser), ADDRESS) as client,
         ThreadPoolExecutor(61) as pool,
@@ -487,7 +489,7 @@ def test_a_classifier_without_known_photos_gives_a_page_none(predictor: Predicto
         reference_labels=predictor.classifier.reference_labels[:0],
         reference_paths=(),
     )
-    assert draw_known(dataclasses.replace(predictor, classifier=bare)) == Known()
+    assert draw_references(dataclasses.replace(predictor, classifier=bare)) == References()
 
 
 def test_its_runtime_must_be_there(tmp_path: Path) -> None:

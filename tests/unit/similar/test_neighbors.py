@@ -15,7 +15,7 @@ from verger.classify.nearest import Cosine
 from verger.errors import EnvironmentNotReadyError, SchemaError
 from verger.result.output import INDEX, Output
 from verger.similar import index as approximate
-from verger.similar.rows import cut_evenly, iter_blocks, read_rows
+from verger.similar.rows import cut_evenly, iter_blocks, read_stored_rows
 
 #: Features of the vectors that are indexed.
 D = 256
@@ -36,12 +36,12 @@ def test_a_stretch_of_stored_rows_is_read_over_the_ends_of_files(tmp_path: Path)
     x = like_features(10)
     paths = [f"p{9 - i}" for i in range(10)]
     output = write_vectors(tmp_path / "out", x[:4], x[4:4], x[4:9], x[9:], paths=paths)
-    rows, table = read_rows(output, ["label"])
+    rows, table = read_stored_rows(output, ["label"])
     assert rows.number.tolist() == list(range(9, -1, -1))
     assert table["path"].to_pylist() == sorted(paths)
     blocks = list(iter_blocks(output.folder, output.parts("features"), 3, 9))
-    assert [block.start for block in blocks] == [3, 4]
-    np.testing.assert_array_equal(np.concatenate([block.x for block in blocks]), x[3:9])
+    assert [start for start, _ in blocks] == [3, 4]
+    np.testing.assert_array_equal(np.concatenate([x for _, x in blocks]), x[3:9])
 
 
 # The index

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from verger.errors import ConfigError, OutputError
-from verger.source.render import COLOURS, SHAPES, TEXTURES, make_kind, render_dataset, render_photo
+from verger.source.render import COLOURS, SHAPES, TEXTURES, make_fruit, render_dataset, render_photo
 
 Photo = npt.NDArray[np.uint8]
 N_CLASSES = 30
@@ -22,8 +22,8 @@ STEP_RAD = math.radians(36)
 @pytest.fixture(scope="module")
 def photos() -> list[tuple[Photo, Photo]]:
     """Two consecutive frames of each of 30 classes."""
-    kinds = [make_kind(index) for index in range(N_CLASSES)]
-    return [(render_photo(kind, 0.0), render_photo(kind, STEP_RAD)) for kind in kinds]
+    fruits = [make_fruit(index) for index in range(N_CLASSES)]
+    return [(render_photo(fruit, 0.0), render_photo(fruit, STEP_RAD)) for fruit in fruits]
 
 
 def _object(photo: Photo) -> npt.NDArray[np.bool_]:
@@ -43,7 +43,7 @@ def _pixels(path: Path) -> Photo:
 def test_files_are_laid_out_as_in_fruits_360(tmp_path: Path) -> None:
     """One folder per class holds one file per step, named after its angle in degrees."""
     paths = render_dataset(tmp_path, n_classes=2, per_class=3)
-    names = [make_kind(index).name for index in range(2)]
+    names = [make_fruit(index).name for index in range(2)]
     expected = [tmp_path / n / f"{deg}_100.jpg" for n in names for deg in (0, 120, 240)]
     assert paths == sorted(expected)
     assert sorted(tmp_path.rglob("*.jpg")) == paths
@@ -65,9 +65,9 @@ def test_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_another_seed_gives_another_look() -> None:
     """The seed changes both what the classes are and how one of them looks."""
-    looks = [render_photo(make_kind(0, seed=seed), 0.0) for seed in (0, 1)]
+    looks = [render_photo(make_fruit(0, seed=seed), 0.0) for seed in (0, 1)]
     assert _difference(*looks) > 5
-    names = [{make_kind(index, seed=seed).name for index in range(30)} for seed in (0, 1)]
+    names = [{make_fruit(index, seed=seed).name for index in range(30)} for seed in (0, 1)]
     assert names[0] != names[1]
 
 
@@ -104,7 +104,7 @@ def test_the_object_fills_a_sensible_share(photos: list[tuple[Photo, Photo]]) ->
 @pytest.mark.parametrize("index", range(len(SHAPES)))
 def test_the_surface_has_no_pin_holes(index: int) -> None:
     """No pixel is much lighter than all eight around it, whatever the shape and the size."""
-    photo = render_photo(make_kind(index), 1.0, size=60 + 7 * index).min(axis=2).astype(int)
+    photo = render_photo(make_fruit(index), 1.0, size=60 + 7 * index).min(axis=2).astype(int)
     shifts = [shift for shift in itertools.product((-1, 0, 1), repeat=2) if any(shift)]
     around = np.max([np.roll(photo, shift, axis=(0, 1)) for shift in shifts], axis=0)
     assert (photo - around).max() < 40
@@ -112,9 +112,9 @@ def test_the_surface_has_no_pin_holes(index: int) -> None:
 
 def test_the_edge_is_antialiased() -> None:
     """Between the object and the ground there are pixels of neither colour."""
-    kind = make_kind(4)
-    assert kind.name == "Flat Maroon", "dark all over"
-    photo = render_photo(kind, 0.0).min(axis=2)
+    fruit = make_fruit(4)
+    assert fruit.name == "Flat Maroon", "dark all over"
+    photo = render_photo(fruit, 0.0).min(axis=2)
     assert ((photo > 120) & (photo < 255)).sum() > 20
 
 
@@ -125,8 +125,8 @@ def test_consecutive_frames_differ(photos: list[tuple[Photo, Photo]]) -> None:
 
 def test_a_full_turn_returns_to_the_start() -> None:
     """An angle of 360 degrees shows what 0 degrees shows, but for rounding."""
-    kind = make_kind(2)
-    assert _difference(render_photo(kind, 0.0), render_photo(kind, 2 * math.pi)) < 0.5
+    fruit = make_fruit(2)
+    assert _difference(render_photo(fruit, 0.0), render_photo(fruit, 2 * math.pi)) < 0.5
 
 
 def test_classes_differ_in_colour_or_silhouette(photos: list[tuple[Photo, Photo]]) -> None:
@@ -142,7 +142,7 @@ def test_classes_differ_in_colour_or_silhouette(photos: list[tuple[Photo, Photo]
 
 def test_names_are_unique_and_valid_on_every_file_system() -> None:
     """200 names differ even where case is ignored, and hold letters, spaces and hyphens only."""
-    names = [make_kind(index).name for index in range(200)]
+    names = [make_fruit(index).name for index in range(200)]
     assert len({name.casefold() for name in names}) == 200
     assert all(name.replace(" ", "").replace("-", "").isalpha() for name in names)
     assert all(name == name.strip() for name in names)
@@ -151,14 +151,14 @@ def test_names_are_unique_and_valid_on_every_file_system() -> None:
 def test_names_get_a_number_when_the_combinations_run_out() -> None:
     """After every shape in every colour and texture the names come again, numbered."""
     n_names = len(SHAPES) * len(COLOURS) * len(TEXTURES)
-    names = {make_kind(index).name for index in range(n_names)}
+    names = {make_fruit(index).name for index in range(n_names)}
     assert len(names) == n_names
-    assert make_kind(n_names).name == f"{make_kind(0).name} 2"
+    assert make_fruit(n_names).name == f"{make_fruit(0).name} 2"
 
 
 def test_thirty_names_hold_accents_and_spaces() -> None:
     """The default set exercises paths that are not plain ASCII words."""
-    names = [make_kind(index).name for index in range(N_CLASSES)]
+    names = [make_fruit(index).name for index in range(N_CLASSES)]
     assert sum(not name.isascii() for name in names) >= 2
     assert sum(" " in name for name in names) >= 2
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,7 +104,8 @@ class ExportCheck:
         return ", ".join(said) or None
 
 
-class LabelledPhoto(NamedTuple):
+@dataclass(frozen=True)
+class LabelledPhoto:
     """A photo of a result.
 
     Attributes
@@ -117,8 +118,8 @@ class LabelledPhoto(NamedTuple):
     """
 
     label: str | None
-    content: bytes
-    pixels: npt.NDArray[np.uint8]
+    content: bytes = field(repr=False)
+    pixels: npt.NDArray[np.uint8] = field(repr=False)
 
 
 def check_app(graph: bytes, predictor: Predictor, photos: Sequence[LabelledPhoto]) -> ExportCheck:

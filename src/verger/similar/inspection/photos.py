@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from verger.errors import InspectionError
 from verger.result.output import Output
-from verger.similar.rows import StoredRows, read_rows
+from verger.similar.rows import StoredRows, read_stored_rows
 from verger.source.films import FRAMES, NEIGHBOUR_FRAMES, Films, find_films
 
 Ints = npt.NDArray[np.int64]
@@ -79,7 +79,7 @@ def read_photos(output: Output, frames: str | None = None) -> Photos:
     InspectionError
         If there are fewer than two.
     """
-    rows, table = read_rows(output, ["label", "length"])
+    rows, table = read_stored_rows(output, ["label", "length"])
     if len(rows) < 2:
         raise InspectionError(
             f"OUT={output.root}: n_photos={len(rows)} with features must be at least 2 to compare"
