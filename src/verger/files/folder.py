@@ -57,14 +57,32 @@ class Folder:
         Raises
         ------
         OutputError
-            If the name leads out of the folder: names come from files that others may have written.
+            If the name leads out of the folder, by ``..`` or by a linked folder: others may have
+            written the files that names come from, and made the links.
         """
         if name.startswith("/") or ".." in name.split("/"):
             raise OutputError(f"{self.root}: {name!r} is no name of a file in it")
+        self._check_links(name.rpartition("/")[0])
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def _check_links(self, below: str) -> None:
+        """Refuse a folder that links lead out of the root."""
+        if not self.is_local or not below:
+            return
+        root, place = os.path.realpath(self.root), os.path.realpath(f"{self.root}/{below}")
+        if place != root and not place.startswith(root.rstrip("/") + "/"):
+            raise OutputError(
+                f"{self.root}/{below}: is a link to {place}, outside {root}; put a folder in its "
+                "place"
+            )
 
     def _inner(self, name: str) -> tuple[fs.FileSystem, str]:
         return filesystem_of(self.address(name))
+
+    def _inner_folder(self, below: str) -> tuple[fs.FileSystem, str]:
+        found = self._inner(below)
+        self._check_links(below)
+        return found
 
     def open(self, name: str) -> pa.NativeFile:
         """Open a file for reading at any place.
@@ -235,7 +253,7 @@ class Folder:
         ------
         OutputError
         """
-        filesystem, inner = self._inner(below)
+        filesystem, inner = self._inner_folder(below)
         base = self._inner("")[1].rstrip("/") + "/"
         selector = fs.FileSelector(inner, recursive=recursive, allow_not_found=True)
         try:
@@ -247,7 +265,7 @@ class Folder:
 
     def folders(self, below: str = "") -> list[str]:
         """List the names of the folders in a folder, sorted; none if it is not there."""
-        filesystem, inner = self._inner(below)
+        filesystem, inner = self._inner_folder(below)
         selector = fs.FileSelector(inner, allow_not_found=True)
         try:
             infos = filesystem.get_file_info(selector)
@@ -258,7 +276,7 @@ class Folder:
     def sweep(self, below: str = "") -> None:
         """Remove what a killed process has left half written in a local folder."""
         if self.is_local:
-            for part in Path(self.address(below)).glob(".*.part"):
+            for part in Path(self._inner_folder(below)[1]).glob(".*.part"):
                 if is_half_written(part.name):
                     with suppress(OSError):
                         part.unlink()

@@ -223,7 +223,7 @@ def start_attempt(output: Output, start: Start) -> Attempt:
     start : Start
     """
     heads = (name.split("-")[0] for name in output.folder.folders(JOURNAL))
-    number = max((int(head) for head in heads if head.isdigit()), default=0) + 1
+    number = max((int(head) for head in heads if head.isdecimal()), default=0) + 1
     # No other has or had this name: a task of a dead run may still write into its own.
     name = f"{number:04}-{uuid.uuid4().hex[:8]}"
     start = replace(start, started=datetime.now(UTC).isoformat(timespec="seconds"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -326,6 +327,8 @@ class Output:
         ------
         SchemaError
             If the announcement cannot be read.
+        OutputError
+            If it names a file that no result has: somebody else may have written it.
         """
         try:
             announced = read_record(_Announcement, self.folder.read(PUBLISH))
@@ -336,6 +339,12 @@ class Output:
                 f"{self.address(PUBLISH)}: cannot be read: {err}; remove it, and verger run "
                 "with --overwrite writes the result again"
             ) from err
+        for name in (*announced.remove, *chain.from_iterable(announced.add)):
+            if name.split("/")[0] not in OWN_NAMES:
+                raise OutputError(
+                    f"{self.address(PUBLISH)}: {name!r} is no name of a file of a result; "
+                    "somebody else may have written it: do not use this folder"
+                )
         self._carry_out(announced)
         return True
 

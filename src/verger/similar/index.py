@@ -14,6 +14,7 @@ import hashlib
 import time
 import uuid
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -147,7 +148,7 @@ def build_index(output: Output) -> Index:
     )
     folder.write(INDEX, as_json(description))
     for old in written:
-        if old != INDEX:
+        if fnmatch(old, "index/features-*.faiss"):
             folder.remove(old)
     return description
 

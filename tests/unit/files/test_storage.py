@@ -9,7 +9,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -506,6 +506,50 @@ def test_no_name_leads_out_of_a_folder(tmp_path: Path, name: str) -> None:
     for use in (folder.read, folder.remove, folder.remove_tree, folder.files, folder.address):
         with pytest.raises(OutputError, match="is no name of a file in it"):
             use(name)
+
+
+def test_no_linked_folder_leads_out_of_a_folder(tmp_path: Path) -> None:
+    """Nothing behind a link to elsewhere is read, written, moved, listed or removed."""
+    home, root = tmp_path / "home", tmp_path / "out"
+    home.mkdir()
+    root.mkdir()
+    for name in ("x", ".x.0123abcd.part"):
+        (home / name).write_text("mine")
+    folder = Folder(str(root))
+    folder.write("y", b"2")
+    (root / "linked").symlink_to(home)
+    (root / "deep").mkdir()
+    (root / "deep" / "linked").symlink_to("../linked")
+    uses: list[Callable[[str], object]] = [
+        lambda below: folder.read(f"{below}/x"),
+        lambda below: folder.write(f"{below}/x", b"2"),
+        lambda below: folder.create(f"{below}/new", b"2"),
+        lambda below: folder.move(f"{below}/x", "z"),
+        lambda below: folder.move("y", f"{below}/x"),
+        lambda below: folder.remove(f"{below}/x"),
+        lambda below: folder.remove_tree(f"{below}/a"),
+        folder.files,
+        folder.folders,
+        folder.sweep,
+    ]
+    for use in uses:
+        for below in ("linked", "deep/linked"):
+            with pytest.raises(OutputError, match=r"is a link to .*home, outside"):
+                use(below)
+    assert {path.name: path.read_text() for path in home.iterdir()} == {
+        "x": "mine",
+        ".x.0123abcd.part": "mine",
+    }
+
+
+def test_links_within_a_folder_and_to_it_are_followed(tmp_path: Path) -> None:
+    """A root that is a link is a root, and a link that stays below it is a folder."""
+    (tmp_path / "real" / "a").mkdir(parents=True)
+    (tmp_path / "real" / "b").symlink_to("a")
+    (tmp_path / "root").symlink_to("real")
+    folder = Folder(str(tmp_path / "root"))
+    folder.write("b/x", b"1")
+    assert folder.read("a/x") == b"1"
 
 
 def test_what_a_killed_process_left_half_written_is_swept(tmp_path: Path) -> None:

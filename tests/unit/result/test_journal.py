@@ -61,6 +61,12 @@ def test_a_committed_batch_says_what_it_holds(out: Output) -> None:
     assert read_part(out.folder, batch.rejected.name)["path"].to_pylist() == ["c", "d", "e", "f"]
 
 
+def test_folders_that_begin_with_no_decimal_are_no_attempts(out: Output) -> None:
+    """A superscript is a digit, and no number."""
+    out.folder.write(f"{JOURNAL}/²-x/start.json", b"{}")
+    assert start_attempt(out, START).name.startswith("0001-")
+
+
 def test_a_batch_without_its_marker_is_none(out: Output) -> None:
     """Killed between the files and the marker, nothing is committed."""
     attempt = start_attempt(out, START)

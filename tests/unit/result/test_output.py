@@ -331,18 +331,35 @@ def test_publishing_is_finished_by_whoever_is_next(
     assert not out.finish_publishing()
 
 
-@pytest.mark.parametrize("name", ["../victim", "/victim", "features/../../victim"])
+@pytest.mark.parametrize(
+    "name", ["../victim", "/victim", "features/../../victim", "notes", "notes/a"]
+)
 @pytest.mark.parametrize("how", ["remove", "add"])
 def test_no_name_leads_out_of_the_folder(out: Output, name: str, how: str) -> None:
     """An announcement that somebody else has written touches nothing outside OUT."""
     victim = fill(root(out).parent, victim="mine") / "victim"
-    fill(root(out), new="2")
+    fill(root(out), notes="mine", **{".journal__new": "2"})
     intent = {"record": PLAIN, "add": [], "remove": [], "attempts": True}
-    intent[how] = [name if how == "remove" else ["new", name]]
+    intent[how] = [name if how == "remove" else [f"{JOURNAL}/new", name]]
     out.folder.write(PUBLISH, json.dumps(intent).encode())
-    with pytest.raises(OutputError, match="is no name of a file in it"):
+    with pytest.raises(OutputError, match="is no name of a file"):
         out.finish_publishing()
-    assert victim.read_text() == "mine"
+    assert victim.read_text() == (root(out) / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("how", ["remove", "add"])
+def test_no_linked_folder_leads_out_of_the_folder(out: Output, how: str) -> None:
+    """An announcement in a folder that somebody else has packed follows no link out of it."""
+    home = fill(root(out).parent / "home", victim="mine")
+    fill(root(out), **{".journal__new": "2"})
+    (root(out) / "features").symlink_to(home)
+    name = "features/victim"
+    intent = {"record": PLAIN, "add": [], "remove": [], "attempts": True}
+    intent[how] = [name if how == "remove" else [f"{JOURNAL}/new", name]]
+    out.folder.write(PUBLISH, json.dumps(intent).encode())
+    with pytest.raises(OutputError, match=r"is a link to .*home"):
+        out.finish_publishing()
+    assert tree(home) == {"victim": "mine"}
 
 
 def test_what_links_point_to_is_never_removed(out: Output) -> None:

@@ -106,6 +106,18 @@ def test_rows_of_several_files_are_found_by_their_places(tmp_path: Path) -> None
     assert found[0].path == "005"
 
 
+def test_a_new_index_removes_old_ones_and_no_other_file(tmp_path: Path) -> None:
+    """Others may have put files beside the index; only what a search has written is replaced."""
+    x = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+    output = write_vectors(tmp_path / "out", x)
+    for name in ("index/features-0.faiss", "index/letter.txt"):
+        output.folder.write(name, b"old")
+    similar.search_by_index(output, x[0], 3)
+    names = [entry.name for entry in output.folder.files("index")]
+    assert "index/letter.txt" in names
+    assert "index/features-0.faiss" not in names
+
+
 def test_the_command_says_what_the_index_is_worth(out: Path, photos: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(out, tmp_path / "out", ignore=shutil.ignore_patterns("index"))
     file = min(photos.rglob("*.jpg"))
