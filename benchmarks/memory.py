@@ -173,14 +173,14 @@ _PLAN = """
 import sys, time
 import pyarrow as pa
 from verger import Config, get_session, list_photos
-from verger.result.ledger import compare, read_known
+from verger.result.ledger import compare, read_ledger
 from verger.files.shares import Shares
 from verger.source.cut import cut_listing
 from verger.files.folder import Folder
 started = time.perf_counter()
 listing = list_photos(sys.argv[1])
 listed = time.perf_counter()
-work = compare(listing.photos, read_known(Folder(sys.argv[1]), []), accept_truncated=False)
+work = compare(listing.photos, read_ledger(Folder(sys.argv[1]), []), accept_truncated=False)
 assert len(work.todo) == len(listing.photos)
 compared = time.perf_counter()
 spark = get_session(Config(master="local[2]", conf={"spark.driver.memory": "512m"}))

@@ -33,7 +33,7 @@ from verger.files.folder import Folder
 from verger.files.shares import Shares
 from verger.files.tables import ROWS_PER_FILE, stored_schema, write_part
 from verger.job import pipeline
-from verger.result.ledger import Source, compare, read_known
+from verger.result.ledger import RowsFile, compare, read_ledger
 from verger.schema import FEATURES, arrow_schema
 from verger.source.cut import count_partitions, cut_listing, cut_partitions
 from verger.source.render import render_dataset
@@ -68,7 +68,7 @@ def make_files(folder: Path, n: int) -> None:
         (place / f"{i:06}.jpg").write_bytes(noise[:size])
 
 
-def write_result(photos: pa.Table, folder: Folder) -> list[Source]:
+def write_result(photos: pa.Table, folder: Folder) -> list[RowsFile]:
     """Write a table of features that has every second photo, in files as large as a run's."""
     done = photos.take(np.arange(0, len(photos), 2))
     schema, sources = stored_schema(FEATURES, "f00d"), []
@@ -86,7 +86,7 @@ def write_result(photos: pa.Table, folder: Folder) -> list[Source]:
         columns = [more[c] if c in more else rows[c] for c in FEATURES]
         table = pa.table(columns, names=list(FEATURES)).cast(arrow_schema(FEATURES))
         part = write_part(folder, f"features/{start}.parquet", table, schema)
-        sources.append(Source("features", part, True))
+        sources.append(RowsFile("features", part, True))
     return sources
 
 
@@ -114,9 +114,9 @@ def measure_planning(spark: SparkSession, source: Path, stored: Path) -> tuple[l
     clock = Clock()
     listing = list_photos(str(source))
     laps["list"] = clock.lap()
-    known = read_known(Folder(str(stored)), sources)
-    laps[f"read {len(known.rows):,} rows of the stored result"] = clock.lap()
-    work = compare(listing.photos, known, accept_truncated=False)
+    ledger = read_ledger(Folder(str(stored)), sources)
+    laps[f"read {len(ledger.rows):,} rows of the stored result"] = clock.lap()
+    work = compare(listing.photos, ledger, accept_truncated=False)
     laps[f"compare ({len(work.todo):,} are to do)"] = clock.lap()
     cut_listing(work.todo, parallelism)
     laps["cut what is to do"] = clock.lap()

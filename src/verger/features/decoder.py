@@ -43,7 +43,7 @@ Decode = Callable[..., Photo]
 
 
 @dataclass(frozen=True)
-class _Limits:
+class _MemoryLimits:
     """The address space of this process when it started, and the limits that it was given."""
 
     start_bytes: int
@@ -72,7 +72,7 @@ def main(decode_name: str) -> None:
     register_formats()
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    limits = _Limits(_address_space(), *resource.getrlimit(resource.RLIMIT_AS))
+    limits = _MemoryLimits(_address_space(), *resource.getrlimit(resource.RLIMIT_AS))
     with socket.socket(fileno=0) as connection, connection.makefile("rb") as requests:
         connection.sendall(READY)
         while len(head := requests.read(REQUEST.size)) == REQUEST.size:

@@ -20,13 +20,13 @@ from verger.features.task import Extraction, commit_share, commit_unread
 from verger.files.shares import Shares
 from verger.job.context import Run
 from verger.job.overseer import Overseer, check_error_rate
-from verger.job.plan import Plan, check_count, committed_batches, read_known_photos
+from verger.job.plan import Plan, check_count, committed_batches, read_ledger_of
 from verger.job.publish import publish_features
 from verger.job.record import REDUCE_OPTIONS, describe_run
 from verger.job.resume import State, find_state
 from verger.result.clock import sum_by_worker
 from verger.result.journal import Attempt, BatchWriter, Start, start_attempt
-from verger.result.ledger import compare, compose, read_known, sources_of
+from verger.result.ledger import compare, compose, read_ledger, rows_files
 from verger.result.output import RUN, Output
 from verger.result.record import RunRecord
 from verger.source.cut import cut_listing
@@ -60,8 +60,8 @@ def featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
     n_computed = _compute(run, planned, listing, state)
     with run.stage("write"):
         batches = committed_batches(output)
-        known = read_known(output.folder, sources_of(state.published, batches))
-        found = compose(listing.photos, known, prune=config.prune)
+        ledger = read_ledger(output.folder, rows_files(state.published, batches))
+        found = compose(listing.photos, ledger, prune=config.prune)
         counts = replace(
             found.counts, computed=n_computed, bytes=listing.n_bytes, ignored=listing.ignored
         )
@@ -79,7 +79,7 @@ def featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
             run, listing.source, model, started=started, counts=counts, spent=spent
         )
         if output.folder.exists(RUN):
-            check_error_rate(output.root, config, listing.photos, known, replaces=True)
+            check_error_rate(output.root, config, listing.photos, ledger, replaces=True)
         run.check_lock()
         if state.record is None or found.changes:
             record = publish_features(
@@ -94,7 +94,7 @@ def featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
             record = _carry_over(state.record, record)
             output.clear_journal()
     run.save(record)
-    check_error_rate(output.root, config, listing.photos, known, replaces=False)
+    check_error_rate(output.root, config, listing.photos, ledger, replaces=False)
 
 
 def _listing(run: Run, planned: Plan, *, reduce: bool) -> Listing:
@@ -133,8 +133,8 @@ def _compute(run: Run, planned: Plan, listing: Listing, state: State) -> int:
     keep_model(run.output, planned.model)
     for number in range(1, ROUNDS + 1):
         attempt = start_attempt(run.output, replace(start, adopted=tuple(markers)))
-        known = read_known_photos(run.output, state)
-        work = compare(listing.photos, known, accept_truncated=run.config.accept_truncated)
+        ledger = read_ledger_of(run.output, state)
+        work = compare(listing.photos, ledger, accept_truncated=run.config.accept_truncated)
         n_todo.append(len(work.todo))
         if not n_todo[-1]:
             break
@@ -214,7 +214,7 @@ def _spark(run: Run) -> SparkEngine:
 def _without_batch(output: Output, photos: pa.Table, attempt: Attempt) -> pa.Table:
     """Return the photos that an attempt has committed no row of: Spark's reader left them out."""
     batches = attempt.read(attempt.own_markers())
-    done = read_known(output.folder, sources_of({}, batches)).rows["path"]
+    done = read_ledger(output.folder, rows_files({}, batches)).rows["path"]
     return photos.filter(pa.array(~photos["path"].to_pandas().isin(done)))
 
 

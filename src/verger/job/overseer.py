@@ -15,7 +15,7 @@ from verger.result.journal import FIRST_REJECTED, Attempt, Batch, Rejection
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from verger.result.ledger import Known
+    from verger.result.ledger import Ledger
 
 #: How often the journal is read while the job runs: a bucket charges for every request.
 LOOK_S = 1.0
@@ -96,7 +96,7 @@ class Overseer:
 
 
 def check_error_rate(
-    root: str, config: Config, photos: pa.Table, known: Known, *, replaces: bool
+    root: str, config: Config, photos: pa.Table, ledger: Ledger, *, replaces: bool
 ) -> None:
     """Fail a run of which too many photos were rejected.
 
@@ -107,7 +107,7 @@ def check_error_rate(
     config : Config
     photos : pyarrow.Table
         The listed ones: rows of photos that have disappeared do not count.
-    known : Known
+    ledger : Ledger
         What became of them.
     replaces : bool
         Whether the result of a run before would be replaced, and is not.
@@ -116,7 +116,7 @@ def check_error_rate(
     ------
     ErrorRateError
     """
-    here = known.rows[known.rows["path"].isin(photos["path"].to_pandas())]
+    here = ledger.rows[ledger.rows["path"].isin(photos["path"].to_pandas())]
     rejected = here[here["reason"].notna()]
     if len(rejected) <= config.max_error_rate * len(photos):
         return

@@ -105,7 +105,9 @@ def run_reduce(out: str | Path, config: Config, *, watch: Watch = no_watch) -> R
     return run.output.read_run()
 
 
-def run_validate(out: str | Path, config: Config, *, watch: Watch = no_watch) -> validate.Report:
+def run_validate(
+    out: str | Path, config: Config, *, watch: Watch = no_watch
+) -> validate.Validation:
     """Re-derive every count of a stored result; see :mod:`verger.job.validate`."""
     run = Run(Output.at(out), config, watch)
     run.output.read_run()

@@ -17,7 +17,7 @@ from verger.job.context import Run
 from verger.job.losses import list_losses
 from verger.job.resume import State, find_state
 from verger.result.journal import latest_attempt
-from verger.result.ledger import Known, compare, read_known, sources_of
+from verger.result.ledger import Ledger, compare, read_ledger, rows_files
 from verger.result.output import RUN, Output
 from verger.source.cut import count_partitions
 from verger.source.listing import Listing, list_photos
@@ -172,8 +172,8 @@ def _output_steps(run: Run, listing: Listing | None, model: Model | None) -> lis
     if listing is None or model is None:
         return [f"{verb} {output.root}"]
     state = find_state(output, listing.source, model.contract, overwrite=config.overwrite)
-    known = read_known_photos(output, state)
-    work = compare(listing.photos, known, accept_truncated=config.accept_truncated)
+    ledger = read_ledger_of(output, state)
+    work = compare(listing.photos, ledger, accept_truncated=config.accept_truncated)
     n_done = len(listing.photos) - len(work.todo)
     done = f" ({n_done:,} are done already)" if n_done else ""
     steps = [f"compute the features of {len(work.todo):,} photos{done}", f"{verb} {output.root}"]
@@ -189,6 +189,6 @@ def committed_batches(output: Output) -> list[Batch]:
     return attempt.batches() if attempt else []
 
 
-def read_known_photos(output: Output, state: State) -> Known:
+def read_ledger_of(output: Output, state: State) -> Ledger:
     """Read which photos have rows already, in the result or in committed batches."""
-    return read_known(output.folder, sources_of(state.published, committed_batches(output)))
+    return read_ledger(output.folder, rows_files(state.published, committed_batches(output)))

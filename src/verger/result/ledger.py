@@ -1,7 +1,7 @@
 """The ledger: which photos are done, which are to do, and which rows make the next result.
 
-Every row that OUT holds, published or in a committed batch, has a source: the file that it is
-in. Sources are ordered by age, and of two rows of one path the younger counts.
+Every row of OUT is in a file that is published or belongs to a committed batch. The files are
+ordered by age, and of two rows of one path the younger counts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PASSING = [reason.value for reason in Reason if reason.may_pass]
 
 
 @dataclass(frozen=True)
-class Source:
+class RowsFile:
     """A file of rows.
 
     Attributes
@@ -50,33 +50,35 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Known:
-    """All rows that there are.
+class Ledger:
+    """Which photos have a row, and in which file.
 
     Attributes
     ----------
-    sources : list of Source
+    files : list of RowsFile
         The older before the younger.
     rows : DataFrame of pandas
         The youngest row of every path: ``path``, ``length``, ``modification_time`` (ms),
-        ``label``, ``truncated``, ``reason`` (null with features), ``source`` (index).
+        ``label``, ``truncated``, ``reason`` (null with features), ``file`` (index).
     superseded : DataFrame of pandas
-        ``path`` and ``source`` of all older rows.
+        ``path`` and ``file`` of all older rows.
     """
 
-    sources: list[Source]
+    files: list[RowsFile]
     rows: pd.DataFrame = field(repr=False)
     superseded: pd.DataFrame = field(repr=False)
 
 
-def sources_of(published: Mapping[str, Sequence[Part]], batches: Sequence[Batch]) -> list[Source]:
+def rows_files(published: Mapping[str, Sequence[Part]], batches: Sequence[Batch]) -> list[RowsFile]:
     """Return the files of a published result and of committed batches, by age."""
-    old = [Source(t, part, True) for t in ("features", "rejected") for part in published.get(t, ())]
-    new = [Source(t, part, False) for batch in batches for t, part in batch.parts.items()]
+    old = [
+        RowsFile(t, part, True) for t in ("features", "rejected") for part in published.get(t, ())
+    ]
+    new = [RowsFile(t, part, False) for batch in batches for t, part in batch.parts.items()]
     return [*old, *new]
 
 
-def read_known(folder: Folder, sources: Sequence[Source]) -> Known:
+def read_ledger(folder: Folder, files: Sequence[RowsFile]) -> Ledger:
     """Read which photos the files have rows of; no vector is read.
 
     Raises
@@ -85,10 +87,10 @@ def read_known(folder: Folder, sources: Sequence[Source]) -> Known:
         If a file is gone or damaged.
     """
     with ThreadPoolExecutor(_READERS) as pool:
-        tables = list(pool.map(lambda pair: _keys(folder, *pair), enumerate(sources)))
+        tables = list(pool.map(lambda pair: _keys(folder, *pair), enumerate(files)))
     rows = pa.concat_tables([_NO_KEYS, *tables]).to_pandas()
     old = rows["path"].duplicated(keep="last")
-    return Known(list(sources), rows[~old], rows.loc[old, ["path", "source"]])
+    return Ledger(list(files), rows[~old], rows.loc[old, ["path", "file"]])
 
 
 _NO_KEYS = pa.schema(
@@ -99,20 +101,20 @@ _NO_KEYS = pa.schema(
         ("label", pa.string()),
         ("truncated", pa.bool_()),
         ("reason", pa.string()),
-        ("source", pa.int64()),
+        ("file", pa.int64()),
     ]
 ).empty_table()
 
 
-def _keys(folder: Folder, index: int, source: Source) -> pa.Table:
-    extra = "truncated" if source.table == "features" else "reason"
-    found = read_part(folder, source.part.name, [*_KEY, extra])
+def _keys(folder: Folder, index: int, file: RowsFile) -> pa.Table:
+    extra = "truncated" if file.table == "features" else "reason"
+    found = read_part(folder, file.part.name, [*_KEY, extra])
     n = len(found)
     columns = {name: found[name] for name in found.schema.names}
     columns["modification_time"] = _millis(found["modification_time"])
     columns.setdefault("truncated", pa.array([False] * n, pa.bool_()))
     columns.setdefault("reason", pa.nulls(n, pa.string()))
-    columns["source"] = pa.array([index] * n, pa.int64())
+    columns["file"] = pa.array([index] * n, pa.int64())
     return pa.table([columns[name] for name in _NO_KEYS.schema.names], schema=_NO_KEYS.schema)
 
 
@@ -145,14 +147,14 @@ class Work:
     gone: list[str]
 
 
-def compare(photos: pa.Table, known: Known, *, accept_truncated: bool) -> Work:
+def compare(photos: pa.Table, ledger: Ledger, *, accept_truncated: bool) -> Work:
     """Find out what is to do.
 
     Parameters
     ----------
     photos : pyarrow.Table
         A listing: columns :data:`verger.schema.IMAGES`.
-    known : Known
+    ledger : Ledger
     accept_truncated : bool
         Whether photos that were cut off are to have features.
     """
@@ -160,7 +162,7 @@ def compare(photos: pa.Table, known: Known, *, accept_truncated: bool) -> Work:
         _KEY.index("modification_time"), "modification_time", _millis(photos["modification_time"])
     )
     both = listed.to_pandas().merge(
-        known.rows, on="path", how="left", suffixes=("", "_known"), indicator=True
+        ledger.rows, on="path", how="left", suffixes=("", "_known"), indicator=True
     )
     seen = both["_merge"] == "both"
     same = (both["length"] == both["length_known"]) & (
@@ -175,7 +177,7 @@ def compare(photos: pa.Table, known: Known, *, accept_truncated: bool) -> Work:
         again |= both["truncated"].eq(True)
     done = seen & same & ~again
     listed_paths = photos["path"].combine_chunks()
-    paths = pa.array(known.rows["path"], pa.string())
+    paths = pa.array(ledger.rows["path"], pa.string())
     gone = paths.filter(pc.invert(pc.is_in(paths, value_set=listed_paths)))
     left = both[done & both["reason"].notna()]
     return Work(
@@ -218,7 +220,7 @@ class Composition:
         return bool(self.removed) or any(self.pieces.values())
 
 
-def compose(photos: pa.Table, known: Known, *, prune: bool) -> Composition:
+def compose(photos: pa.Table, ledger: Ledger, *, prune: bool) -> Composition:
     """Choose the rows of the next result, and prove that they are one for every photo.
 
     Raises
@@ -226,36 +228,36 @@ def compose(photos: pa.Table, known: Known, *, prune: bool) -> Composition:
     ValidationError
         If a listed photo has no row: rows were lost.
     """
-    here = known.rows["path"].isin(photos["path"].to_pandas())
-    rows = known.rows[here] if prune else known.rows
+    here = ledger.rows["path"].isin(photos["path"].to_pandas())
+    rows = ledger.rows[here] if prune else ledger.rows
     n_here = int(here.sum())
     if n_here != len(photos):
         raise ValidationError(
             f"listed={len(photos)} photos, but {n_here} of them have a row: rows were lost; "
             "nothing was replaced"
         )
-    leaving = _paths_by_source(known.superseded)
+    leaving = _paths_by_file(ledger.superseded)
     if prune:
-        for index, paths in _paths_by_source(known.rows[~here]).items():
+        for index, paths in _paths_by_file(ledger.rows[~here]).items():
             leaving.setdefault(index, []).extend(paths)
     kept: dict[str, list[Part]] = {"features": [], "rejected": []}
     pieces: dict[str, list[Piece]] = {"features": [], "rejected": []}
     removed = []
-    for index, source in enumerate(known.sources):
+    for index, file in enumerate(ledger.files):
         without = tuple(leaving.get(index, ()))
-        if source.published and not without:
-            kept[source.table].append(source.part)
+        if file.published and not without:
+            kept[file.table].append(file.part)
             continue
-        if source.published:
-            removed.append(source.part.name)
-        n_left = source.part.rows - len(without)
+        if file.published:
+            removed.append(file.part.name)
+        n_left = file.part.rows - len(without)
         if n_left:
-            pieces[source.table].append(Piece(source.part.name, n_left, without))
+            pieces[file.table].append(Piece(file.part.name, n_left, without))
     return Composition(kept, pieces, removed, _counts(rows, len(photos), n_here))
 
 
-def _paths_by_source(rows: pd.DataFrame) -> dict[int, list[str]]:
-    return {int(index): list(group["path"]) for index, group in rows.groupby("source")}
+def _paths_by_file(rows: pd.DataFrame) -> dict[int, list[str]]:
+    return {int(index): list(group["path"]) for index, group in rows.groupby("file")}
 
 
 def _counts(rows: pd.DataFrame, n_listed: int, n_here: int) -> Counts:

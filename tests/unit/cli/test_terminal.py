@@ -21,7 +21,7 @@ from verger.cli.doctor import Finding
 from verger.cli.show import TableView
 from verger.cli.terminal import clean, print_json, say, say_lines, tell
 from verger.errors import ErrorRateError, SourceError
-from verger.job.validate import Report
+from verger.job.validate import Validation
 from verger.result.record import Check, Counts, ModelRecord
 from verger.similar.photo import Match
 
@@ -98,7 +98,9 @@ COMMANDS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["validate", "b"],
         {
             "verger.job.pipeline.run_validate": returning(
-                Report((Check(HOSTILE, True, HOSTILE), Check("b", False, HOSTILE)), {HOSTILE: 2})
+                Validation(
+                    (Check(HOSTILE, True, HOSTILE), Check("b", False, HOSTILE)), {HOSTILE: 2}
+                )
             )
         },
     ),

@@ -11,15 +11,15 @@ import pytest
 from verger.config import Config
 from verger.errors import ErrorRateError
 from verger.job.overseer import check_error_rate
-from verger.result.ledger import Known
+from verger.result.ledger import Ledger
 
 
-def known(**reasons: str | None) -> Known:
+def known(**reasons: str | None) -> Ledger:
     rows = pd.DataFrame({"path": list(reasons), "reason": list(reasons.values())})
-    return Known([], rows, rows[:0])
+    return Ledger([], rows, rows[:0])
 
 
-def check(listed: str, found: Known, rate: float, **options: Any) -> None:
+def check(listed: str, found: Ledger, rate: float, **options: Any) -> None:
     photos = pa.table({"path": list(listed)})
     check_error_rate("/out", Config(max_error_rate=rate), photos, found, **options)
 

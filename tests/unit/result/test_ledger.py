@@ -16,7 +16,7 @@ from verger.errors import SchemaError, ValidationError
 from verger.files.folder import Folder
 from verger.files.tables import join_pieces, read_part, stored_schema, write_part
 from verger.result.journal import Rejection
-from verger.result.ledger import Known, Source, compare, compose, read_known
+from verger.result.ledger import Ledger, RowsFile, compare, compose, read_ledger
 from verger.schema import FEATURES, IMAGES, REJECTED, Reason, arrow_schema
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
@@ -35,7 +35,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Folder(str(folder))
-        self.sources: list[Source] = []
+        self.files: list[RowsFile] = []
 
     def add(self, *rows: dict[str, Any], published: bool = False) -> Store:
         """Write one file; rows with a reason are rejected ones, and never mixed with others."""
@@ -50,13 +50,13 @@ class Store:
         content = pa.Table.from_pylist(
             [{name: row[name] for name in names} for row in filled], arrow_schema(columns)
         )
-        name = f"{table}/{len(self.sources)}.parquet"
+        name = f"{table}/{len(self.files)}.parquet"
         part = write_part(self.folder, name, content, stored_schema(columns, "f00d"))
-        self.sources.append(Source(table, part, published))
+        self.files.append(RowsFile(table, part, published))
         return self
 
-    def known(self) -> Known:
-        return read_known(self.folder, self.sources)
+    def known(self) -> Ledger:
+        return read_ledger(self.folder, self.files)
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-def todo(photos: pa.Table, known: Known, *, accept_truncated: bool = False) -> list[str]:
-    work = compare(photos, known, accept_truncated=accept_truncated)
+def todo(photos: pa.Table, ledger: Ledger, *, accept_truncated: bool = False) -> list[str]:
+    work = compare(photos, ledger, accept_truncated=accept_truncated)
     assert work.new + work.changed + work.retried == len(work.todo)
     return work.todo["path"].to_pylist()
 
@@ -177,9 +177,7 @@ def test_a_file_without_a_change_is_not_written_again(store: Store) -> None:
     store.add(photo("a"), published=True).add(photo("b"), published=True).add(photo("c"))
     photos = listing(*map(photo, "abc"))
     found = compose(photos, store.known(), prune=False)
-    assert [part.name for part in found.kept["features"]] == [
-        s.part.name for s in store.sources[:2]
-    ]
+    assert [part.name for part in found.kept["features"]] == [s.part.name for s in store.files[:2]]
     assert found.removed == []
     store.add(photo("b", length=11))
     found = compose(photos, store.known(), prune=False)
