@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ def process(task: Task, _: None) -> int:
 
 def variable(task: Task, name: str) -> str | None:
     return os.environ.get(name)
+
+
+def is_safe_path(task: Task, _: None) -> bool:
+    return sys.flags.safe_path
 
 
 def die_once(task: Task, how: tuple[int, int, str]) -> int:

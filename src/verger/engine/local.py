@@ -57,7 +57,7 @@ class _Worker:
         self.connection, theirs = Pipe()
         descriptor = theirs.fileno()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(path=sys.path, fd=descriptor)],
+            [sys.executable, "-P", "-c", _PROGRAM.format(path=sys.path, fd=descriptor)],
             env=os.environ | ONE_THREAD,
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,

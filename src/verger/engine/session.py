@@ -184,6 +184,8 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
         "spark.redaction.regex": SECRET_NAMES,
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # Workers import nothing from their current folder, which may be one of somebody's photos.
+        "spark.executorEnv.PYTHONSAFEPATH": "1",
         **{f"spark.executorEnv.{name}": value for name, value in ONE_THREAD.items()},
         **{f"spark.executorEnv.{name}": os.environ[name] for name in _SHARED if name in os.environ},
     }

@@ -261,7 +261,7 @@ def _spawn(arguments: list[str], connection: int) -> int:
     """
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-c", *arguments],
+        [sys.executable, "-P", "-c", *arguments],  # -P: import nothing from the current folder
         os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         file_actions=[
             (os.POSIX_SPAWN_DUP2, connection, 0),

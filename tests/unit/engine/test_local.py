@@ -49,6 +49,17 @@ def test_a_worker_computes_on_one_thread(engine: LocalEngine) -> None:
     assert engine.run(tasks.variable, 1, "OPENBLAS_NUM_THREADS") == ["1"]
 
 
+def test_a_worker_imports_nothing_from_the_current_folder(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that lies in a folder of somebody's photos is not run by a command started there."""
+    for name in ("pickle", "signal", "traceback", "verger"):
+        (tmp_path / f"{name}.py").write_text("open('was-run', 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert engine.run(tasks.is_safe_path, 1, None) == [True]
+    assert not (tmp_path / "was-run").exists()
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGALRM])
 def test_a_worker_that_dies_costs_an_attempt_of_one_task(
     engine: LocalEngine, tmp_path: Path, how: int

@@ -44,6 +44,12 @@ def test_workers_are_told_where_a_bucket_is_and_no_key(monkeypatch: pytest.Monke
     assert "hush" not in str(settings)
 
 
+@pytest.mark.parametrize("local", [True, False])
+def test_workers_import_nothing_from_their_current_folder(local: bool) -> None:
+    """Spark starts them by ``python -m``, which would look in the folder of the command first."""
+    assert session_settings(Config(), local=local)["spark.executorEnv.PYTHONSAFEPATH"] == "1"
+
+
 def start(monkeypatch: pytest.MonkeyPatch, config: Config) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what Spark would be started with: settings, and the environment at that moment."""
     seen: list[tuple[dict[str, Any], dict[str, str]]] = []

@@ -69,6 +69,21 @@ def test_errors_come_back_with_their_reason_and_detail(content: bytes) -> None:
     assert apart.value.detail == here.value.detail
 
 
+def test_a_decoding_process_imports_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that lies in a folder of somebody's photos is not run by a command started there."""
+    for name in ("json", "pickle", "numpy", "PIL", "verger"):
+        (tmp_path / f"{name}.py").write_text("open('was-run', 'w')\nraise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    pool = DecoderPool(1)
+    try:
+        assert pool.decode(JPEG, size=8, timeout_s=20).pixels.shape == (8, 8, 3)
+    finally:
+        pool.close()
+    assert not (tmp_path / "was-run").exists()
+
+
 def test_options_reach_the_decoder(pool: DecoderPool) -> None:
     """``max_pixels`` and ``accept_truncated`` hold apart as they do here."""
     assert error_apart(pool, max_pixels=100).reason is Reason.TOO_MANY_PIXELS
