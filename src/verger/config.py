@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from verger.errors import ConfigError
-from verger.redaction import redact_setting, refuse_secret
+from verger.redaction import redact_json, redact_setting, refuse_secret
 
 #: Suffixes of photos that the default glob lets through, in any case.
 IMAGE_SUFFIXES = (
@@ -193,7 +193,8 @@ class Config:
         """Return the options as plain values, ready for JSON or TOML; no secret is among them."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         conf = {key: redact_setting(key, value) for key, value in self.conf.items()}
-        return plain | {"glob": list(self.glob), "conf": conf}
+        plain |= {name: redact_json(plain[name]) for name in ("glob", "label_from", "app_name")}
+        return plain | {"conf": conf}
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -37,6 +37,24 @@ SECRET = "hunter2-Xq9"
         "authorization: {}",
         "the server answered 401 to Bearer {}",
         "ghp_{}0123456789abcdefghij".replace("-", ""),
+        "DB_PASS={}",
+        "--conf spark.my.pass={}",
+        "password=a;b,c&d{}",
+        'password=ab"{}',
+        "password='a b {}'",
+        '"spark.my.password=a {}" and more',
+        "'https://host/a?token=a b {}' and more",
+        "form[password]={}",
+        '{{\\"password\\": \\"a {}\\"}}',
+        '{{"password": ["a", "{}"]}}',
+        '{{"token": {{"value": "{}"}}}}',
+        "Authorization: Token {}",
+        "Proxy-Authorization: Digest a=1, b={}",
+        "X-Auth-Token: {}",
+        "curl -H 'Content-Type: a' -H 'X-Auth-Token: {}'",
+        "Cookie: a=b; c={}",
+        "hdfs://{}@node/photos",
+        "jdbc:oracle:thin:scott/{}@host",
     ],
 )
 def test_a_secret_in_a_text_is_hidden_by_its_form(text: str) -> None:
@@ -111,6 +129,60 @@ def test_an_address_with_a_secret_is_refused_and_not_echoed(address: str) -> Non
         with pytest.raises(ConfigError, match=r"\(hidden\).*no password and no key") as caught:
             refuse()
         assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "hdfs://{}@node/p",
+        "https://u:12/{}@host",
+        "s3://b/x#token={}",
+        "hdfs://node/x;password={}",
+        "https://u:a?{}@host",
+        "https://u:a b{}@host",
+        "jdbc:oracle:thin:scott/{}@host",
+    ],
+)
+def test_a_secret_anywhere_in_an_address_is_refused(address: str) -> None:
+    """A token before the @, a password like a port, and one behind # or ; are refused too."""
+    with pytest.raises(ConfigError, match=r"\(hidden\).*no password and no key") as caught:
+        normalize_source(address.format(SECRET))
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://bucket/photos@2x/me@example.org/token=12",
+        "hdfs://node:8020/photos",
+        "abfss://container@account.dfs.core.windows.net/photos",
+        "wasbs://container@account.blob.core.windows.net/photos",
+    ],
+)
+def test_an_address_without_a_secret_is_taken(address: str) -> None:
+    """Containers of Azure and folders with an @ are no secrets."""
+    assert normalize_source(address) == address
+
+
+@pytest.mark.parametrize("value", ["X", 123456, ["X"], {"value": "X"}, True])
+def test_whatever_has_a_secret_name_is_hidden_in_json(value: object) -> None:
+    """Numbers, lists and tables under a secret name are hidden as texts are."""
+    assert redact_json({"a": [{"password": value}]}) == {"a": [{"password": "(hidden)"}]}
+
+
+def test_names_and_patterns_are_stored_without_secrets() -> None:
+    """run.json shows no secret that was written into app_name, label_from or glob."""
+    config = Config(
+        app_name=f"password={SECRET}", label_from=f"token={SECRET}(.*)", glob=(f"*sig={SECRET}",)
+    )
+    assert SECRET not in str(config.as_dict())
+    assert SECRET in config.app_name
+
+
+def test_a_long_text_is_redacted_at_once() -> None:
+    """The time grows with the length of a text, not with its square."""
+    for text in ("token" * 40_000, "a-" * 100_000, "token='" * 30_000, "a\"' " * 50_000):
+        redact(text)
 
 
 def test_a_folder_with_an_odd_name_is_no_secret() -> None:
