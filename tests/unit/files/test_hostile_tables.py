@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.results import run_record
 
+from support.results import run_record
 from verger.files.folder import Folder
 from verger.files.tables import part_of, read_part
 from verger.result.output import Output
