@@ -47,6 +47,12 @@ MAX_PIXELS = 200_000_000
 #: Longest time-out of a decoder, in seconds: a day.
 MAX_TIMEOUT_S = 86_400
 
+#: Most processes of one machine, and most tasks of a run.
+MAX_WORKERS, MAX_PARTITIONS = 1024, 1_000_000
+
+#: Deepest nesting of a TOML file. ``conf.spark.a.b`` is four tables, one in the other.
+MAX_TOML_DEPTH = 32
+
 READERS = ("arrow", "spark")
 PRECISIONS = ("float32", "int8")
 
@@ -169,9 +175,9 @@ class Config:
                 f"{MAX_TIMEOUT_S}"
             )
         if self.partitions is not None:
-            _check_at_least("partitions", self.partitions, 1)
+            _check_between("partitions", self.partitions, 1, MAX_PARTITIONS)
         if self.workers is not None:
-            _check_at_least("workers", self.workers, 1)
+            _check_between("workers", self.workers, 1, MAX_WORKERS)
             if self.master:
                 raise ConfigError(
                     f"workers={self.workers} with master={self.master!r}: Spark has its own; "
@@ -205,6 +211,11 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def _check_at_least(name: str, value: int, bound: int) -> None:
     if value < bound:
         raise ConfigError(f"{name}={value} must be at least {bound}")
+
+
+def _check_between(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={value} must be from {low} to {high}")
 
 
 def is_built_in(model: str) -> bool:
@@ -319,11 +330,39 @@ def read_toml(path: Path, option: str) -> dict[str, Any]:
         If it cannot be read, or is not TOML; the text begins with the option.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
+        return parse_toml(path.read_text("utf-8-sig"))
     except OSError as err:
         raise ConfigError(f"{option} {path}: cannot be read: {err.strerror}") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:
+    except ValueError as err:
         raise ConfigError(f"{option} {path}: is not TOML: {err}") from err
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML whose values are safe to print and to walk through.
+
+    Raises
+    ------
+    ValueError
+        If it is not TOML, is nested deeper than :data:`MAX_TOML_DEPTH`, or has a whole number of
+        more than 64 bits, which TOML does not have either.
+    """
+    try:
+        parsed = tomllib.loads(text)
+    except RecursionError as err:
+        raise ValueError("nested too deeply") from err
+    _check_toml(parsed, MAX_TOML_DEPTH)
+    return parsed
+
+
+def _check_toml(value: Any, depth: int) -> None:
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError(f"a whole number of {value.bit_length()} bits; 64 at most")
+    if not isinstance(value, dict | list):
+        return
+    if not depth:
+        raise ValueError(f"nested deeper than {MAX_TOML_DEPTH} tables or lists")
+    for item in value.values() if isinstance(value, dict) else value:
+        _check_toml(item, depth - 1)
 
 
 def _known_key(key: str, path: Path) -> str:

@@ -14,6 +14,7 @@ from verger.config import Config, check_components, load_config, verger_home
 from verger.errors import ConfigError
 from verger.job.record import command_line
 from verger.result.output import Output
+from verger.serve.facts import load_facts
 
 
 def write(folder: Path, text: str) -> Path:
@@ -76,7 +77,9 @@ def test_every_option_has_a_help_text() -> None:
     [
         ({"micro_batch": 0}, r"micro_batch=0 must be at least 1"),
         ({"micro_batch": -3}, r"micro_batch=-3 must be at least 1"),
-        ({"partitions": 0}, r"partitions=0 must be at least 1"),
+        ({"partitions": 0}, r"partitions=0 must be from 1 to 1000000"),
+        ({"partitions": 10**14}, r"partitions=100000000000000 must be from 1 to 1000000"),
+        ({"workers": 10**8}, r"workers=100000000 must be from 1 to 1024"),
         ({"max_error_rate": 1.5}, r"max_error_rate=1\.5 must be between 0 and 1"),
         ({"max_error_rate": -0.1}, r"max_error_rate=-0\.1 must be between 0 and 1"),
         ({"max_error_rate": float("nan")}, r"max_error_rate=nan must be between 0 and 1"),
@@ -105,6 +108,8 @@ def test_a_value_out_of_bounds_is_refused(values: dict[str, Any], says: str) -> 
     [
         {"micro_batch": 1},
         {"partitions": 1},
+        {"partitions": 1_000_000},
+        {"workers": 1024},
         {"max_error_rate": 0.0},
         {"max_error_rate": 1},
         {"components": 1},
@@ -228,6 +233,31 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"run\.toml: is not TOML"):
+        load_config(path)
+
+
+HOSTILE_TOML = {
+    "a decimal number of 5,000 digits": f"{'9' * 5000}",
+    "a hexadecimal number of 5,000 digits": f"0x{'f' * 5000}",
+    "lists, one in the other": f"{'[' * 5000}{']' * 5000}",
+    "lists that the parser just takes": f"{'[' * 100}{']' * 100}",
+}
+
+
+@pytest.mark.parametrize("value", HOSTILE_TOML.values(), ids=HOSTILE_TOML)
+@pytest.mark.parametrize("option", ["--config", "--facts"])
+def test_a_hostile_value_is_a_message(tmp_path: Path, option: str, value: str) -> None:
+    """Numbers and nesting that Python cannot print or walk through are refused, not raised."""
+    path = write(tmp_path, f"workers = {value}")
+    with pytest.raises(ConfigError, match=rf"{option} .*run\.toml: is not TOML: ") as caught:
+        load_config(path) if option == "--config" else load_facts(path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_setting_of_3000_parts_is_a_message(tmp_path: Path) -> None:
+    """A dotted key makes as many tables as it has parts."""
+    path = write(tmp_path, f"conf{'.a' * 3000} = 1")
+    with pytest.raises(ConfigError, match="nested deeper than 32"):
         load_config(path)
 
 

@@ -285,6 +285,9 @@ CARDS = {
     "size 7": (CARD + "input_size = 7\n", "input_size = 7 must be from 8 to 2048"),
     "size 1000000": (CARD + "input_size = 1000000\n", "= 1000000 must be from 8 to 2048"),
     "nested": ("mean = " + "[" * 5000 + "]" * 5000 + "\n", "cannot be read as TOML"),
+    "nested just so": ("mean = " + "[" * 100 + "]" * 100 + "\n", "cannot be read as TOML"),
+    "number of 5000 digits": ("mean = " + "9" * 5000 + "\nstd = 1\n", "cannot be read as TOML"),
+    "number of 20000 bits": (f"mean = 0x{'f' * 5000}\nstd = 1\n", "cannot be read as TOML"),
     "size 0": (CARD + "input_size = 0\n", "input_size = 0 must be from 8 to 2048"),
 }
 

@@ -13,7 +13,6 @@ What is done to the pixels cannot be read off an ONNX file, so a TOML card besid
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import onnx
 
+from verger.config import parse_toml
 from verger.errors import ConfigError, WeightsError
 from verger.features.model.graph import Layer
 
@@ -90,13 +90,13 @@ def read_custom(path: Path) -> CustomGraph:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card = tomllib.loads(path.read_text("utf-8"))
+        card = parse_toml(path.read_text("utf-8"))
     except FileNotFoundError as err:
         raise ConfigError(
             f"{path}: missing; a model of your own needs this card, at least with "
             "mean = [0.0] and std = [255.0] (pixel - mean) / std"
         ) from err
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as err:
+    except (OSError, ValueError) as err:
         raise ConfigError(f"{path}: cannot be read as TOML: {err}") from err
     unknown = sorted(set(card) - _KEYS)
     if unknown:
