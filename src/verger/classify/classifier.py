@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatch
 from functools import cached_property
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from verger.classify.nearest import Euclidean, NearestRows, squared_lengths
 from verger.errors import ConfigError, OutputError
 from verger.files.folder import Folder
+from verger.files.npz import UNREADABLE, read_npz
 from verger.result.output import CLASSIFIER_NPZ, Output
 from verger.result.record import RunRecord
 
@@ -26,11 +26,10 @@ Array = npt.NDArray[np.float64]
 
 METHODS = ("logistic", "knn", "centroid")
 INPUTS = ("features", "pca")
-#: Largest classifier that is read, unpacked: 25,000 labels of 1,280 features are 256 MB.
-MAX_BYTES = 512_000_000
 
 # Raised by one when the files change their meaning. Of version 2, the vectors have one fixed name.
 _VERSION = 3
+_REFERENCES = "models/references*.npy"
 _REFERENCES_V2 = "models/references.npy"
 # Rows whose distances to all references are in memory at once: 256 x 20,000 float32 are 20 MB.
 _ROWS_AT_ONCE = 256
@@ -234,19 +233,17 @@ class Classifier:
             If there is none, or it is damaged or of another version of Verger.
         """
         try:
-            content = output.folder.read(CLASSIFIER_NPZ)
-            _check_sizes(io.BytesIO(content), record)
-            values = _read_values(io.BytesIO(content))
+            values = _read_values(output.folder.read(CLASSIFIER_NPZ), record)
         except FileNotFoundError as err:
             raise OutputError(
                 f"OUT={output.root}: has no classifier; verger classify trains one"
             ) from err
-        except _UNREADABLE as err:
+        except UNREADABLE as err:
             raise _damaged(output, CLASSIFIER_NPZ, err) from err
-        references = values.pop("references_file", _REFERENCES_V2)
+        references = str(values.pop("references_file"))
         try:
             return cls(references=_read_references(output.folder, references), **values)
-        except _UNREADABLE as err:
+        except UNREADABLE as err:
             raise _damaged(output, references, err) from err
 
 
@@ -263,9 +260,6 @@ _ARRAYS = {
 }
 
 
-_UNREADABLE = (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile)
-
-
 def _damaged(output: Output, name: str, err: Exception) -> OutputError:
     place = output.address(name)
     return OutputError(f"{place}: cannot be used: {err}; train it again with verger classify train")
@@ -276,37 +270,24 @@ def _read_references(folder: Folder, name: str) -> npt.NDArray[np.float32]:
     if not folder.is_local:
         with io.BytesIO(folder.read(name)) as file:
             return np.load(file, allow_pickle=False)  # type: ignore[no-any-return]
+    if not folder.exists(name):  # a pipe would be waited for
+        raise ValueError("is no file")
     mapped = np.load(folder.address(name), mmap_mode="r", allow_pickle=False)
     return mapped.view(np.ndarray)  # type: ignore[no-any-return]
 
 
 def is_references(name: str) -> bool:
     """Whether a file below OUT holds the vectors of a classifier's known photos."""
-    return fnmatch(name, "models/references*.npy")
+    return fnmatch(name, _REFERENCES)
 
 
-def _check_sizes(file: IO[bytes], record: RunRecord | None) -> None:
-    """Refuse arrays that the result cannot have, before one is read: 26 MB may unpack to 7 GB.
+def _most_shapes(record: RunRecord) -> dict[str, tuple[int, ...]]:
+    """Return the largest shapes of a classifier of a result.
 
     There are no more labels and known photos than photos, and no more dimensions than features.
-
-    Raises
-    ------
-    ValueError
     """
-    with zipfile.ZipFile(file) as archive:
-        total = sum(entry.file_size for entry in archive.infolist())
-        if total > MAX_BYTES:
-            raise ValueError(f"size={total:,} bytes must be at most {MAX_BYTES:,}")
-        if record is not None:
-            for entry in archive.infolist():
-                with archive.open(entry) as member:
-                    _check_header(entry.filename.removesuffix(".npy"), member, record)
-
-
-def _check_header(name: str, member: IO[bytes], record: RunRecord) -> None:
     n, d = record.counts.featurized, record.model.n_features
-    most: dict[str, tuple[int, ...]] = {
+    return {
         "mean": (d,),
         "scale": (d,),
         "coefficients": (n, d),
@@ -317,37 +298,21 @@ def _check_header(name: str, member: IO[bytes], record: RunRecord) -> None:
         "components": (d, d),
         "pca_mean": (d,),
     }
-    shape, bounds = _read_shape(member), most.get(name, ())
-    if len(shape) != len(bounds) or any(a > b for a, b in zip(shape, bounds, strict=True)):
-        raise ValueError(
-            f"{name}: shape {shape} must be at most {bounds} for {n} photos of {d} features"
-        )
 
 
-def _read_shape(file: IO[bytes]) -> tuple[int, ...]:
-    """Return the shape of a stored array without reading its values."""
-    version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape: tuple[int, ...] = read(file)[0]
-    return shape
-
-
-def _read_values(file: IO[bytes]) -> dict[str, Any]:
-    with np.load(file, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+def _read_values(content: bytes, record: RunRecord | None) -> dict[str, Any]:
+    arrays = read_npz(content, None if record is None else _most_shapes(record))
     version = int(arrays.pop("version"))
     if version not in (2, _VERSION):
         raise ValueError(f"version={version} must be 2 or {_VERSION}")
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"references_file": _REFERENCES_V2}
     for name, array in arrays.items():
         if name in _TEXTS:
             values[name] = tuple(map(str, array))
         else:
             values[name] = array if name in _ARRAYS else array.item()
+    if not is_references(str(values["references_file"])):
+        raise ValueError(f"references_file={values['references_file']!r} must be {_REFERENCES}")
     return values
 
 

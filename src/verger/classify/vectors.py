@@ -6,7 +6,6 @@ tasks, but for samples of bounded size.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ClassifierError, OutputError
 from verger.files.folder import Folder
+from verger.files.npz import UNREADABLE, read_npz
 from verger.files.tables import iter_part, read_part
 from verger.pca.fit import FittedPCA
 from verger.pca.moments import Moments, add_up, iter_sums, vectors_of
@@ -134,17 +134,20 @@ def stored_projection(output: Output) -> Projection:
     Raises
     ------
     OutputError
-        If it has none.
+        If it has none, or it is damaged.
     """
     try:
-        content = output.folder.read(PCA_NPZ)
+        file = read_npz(output.folder.read(PCA_NPZ))
+        mean = file["mean"] if file["center"] else np.zeros_like(file["mean"])
+        return Projection(file["components"] / file["scale"], mean)
     except FileNotFoundError as err:
         raise OutputError(
             f"OUT={output.root}: has no PCA, which on=pca needs; verger reduce fits one"
         ) from err
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        mean = file["mean"] if file["center"] else np.zeros_like(file["mean"])
-        return Projection(file["components"] / file["scale"], mean)
+    except UNREADABLE as err:
+        raise OutputError(
+            f"{output.address(PCA_NPZ)}: cannot be read: {err}; verger reduce writes it again"
+        ) from err
 
 
 # Vectors, where they are: in the tasks

@@ -31,6 +31,8 @@ LONGEST_PAUSE_S = 30.0
 GRACE_S = 900.0
 #: Lines of a log that are shown of a run that has failed.
 LAST_LINES = 20
+#: Most of a log that is unpacked.
+MAX_LOG_BYTES = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -359,12 +361,12 @@ class DriverLog:
 
 
 def unzip_log(content: bytes) -> bytes:
-    """Unpack a gzip file that may still be incomplete."""
+    """Unpack a gzip file that may still be incomplete, and no more than fits into memory."""
     text, rest = b"", content
-    while rest:
+    while rest and len(text) < MAX_LOG_BYTES:
         unzip = zlib.decompressobj(wbits=31)
         try:
-            text += unzip.decompress(rest)
+            text += unzip.decompress(rest, MAX_LOG_BYTES - len(text))
         except zlib.error:
             break
         rest = unzip.unused_data

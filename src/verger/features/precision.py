@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from verger.features.model.int8 import (
 )
 from verger.features.outcomes import Decoding, decode_rows, read_rows
 from verger.features.preprocess import Photo
+from verger.files.npz import read_npz
 from verger.result.clock import Clock
 from verger.result.journal import latest_attempt
 from verger.result.output import EXTRACTOR, RUN, Output
@@ -119,12 +119,11 @@ def read_kept_model(output: Output, contract: FeatureContract) -> tuple[bytes, V
     """
     name = model_file(contract)
     try:
-        content = io.BytesIO(output.folder.read(str(name)))
-        with np.load(content, allow_pickle=False) as held:
-            graph, golden = held["graph"].tobytes(), held["golden"]
+        held = read_npz(output.folder.read(str(name)))
+        graph, golden = held["graph"].tobytes(), held["golden"]
     except FileNotFoundError as err:
         raise _lost(output, name, "is missing") from err
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
+    except (OSError, ValueError, KeyError) as err:
         raise _lost(output, name, f"cannot be read: {err}") from err
     if hashlib.sha256(graph).hexdigest() != graph_digest(contract):
         raise _lost(output, name, f"is not the graph of contract {contract.short_hash}")

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from pyarrow import fs
 
 from verger.errors import OutputError
 from verger.files.paths import explain, filesystem_of
+
+#: Largest file that is read whole, unless a caller says otherwise.
+MAX_READ_BYTES = 1_000_000_000
 
 # Folders of files
 
@@ -90,22 +94,34 @@ class Folder:
         Raises
         ------
         FileNotFoundError
+        OutputError
+            If it is a pipe or a device, which may never give its bytes, or end.
         """
         filesystem, inner = self._inner(name)
+        if self.is_local:
+            mode = Path(inner).stat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise OutputError(f"{inner}: is a pipe or a device, not a file; remove it")
         return filesystem.open_input_file(inner)
 
-    def read(self, name: str) -> bytes:
-        """Read a whole file.
+    def read(self, name: str, most: int = MAX_READ_BYTES) -> bytes:
+        """Read a whole file of at most so many bytes.
 
         Raises
         ------
         FileNotFoundError
+        OutputError
+            If it is larger, no file, or cannot be read.
         """
         try:
             with self.open(name) as file:
+                if (size := file.size()) > most:
+                    raise OutputError(
+                        f"{self.address(name)}: size={size:,} bytes must be at most {most:,}"
+                    )
                 content: bytes = file.read()
                 return content
-        except FileNotFoundError:
+        except (FileNotFoundError, OutputError):
             raise
         except OSError as err:
             raise OutputError(f"{self.address(name)}: cannot be read: {explain(err)}") from err

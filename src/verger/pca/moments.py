@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import pyarrow as pa
 from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ReduceError
 from verger.files.folder import Folder
+from verger.files.npz import UNREADABLE, read_npz
 from verger.files.tables import iter_parts
 
 if TYPE_CHECKING:
@@ -101,12 +101,12 @@ class StoredMoments:
 def load_moments(folder: Folder, name: str, *, contract: str) -> StoredMoments | None:
     """Read sums back; None where there are none, or none of this contract that can be read."""
     try:
-        with np.load(io.BytesIO(folder.read(name)), allow_pickle=False) as file:
-            if str(file["contract"]) != contract:
-                return None
-            sums = Moments(int(file["n"]), file["mean"], file["scatter"])
-            return StoredMoments(sums, tuple(map(str, file["parts"])))
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        file = read_npz(folder.read(name))
+        if str(file["contract"]) != contract:
+            return None
+        sums = Moments(int(file["n"]), file["mean"], file["scatter"])
+        return StoredMoments(sums, tuple(map(str, file["parts"])))
+    except UNREADABLE:
         return None
 
 

@@ -29,7 +29,14 @@ import pyarrow as pa
 
 from verger.errors import OutputError
 from verger.files.folder import Folder
-from verger.files.records import as_json, from_plain, parse_json, read_record, to_plain
+from verger.files.records import (
+    MAX_RECORD_BYTES,
+    as_json,
+    from_plain,
+    parse_json,
+    read_record,
+    to_plain,
+)
 from verger.files.tables import Part, stored_schema, write_part
 from verger.result.clock import Clock, Reading
 from verger.result.output import JOURNAL, Output
@@ -187,7 +194,7 @@ class Attempt:
 
 def _read_marker(folder: Folder, name: str) -> Batch:
     try:
-        values = parse_json(folder.read(f"{JOURNAL}/{name}"))
+        values = parse_json(folder.read(f"{JOURNAL}/{name}", MAX_RECORD_BYTES))
         return from_plain(Batch, values | {"name": name} if isinstance(values, dict) else values)
     except (OSError, ValueError) as err:
         raise OutputError(
@@ -201,7 +208,11 @@ def latest_attempt(output: Output) -> Attempt | None:
     names: Sequence[str] = output.folder.folders(JOURNAL)
     for name in reversed(names):
         with suppress(FileNotFoundError, ValueError):
-            return Attempt(output, name, read_record(Start, output.folder.read(_start_of(name))))
+            return Attempt(
+                output,
+                name,
+                read_record(Start, output.folder.read(_start_of(name), MAX_RECORD_BYTES)),
+            )
     return None
 
 

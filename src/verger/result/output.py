@@ -17,7 +17,7 @@ from typing import TypeVar
 from verger.errors import ConfigError, OutputError, OutputExistsError, SchemaError
 from verger.files.folder import Folder, is_half_written
 from verger.files.paths import normalize_source
-from verger.files.records import as_json, from_plain, parse_json, read_record
+from verger.files.records import MAX_RECORD_BYTES, as_json, from_plain, parse_json, read_record
 from verger.files.tables import Part
 from verger.result.record import RunRecord
 from verger.schema import INSPECTED
@@ -217,7 +217,7 @@ class Output:
         """
         place = self.address(RUN)
         try:
-            values = parse_json(self.folder.read(RUN))
+            values = parse_json(self.folder.read(RUN, MAX_RECORD_BYTES))
         except FileNotFoundError as err:
             raise OutputError(f"OUT={self.root}: has no run.json; {self._why_none()}") from err
         except (OSError, ValueError) as err:
@@ -259,7 +259,7 @@ class Output:
             If it cannot be read.
         """
         try:
-            return read_record(kind, self.folder.read(name))
+            return read_record(kind, self.folder.read(name, MAX_RECORD_BYTES))
         except FileNotFoundError:
             return None
         except ValueError as err:
@@ -331,7 +331,7 @@ class Output:
             If it names a file that no result has: somebody else may have written it.
         """
         try:
-            announced = read_record(_Announcement, self.folder.read(PUBLISH))
+            announced = read_record(_Announcement, self.folder.read(PUBLISH, MAX_RECORD_BYTES))
         except FileNotFoundError:
             return False
         except ValueError as err:

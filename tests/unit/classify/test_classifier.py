@@ -199,6 +199,9 @@ def vectors_of(folder: Path) -> Path:
         ({"intercepts": np.full(3, np.nan)}, "intercepts: holds values that are not finite"),
         ({"reference_labels": np.full(40, 3, np.int32)}, "must be between 0 and 2"),
         ({"mean": np.array([{}] * 7)}, "allow_pickle=False"),
+        ({"version": np.inf}, "infinity"),
+        ({"references_file": 5}, "references_file=5 must be models/references"),
+        ({"references_file": CLASSIFIER_NPZ}, "must be models/references"),
     ],
 )
 def test_a_damaged_one_is_refused(tmp_path: Path, changes: dict[str, Any], text: str) -> None:
@@ -219,6 +222,14 @@ def test_references_that_do_not_fit_are_refused(tmp_path: Path, references: Any,
     output = saved(tmp_path)
     np.save(vectors_of(tmp_path), references)
     with pytest.raises(OutputError, match=rf"(?s){text}.*train it again"):
+        Classifier.load(output)
+
+
+def test_an_npz_in_the_place_of_references_is_refused(tmp_path: Path) -> None:
+    output = saved(tmp_path)
+    np.savez(tmp_path / "x.npz", x=1)
+    (tmp_path / "x.npz").replace(vectors_of(tmp_path))
+    with pytest.raises(OutputError, match=r"cannot be used.*train it again"):
         Classifier.load(output)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,11 @@ from support.vectors import like_features
 from verger.classify.recipe import Recipe
 from verger.classify.testing import accuracy_by_k, find_nearest, fit_whole_pca, score_rows
 from verger.classify.training import train
-from verger.classify.vectors import Labelled, LabelledVectors
+from verger.classify.vectors import Labelled, LabelledVectors, stored_projection
 from verger.engine.local import LocalEngine
-from verger.errors import ReduceError
-from verger.pca.moments import Moments
+from verger.errors import OutputError, ReduceError
+from verger.pca.moments import Moments, npz_bytes
+from verger.result.output import PCA_NPZ, Output
 
 N = 200
 
@@ -116,3 +118,11 @@ def test_accuracy_by_components_is_that_of_the_nearest_mean_of_the_scores(
     )
     nearest = np.square(scores[TESTED][:, None] - means[None]).sum(axis=2).argmin(axis=1)
     assert found[3] == pytest.approx((nearest == targets[TESTED]).mean())
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", npz_bytes(mean=np.zeros(3), center=True)])
+def test_a_damaged_pca_is_told(tmp_path: Path, content: bytes) -> None:
+    output = Output(str(tmp_path))
+    output.folder.write(PCA_NPZ, content)
+    with pytest.raises(OutputError, match=r"pca\.npz: cannot be read: .*verger reduce"):
+        stored_projection(output)

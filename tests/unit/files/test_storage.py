@@ -24,6 +24,7 @@ from verger.errors import (
     ConfigError,
     EmptySourceError,
     OutputError,
+    SchemaError,
     SourceError,
     SourceNotFoundError,
     VergerError,
@@ -32,6 +33,7 @@ from verger.files import paths, reading
 from verger.files.folder import Folder
 from verger.files.paths import filesystem_of, normalize_source
 from verger.files.reading import Unread, read_ahead, read_photo
+from verger.result.output import Output
 from verger.schema import Reason
 from verger.source.listing import list_photos
 
@@ -540,6 +542,24 @@ def test_no_linked_folder_leads_out_of_a_folder(tmp_path: Path) -> None:
         "x": "mine",
         ".x.0123abcd.part": "mine",
     }
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    """A sparse file of terabytes takes no memory."""
+    with (tmp_path / "run.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(OutputError, match="must be at most 1,000,000,000"):
+        Folder(str(tmp_path)).read("run.json")
+    with pytest.raises(SchemaError, match="size=1,099,511,627,776 bytes must be at most 64"):
+        Output(str(tmp_path)).read_run()
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """Opened, it would be read from for ever."""
+    os.mkfifo(tmp_path / "run.json")
+    for read in (Folder(str(tmp_path)).read, Folder(str(tmp_path)).open):
+        with pytest.raises(OutputError, match="is a pipe or a device, not a file"):
+            read("run.json")
 
 
 def test_links_within_a_folder_and_to_it_are_followed(tmp_path: Path) -> None:

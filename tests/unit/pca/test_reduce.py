@@ -138,6 +138,14 @@ def test_sums_that_cannot_be_used_are_summed_anew(tmp_path: Path, content: bytes
     assert load_moments(folder, "m.npz", contract="abc") is None
 
 
+def test_sums_that_unpack_to_much_memory_are_none(tmp_path: Path) -> None:
+    """Verger compresses no sums: 0.1 MB that unpack to 80 MB are somebody else's."""
+    names = {"contract": "abc", "n": 1, "mean": np.zeros(3), "parts": np.array(["a"])}
+    with (tmp_path / "m.npz").open("wb") as file:
+        np.savez_compressed(file, scatter=np.zeros(10_000_000), **names)
+    assert load_moments(Folder(str(tmp_path)), "m.npz", contract="abc") is None
+
+
 # Against scikit-learn
 
 
