@@ -225,7 +225,7 @@ def open_parquet(
         )
     read = [c for c in chunks if columns is None or c.column[0] in columns]
     if not is_near and any(len(chunk.column) > 1 for chunk in read):
-        file, is_near = pa.BufferReader(file.read()), True
+        file, is_near = pa.BufferReader(file.read_at(size, 0)), True
     for chunk in read:
         if is_near and chunk.values:
             check_pages(file, chunk)

@@ -15,7 +15,7 @@ import pytest
 
 from support.results import run_record
 from verger.files.folder import Folder
-from verger.files.tables import part_of, read_part
+from verger.files.tables import open_parquet, part_of, read_part
 from verger.result.output import Output
 from verger.schema import FEATURES, REJECTED, arrow_schema
 
@@ -199,3 +199,15 @@ def test_equal_rows_of_a_small_file_are_read(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "x.parquet", use_dictionary=False)
     assert (tmp_path / "x.parquet").stat().st_size < 3_000_000
     assert read_part(Folder(str(tmp_path)), "x.parquet").equals(table)
+
+
+def test_a_file_of_vectors_in_a_bucket_is_checked_page_by_page(tmp_path: Path) -> None:
+    """It is read whole before; a footer that lies is found there, and a good file is read."""
+    folder = Folder(str(tmp_path))
+    pq.write_table(_rows(5, _paths(5), _vectors(5, 8)), tmp_path / "good.parquet")
+    with folder.open("good.parquet") as file:
+        parquet, _ = open_parquet(file, ["features"], is_near=False)
+        assert parquet.read(["features"])["features"].to_pylist() == [[0.0] * 8] * 5
+    _lying_footer(tmp_path / "lying.parquet")
+    with folder.open("lying.parquet") as file, pytest.raises(ValueError, match="its footer says"):
+        open_parquet(file, ["features"], is_near=False)
