@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import numpy as np
 from fastapi import FastAPI, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
 from verger.classify.predict import Predictor
 from verger.engine.scratch import scratch_folder
@@ -37,6 +37,10 @@ _N_AT_ONCE = 8
 
 # A telephone should not load 28 MB anew with every visit.
 _KEPT = {"Cache-Control": "private, max-age=86400"}
+
+# Of an answer, what is handed to a connection at a time: the rest waits until it is sent, so that
+# clients that read slowly take no memory.
+_PART_BYTES = 1 << 16
 
 
 def check_runtime(folder: Path) -> None:
@@ -160,14 +164,12 @@ def add_browser(
     @app.get("/app.onnx", response_class=Response)
     async def read_graph() -> Response:
         """Give the exported file; its address changes with it, so that it is loaded once."""
-        return Response(browser.graph, media_type="application/octet-stream", headers=_KEPT)
+        return _stream(browser.graph)
 
     @app.get("/nearest.onnx", response_class=Response)
     async def read_nearest() -> Response:
         """Give the file that finds known photos that are like one."""
-        return Response(
-            browser.references.graph, media_type="application/octet-stream", headers=_KEPT
-        )
+        return _stream(browser.references.graph)
 
     threads = anyio.CapacityLimiter(_N_AT_ONCE)
 
@@ -182,6 +184,16 @@ def add_browser(
 
     for name, kind in RUNTIME.items():
         _add_file(app, f"/ort/{name}", browser.ort_web / name, kind)
+
+
+def _stream(content: bytes) -> StreamingResponse:
+    headers = _KEPT | {"Content-Length": str(len(content))}
+    return StreamingResponse(_parts(content), 200, headers, "application/octet-stream")
+
+
+async def _parts(content: bytes) -> AsyncIterator[memoryview]:
+    for start in range(0, len(content), _PART_BYTES):
+        yield memoryview(content)[start : start + _PART_BYTES]
 
 
 def _names(browser: Browser, predictor: Predictor, facts: Mapping[str, str]) -> dict[str, Any]:

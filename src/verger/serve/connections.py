@@ -113,8 +113,8 @@ class BoundedProtocol(H11Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is no request to be answered."""
-        return self.cycle is None or self.cycle.response_complete
+        """Whether there is no request to be answered, and no answer that is still being sent."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
 
     @property
     def is_idle(self) -> bool:
@@ -124,6 +124,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection in, or close it."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # writing is paused while anything is unsent
         if self._all.admit(self):
             self._watch()
         else:
@@ -143,7 +144,7 @@ class BoundedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Say that a request is malformed, unless its answer has begun; nobody answers it twice."""
-        if not self.is_waiting:
+        if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -154,6 +155,11 @@ class BoundedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         super().on_response_complete()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Let the time for the next header begin, if the answer is complete and sent."""
+        super().resume_writing()
         self._watch()
 
     def _watch(self) -> None:

@@ -26,6 +26,8 @@ PROGRAM = """
         if scope["path"] == "/open":
             open("/dev/null")
         text = f"{scope['scheme']} {scope['client'][0]}"
+        if scope["path"] == "/large":
+            text = "x" * 40_000_000
         await PlainTextResponse(text)(scope, receive, send)
 
     options = json.loads(sys.argv[1])
@@ -85,6 +87,26 @@ def test_a_request_that_takes_too_long_is_cut_off(serve: Any) -> None:
     """A client that does not read its answer, for example, is not waited for."""
     server = serve('{"request_timeout_s": 0.5}')
     assert server.ask(path="/slow") == ""
+
+
+@pytest.mark.parametrize("kind", ["keep-alive", "close"])
+def test_an_answer_that_is_read_slowly_is_not_cut_off(serve: Any, kind: str) -> None:
+    """The time for the next header begins when the answer is sent, not when it is written."""
+    server = serve('{"header_timeout_s": 0.5}')
+    with server.connect() as connection:
+        head = f"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: {kind}\r\n\r\n"
+        connection.sendall(head.encode())
+        time.sleep(2)
+        assert len(read_all(connection)) > 40_000_000
+
+
+def test_an_answer_that_is_not_read_at_all_is_cut_off(serve: Any) -> None:
+    """The time for a whole request with its answer is the longest that a client is waited for."""
+    server = serve('{"request_timeout_s": 0.5}')
+    with server.connect() as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(2)
+        assert len(read_all(connection)) < 40_000_000
 
 
 def test_half_headers_keep_nobody_out(serve: Any) -> None:

@@ -436,6 +436,32 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
     assert "does not leave this device" in page.text
 
 
+@pytest.mark.parametrize("name", ["app.onnx", "nearest.onnx"])
+def test_a_large_file_is_handed_to_the_connection_in_parts(
+    predictor: Predictor, tmp_path: Path, name: str
+) -> None:
+    """Of clients that read slowly, the server holds one part each and not 28 MB."""
+    graph = bytes(range(256)) * 1000
+    for file in RUNTIME:
+        (tmp_path / file).touch()
+    references = References(graph, (0,), ("photo",))
+    app = serve.create_app(predictor, browser=Browser(graph, tmp_path, references))
+    parts: list[int] = []
+
+    async def spy(scope: Any, receive: Any, send: Any) -> None:
+        async def send_on(message: Any) -> None:
+            parts.append(len(message.get("body", b"")))
+            await send(message)
+
+        await app(scope, receive, send_on)
+
+    answer = TestClient(spy, ADDRESS).get(f"/{name}")
+    assert answer.content == graph
+    assert answer.headers["Content-Length"] == str(len(graph))
+    assert sum(parts) == len(graph)
+    assert max(parts) <= 1 << 16
+
+
 def test_it_is_given_known_photos_of_every_class_and_their_pictures(
     predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
