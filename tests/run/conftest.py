@@ -7,8 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from support.engines import local_engine
+from verger import Config
 from verger.engine import choose
-from verger.engine.choose import has_active_session
+from verger.engine.choose import has_active_session, start_engine
+from verger.engine.local import LocalEngine
+from verger.engine.tasks import Engine
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -26,3 +29,13 @@ def engine(request: pytest.FixtureRequest, locally: None, monkeypatch: pytest.Mo
         request.getfixturevalue("spark")
         monkeypatch.setattr(choose, "has_active_session", has_active_session)
     return name
+
+
+@pytest.fixture
+def started(engine: str) -> Iterator[Engine]:
+    """Return that engine itself, for functions that take one."""
+    tasks = start_engine(Config())
+    assert tasks.name == engine
+    yield tasks
+    if isinstance(tasks, LocalEngine):
+        tasks.stop()

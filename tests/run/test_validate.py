@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from support.engines import BOTH_ENGINES
 from support.runs import CONFIG
 from verger.job import pipeline, validate
 
@@ -41,6 +42,7 @@ def broken(result: Path) -> list[str]:
     return [f"{check.name}: {check.detail}" for check in report.checks if not check.holds]
 
 
+@BOTH_ENGINES
 def test_an_undamaged_result_holds(finished: Path) -> None:
     """Nothing is reported where nothing is wrong, and labels are counted."""
     report = pipeline.run_validate(finished, CONFIG)
@@ -90,6 +92,7 @@ def test_paths_of_one_digest_are_no_path_twice(
     assert pipeline.run_validate(result, CONFIG).holds
 
 
+@BOTH_ENGINES
 def test_a_row_swapped_for_another(result: Path) -> None:
     """A doubled row that hides a lost one is found, though the counts are right."""
     rewrite(result, lambda table: pa.concat_tables([table.slice(1), table.slice(1, 1)]))

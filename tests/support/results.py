@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from verger.classify.classifier import Classifier
 from verger.features.model import Model
@@ -17,6 +18,15 @@ from verger.pca.moments import vectors_of
 from verger.result.output import Output
 from verger.result.record import Counts, ModelRecord, RunRecord
 from verger.schema import FEATURES, arrow_schema
+
+
+def vectors_and_labels(output: Output) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Read features (n, 1280), classes and paths, sorted by path."""
+    tables = [pq.ParquetFile(output.address(n)).read() for n in output.part_names("features")]
+    table = pa.concat_tables(tables).sort_by("path")
+    labels = sorted(set(table["label"].to_pylist()))
+    target = np.array([labels.index(label) for label in table["label"].to_pylist()])
+    return np.array(table["features"].to_pylist()), target, table["path"].to_pylist()
 
 
 def run_record(**changes: Any) -> RunRecord:

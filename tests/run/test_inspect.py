@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from pyarrow import fs
-from pyspark.sql import SparkSession
 
+from support.engines import BOTH_ENGINES
 from support.results import write_vectors
 from verger import Config
 from verger.classify.nearest import Cosine, NearestRows
 from verger.cli import app
-from verger.engine.spark import SparkEngine
+from verger.engine.tasks import Engine
 from verger.errors import EnvironmentNotReadyError, OutputError
 from verger.files.tables import read_part
 from verger.job.pipeline import run, run_featurize
@@ -58,8 +59,9 @@ def vectors() -> np.ndarray:
     return (x * rng.normal(1, 0.1, size=x.shape)).astype(np.float32)
 
 
+@BOTH_ENGINES
 def test_the_tasks_find_what_one_process_finds(
-    spark: SparkSession, vectors: np.ndarray, tmp_path: Path
+    started: Engine, vectors: np.ndarray, tmp_path: Path
 ) -> None:
     """To the bit, whatever the order of the rows and their files."""
     number = np.arange(500, dtype=np.int32)
@@ -69,20 +71,20 @@ def test_the_tasks_find_what_one_process_finds(
     paths = [f"{i:03}" for i in order]
     x = vectors[order]
     output = write_vectors(tmp_path / "out", x[:40], x[40:40], x[40:300], x[300:], paths=paths)
-    found = find_neighbors(SparkEngine(spark), read_stored_rows(output, [])[0], 7)
+    found = find_neighbors(started, read_stored_rows(output, [])[0], 7)
     assert (found.row == expected.row).all()
     assert (found.similarity == expected.likeness).all()
 
 
 def test_the_index_of_a_bucket_is_searched_in_the_tasks(
-    spark: SparkSession, s3: str, vectors: np.ndarray
+    s3: str, started: Engine, vectors: np.ndarray
 ) -> None:
     bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
     bucket.create_dir("cellar")
     output = write_vectors("s3://cellar/out", vectors[:200], vectors[200:])
     rows, _ = read_stored_rows(output, [])
-    exact = find_neighbors(SparkEngine(spark), rows, 5)
-    found = find_neighbors_by_index(SparkEngine(spark), rows, ensure_index(output), 5)
+    exact = find_neighbors(started, rows, 5)
+    found = find_neighbors_by_index(started, rows, ensure_index(output), 5)
     hits = [np.isin(a, b).mean() for a, b in zip(exact.row, found.row, strict=True)]
     assert np.mean(hits) > 0.98
     assert (found.row != np.arange(500)[:, None]).all()
@@ -113,7 +115,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def inspected(spark: SparkSession, planted: Path, tmp_path_factory: Any) -> Path:
+def inspected(planted: Path, tmp_path_factory: Any) -> Path:
     """Return the result of these photos, inspected; do not write to it."""
     out = tmp_path_factory.mktemp("inspected") / "out"
     run(str(planted), out, CONFIG)
@@ -178,6 +180,16 @@ def test_the_report_shows_what_was_found(inspected: Path) -> None:
     assert found["n_photos"] == 64
 
 
+@BOTH_ENGINES
+def test_the_tables_depend_on_neither_engine_nor_workers(
+    engine: str, inspected: Path, tmp_path: Path
+) -> None:
+    """Row for row what two workers of the local engine found."""
+    out = Path(shutil.copytree(inspected, tmp_path / "out"))
+    inspect_photos(out, replace(CONFIG, workers=1), Criteria())
+    assert tables_of(out) == tables_of(inspected)
+
+
 def test_an_index_gives_the_same_tables_and_says_so(inspected: Path, tmp_path: Path) -> None:
     """The second inspection takes the place of the first; no file of the first is left."""
     out = Path(shutil.copytree(inspected, tmp_path / "out"))
@@ -206,9 +218,7 @@ def test_photos_that_are_gone_are_copies_by_length_and_features(
     assert set(names(rows)) == {"misplaced.jpg", "210_200.jpg", "copied.jpg", "150_200.jpg"}
 
 
-def test_without_labels_copies_are_found_all_the_same(
-    spark: SparkSession, planted: Path, tmp_path: Path
-) -> None:
+def test_without_labels_copies_are_found_all_the_same(planted: Path, tmp_path: Path) -> None:
     config = Config(model="efficientnet_lite0", label_from="none")
     run_featurize(str(planted), tmp_path / "out", config)
     found = inspect_photos(tmp_path / "out", config, Criteria())
@@ -217,9 +227,7 @@ def test_without_labels_copies_are_found_all_the_same(
     assert found["counts"]["exact"]["folders"] == {"groups": 1, "photos": 2}
 
 
-def test_no_inspection_outlives_its_features(
-    spark: SparkSession, planted: Path, tmp_path: Path
-) -> None:
+def test_no_inspection_outlives_its_features(planted: Path, tmp_path: Path) -> None:
     """A new photo makes another table: index and inspection go."""
     out, more = tmp_path / "out", Path(shutil.copytree(planted, tmp_path / "photos"))
     run_featurize(str(more), out, CONFIG)
