@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
 
 # What a terminal, or a reader of the line, would take for something else than text: control
-# characters (newlines and the C1 set too), bidirectional overrides, characters without width, line
-# separators, and the half characters that stand for bytes of names that are not UTF-8.
+# characters (newlines and the C1 set too), bidirectional overrides, characters without width or
+# ink, line separators, and the half characters that stand for bytes of names that are not UTF-8.
+# Joiners are part of emoji and of some scripts; beside ASCII they can only mislead.
 _UNSAFE = re.compile(
-    "[\\x00-\\x1f\\x7f-\\x9f\\xad\\u061c\\u180e\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f"
-    "\\ufeff\\ufff9-\\ufffb\\ud800-\\udfff\\U000e0000-\\U000e007f]"
+    "[\\x00-\\x1f\\x7f-\\x9f\\xad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e"
+    "\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f"
+    "\\u2800\\u3164\\ufeff\\uffa0\\ufff9-\\ufffb\\ud800-\\udfff\\U0001d173-\\U0001d17a"
+    "\\U000e0000-\\U000e0fff]"
+    "|(?<![^\\x00-\\x7f])[\\u200c\\u200d]|[\\u200c\\u200d](?![^\\x00-\\x7f])"
 )
 
 

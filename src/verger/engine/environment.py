@@ -17,13 +17,14 @@ import sysconfig
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata, resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from verger.config import verger_home
+from verger.engine.scratch import sweep_parts
 from verger.errors import EnvironmentNotReadyError
 
 #: Name of the folder that Spark unpacks the archive to, and the Python in it.
@@ -42,6 +43,20 @@ _IDLE_LIBRARY = frozenset(
 )
 #: Of zlib: a third of the time of the usual 6, for a tenth more bytes.
 _COMPRESSION = 2
+#: Verger's own files, as ``package-data`` of pyproject.toml has them. Whatever else lies below a
+#: working copy's ``src/verger`` stays where it is.
+OWN_FILES = (
+    "**/*.py",
+    "py.typed",
+    "engine/log4j2.properties",
+    "features/model/golden.npz",
+    "job/report/*.j2",
+    "serve/*.j2",
+    "serve/static/*",
+    "emr/*.yaml",
+    "emr/*.toml",
+    "emr/*.in",
+)
 
 #: ``bin/python``: tells the interpreter where it has been unpacked.
 _LAUNCHER = """\
@@ -65,7 +80,10 @@ def cached_environment() -> Path:
         If it cannot be made here.
     """
     archive = verger_home() / "environments" / f"environment-{_fingerprint()}.tar.gz"
-    return archive if archive.is_file() else build_environment(archive)
+    if archive.is_file():
+        return archive
+    sweep_parts(archive.parent)
+    return build_environment(archive)
 
 
 def build_environment(target: Path) -> Path:
@@ -166,10 +184,22 @@ def _packages() -> _Files:
             if _is_needed(file)
         }
     # Of an editable installation only a pointer is listed.
-    package = Path(str(resources.files("verger")))
-    for file in _files_below(package, _IDLE_FOLDERS):
-        files[f"packages/verger/{file.relative_to(package).as_posix()}"] = file
-    return files
+    return files | {f"packages/verger/{name}": file for name, file in own_files(_package()).items()}
+
+
+def _package() -> Path:
+    return Path(str(resources.files("verger")))
+
+
+def own_files(package: Path) -> dict[str, Path]:
+    """Return Verger's files in a package folder by their names in it, sorted, without links."""
+    package = package.resolve()
+    files = {file for pattern in OWN_FILES for file in package.glob(pattern) if file.is_file()}
+    return {
+        file.relative_to(package).as_posix(): file
+        for file in sorted(files)
+        if file.resolve() == file  # no link, and not below one
+    }
 
 
 def _is_needed(file: metadata.PackagePath) -> bool:
@@ -235,9 +265,8 @@ def _fingerprint() -> str:
     digest = hashlib.sha256(f"{sys.version} {platform.machine()}\n".encode())
     for distribution in needed_distributions():
         digest.update(f"{distribution.name} {distribution.version}\n".encode())
-    package = Path(str(resources.files("verger")))
-    for file in sorted(_files_below(package, _IDLE_FOLDERS)):
-        digest.update(PurePosixPath(file.relative_to(package)).as_posix().encode())
+    for name, file in own_files(_package()).items():
+        digest.update(name.encode())
         digest.update(file.read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:16]

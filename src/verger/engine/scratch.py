@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +25,7 @@ LOCK = "lock"
 # A folder gets its name once it is locked. One that has kept this name was made by a process that
 # was killed in between.
 _UNNAMED = "verger-unnamed-"
-_UNNAMED_AFTER_S = 3600.0
+_LEFT_AFTER_S = 3600.0
 
 
 @lru_cache(maxsize=1)
@@ -55,6 +56,17 @@ def sweep_scratch() -> list[Path]:
     return swept
 
 
+def sweep_parts(folder: Path) -> None:
+    """Remove the half files that killed processes have left in a folder of Verger's cache.
+
+    A process that lives may be writing one; no file of the cache takes it an hour.
+    """
+    for part in folder.glob("*.part"):
+        with suppress(OSError):  # another process may have removed it
+            if time.time() - part.lstat().st_mtime > _LEFT_AFTER_S:
+                part.unlink()
+
+
 def _is_ours(folder: Path) -> bool:
     """Whether a path is a folder of this user's, and no link to one."""
     try:
@@ -67,7 +79,7 @@ def _is_left(folder: Path) -> bool:
     """Whether the process that has made a folder is gone."""
     try:
         if folder.name.startswith(_UNNAMED):
-            return time.time() - folder.stat().st_mtime > _UNNAMED_AFTER_S
+            return time.time() - folder.stat().st_mtime > _LEFT_AFTER_S
         if not folder.name.startswith(PREFIX):
             return False
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)

@@ -219,6 +219,15 @@ def test_a_cleaned_text_is_one_line_that_can_be_written(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "sign", ["\u200c", "\u200d", "\u2800", "\u3164", "\U000e0100", "\U0001d173"], ids=ascii
+)
+def test_a_sign_without_ink_is_shown(sign: str) -> None:
+    """Two names that look alike are told apart, on the terminal and in JSON."""
+    assert sign not in clean(f"app{sign}le")
+    assert "\\u" in clean(f"app{sign}le").lower()
+
+
+@pytest.mark.parametrize(
     "text", ["pêche, Müller, 桃, خوخ, आड़ू", "a\\b", "👩‍🌾 🍑", "50 % [red]of[/red] it"]
 )
 def test_ordinary_letters_are_left_as_they_are(text: str) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import verger
 from verger.engine import environment
-from verger.engine.environment import build_environment, cached_environment, needed_distributions
+from verger.engine.environment import (
+    OWN_FILES,
+    build_environment,
+    cached_environment,
+    needed_distributions,
+    own_files,
+)
 from verger.errors import EnvironmentNotReadyError
 
 
@@ -95,6 +103,39 @@ def test_an_archive_is_made_once_and_anew_for_other_versions(
     monkeypatch.setattr(environment.platform, "machine", lambda: "other")
     with pytest.raises(AssertionError, match=r"environment-[0-9a-f]{16}\.tar\.gz would have been"):
         cached_environment()
+
+
+def test_what_a_killed_process_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive that was begun and never named does not stay in the cache."""
+    monkeypatch.setenv("VERGER_HOME", str(tmp_path))
+    left = tmp_path / "environments" / "tmpabc.part"
+    left.parent.mkdir()
+    left.touch()
+    os.utime(left, (0, 0))
+    monkeypatch.setattr(environment, "build_environment", lambda target: target)
+    cached_environment()
+    assert not left.exists()
+
+
+def test_an_archive_has_vergers_files_and_no_other(tmp_path: Path) -> None:
+    """Notes, keys and links that lie in a working copy do not go to a cluster."""
+    (tmp_path / "secret.py").write_text("KEY = 1")
+    package = tmp_path / "verger"
+    for name in ("__init__.py", "py.typed", "emr/rates.toml", "notes.txt", ".env", "key.toml"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+    (package / "link.py").symlink_to(tmp_path / "secret.py")
+    (package / "linked").symlink_to(tmp_path)
+    assert list(own_files(package)) == ["__init__.py", "emr/rates.toml", "py.typed"]
+
+
+def test_an_archive_has_all_files_of_the_package() -> None:
+    """What pyproject.toml packs beside the modules is what an archive takes."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text("utf-8"))
+    packed = project["tool"]["setuptools"]["package-data"]["verger"]
+    assert ("**/*.py", *packed) == OWN_FILES
 
 
 def test_a_platform_without_such_archives_is_refused(

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from verger.config import Config
 from verger.engine.choose import start_engine
-from verger.engine.scratch import PREFIX, sweep_scratch
+from verger.engine.scratch import PREFIX, sweep_parts, sweep_scratch
 
 MAKE = """
 import sys
@@ -117,3 +118,13 @@ def test_the_next_run_sweeps_on_the_local_engine_too(owner: Owner) -> None:
     owner.end(signal.SIGKILL)
     start_engine(Config()).stop()
     assert not owner.folder.exists()
+
+
+def test_half_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    """A half file is removed once it is an hour old; a new one and a whole one stay."""
+    for name in ("tmpabc.part", ".graph.12.part", "new.part", "whole"):
+        (tmp_path / name).touch()
+        if name != "new.part":
+            os.utime(tmp_path / name, (time.time() - 4000,) * 2)
+    sweep_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.part", "whole"]

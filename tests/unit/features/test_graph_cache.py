@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,16 @@ def test_a_graph_is_written_once() -> None:
     assert cached_graph("key", write) == GRAPH
     assert cached_graph("key", never) == GRAPH
     assert [path.name for path in (verger_home() / "graphs").iterdir()] == ["key"]
+
+
+def test_what_a_killed_process_left_is_removed() -> None:
+    """The next graph that is stored removes half files that are older than an hour."""
+    left = verger_home() / "graphs" / ".key.12.part"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    os.utime(left, (0, 0))
+    cached_graph("key", write)
+    assert [path.name for path in left.parent.iterdir()] == ["key"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"no json\n", "cut", "flipped"])

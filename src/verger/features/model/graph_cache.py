@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from verger.config import verger_home
+from verger.engine.scratch import sweep_parts
 from verger.features.model.graph import Graph, Layer
 
 
@@ -60,6 +61,7 @@ def _store(path: Path, graph: Graph) -> None:
         "layers": [asdict(layer) for layer in graph.layers],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_parts(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(json.dumps(head).encode() + b"\n" + graph.onnx)
     part.replace(path)
