@@ -7,6 +7,7 @@ computed by hand from the pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -556,12 +557,11 @@ def test_a_graph_of_an_absurd_size_is_refused(path: Path, size: int) -> None:
         load_model(str(path))
 
 
-def test_a_graph_that_never_ends_is_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop of 2^62 rounds is an error after a while, and the session can be used again."""
-    monkeypatch.setattr(golden, "FIRST_CALL_S", 0.5)
+def write_loop(path: Path, n_free: int) -> Path:
+    """Write a model that runs (n - ``n_free``) x 2^62 rounds for n photos."""
     value = helper.make_tensor_value_info
     body = helper.make_graph(
-        [node("Identity", ["go"], ["go_on"]), node("Add", ["state", "one"], ["next"])],
+        [node("Identity", ["go"], ["go_on"]), node("Add", ["state", "zero"], ["next"])],
         "body",
         [
             value("round", TensorProto.INT64, []),
@@ -570,10 +570,36 @@ def test_a_graph_that_never_ends_is_stopped(path: Path, monkeypatch: pytest.Monk
         ],
         [value("go_on", TensorProto.BOOL, []), value("next", TensorProto.FLOAT, ["n", 3])],
     )
-    pool, flat = AVERAGE
+    count = [
+        node("Shape", ["x"], ["shape"]),
+        node("Gather", ["shape", "first"], ["n_photos"]),
+        node("Sub", ["n_photos", "n_free"], ["n_costly"]),
+        node("Mul", ["n_costly", "many"], ["rounds"]),
+    ]
     flat = node("Flatten", ["pooled"], ["start"])
     loop = node("Loop", ["rounds", "", "start"], ["y"], body=body)
-    weights = {"rounds": np.array(2**62), "one": np.array(1, np.float32)}
-    write_model(path, [pool, flat, loop], weights=weights)
-    with pytest.raises(WeightsError, match=r"model own\.onnx: takes longer than 0\.5 s"):
-        load_model(str(path))
+    numbers = {"first": 0, "n_free": n_free, "many": 2**62}
+    weights = {name: np.array(number) for name, number in numbers.items()}
+    weights["zero"] = np.array(0, np.float32)
+    return write_model(path, [AVERAGE[0], flat, *count, loop], weights=weights)
+
+
+@pytest.mark.parametrize("n_free", [0, 1])
+def test_a_graph_that_never_ends_is_stopped(
+    path: Path, monkeypatch: pytest.MonkeyPatch, n_free: int
+) -> None:
+    """A loop of 2^62 rounds is an error after a while, for one photo or only for two."""
+    monkeypatch.setattr(golden, "FIRST_CALL_S", 0.5)
+    with pytest.raises(WeightsError, match=r"^model own\.onnx: takes longer than 0\.5 s"):
+        load_model(str(write_loop(path, n_free)))
+
+
+def test_a_worker_stops_a_graph_that_never_ends(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that comes out of a result has a deadline too: no driver has tried it here."""
+    monkeypatch.setattr("verger.features.model.model.FIRST_CALL_S", 0.5)
+    model = load_model(str(write_model(path)))
+    endless = replace(model, onnx=read_custom(write_loop(path, 0)).onnx)
+    with pytest.raises(WeightsError, match=r"takes longer than 0\.5 s"):
+        endless.open()
