@@ -7,6 +7,7 @@ from pathlib import Path
 from verger.errors import ConfigError, ContractError
 from verger.features.contract import FeatureContract
 from verger.features.model import CARDS, Model, load_model
+from verger.features.model.checksum import sha256_of
 from verger.features.model.int8 import graph_digest, restore
 from verger.features.model.weights import OnProgress
 from verger.result.output import Output
@@ -25,8 +26,8 @@ def load_extractor(
     ----------
     output : Output
     weights : path, optional
-        Where the weights of a built-in model are now; by default where the run found them, else
-        where they are looked for in any run.
+        Where the weights of a built-in model are now; by default where the run found them, if
+        they are still the same there, else where they are looked for in any run.
     model : path, optional
         Where the ONNX file of a model of one's own is now.
     on_progress : callable, optional
@@ -69,10 +70,12 @@ def _load_base(
     """Load the model in float32, which an int8 one is made of."""
     place = Path(recorded or "")
     if contract.model not in CARDS:
-        return load_model(str(model or place), weights=weights)
+        digest = None if model else contract.weights_sha256
+        return load_model(str(model or place), weights=weights, weights_sha256=digest)
     if model is not None:
         raise ConfigError(f"model={str(model)!r}: OUT was made with the built-in {contract.model}")
-    if weights is None and place.is_file():
+    # A result may name any file: it is parsed only if it is the one that the contract names.
+    if weights is None and place.is_file() and sha256_of(place) == contract.weights_sha256:
         weights = place
     return load_model(
         contract.model, weights=weights, input_size=contract.input_size, on_progress=on_progress

@@ -29,6 +29,7 @@ from verger.errors import (
     EmptySourceError,
     OutputError,
     SourceNotFoundError,
+    WeightsError,
 )
 from verger.features.extractor import load_extractor
 from verger.features.model import Model
@@ -224,6 +225,22 @@ def test_weights_may_have_moved(out: Path, model: Model, tmp_path: Path) -> None
     assert load_extractor(Output.at(out)).contract == model.contract
     moved = Path(shutil.copy(model.weights_path, tmp_path / "moved.pth"))
     assert load_extractor(Output.at(out), weights=moved).weights_path == str(moved)
+
+
+def test_a_recorded_place_with_other_weights_is_not_read(
+    out: Path, model: Model, tmp_path: Path
+) -> None:
+    """Only a file of the contract's sha256 is parsed: a result may name any file."""
+    other = tmp_path / "other.onnx"
+    other.write_bytes(b"no weights")
+    record = json.loads((out / "run.json").read_text())
+    record["model"]["weights_path"] = str(other)
+    (out / "run.json").write_text(json.dumps(record))
+    found = load_extractor(Output.at(out))
+    assert found.weights_path == model.weights_path
+    change_contract(out, model="other.onnx")
+    with pytest.raises(WeightsError, match="is not the expected"):
+        load_extractor(Output.at(out))
 
 
 def test_a_built_in_model_is_no_file(out: Path) -> None:

@@ -357,6 +357,7 @@ REFUSED = {
     "protocol": (torch_file({}, protocol=1002), "no magic number"),
     "text": (b"Dear reader, these are no weights.", "not a PyTorch file of weights"),
     "new layout": (b"PK\x03\x04" + bytes(100), "not a PyTorch file of weights"),
+    "memo of 1 GB": (b"Nr\0\0\0\4.", "memo index 67108864 in a file of 7 bytes"),
     "persistent id": (
         torch_file({"a": tensor(storage(kind="module"))}),
         "unknown persistent id 'module'",

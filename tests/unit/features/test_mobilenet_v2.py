@@ -422,6 +422,31 @@ def test_convolution_of_stride_2_pads_after() -> None:
     np.testing.assert_allclose(found, np.full((1, 3), np.mean(windows)), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "gzip"},
+        {"compression": "lzf"},
+        {"chunks": (10_000, 3, 3, 32), "maxshape": (None, 3, 3, 32)},
+        {"dtype": "S1000000"},
+    ],
+    ids=str,
+)
+def test_tensors_that_may_take_more_memory_than_their_numbers_are_refused(
+    weights: Path, options: dict[str, Any]
+) -> None:
+    """A chunk is decompressed as a whole: 1 MB of gzip may stand for 1 GB."""
+    with h5py.File(weights, "a") as file:
+        name = first_name(file["Conv1"])
+        shape = file["Conv1"][name].shape
+        del file["Conv1"][name]
+        file["Conv1"].create_dataset(name, shape, **{"dtype": "f4"} | options)
+    with pytest.raises(
+        WeightsError, match="layer 'Conv1' is compressed, in chunks that are larger"
+    ):
+        write_graph(weights, size=224)
+
+
 # ---- weights that lie elsewhere ------------------------------------------------------------
 
 

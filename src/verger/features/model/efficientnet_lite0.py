@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,16 +203,30 @@ def read_legacy_torch(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
 
 
 def _read_state_dict(stream: io.BytesIO) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-    loads = [_Unpickler(stream).load() for _ in range(3)]
+    loads = [_load(stream) for _ in range(3)]
     if loads[:2] != [_MAGIC, _PROTOCOL]:
         raise pickle.UnpicklingError("no magic number of PyTorch's legacy layout")
-    views = _Unpickler(stream).load()
+    views = _load(stream)
     storages: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
     dtypes = {view.storage.key: view.storage.dtype for view in views.values()}
-    for key in _Unpickler(stream).load():
+    for key in _load(stream):
         count = int.from_bytes(stream.read(8), "little", signed=True)
         storages[key] = np.frombuffer(stream.read(count * dtypes[key].itemsize), dtypes[key], count)
     return {name: view.read(storages) for name, view in views.items()}
+
+
+def _load(stream: io.BytesIO) -> Any:
+    """Load the next pickle, whose memo may have no more places than the file has bytes.
+
+    The unpickler makes as many as the largest index that is named, 16 bytes each.
+    """
+    start, n_bytes = stream.tell(), stream.getbuffer().nbytes
+    for operation, argument, _ in pickletools.genops(stream):
+        index = argument if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") else 0
+        if index is not None and index > n_bytes:
+            raise pickle.UnpicklingError(f"memo index {index} in a file of {n_bytes} bytes")
+    stream.seek(start)
+    return _Unpickler(stream).load()
 
 
 @dataclass(frozen=True)

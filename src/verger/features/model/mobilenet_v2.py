@@ -6,6 +6,7 @@ table 2; layer names, paddings and the epsilon of BatchNorm as in ``keras.applic
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,11 @@ class _TensorReader:
                 f"weights {self.path}: layer {name!r} lies in another file, which no sha256 "
                 "covers; save the weights as one file"
             )
+        if any(_may_grow(dataset) for dataset in datasets):
+            raise WeightsError(
+                f"weights {self.path}: layer {name!r} is compressed, in chunks that are larger "
+                "than itself, or no floating-point numbers; save the weights as Keras does"
+            )
         try:
             tensors = [np.asarray(dataset, dtype=np.float64) for dataset in datasets]
         except (OSError, TypeError, ValueError) as err:
@@ -208,6 +214,13 @@ class _TensorReader:
 
 def _name_if_external(name: str, link: Any) -> str | None:
     return name if isinstance(link, h5py.ExternalLink) else None
+
+
+def _may_grow(dataset: Any) -> bool:
+    """Whether reading a dataset may take more memory than its numbers."""
+    n_of_chunk = math.prod(dataset.chunks or ())
+    is_compressed = dataset.compression is not None
+    return is_compressed or n_of_chunk > dataset.size or dataset.dtype.kind != "f"
 
 
 def _legacy_tensors(group: Any) -> list[Any]:
