@@ -26,6 +26,7 @@ from verger.cli.terminal import (
     print_rows,
     read_named,
     say,
+    tell_source,
     watch_for,
 )
 from verger.config import Config
@@ -194,6 +195,7 @@ def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
     """Write one ONNX file for apps: pixels in, probabilities and features out."""
     from verger.classify.export.app import export_app
 
+    tell_source(out)
     with watch_for()("export", None) as progress:
         written = export_app(out, path, on_progress=progress.on_bytes, **options)
     if as_json:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from verger.cli.options import extractor_option, weights_option
-from verger.cli.terminal import download_bar, say, tell
+from verger.cli.terminal import download_bar, say, tell, tell_source
 from verger.errors import EnvironmentNotReadyError
 
 
@@ -64,6 +64,7 @@ def serve(out: str, host: str, **options: Any) -> None:
             f"--host {host}: everybody who reaches this machine can ask, without password or "
             "encryption"
         )
+    tell_source(out)
     with suppress(KeyboardInterrupt), download_bar() as on_progress:
         web.serve(out, host=host, on_progress=on_progress, on_start=_tell_address, **options)
 

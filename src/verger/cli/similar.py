@@ -25,6 +25,7 @@ from verger.cli.terminal import (
     read_named,
     say,
     tell,
+    tell_source,
     watch_for,
 )
 from verger.errors import ConfigError
@@ -96,6 +97,7 @@ def inspect(
     config = resolve_config()
     from verger.similar.inspection.stage import Criteria, inspect_photos
 
+    tell_source(out)
     criteria = Criteria(k=k, near=near, frames=frames, approximate=approximate)
     found = inspect_photos(out, config, criteria, watch=watch_for(config))
     if as_json:

@@ -20,7 +20,7 @@ from verger.cli.options import (
 )
 from verger.cli.summary import print_summary
 from verger.cli.table import print_labels
-from verger.cli.terminal import keep_page_up, print_json, say, tell, watch_for
+from verger.cli.terminal import keep_page_up, print_json, say, tell, tell_source, watch_for
 
 
 @click.command()
@@ -107,6 +107,7 @@ def report(out: str, as_json: bool, **_: Any) -> None:
     config = resolve_config()
     from verger.job import pipeline
 
+    tell_source(out)
     print_summary(pipeline.run_report(out, config, watch=watch_for(config)), out, as_json)
     keep_page_up(config)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verger.errors import VergerError
 from verger.files.records import to_plain
 from verger.redaction import redact, redact_json
 
@@ -57,6 +58,14 @@ def say(text: str = "") -> None:
 def tell(text: str) -> None:
     """Print one line on stderr."""
     click.echo(clean(text), err=True)
+
+
+def tell_source(out: str) -> None:
+    """Tell from where photos of a result are read again: whoever made it has chosen the place."""
+    from verger.result.output import Output
+
+    with suppress(VergerError):  # the command that follows raises it
+        tell(f"Photos are read again from {Output.at(out).read_run().source}, as run.json says.")
 
 
 def say_lines(text: str) -> None:

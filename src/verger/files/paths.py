@@ -112,10 +112,11 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
 
 
 def is_below(path: str, source: str) -> bool:
-    """Whether a stored path lies below a source, links followed.
+    """Whether a stored path lies below a source, links followed, and the source is not too wide.
 
     A result names its photos, and may come from a stranger. Every photo that it names is read
     again only if this is true: no other file of this machine is shown, and no other bucket asked.
+    The result records its source too, so that one which holds everything is refused.
 
     Parameters
     ----------
@@ -132,10 +133,27 @@ def is_below(path: str, source: str) -> bool:
     if not source.startswith("/"):
         return False
     try:
-        real = os.path.realpath(path)
-        return real.startswith(os.path.realpath(source).rstrip("/") + "/")
+        real, top = os.path.realpath(path), os.path.realpath(source)
+        return real.startswith(top + "/") and not _is_too_wide(top)
     except (OSError, ValueError):  # a circle of links; a path with a null byte
         return False
+
+
+def _is_too_wide(folder: str) -> bool:
+    """Whether a folder is or holds this user's home, or is the system's, not one of photos."""
+    home = os.path.realpath(os.path.expanduser("~"))
+    return (home + "/").startswith(folder.rstrip("/") + "/") or (
+        f"{folder}/".startswith(_SYSTEM) or folder in _SHARED
+    )
+
+
+#: Folders of the system, which hold no photos anywhere below.
+_SYSTEM = ("/boot/", "/etc/", "/private/etc/", "/proc/", "/sys/")
+#: Folders that hold those of many users, programs or disks.
+_SHARED = (
+    *("/dev", "/home", "/media", "/private/var", "/root", "/run", "/Users", "/usr", "/var"),
+    *("/private/tmp", "/tmp", "/Volumes"),  # noqa: S108 - compared, and not written to
+)
 
 
 def is_reachable(path: str) -> bool:

@@ -37,6 +37,22 @@ def test_only_what_lies_below_the_source_is_below_it(path: str, source: str, bel
     assert is_below(path, source) is below
 
 
+@pytest.mark.parametrize(
+    "source", ["/", "/home", "/etc", "/etc/ssl", "/home/alice", "/tmp", "HOME"]
+)
+def test_a_source_that_holds_everything_has_no_photos(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made a result recorded its source: a whole machine or home is not believed."""
+    home = tmp_path / "home"
+    (home / "photos").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home)
+    monkeypatch.setenv("HOME", str(home if source == "HOME" else "/home/alice"))
+    for place in (str(home), f"{tmp_path}/link") if source == "HOME" else (source,):
+        assert not is_below(f"{place.rstrip('/')}/a.jpg", place)
+    assert is_below(f"{home}/photos/a.jpg", f"{home}/photos")
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     """A link that leads out of the source is outside, and a source that is a link is a source."""
     photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"

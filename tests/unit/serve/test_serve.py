@@ -578,6 +578,15 @@ def test_a_server_that_others_reach_is_warned_of(
     assert (given["out"], given["host"], given["port"]) == ("result", host, 0)
 
 
+def test_the_command_says_where_photos_are_read_from(
+    trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made the result has chosen that place, and the user may not trust it."""
+    monkeypatch.setattr(serve, "serve", lambda out, **options: None)
+    done = CliRunner().invoke(cli.app, ["serve", str(trained)])
+    assert f"Photos are read again from {photos}, as run.json says." in done.stderr
+
+
 def test_products_take_one_thread_unless_the_user_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
