@@ -40,7 +40,7 @@ _NAME = re.compile(r"(?<![\w.-])(?P<name>[\w.-]+)(?:[\]'\"\\]*\s*=|[\]'\"\\]+\s*
 # one; a list or a table, at the end of the text.
 _VALUE = re.compile(
     r"\\*(?:\"(?:[^\"\\]|\\[\s\S]?)*\"?[^\s,;&}\]]*|'(?:[^'\\]|\\[\s\S]?)*'?[^\s,;&}\]]*)"
-    r"|[\[{][\s\S]*|\S*"
+    rf"|{re.escape(HIDDEN)}|[\[{{][\s\S]*|\S*"
 )
 # In an address, digits and a slash may be a port and a folder, or the beginning of a password.
 _ADDRESS_USERINFO = re.compile(r"(?is)^([a-z][a-z0-9+.-]+:/{1,3})[^/@]*:.*@|^(jdbc:).*@")

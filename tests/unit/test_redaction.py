@@ -164,6 +164,12 @@ def test_an_address_without_a_secret_is_taken(address: str) -> None:
     assert normalize_source(address) == address
 
 
+def test_what_follows_a_quoted_secret_is_shown() -> None:
+    """Only the secret is hidden of a quoted word, and a text that was redacted stays as it is."""
+    shown = "--conf 'spark.my.token=(hidden)' --ui"
+    assert redact(f"--conf 'spark.my.token={SECRET} x' --ui") == shown == redact(shown)
+
+
 @pytest.mark.parametrize("value", ["X", 123456, ["X"], {"value": "X"}, True])
 def test_whatever_has_a_secret_name_is_hidden_in_json(value: object) -> None:
     """Numbers, lists and tables under a secret name are hidden as texts are."""
