@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ def test_a_good_file_keeps_its_promise(trained: Path, photos: Path) -> None:
 def test_photos_without_labels_have_no_accuracy(trained: Path, photos: Path) -> None:
     found = Predictor.load(trained)
     graph = write_app_graph(found.model, found.classifier).SerializeToString()
-    check = check_app(graph, found, [p._replace(label=None) for p in photos_of(photos, 2)])
+    check = check_app(graph, found, [replace(p, label=None) for p in photos_of(photos, 2)])
     assert (check.accuracy, check.accuracy_of_run) == (None, None)
 
 

@@ -499,7 +499,7 @@ def test_settings_of_spark_are_merged(resolved: Callable[..., Config], tmp_path:
     ("arguments", "says"),
     [
         (["run", "a", "b", "--micro-batch", "0"], "micro_batch=0 must be at least 1"),
-        (["run", "a", "b", "--partitions", "0"], "partitions=0 must be at least 1"),
+        (["run", "a", "b", "--partitions", "0"], "partitions=0 must be from 1 to 1000000"),
         (["run", "a", "b", "--commit-every", "0"], "commit_every=0 must be at least 1"),
         (["run", "a", "b", "--decode-timeout-s", "0"], r"decode_timeout_s=0\.0 must be above 0"),
         (["run", "a", "b", "--max-error-rate", "1.5"], r"max_error_rate=1\.5 must be between 0"),
