@@ -279,8 +279,9 @@ def test_a_dry_run_is_json(dry_run: Any) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads(done.stdout)
     assert set(plan) == {"config", "steps"}
-    model, photos, compute, output, pca = plan["steps"]
+    place, model, photos, compute, output, pca = plan["steps"]
     assert compute == "compute the features of 4 photos"
+    assert place == "run the tasks on this machine"
     assert re.fullmatch(r"use efficientnet_lite0, contract [0-9a-f]{12}: 1280 features", model)
     assert re.fullmatch(r"read 4 photos \(.* MB, 2 labels\) of /.*/work/photos", photos)
     assert re.fullmatch(r"write to /.*/work/out", output)
@@ -324,7 +325,7 @@ def test_a_dry_run_prints_the_configuration(place: Place) -> None:
     for line in ('  model = "efficientnet_lite0"', '  glob = ["*.jpg"]', "  micro_batch = 8"):
         assert line in done.stdout.splitlines()
     steps = done.stdout.partition("Would:\n")[2].splitlines()
-    assert [step.split()[0] for step in steps] == ["use", "read", "compute", "write"]
+    assert [step.split()[0] for step in steps] == ["run", "use", "read", "compute", "write"]
     assert "PCA" not in done.stdout
     assert not place.java_was_asked
     assert not (place.folder / "out").exists()
@@ -336,7 +337,7 @@ def test_a_dry_run_downloads_nothing(place: Place) -> None:
     before = tree(place.folder)
     done = place.start("run", "photos", "out", "--overwrite", "--dry-run", "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    fetch, _, output, pca = json.loads(done.stdout)["steps"]
+    _, fetch, _, output, pca = json.loads(done.stdout)["steps"]
     address = r"https://storage\.googleapis\.com/\S+_no_top\.h5"
     assert re.fullmatch(rf"fetch the weights of mobilenet_v2 from {address}", fetch)
     assert re.fullmatch(r"replace the result in /.*/work/out", output)
