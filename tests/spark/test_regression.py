@@ -119,7 +119,7 @@ def test_a_regression_by_groups_is_judged_in_a_bucket(
     done = CliRunner().invoke(app, line, catch_exceptions=False)
     found = json.loads(done.stdout)
     there = Output.at("s3://pantry/out")
-    assert there.read_derived(dict, "classifier/evaluation.json") == found
+    assert json.loads(there.folder.read("classifier/evaluation.json")) == found
     assert (found["evaluation"]["split"], found["beside"]["split"]) == ("group", "random")
     table = read_part(there.folder, *there.own_files("predictions"))
     views = {path.rpartition("/")[2] for path in table["path"].to_pylist()}
