@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from verger.engine.tasks import TASK_ATTEMPTS, OnProgress, Task
 from verger.engine.worker import DONE, IMPORT, TASK, WORK
-from verger.errors import TasksLostError, VergerError
+from verger.errors import TasksLostError
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -181,14 +181,14 @@ class _Job:
         self.n_done = 0
 
     def answered(self, task: Task, answer: bytes) -> None:
-        """Keep a result; try a task again that has raised, or raise what it has raised."""
+        """Keep a result; try a task again that has raised, as Spark does: a bucket may recover."""
         content = pickle.loads(memoryview(answer)[1:])  # noqa: S301 - from our own worker
         if answer[:1] == DONE:
             self.results[task.number] = content
             self.n_done += 1
             return
         err, text = content
-        if isinstance(err, VergerError) or task.attempt + 1 >= TASK_ATTEMPTS:
+        if task.attempt + 1 >= TASK_ATTEMPTS:
             err.add_note(f"in task {task.number} of a worker process:\n{text}")
             raise err
         self.waiting.appendleft(Task(task.number, task.attempt + 1))

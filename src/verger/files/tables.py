@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from verger.errors import SchemaError
 from verger.files.folder import Folder
 from verger.files.footer import check_pages, read_chunks
+from verger.files.reading import READ_ATTEMPTS, READ_PAUSE_S
 from verger.schema import CONTRACT_KEY, arrow_schema, spark_json
 
 #: Rows of features in one Parquet file: about 32 MB.
@@ -140,19 +142,25 @@ _WIDTHS = {
 
 
 def read_part(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some of its columns.
+    """Read a Parquet file, or some of its columns; a bucket that fails is asked again.
 
     Raises
     ------
     SchemaError
         If it is not there, cannot be read, or would take more memory than a file of its size may.
     """
-    try:
-        with folder.open(name) as file:
-            parquet, bound = open_parquet(file, columns, is_near=folder.is_local)
-            return _decode_texts(parquet.read(columns=columns), bound)
-    except (OSError, ValueError, pa.ArrowException) as err:
-        raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
+    attempt = 1
+    while True:
+        try:
+            with folder.open(name) as file:
+                parquet, bound = open_parquet(file, columns, is_near=folder.is_local)
+                return _decode_texts(parquet.read(columns=columns), bound)
+        except (OSError, ValueError, pa.ArrowException) as err:
+            may_pass = isinstance(err, OSError) and not isinstance(err, FileNotFoundError)
+            if folder.is_local or not may_pass or attempt == READ_ATTEMPTS:
+                raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
+        time.sleep(READ_PAUSE_S * 2 ** (attempt - 1))
+        attempt += 1
 
 
 def iter_part(
@@ -165,6 +173,9 @@ def iter_part(
     SchemaError
         As :func:`read_part` does.
     """
+    if not folder.is_local:  # an answer that ends in the middle is asked for again
+        yield from read_part(folder, name, columns).to_batches(max_chunksize=rows)
+        return
     try:
         with folder.open(name) as file:
             parquet, bound = open_parquet(file, columns, is_near=folder.is_local)
