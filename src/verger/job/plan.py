@@ -51,7 +51,7 @@ class Plan:
 def plan(run: Run, source: str, *, reduce: bool) -> Plan:
     """Find every mistake that can be found before a photo is read; write nothing."""
     listing = check_and_list(run, source, reduce=reduce)
-    if listing:
+    if listing and not run.output.folder.exists(RUN):  # else there may be nothing to compute
         run.start_workers(count_partitions(len(listing.photos), 1), TASK_MODULE)
     model = _find_model(run, listing)
     root = listing.source if listing else normalize_source(source)
