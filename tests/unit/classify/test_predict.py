@@ -213,7 +213,7 @@ def test_features_of_other_weights_are_refused(out: Path) -> None:
 
 def test_features_of_other_preprocessing_are_refused(out: Path) -> None:
     change_contract(out, preprocess_version=1)
-    with pytest.raises(ContractError, match="made with preprocess_version=1, and here it is 2"):
+    with pytest.raises(ContractError, match="made with preprocess_version=1, and here it is 3"):
         load_extractor(Output.at(out))
 
 

@@ -24,7 +24,7 @@ from verger.features.preprocess.turn import turn_of, turned_box, turned_size
 from verger.schema import Reason
 
 #: Raised by one whenever the same bytes would give other pixels; part of the contract.
-PREPROCESS_VERSION = 2
+PREPROCESS_VERSION = 3
 
 #: How many times the model's input the shorter side of a JPEG must still measure where it is
 #: decoded at a reduced scale; benchmarks/LARGE_PHOTOS.md compares 1 to 4.
