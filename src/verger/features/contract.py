@@ -38,6 +38,9 @@ class FeatureContract:
         Normalisation ``(pixel - mean) / std`` in units of a pixel, 0 to 255.
     preprocess_version : int
         Version of :mod:`verger.features.preprocess`.
+    exif : str
+        Turned by the mark of the format: EXIF in JPEG, PNG and WebP, a tag in TIFF, boxes in AVIF
+        and HEIC. XMP is not asked (:mod:`verger.features.preprocess.turn`).
     """
 
     model: str

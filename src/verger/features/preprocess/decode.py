@@ -102,9 +102,9 @@ def _register_plugins(content: bytes) -> None:
 def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
     with pillow_settings(max_pixels, load_truncated=False):
         image = _open(content, max_pixels, size)
+        turn = turn_of(image)
         with decode_errors(is_photo=True):
             _load_whole(image, content, max_pixels)
-            turn = turn_of(image)
             seen, box = turned_size(image, turn), turned_box(image, turn)
             # One name for every step, so that no more than two of them are in memory.
             image = image if turn is None else image.transpose(turn)
@@ -142,9 +142,9 @@ def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDA
     _register_plugins(content)
     with pillow_settings(max_pixels, load_truncated=False):
         image = _open(content, max_pixels, None)
+        turn = turn_of(image)
         with decode_errors(is_photo=True):
             _load_whole(image, content, max_pixels)
-            turn = turn_of(image)
             return np.asarray(to_rgb(image if turn is None else image.transpose(turn)))
 
 
@@ -154,10 +154,10 @@ def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
         content = without_cut_segment(content)
     with pillow_settings(max_pixels, load_truncated=True):
         image = _open(content, max_pixels, size)
+        turn = turn_of(image)
         with decode_errors(is_photo=True):
             image.load()
             _check_pixels(image, max_pixels)
-            turn = turn_of(image)
             seen, box = turned_size(image, turn), turned_box(image, turn)
             image = image if turn is None else image.transpose(turn)
             image = to_rgb(image)
@@ -173,6 +173,7 @@ def _open(content: bytes, max_pixels: int, size: int | None) -> Image.Image:
     with decode_errors(is_photo=content.startswith(PHOTO_MAGIC)):
         image = _identify(content)
         _check_pixels(image, max_pixels)
+        image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
         if isinstance(image, Jpeg) and size is not None:
             image.reduce_scale(DCT_MARGIN * size)
     return image

@@ -1,4 +1,11 @@
-"""How a photo is turned upright, and where it lies in its pixels then."""
+"""How a photo is turned upright, and where it lies in its pixels then.
+
+The mark is EXIF's orientation where the format keeps EXIF: JPEG, PNG (``eXIf`` before the pixels,
+as PNG's third edition requires) and WebP. TIFF has a tag of its own, which Pillow applies; AVIF and
+HEIC have boxes (``irot``, ``imir``), and their EXIF does not count (ISO/IEC 23000-22, 7.3.10.1).
+What an editor wrote into XMP or a text counts nowhere, as in browsers: Chromium 156 and Firefox
+153 turn the same JPEG, PNG and AVIF files. They leave WebP as it is; phones turn it.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +33,16 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
 
     Only the one tag is read: Pillow's ``exif_transpose`` writes the whole block again, and fails
     if any other tag is odd.
+
+    Parameters
+    ----------
+    image : Image
+        Opened and not yet loaded: a PNG may have another block behind its pixels.
     """
+    exif = Image.Exif()  # not image.getexif(), which asks XMP and texts besides
     try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif.load(image.info.get("exif", b""))
+        return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - a block of noise raises anything
         return None
 
