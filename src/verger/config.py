@@ -28,11 +28,16 @@ IMAGE_SUFFIXES = (
     ".webp",
     ".gif",
     ".bmp",
+    ".dib",
     ".tif",
     ".tiff",
     ".heic",
     ".heif",
     ".avif",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
 )
 
 #: Width of every feature vector of the built-in models.

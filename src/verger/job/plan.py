@@ -141,6 +141,7 @@ def describe_plan(
         f"run the tasks on {place}",
         _model_step(config, model),
         listed,
+        *_left_out_steps(listing),
         *_output_steps(run, listing, model),
     ]
     if reduce:
@@ -162,6 +163,15 @@ def _weights_are_missing(config: Config) -> bool:
     if not config.built_in_model or config.weights is not None:
         return False
     return find_card(config.model).weights.find() is None
+
+
+def _left_out_steps(listing: Listing | None) -> list[str]:
+    """Say which files of the source are no photos, most of them first."""
+    if listing is None or not listing.ignored:
+        return []
+    counts = ", ".join(f"{n:,} {what}" for what, n in listing.ignored.items())
+    n_files = sum(listing.ignored.values())
+    return [f"leave out {n_files:,} {'file' if n_files == 1 else 'files'}: {counts} (see --glob)"]
 
 
 def _output_steps(run: Run, listing: Listing | None, model: Model | None) -> list[str]:
