@@ -147,7 +147,7 @@ def test_memory_that_a_decoder_keeps_is_not_taken_from_the_next_photo(pool: Deco
 def test_the_bound_is_not_this_process() -> None:
     """Neither the limit nor a timer is left in this process."""
     before = resource.getrlimit(resource.RLIMIT_AS), signal.getitimer(signal.ITIMER_REAL)[0] > 0
-    decode_apart(JPEG, size=8, timeout_s=5)
+    decode_apart(JPEG, size=8, timeout_s=20)
     after = resource.getrlimit(resource.RLIMIT_AS), signal.getitimer(signal.ITIMER_REAL)[0] > 0
     assert after == before
 
@@ -290,8 +290,8 @@ def test_a_decoding_process_outlives_no_parent(tmp_path: Path, deed: str) -> Non
     wait_until(lambda: state(child) == "Z")
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+def wait_until(is_so: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -361,20 +361,21 @@ def test_deadline_puts_the_earlier_handler_and_timer_back(monkeypatch: pytest.Mo
         signal.setitimer(signal.ITIMER_REAL, *before)
 
 
-def test_deadline_rings_an_earlier_timer_that_came_due_meanwhile() -> None:
+def test_deadline_rings_an_earlier_timer_that_came_due_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A timer that would have rung within the block rings right after it."""
     rung = []
     before = signal.setitimer(signal.ITIMER_REAL, 0)
     handler = signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
+    clock_s = iter((1_000.0, 3_000.0))  # when the block begins and ends
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with deadline(30):
-            time.sleep(0.15)
-            assert not rung
-        end = time.monotonic() + 10
-        while not rung:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        signal.setitimer(signal.ITIMER_REAL, 1_000)
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "monotonic", lambda: next(clock_s))
+            with deadline(30):
+                assert not rung
+        wait_until(lambda: rung)
     finally:
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, *before)

@@ -149,11 +149,12 @@ def test_a_server_without_descriptors_is_quiet_and_comes_back(serve: Any) -> Non
                 connection.sendall(HEAD)
             except ConnectionError:
                 continue
-        time.sleep(3)
+        wait_until(lambda: "new connections wait" in server.log.read_text())
         text = server.log.read_text()
         assert "Traceback" not in text
         assert len(text) < 1000
-    assert server.ask().startswith("HTTP/1.1 200")
+    # Connections that the kernel still held come first, and a new one may find no room among them.
+    wait_until(lambda: server.ask().startswith("HTTP/1.1 200"))
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD, HEAD.replace(b"/ ", b"/slow ", 1) + b"\r\n"])
