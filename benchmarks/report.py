@@ -326,8 +326,8 @@ STEADY_NOTE = (
 
 HOW = (
     "All ways but the notebook run the same ONNX graph, one process a core and one thread a "
-    "process, in micro-batches of 8. A run is a process of its own, from the start of Python to "
-    "its end. Before the first round each way runs once, unmeasured, on a few photos, so that no "
+    "process, one photo a call of the model. A run is a process of its own, from the start of "
+    "Python to its end. Before the first round each way runs once, unmeasured, on a few photos, so that no "
     "way alone pays for files that nobody has read yet; in each round another way begins. Peak "
     "memory is the largest sum over a process and all below it, looked at twice a second; a page "
     "that several share counts once. Before a run counts, its rows are counted and its features "

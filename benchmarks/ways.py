@@ -100,7 +100,7 @@ WAYS = {
     ),
     "limit": Way(
         "Limit, decoding counted",
-        "Bare onnxruntime, one process and one thread a core, micro-batches from one counter; the "
+        "Bare onnxruntime, one process and one thread a core, photos from one counter; the "
         "clock starts when all sessions are warm, and stops before anything is written.",
         script="limit.py",
     ),

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 #: Photos per call of the model, as in Verger.
-MICRO_BATCH = 8
+MICRO_BATCH = 1
 #: Photos that a peer hands to a worker at once.
 CHUNK = 32
 

@@ -1,7 +1,7 @@
 """The limit: a bare session per core and nothing around it.
 
 The clock runs from the moment when all processes are ready to the end of the last. They take
-micro-batches from one counter, so that none is idle at the end. With ``--decoded`` the pixels
+photos from one counter, so that none is idle at the end. With ``--decoded`` the pixels
 lie in memory before; without, reading and decoding count. Nothing is written before it stops.
 """
 

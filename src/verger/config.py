@@ -116,7 +116,7 @@ class Config:
         "int8 computes the model in integers, calibrated on some of the photos: cheaper, and "
         "other features.",
     )
-    micro_batch: int = _option(8, "Photos per call of the model.")
+    micro_batch: int = _option(1, "Photos per call of the model.")
     max_error_rate: float = _option(
         0.05, "Largest share of rejected photos that is still a success, 0 to 1."
     )

@@ -31,7 +31,7 @@ def test_defaults_are_valid_and_plain() -> None:
     plain = Config().as_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert Config(**plain | {"glob": tuple(plain["glob"])}) == Config()
-    assert (plain["model"], plain["components"], plain["micro_batch"]) == ("mobilenet_v2", 0.9, 8)
+    assert (plain["model"], plain["components"], plain["micro_batch"]) == ("mobilenet_v2", 0.9, 1)
 
 
 def test_a_config_does_not_change() -> None:
@@ -53,7 +53,7 @@ def test_one_option_can_be_replaced() -> None:
     config = Config(center=True, conf=conf)
     other = replace(config, micro_batch=2)
     assert other == Config(center=True, conf=conf, micro_batch=2)
-    assert (config.micro_batch, other.conf) == (8, {"spark.a": "b"})
+    assert (config.micro_batch, other.conf) == (1, {"spark.a": "b"})
     conf["spark.a"] = "changed"
     assert config.conf == other.conf == {"spark.a": "b"}
 

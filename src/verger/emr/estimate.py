@@ -18,7 +18,7 @@ N_TIMED = 64
 N_WARM = 4
 
 
-def time_sample(listing: Listing, model: Model, *, n: int = N_TIMED, micro_batch: int = 8) -> float:
+def time_sample(listing: Listing, model: Model, *, n: int = N_TIMED, micro_batch: int = 1) -> float:
     """Return how many photos a second one core of this machine decodes and computes.
 
     The time to read them is left out: from here it says nothing about the workers, which read

@@ -24,8 +24,13 @@ from verger.errors import TasksLostError
 C = TypeVar("C")
 R = TypeVar("R")
 
-#: One thread a worker: there is a worker for every core.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+#: What a worker's environment has besides the driver's. One thread, because there is a worker for
+#: every core; and memory in pages of 2 MB where glibc and Linux have them, by which the model is a
+#: tenth faster.
+WORKER_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"),
+}
 
 #: Longest that ``run`` waits before it calls ``on_progress`` again, in seconds.
 _POLL_S = 0.25
@@ -58,7 +63,7 @@ class _Worker:
         descriptor = theirs.fileno()
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", _PROGRAM.format(path=sys.path, fd=descriptor)],
-            env=os.environ | ONE_THREAD,
+            env=os.environ | WORKER_ENVIRONMENT,
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

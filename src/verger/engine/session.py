@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from verger.config import Config
 from verger.engine.environment import PYTHON, UNPACKED, cached_environment
 from verger.engine.java import Java, find_java
-from verger.engine.local import ONE_THREAD
+from verger.engine.local import WORKER_ENVIRONMENT
 from verger.engine.scratch import scratch_folder
 from verger.engine.tasks import TASK_ATTEMPTS
 from verger.errors import EnvironmentNotReadyError
@@ -186,7 +186,7 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         # Workers import nothing from their current folder, which may be one of somebody's photos.
         "spark.executorEnv.PYTHONSAFEPATH": "1",
-        **{f"spark.executorEnv.{name}": value for name, value in ONE_THREAD.items()},
+        **{f"spark.executorEnv.{name}": value for name, value in WORKER_ENVIRONMENT.items()},
         **{f"spark.executorEnv.{name}": os.environ[name] for name in _SHARED if name in os.environ},
     }
     if local:

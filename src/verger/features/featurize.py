@@ -28,7 +28,7 @@ def featurize(
     images: DataFrame,
     *,
     model: Model | str = "mobilenet_v2",
-    micro_batch: int = 8,
+    micro_batch: int = 1,
     decoding: Decoding | None = None,
 ) -> DataFrame:
     """Compute the features of a DataFrame of images.

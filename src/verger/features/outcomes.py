@@ -109,7 +109,7 @@ def featurize_rows(
     rows: Iterable[Row],
     session: ModelSession,
     *,
-    micro_batch: int = 8,
+    micro_batch: int = 1,
     decoding: Decoding | None = None,
     clock: Clock | None = None,
 ) -> Iterator[Outcome]:

@@ -41,7 +41,7 @@ class Extraction:
     model: Model
     writer: BatchWriter
     commit_every: int
-    micro_batch: int = 8
+    micro_batch: int = 1
     decoding: Decoding
 
 

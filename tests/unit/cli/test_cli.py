@@ -322,7 +322,7 @@ def test_a_dry_run_prints_the_configuration(place: Place) -> None:
     command = ("featurize", "photos", "out", *LITE0, "--glob", "*.jpg", "--config", "run.toml")
     done = place.start(*command, "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
-    for line in ('  model = "efficientnet_lite0"', '  glob = ["*.jpg"]', "  micro_batch = 8"):
+    for line in ('  model = "efficientnet_lite0"', '  glob = ["*.jpg"]', "  micro_batch = 1"):
         assert line in done.stdout.splitlines()
     steps = done.stdout.partition("Would:\n")[2].splitlines()
     assert [step.split()[0] for step in steps] == ["run", "use", "read", "compute", "write"]
