@@ -473,7 +473,7 @@ def test_the_file_comes_first_and_flags_win(
     file = ("--config", "run.toml")
     from_file = Config(micro_batch=4, center=True, recursive=False, glob=("*.gif",), components=0.5)
     assert resolved(*file) == from_file
-    flags = ("--micro-batch", "8", "--recursive", "--glob", "*.jpg", "--components", "0.9")
+    flags = ("--micro-batch", "1", "--recursive", "--glob", "*.jpg", "--components", "0.9")
     assert resolved(*file, *flags) == Config(center=True, glob=("*.jpg",))
 
 
