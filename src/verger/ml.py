@@ -98,23 +98,23 @@ class ImageFeaturizer(
         shared = dataset.sparkSession.sparkContext.broadcast(model)
         outcome = _outcome_udf(shared, self.getOrDefault(self.microBatch), how)
         column = "__verger_outcome"
-        found = dataset.withColumn(column, outcome(F.col(self.getInputCol())))
+        output = dataset.withColumn(column, outcome(F.col(self.getInputCol())))
         if how == "skip":
-            found = found.where(F.col(f"{column}.reason").isNull())
+            output = output.where(F.col(f"{column}.reason").isNull())
         vector = F.when(
             F.col(f"{column}.features").isNotNull(), array_to_vector(F.col(f"{column}.features"))
         )
-        found = found.withColumn(self.getOutputCol(), vector)
+        output = output.withColumn(self.getOutputCol(), vector)
         reason = self.getOrDefault(self.reasonCol)
         if reason:
-            found = found.withColumn(reason, F.col(f"{column}.reason"))
-        return found.drop(column)
+            output = output.withColumn(reason, F.col(f"{column}.reason"))
+        return output.drop(column)
 
     def _check_input(self, dataset: DataFrame) -> None:
         name = self.getInputCol()
-        found = dict(dataset.dtypes).get(name)
-        if found != BinaryType().simpleString():
-            raise SchemaError(f"inputCol={name!r} must be a binary column, not {found}")
+        kind = dict(dataset.dtypes).get(name)
+        if kind != BinaryType().simpleString():
+            raise SchemaError(f"inputCol={name!r} must be a binary column, not {kind}")
 
 
 _OUTCOME = StructType(

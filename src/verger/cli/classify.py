@@ -101,11 +101,11 @@ def classify_train(out: str, as_json: bool, **_: Any) -> None:
     from verger.classify.stage import train_classifier
 
     config = resolve_config()
-    found = train_classifier(out, config, _recipe(), watch=watch_for(config))
+    record = train_classifier(out, config, _recipe(), watch=watch_for(config))
     if as_json:
-        print_json(found)
+        print_json(record)
     else:
-        print_rows(_training_lines(found), names=11)
+        print_rows(_training_lines(record), names=11)
     keep_page_up(config)
 
 
@@ -125,14 +125,14 @@ def classify_evaluate(out: str, against: str | None, as_json: bool, **_: Any) ->
     config = resolve_config()
     watch = watch_for(config)
     if against is None:
-        found = evaluation.evaluate_split(out, config, _recipe(), watch=watch)
+        record = evaluation.evaluate_split(out, config, _recipe(), watch=watch)
     else:
         _refuse_with_against()
-        found = evaluation.evaluate_against(out, against, config, watch=watch)
+        record = evaluation.evaluate_against(out, against, config, watch=watch)
     if as_json:
-        print_json(found)
+        print_json(record)
     else:
-        print_rows(_evaluation_lines(found), names=11)
+        print_rows(_evaluation_lines(record), names=11)
     keep_page_up(config)
 
 
@@ -167,12 +167,12 @@ def predict(
         decoding = Decoding(apart=True, timeout_s=Config().decode_timeout_s)
         predictor = replace(predictor, decoding=decoding)
     failed, rows = False, []
-    for found in predictor.iter_predictions(map(read_named, paths), paths):
-        failed |= found.error is not None
+    for prediction in predictor.iter_predictions(map(read_named, paths), paths):
+        failed |= prediction.error is not None
         if as_json:
-            rows.append(found.as_dict())
+            rows.append(prediction.as_dict())
         else:
-            for line in _prediction_lines(found):
+            for line in _prediction_lines(prediction):
                 say(line)
     if as_json:
         print_json(rows)
@@ -204,12 +204,12 @@ def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
     print_rows(_export_lines(written))
 
 
-def _prediction_lines(found: Prediction) -> list[str]:
-    if found.error is not None:
-        return [f"{found.path}  error: {found.error} ({found.detail})"]
-    lines = [f"{found.path}  {found.prediction or 'unknown'}"]
-    lines += [f"  {score.probability:6.1%}  {score.label}" for score in found.top]
-    return lines + [f"  near {near.path} ({near.label})" for near in found.nearest]
+def _prediction_lines(prediction: Prediction) -> list[str]:
+    if prediction.error is not None:
+        return [f"{prediction.path}  error: {prediction.error} ({prediction.detail})"]
+    lines = [f"{prediction.path}  {prediction.prediction or 'unknown'}"]
+    lines += [f"  {score.probability:6.1%}  {score.label}" for score in prediction.top]
+    return lines + [f"  near {near.path} ({near.label})" for near in prediction.nearest]
 
 
 def _export_lines(written: Exported) -> list[tuple[str, str]]:
@@ -235,29 +235,29 @@ def _export_lines(written: Exported) -> list[tuple[str, str]]:
     return lines
 
 
-def _training_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _training_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say what was trained."""
-    recipe = found["recipe"]
-    photos = f"{found['n_photos']:,} photos of {found['n_labels']} classes"
-    if found["n_unlabelled"]:
-        photos += f"; {found['n_unlabelled']:,} without a label left out"
-    chosen = f", penalty {found['reg_param']:g}" if "reg_param" in found else ""
+    recipe = record["recipe"]
+    photos = f"{record['n_photos']:,} photos of {record['n_labels']} classes"
+    if record["n_unlabelled"]:
+        photos += f"; {record['n_unlabelled']:,} without a label left out"
+    chosen = f", penalty {record['reg_param']:g}" if "reg_param" in record else ""
     return [
         ("photos", photos),
         ("trained", f"{recipe['method']} on {recipe['on']}{chosen}"),
-        ("unknown", f"below {found['threshold']:.3f}"),
+        ("unknown", f"below {record['threshold']:.3f}"),
         (
             "time",
-            f"{sum(found['seconds'].values()):.1f} s in all; "
-            f"train {found['seconds']['train']:.1f} s",
+            f"{sum(record['seconds'].values()):.1f} s in all; "
+            f"train {record['seconds']['train']:.1f} s",
         ),
     ]
 
 
-def _evaluation_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _evaluation_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say what an evaluation found: the split asked for first, then the one beside."""
     lines = []
-    for one in filter(None, (found["evaluation"], found["beside"])):
+    for one in filter(None, (record["evaluation"], record["beside"])):
         scores, at = one["scores"], one["threshold"]
         lines.append(
             (

@@ -56,11 +56,11 @@ def similar(photo: str, out: str, as_json: bool, **options: Any) -> None:
     if options["approximate"]:
         _tell_of_index(out)
     with download_bar() as on_progress:
-        found = find_similar(read_named(path), out, on_progress=on_progress, **options)
+        matches = find_similar(read_named(path), out, on_progress=on_progress, **options)
     if as_json:
-        print_json([match.as_dict() for match in found])
+        print_json([match.as_dict() for match in matches])
         return
-    for match in found:
+    for match in matches:
         say(f"{match.similarity:.4f}  {match.path}  ({match.label or 'no label'})")
 
 
@@ -99,17 +99,17 @@ def inspect(
 
     tell_source(out)
     criteria = Criteria(k=k, near=near, frames=frames, approximate=approximate)
-    found = inspect_photos(out, config, criteria, watch=watch_for(config))
+    record = inspect_photos(out, config, criteria, watch=watch_for(config))
     if as_json:
-        print_json(found)
+        print_json(record)
     else:
-        print_rows(_inspection_lines(found), names=11)
+        print_rows(_inspection_lines(record), names=11)
     keep_page_up(config)
 
 
-def _inspection_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _inspection_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say what an inspection has found."""
-    counts, criteria, index = found["counts"], found["criteria"], found["search"]["index"]
+    counts, criteria, index = record["counts"], record["criteria"], record["search"]["index"]
     how = (
         "every photo with every other"
         if index is None
@@ -118,7 +118,7 @@ def _inspection_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
     )
     lines = [
-        ("photos", f"{found['n_photos']:,} of {found['n_labels']} classes, by {how}"),
+        ("photos", f"{record['n_photos']:,} of {record['n_labels']} classes, by {how}"),
         ("copies", _groups_line(counts["exact"])),
         (f"from {criteria['near']:g}", _groups_line(counts["near"])),
         (
@@ -128,13 +128,13 @@ def _inspection_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("outliers", f"{counts['outliers']:,} photos far from the rest of their class"),
     ]
-    if found["n_unlabelled"]:
+    if record["n_unlabelled"]:
         lines.append(
-            ("", f"{found['n_unlabelled']:,} without a label: only copies were looked for")
+            ("", f"{record['n_unlabelled']:,} without a label: only copies were looked for")
         )
-    if found["too_small"]:
-        lines.append(("", f"{len(found['too_small'])} classes have too few photos to tell"))
-    seconds = found["seconds"]
+    if record["too_small"]:
+        lines.append(("", f"{len(record['too_small'])} classes have too few photos to tell"))
+    seconds = record["seconds"]
     return [
         *lines,
         ("time", f"{sum(seconds.values()):.1f} s in all; search {seconds['search']:.1f} s"),

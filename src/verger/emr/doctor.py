@@ -56,12 +56,12 @@ def look_from_there(cloud: Cloud, job: Job, watcher: Watcher) -> Iterator[Check]
     except JobError as err:
         failed = err
     log = DriverLog(cloud, run, logs_of(read_run(cloud, run)))
-    found = read_probe(log.read("stdout"))
-    if found is None:
+    checks = read_probe(log.read("stdout"))
+    if checks is None:
         yield Check("The environment starts", False, str(failed or "its log has not come"))
         return
     yield Check("The environment starts", True, f"run {run.id} of application {run.application}")
-    for check in found:
+    for check in checks:
         yield Check(**check)
 
 
@@ -77,26 +77,26 @@ def look_at_hosts(cloud: Cloud, package: str, **hosts: Any) -> Iterator[Check]:
         As for :func:`verger.emr.ec2.find_hosts`.
     """
     try:
-        found = find_hosts(cloud, read_package(cloud, package), **hosts)
+        chosen = find_hosts(cloud, read_package(cloud, package), **hosts)
     except VergerError as err:
         yield Check("A cluster can be asked for", False, str(err))
         return
-    machines = f"{found.release}, {', '.join(found.instance_types)}"
+    machines = f"{chosen.release}, {', '.join(chosen.instance_types)}"
     yield Check("A cluster can be asked for", True, machines)
     iam = cloud.client("iam")
     yield _check(
         "EMR's role exists",
-        lambda: _named(found.service_role, lambda name: iam.get_role(RoleName=name)),
+        lambda: _named(chosen.service_role, lambda name: iam.get_role(RoleName=name)),
     )
     yield _check(
         "The profile of the machines exists",
         lambda: _named(
-            found.instance_profile, lambda name: iam.get_instance_profile(InstanceProfileName=name)
+            chosen.instance_profile, lambda name: iam.get_instance_profile(InstanceProfileName=name)
         ),
     )
     yield _check("Clusters may be listed", lambda: _clusters(cloud))
-    if found.subnet is not None:
-        yield _check("The subnet is marked for EMR", partial(_subnet, cloud, found.subnet))
+    if chosen.subnet is not None:
+        yield _check("The subnet is marked for EMR", partial(_subnet, cloud, chosen.subnet))
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:
@@ -143,19 +143,19 @@ def _named(name: str, look: Callable[[str], object]) -> str:
 
 def _clusters(cloud: Cloud) -> str:
     with aws_errors("list the clusters"):
-        found = cloud.clusters.list_clusters(ClusterStates=list(UNDER_WAY))["Clusters"]
-    return f"{len(found)} under way"
+        clusters = cloud.clusters.list_clusters(ClusterStates=list(UNDER_WAY))["Clusters"]
+    return f"{len(clusters)} under way"
 
 
 def _subnet(cloud: Cloud, subnet: str) -> str:
     try:
         with aws_errors(f"look at the subnet {subnet}"):
-            (found,) = cloud.client("ec2").describe_subnets(SubnetIds=[subnet])["Subnets"]
+            (described,) = cloud.client("ec2").describe_subnets(SubnetIds=[subnet])["Subnets"]
     except CloudError as err:
         if code_of(err.__cause__) != "UnauthorizedOperation":
             raise
         return f"{subnet}, which these credentials may not look at"
-    tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", ())}
+    tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
     if tags.get(EMR_MARK) != "true":
         raise CloudError(
             f"{subnet}: lacks the tag {EMR_MARK}=true, without which AmazonEMRServicePolicy_v2 "

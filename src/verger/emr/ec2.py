@@ -213,9 +213,9 @@ def start_cluster(cloud: Cloud, job: Job, hosts: Hosts) -> tuple[str, bool]:
     CloudError
         If AWS refuses.
     """
-    for found in _clusters_named(cloud, job_name(job)):
-        if _tags(_describe(cloud, found)).get("made-by") == "verger":
-            return found, False
+    for cluster in _clusters_named(cloud, job_name(job)):
+        if _tags(_describe(cloud, cluster)).get("made-by") == "verger":
+            return cluster, False
     with aws_errors("start the cluster"):
         started = cloud.clusters.run_job_flow(**cluster_request(job, hosts))
     return str(started["JobFlowId"]), True
@@ -225,17 +225,17 @@ def _clusters_named(cloud: Cloud, name: str) -> Iterator[str]:
     pages = cloud.clusters.get_paginator("list_clusters").paginate(ClusterStates=list(UNDER_WAY))
     with aws_errors("list the clusters"):
         for page in pages:
-            yield from (found["Id"] for found in page["Clusters"] if found["Name"] == name)
+            yield from (entry["Id"] for entry in page["Clusters"] if entry["Name"] == name)
 
 
 def _describe(cloud: Cloud, cluster: str) -> dict[str, Any]:
     with aws_errors(f"look at the cluster {cluster} in {cloud.region}"):
-        found: dict[str, Any] = cloud.clusters.describe_cluster(ClusterId=cluster)["Cluster"]
-        return found
+        described: dict[str, Any] = cloud.clusters.describe_cluster(ClusterId=cluster)["Cluster"]
+        return described
 
 
-def _tags(found: dict[str, Any]) -> dict[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in found.get("Tags", ())}
+def _tags(described: dict[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
 
 
 def read_cluster(cloud: Cloud, cluster: str) -> ClusterRun:
@@ -246,8 +246,8 @@ def read_cluster(cloud: Cloud, cluster: str) -> ClusterRun:
     CloudError
         If there is no such cluster, or it is none of Verger's.
     """
-    found = _describe(cloud, cluster)
-    tags = _tags(found)
+    described = _describe(cloud, cluster)
+    tags = _tags(described)
     if tags.get("made-by") != "verger":
         raise CloudError(f"cluster {cluster}: is none that verger emr submit has started")
     with aws_errors(f"list the steps of {cluster}"):
@@ -257,17 +257,17 @@ def read_cluster(cloud: Cloud, cluster: str) -> ClusterRun:
     said = [
         status.get("FailureDetails", {}).get("Reason"),
         status.get("FailureDetails", {}).get("Message"),
-        found["Status"].get("StateChangeReason", {}).get("Message"),
+        described["Status"].get("StateChangeReason", {}).get("Message"),
     ]
     return ClusterRun(
         cluster,
-        found["Status"]["State"],
+        described["Status"]["State"],
         step.get("Id", ""),
         status.get("State", ""),
         "; ".join(text for text in said if text),
         tuple(step.get("Config", {}).get("Args", ())),
         int(tags.get("verger-minutes", 0)),
-        found.get("LogUri", "").replace("s3n://", "s3://").rstrip("/"),
+        described.get("LogUri", "").replace("s3n://", "s3://").rstrip("/"),
     )
 
 
@@ -298,16 +298,16 @@ def follow_cluster(
     JobError
         If it has ended otherwise, or has not ended long after its time.
     """
-    found = read_cluster(cloud, cluster)
-    until = clock() + 60 * found.minutes + STARTUP_S + GRACE_S
+    run = read_cluster(cloud, cluster)
+    until = clock() + 60 * run.minutes + STARTUP_S + GRACE_S
     progress, words = CommitCounter(out), ""
     for pause in pauses():
-        if found.words != words:
-            words = found.words
-            watcher.on_state(words, found.details)
+        if run.words != words:
+            words = run.words
+            watcher.on_state(words, run.details)
         if (now := progress.read()) is not None:
             watcher.on_progress(*now)
-        if found.is_over:
+        if run.is_over:
             break
         if clock() > until:
             raise JobError(
@@ -315,12 +315,12 @@ def follow_cluster(
                 "--on ec2"
             )
         sleep(pause)
-        found = read_cluster(cloud, cluster)
-    check_cluster_end(cloud, found)
-    return found
+        run = read_cluster(cloud, cluster)
+    check_cluster_end(cloud, run)
+    return run
 
 
-def check_cluster_end(cloud: Cloud, found: ClusterRun) -> None:
+def check_cluster_end(cloud: Cloud, run: ClusterRun) -> None:
     """Raise an error if a run has failed.
 
     Raises
@@ -328,20 +328,20 @@ def check_cluster_end(cloud: Cloud, found: ClusterRun) -> None:
     JobError
         With the exit code where a log tells it, and the last lines of the driver's log.
     """
-    if found.step_state == "COMPLETED":
+    if run.step_state == "COMPLETED":
         return
-    code = re.search(r"[Ee]xit ?[Cc]ode:? *(\d+)", read_step_log(cloud, found, "controller"))
+    code = re.search(r"[Ee]xit ?[Cc]ode:? *(\d+)", read_step_log(cloud, run, "controller"))
     if code and code[1] == _RAN_OUT:
         ended = (
-            f"its limit of {found.minutes} minutes was reached (--max-minutes, or what --max-cost "
+            f"its limit of {run.minutes} minutes was reached (--max-minutes, or what --max-cost "
             "pays for)"
         )
     else:
-        ended = f"{found.words}{f', exit code {code[1]}' if code else ''}: {found.details}"
-    log = read_driver_log(cloud, found, "stderr") or read_driver_log(cloud, found, "stdout")
+        ended = f"{run.words}{f', exit code {code[1]}' if code else ''}: {run.details}"
+    log = read_driver_log(cloud, run, "stderr") or read_driver_log(cloud, run, "stdout")
     lines = "".join(f"\n  {line}" for line in log.splitlines()[-LAST_LINES:])
     raise JobError(
-        f"cluster {found.id} did not end well: {ended}; what is committed is kept, and the same "
+        f"cluster {run.id} did not end well: {ended}; what is committed is kept, and the same "
         f"command goes on{'; the last lines of the driver:' if lines else ''}{lines}"
     )
 
@@ -365,31 +365,31 @@ def read_nodes(cloud: Cloud, cluster: str) -> NodeUsage:
 # Logs
 
 
-def read_step_log(cloud: Cloud, found: ClusterRun, stream: str) -> str:
+def read_step_log(cloud: Cloud, run: ClusterRun, stream: str) -> str:
     """Return ``controller``, ``stdout`` or ``stderr`` of the step; empty while there is none."""
-    if not found.logs or not found.step:
+    if not run.logs or not run.step:
         return ""
-    return _read_log(cloud, f"{found.logs}/{found.id}/steps/{found.step}/{stream}.gz")
+    return _read_log(cloud, f"{run.logs}/{run.id}/steps/{run.step}/{stream}.gz")
 
 
-def read_driver_log(cloud: Cloud, found: ClusterRun, stream: str) -> str:
+def read_driver_log(cloud: Cloud, run: ClusterRun, stream: str) -> str:
     """Return the driver's log, or that of ``spark-submit`` if the driver has none.
 
     YARN's first container of an application is the driver's; of several tries the last is read.
     """
     first = re.compile(rf"/container_[^/]+_000001/{stream}(\.gz)?$")
-    drivers = [key for key in _keys(cloud, found) if first.search(key)]
-    bucket = split_address(found.logs)[0] if drivers else ""
+    drivers = [key for key in _keys(cloud, run) if first.search(key)]
+    bucket = split_address(run.logs)[0] if drivers else ""
     text = _read_log(cloud, f"s3://{bucket}/{max(drivers)}") if drivers else ""
-    return text or read_step_log(cloud, found, stream)
+    return text or read_step_log(cloud, run, stream)
 
 
-def _keys(cloud: Cloud, found: ClusterRun) -> Iterator[str]:
-    if not found.logs:
+def _keys(cloud: Cloud, run: ClusterRun) -> Iterator[str]:
+    if not run.logs:
         return
-    bucket, prefix = split_address(f"{found.logs}/{found.id}/containers")
+    bucket, prefix = split_address(f"{run.logs}/{run.id}/containers")
     pages = cloud.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
-    with aws_errors(f"list {found.logs}"):
+    with aws_errors(f"list {run.logs}"):
         for page in pages:
             yield from (entry["Key"] for entry in page.get("Contents", ()))
 

@@ -192,26 +192,26 @@ def check_environment_of(archive: Path, release: str, architecture: str) -> Envi
         If its Python is none of the release's, its binaries are for other machines or for a newer
         system, it lacks Verger, or it has a pyspark, which would be another than the workers'.
     """
-    found = inspect_environment(archive)
+    packed = inspect_environment(archive)
     pythons = pythons_of(release)
     problem = None
-    if found.python not in pythons:
-        problem = f"has Python {found.python}; {release} takes {' or '.join(pythons)}"
-    elif set(found.architectures) - {architecture}:
-        problem = f"has binaries for {', '.join(found.architectures)}, not {architecture} alone"
-    elif found.glibc > GLIBC:
-        newest, there = (".".join(map(str, pair)) for pair in (found.glibc, GLIBC))
+    if packed.python not in pythons:
+        problem = f"has Python {packed.python}; {release} takes {' or '.join(pythons)}"
+    elif set(packed.architectures) - {architecture}:
+        problem = f"has binaries for {', '.join(packed.architectures)}, not {architecture} alone"
+    elif packed.glibc > GLIBC:
+        newest, there = (".".join(map(str, pair)) for pair in (packed.glibc, GLIBC))
         problem = (
             f"asks for glibc {newest}, and the workers have {there}; --dockerfile FILE writes what "
             "makes one on their system"
         )
-    elif "verger" not in found.packages:
+    elif "verger" not in packed.packages:
         problem = "has no verger"
-    elif "pyspark" in found.packages:
+    elif "pyspark" in packed.packages:
         problem = "has a pyspark; the workers have their own"
     if problem:
         raise ConfigError(f"environment {archive}: {problem}")
-    return found
+    return packed
 
 
 def dockerfile(release: str, architecture: str, file: str = "Dockerfile") -> str:
@@ -295,7 +295,7 @@ def upload_package(
     ------
     CloudError, WeightsError, ConfigError
     """
-    found = check_environment_of(archive, release, architecture)
+    environment = check_environment_of(archive, release, architecture)
     card = find_card(model)
     if weights is None and card.weights.package is None:  # else the environment has them
         weights = card.weights.fetch()
@@ -308,13 +308,13 @@ def upload_package(
         root,
         release,
         architecture,
-        found.python,
+        environment.python,
         version("verger"),
         model,
         name,
         _weights_name(weights) if weights else None,
         files,
-        found.unpacked_bytes,
+        environment.unpacked_bytes,
     )
     _put(cloud, root, MANIFEST, json.dumps(asdict(package), indent=2).encode())
     return package

@@ -84,13 +84,13 @@ class Usage:
     @classmethod
     def billed(cls, job_run: dict[str, Any]) -> Usage | None:
         """Read what AWS says to have billed for a job run; None until it says so."""
-        found = job_run.get("billedResourceUtilization")
-        if not found:
+        usage = job_run.get("billedResourceUtilization")
+        if not usage:
             return None
         return cls(
-            found.get("vCPUHour", 0.0),
-            found.get("memoryGBHour", 0.0),
-            found.get("storageGBHour", 0.0),
+            usage.get("vCPUHour", 0.0),
+            usage.get("memoryGBHour", 0.0),
+            usage.get("storageGBHour", 0.0),
         )
 
 
@@ -186,9 +186,9 @@ def load_rates(region: str, architecture: str, file: Path | None = None) -> Rate
         If the file cannot be read, or has no whole rates for this region and processor.
     """
     values = RatesFile.read(file)
-    found = values.table(region, architecture)
+    row = values.table(region, architecture)
     keys, where = ("vcpu_hour", "memory_gb_hour", "storage_gb_hour"), f"{region}, {architecture}"
-    vcpu, memory, storage = (values.number(found, key, where) for key in keys)
+    vcpu, memory, storage = (values.number(row, key, where) for key in keys)
     return Rates(region, architecture, vcpu, memory, storage, **values.about("source", "date"))
 
 
@@ -222,9 +222,9 @@ class RatesFile:
         ConfigError
             If there are none.
         """
-        found = self.values.get(region, {}).get(kind)
-        if isinstance(found, dict):
-            return found
+        row = self.values.get(region, {}).get(kind)
+        if isinstance(row, dict):
+            return row
         regions = sorted(key for key, value in self.values.items() if kind in _keys(value))
         raise ConfigError(
             f"rates {self.name}: none for region={region}, {kind}; there are "
@@ -232,7 +232,7 @@ class RatesFile:
             "--rates"
         )
 
-    def number(self, found: dict[str, Any], key: str, where: str) -> float:
+    def number(self, row: dict[str, Any], key: str, where: str) -> float:
         """Return one rate.
 
         Raises
@@ -240,7 +240,7 @@ class RatesFile:
         ConfigError
             If it is none.
         """
-        value = found.get(key)
+        value = row.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             raise ConfigError(f"rates {self.name}: {key}={value!r} for {where}")
         return value
@@ -254,11 +254,11 @@ class RatesFile:
             If the file does not say so.
         """
         keys = {"currency": "currency", "source": source, "date": date, "checked": "checked"}
-        found = {name: self.values.get(key) for name, key in keys.items()}
+        rates = {name: self.values.get(key) for name, key in keys.items()}
         for name, key in keys.items():
-            if found[name] is None:
+            if rates[name] is None:
                 raise ConfigError(f"rates {self.name}: {key} is missing")
-        return found | {"date": str(found["date"])}
+        return rates | {"date": str(rates["date"])}
 
 
 def _keys(value: Any) -> tuple[str, ...]:

@@ -90,10 +90,10 @@ def find_application(
     )
     pages = cloud.emr.get_paginator("list_applications").paginate()
     with aws_errors("list the applications"):
-        for found in (found for page in pages for found in page["applications"]):
-            if found.get("name") == request["name"] and found["state"] != "TERMINATED":
-                widen_application(cloud, str(found["id"]), limit)
-                return str(found["id"]), False
+        for entry in (entry for page in pages for entry in page["applications"]):
+            if entry.get("name") == request["name"] and entry["state"] != "TERMINATED":
+                widen_application(cloud, str(entry["id"]), limit)
+                return str(entry["id"]), False
     with aws_errors(f"create the application {request['name']}"):
         return str(cloud.emr.create_application(**request)["applicationId"]), True
 
@@ -111,10 +111,11 @@ def read_application(cloud: Cloud, application: str) -> dict[str, Any]:
     CloudError
     """
     with aws_errors(f"look at the application {application} in {cloud.region}"):
-        found: dict[str, Any] = cloud.emr.get_application(applicationId=application)["application"]
-    if found["state"] == "TERMINATED":
+        answer = cloud.emr.get_application(applicationId=application)
+    details: dict[str, Any] = answer["application"]
+    if details["state"] == "TERMINATED":
         raise CloudError(f"the application {application} was deleted; leave --application out")
-    return found
+    return details
 
 
 def widen_application(cloud: Cloud, application: str, limit: Limit) -> None:
@@ -126,12 +127,12 @@ def widen_application(cloud: Cloud, application: str, limit: Limit) -> None:
     ------
     CloudError
     """
-    found = read_application(cloud, application)
+    details = read_application(cloud, application)
     wanted = capacity(limit.executors)
-    room = {name: _number(text) for name, text in found.get("maximumCapacity", {}).items()}
+    room = {name: _number(text) for name, text in details.get("maximumCapacity", {}).items()}
     is_wide = all(_number(wanted[name]) <= number for name, number in room.items())
-    is_ours = found.get("tags", {}).get("made-by") == "verger"
-    if is_wide or not is_ours or found["state"] not in ("CREATED", "STOPPED"):
+    is_ours = details.get("tags", {}).get("made-by") == "verger"
+    if is_wide or not is_ours or details["state"] not in ("CREATED", "STOPPED"):
         return
     with aws_errors(f"widen the application {application}"):
         cloud.emr.update_application(
@@ -148,14 +149,14 @@ def _number(text: str) -> float:
 
 def check_application(cloud: Cloud, package: Package, application: str) -> None:
     """Refuse an application that could not run a package, or that never stops by itself."""
-    found = read_application(cloud, application)
-    kind = (found["releaseLabel"], found.get("architecture", "X86_64"))
+    details = read_application(cloud, application)
+    kind = (details["releaseLabel"], details.get("architecture", "X86_64"))
     if kind != (package.release, package.architecture):
         raise ConfigError(
             f"application {application} is {kind[0]} on {kind[1]}, and the package "
             f"{package.root} is for {package.release} on {package.architecture}"
         )
-    if not found.get("autoStopConfiguration", {}).get("enabled", True):
+    if not details.get("autoStopConfiguration", {}).get("enabled", True):
         raise ConfigError(
             f"application {application} does not stop when idle; aws emr-serverless "
             f"update-application --application-id {application} "
@@ -207,10 +208,10 @@ def read_run(cloud: Cloud, run: JobRun) -> dict[str, Any]:
         If there is no such run.
     """
     with aws_errors(f"look at the run {run.id}"):
-        found: dict[str, Any] = cloud.emr.get_job_run(
+        job_run: dict[str, Any] = cloud.emr.get_job_run(
             applicationId=run.application, jobRunId=run.id
         )["jobRun"]
-        return found
+        return job_run
 
 
 def cancel_run(cloud: Cloud, run: JobRun) -> bool:
@@ -271,13 +272,13 @@ def follow(
     JobError
         If it has ended otherwise, or has not ended long after its time.
     """
-    found = read_run(cloud, run)
-    until = clock() + 60 * int(found.get("executionTimeoutMinutes", 0)) + GRACE_S
-    progress, log, state = CommitCounter(out), DriverLog(cloud, run, logs_of(found)), ""
+    job_run = read_run(cloud, run)
+    until = clock() + 60 * int(job_run.get("executionTimeoutMinutes", 0)) + GRACE_S
+    progress, log, state = CommitCounter(out), DriverLog(cloud, run, logs_of(job_run)), ""
     for pause in pauses():
-        if found["state"] != state:
-            state = found["state"]
-            watcher.on_state(state, found.get("stateDetails", ""))
+        if job_run["state"] != state:
+            state = job_run["state"]
+            watcher.on_state(state, job_run.get("stateDetails", ""))
         if (now := progress.read()) is not None:
             watcher.on_progress(*now)
         for line in log.new_lines():
@@ -287,12 +288,12 @@ def follow(
         if clock() > until:
             raise JobError(f"run {run.id}: is {state} long after its time; verger emr cancel")
         sleep(pause)
-        found = read_run(cloud, run)
-    check_end(found, log)
-    return found
+        job_run = read_run(cloud, run)
+    check_end(job_run, log)
+    return job_run
 
 
-def check_end(found: dict[str, Any], log: DriverLog) -> None:
+def check_end(job_run: dict[str, Any], log: DriverLog) -> None:
     """Raise an error if a run has failed.
 
     Raises
@@ -300,34 +301,34 @@ def check_end(found: dict[str, Any], log: DriverLog) -> None:
     JobError
         With the exit code where AWS tells it, and the last lines of the driver's log.
     """
-    state, details = found["state"], found.get("stateDetails", "")
+    state, details = job_run["state"], job_run.get("stateDetails", "")
     if state == "SUCCESS":
         return
     code = re.search(r"[Ee]xit ?[Cc]ode:? *(\d+)", details)
-    if _ran_out(found):
+    if _ran_out(job_run):
         ended = (
-            f"its limit of {found['executionTimeoutMinutes']} minutes was reached (--max-minutes, "
-            "or what --max-cost pays for)"
+            f"its limit of {job_run['executionTimeoutMinutes']} minutes was reached "
+            "(--max-minutes, or what --max-cost pays for)"
         )
     else:
         ended = f"{state}{f', exit code {code[1]}' if code else ''}: {details}"
     lines = "".join(f"\n  {line}" for line in log.last_lines())
     raise JobError(
-        f"run {found['jobRunId']} did not end well: {ended}; what is committed is kept, and the "
+        f"run {job_run['jobRunId']} did not end well: {ended}; what is committed is kept, and the "
         f"same command goes on{'; the last lines of the driver:' if lines else ''}{lines}"
     )
 
 
-def _ran_out(found: dict[str, Any]) -> bool:
+def _ran_out(job_run: dict[str, Any]) -> bool:
     """Whether a run was ended because its time was over."""
-    limit = found.get("executionTimeoutMinutes") or math.inf
-    late = found.get("totalExecutionDurationSeconds", 0) >= 60 * limit
-    return late or "timeout" in found.get("stateDetails", "").lower()
+    limit = job_run.get("executionTimeoutMinutes") or math.inf
+    late = job_run.get("totalExecutionDurationSeconds", 0) >= 60 * limit
+    return late or "timeout" in job_run.get("stateDetails", "").lower()
 
 
-def logs_of(found: dict[str, Any]) -> str | None:
+def logs_of(job_run: dict[str, Any]) -> str | None:
     """Return the address below which the logs of a run go; None where they go nowhere."""
-    monitoring = found.get("configurationOverrides", {}).get("monitoringConfiguration", {})
+    monitoring = job_run.get("configurationOverrides", {}).get("monitoringConfiguration", {})
     address = monitoring.get("s3MonitoringConfiguration", {}).get("logUri")
     return str(address).rstrip("/") if address else None
 
@@ -348,12 +349,12 @@ class DriverLog:
 
     def new_lines(self) -> list[str]:
         """Return the whole lines that have come since the last call."""
-        found = []
+        fresh = []
         for stream, told in self._told.items():
             lines = self.read(stream).rpartition("\n")[0].splitlines()
-            found += lines[told:]
+            fresh += lines[told:]
             self._told[stream] = len(lines)
-        return found
+        return fresh
 
     def last_lines(self) -> list[str]:
         """Return the last lines of what was said of an error, or else of anything."""

@@ -62,10 +62,10 @@ def plan_teardown(cloud: Cloud, package: str | None, stack: str) -> Teardown:
     pages = cloud.emr.get_paginator("list_applications").paginate()
     with aws_errors("list the applications"):
         named = [
-            str(found["id"])
+            str(entry["id"])
             for page in pages
-            for found in page["applications"]
-            if found.get("name", "").startswith("verger-") and found["state"] != "TERMINATED"
+            for entry in page["applications"]
+            if entry.get("name", "").startswith("verger-") and entry["state"] != "TERMINATED"
         ]
     ours = tuple(application for application in named if _is_ours(cloud, application))
     for application in ours:
@@ -92,8 +92,8 @@ def plan_teardown(cloud: Cloud, package: str | None, stack: str) -> Teardown:
 def _is_ours(cloud: Cloud, application: str) -> bool:
     """Whether ``submit`` has created it: one of a stack goes with its stack."""
     with aws_errors(f"look at the application {application}"):
-        found = cloud.emr.get_application(applicationId=application)["application"]
-    return bool(found.get("tags", {}).get("made-by") == "verger")
+        described = cloud.emr.get_application(applicationId=application)["application"]
+    return bool(described.get("tags", {}).get("made-by") == "verger")
 
 
 def tear_down(cloud: Cloud, plan: Teardown, sleep: Callable[[float], None]) -> None:
@@ -119,13 +119,13 @@ def _delete_application(cloud: Cloud, application: str, sleep: Callable[[float],
     try:
         with aws_errors(f"delete the application {application}"):
             for attempt in range(STOP_TRIES):
-                found = cloud.emr.get_application(applicationId=application)["application"]
-                if found["state"] in (*_IDLE, "TERMINATED"):
+                described = cloud.emr.get_application(applicationId=application)["application"]
+                if described["state"] in (*_IDLE, "TERMINATED"):
                     break
                 if attempt == 0:
                     cloud.emr.stop_application(applicationId=application)
                 sleep(STOP_PAUSE_S)
-            if found["state"] != "TERMINATED":
+            if described["state"] != "TERMINATED":
                 cloud.emr.delete_application(applicationId=application)
     except CloudError as err:
         if not is_missing(err.__cause__):

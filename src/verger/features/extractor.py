@@ -49,15 +49,15 @@ def load_extractor(
     """
     record = output.read_run()
     contract = FeatureContract.from_dict(record.contract)
-    found = _load_base(contract, record.model.weights_path, weights, model, on_progress)
+    loaded = _load_base(contract, record.model.weights_path, weights, model, on_progress)
     if graph_digest(contract):
         from verger.features.precision import (
             read_kept_model,  # a command for float32 need not import it
         )
 
-        found = restore(found, *read_kept_model(output, contract))
-    _check_same(output, contract, found.contract)
-    return found
+        loaded = restore(loaded, *read_kept_model(output, contract))
+    _check_same(output, contract, loaded.contract)
+    return loaded
 
 
 def _load_base(
@@ -82,10 +82,10 @@ def _load_base(
     )
 
 
-def _check_same(output: Output, wanted: FeatureContract, found: FeatureContract) -> None:
-    if found == wanted:
+def _check_same(output: Output, wanted: FeatureContract, made: FeatureContract) -> None:
+    if made == wanted:
         return
-    ours, theirs = found.as_dict(), wanted.as_dict()
+    ours, theirs = made.as_dict(), wanted.as_dict()
     name = next(key for key in theirs if ours[key] != theirs[key])
     raise ContractError(
         f"OUT={output.root}: its features were made with {name}={theirs[name]!r}, and here it is "

@@ -44,23 +44,23 @@ def emr_status(
     if on == "ec2":
         _show_cluster(cloud, run_id, rates, as_json=as_json)
         return
-    found = read_run(cloud, JobRun(application, run_id))
-    arguments = found["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
+    described = read_run(cloud, JobRun(application, run_id))
+    arguments = described["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
     done = CommitCounter(arguments[2]).read() if arguments[:1] == ["run"] else None
     architecture = read_application(cloud, application).get("architecture", "X86_64")
-    bill = describe_bill(found, load_rates(cloud.region, architecture, rates), 0)
+    bill = describe_bill(described, load_rates(cloud.region, architecture, rates), 0)
     if as_json:
         print_json(
             {
-                "state": found["state"],
-                "details": found.get("stateDetails"),
+                "state": described["state"],
+                "details": described.get("stateDetails"),
                 "photos": done[0] if done else None,
                 "of": done[1] if done else None,
                 "billed": bill,
             }
         )
         return
-    say(f"state     {found['state']}  {found.get('stateDetails', '')}".rstrip())
+    say(f"state     {described['state']}  {described.get('stateDetails', '')}".rstrip())
     if done:
         say(f"photos    {photos_line(*done)}")
     say(bill_line(bill))
@@ -70,23 +70,23 @@ def _show_cluster(cloud: Cloud, cluster: str, rates: Path | None, *, as_json: bo
     from verger.emr.ec2 import read_cluster
     from verger.emr.runs import CommitCounter
 
-    found = read_cluster(cloud, cluster)
-    done = CommitCounter(found.out).read() if found.out else None
+    run = read_cluster(cloud, cluster)
+    done = CommitCounter(run.out).read() if run.out else None
     nodes = nodes_of(cloud, cluster, rates)
     if as_json:
         photos, of = done or (None, None)
         print_json(
             {
-                "state": found.state,
-                "step": found.step_state,
-                "details": found.details,
+                "state": run.state,
+                "step": run.step_state,
+                "details": run.details,
                 "photos": photos,
                 "of": of,
                 "nodes": nodes,
             }
         )
         return
-    say(f"state     {found.words}  {found.details}".rstrip())
+    say(f"state     {run.words}  {run.details}".rstrip())
     if done:
         say(f"photos    {photos_line(*done)}")
     say(nodes_line(nodes))

@@ -191,11 +191,11 @@ def emr_estimate(
     if timed := speed is None:
         model = load_model(config.model, weights=config.weights, input_size=config.input_size)
         speed = time_sample(listing, model, n=sample)
-    found = estimate_run(len(listing.photos), speed, prices, max_executors=max_executors)
+    expected = estimate_run(len(listing.photos), speed, prices, max_executors=max_executors)
     if as_json:
-        print_json(found.as_dict() | {"timed_here": timed})
+        print_json(expected.as_dict() | {"timed_here": timed})
         return
-    say(estimate_line(found))
+    say(estimate_line(expected))
     origin = "timed on one core here: a virtual core there may differ" if timed else "as given"
     say(f"speed     {speed:,.1f} photos a second and core, {origin}")
     say(f"rates     {prices.words}")
@@ -238,20 +238,20 @@ def emr_doctor(
     refuse_elsewhere(on, options, hosts)
     cloud = connect_as_given()
     place = _find_place(cloud, on, options, out)
-    found = _look_from_here(cloud, place, source, out, as_json)
+    checks = _look_from_here(cloud, place, source, out, as_json)
     if on == "ec2":
         from verger.emr.doctor import look_at_hosts
 
         looks = look_at_hosts(cloud, place.package, stack=options.stack, **hosts.as_dict())
-        found += print_checks(looks, as_json)
-    elif all(check.holds for check in found) and not from_here:
+        checks += print_checks(looks, as_json)
+    elif all(check.holds for check in checks) and not from_here:
         from verger.emr.doctor import look_from_there
 
         job = _probe(cloud, source, out, place, max_minutes)
-        found += print_checks(look_from_there(cloud, job, tell_progress()), as_json)
+        checks += print_checks(look_from_there(cloud, job, tell_progress()), as_json)
     if as_json:
-        print_json(found)
-    click.get_current_context().exit(0 if all(check.holds for check in found) else 1)
+        print_json(checks)
+    click.get_current_context().exit(0 if all(check.holds for check in checks) else 1)
 
 
 def _find_place(cloud: Cloud, on: str, options: PlaceOptions, out: str) -> Place:

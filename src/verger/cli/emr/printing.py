@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def print_checks(checks: Iterable[Check], as_json: bool) -> list[Check]:
     """Print checks as they come; with ``--json`` they are printed at the end."""
-    found = []
+    checks = []
     for check in checks:
-        found.append(check)
+        checks.append(check)
         if not as_json:
             say(f"{'ok    ' if check.holds else 'FAILED'}  {check.name}: {check.detail}")
-    return found
+    return checks
 
 
 def tell_progress() -> Watcher:
@@ -60,15 +60,15 @@ def photos_line(done: int, total: int | None) -> str:
     return f"{done:,} photos" + (f" of {total:,} ({done / total:.0%})" if total else "")
 
 
-def estimate_line(found: Estimate) -> str:
+def estimate_line(estimate: Estimate) -> str:
     """Say what a run is expected to take."""
     from verger.emr.price import per_thousand
 
-    each = per_thousand(found.cost, found.n_photos)
+    each = per_thousand(estimate.cost, estimate.n_photos)
     return (
-        f"estimate  {found.n_photos:,} photos, {found.executors} executors: "
-        f"{found.seconds / 60:,.0f} minutes with the start, {found.cost:,.2f} "
-        f"{found.rates.currency}" + (f", {each:.4f} for 1,000 photos" if each else "")
+        f"estimate  {estimate.n_photos:,} photos, {estimate.executors} executors: "
+        f"{estimate.seconds / 60:,.0f} minutes with the start, {estimate.cost:,.2f} "
+        f"{estimate.rates.currency}" + (f", {each:.4f} for 1,000 photos" if each else "")
     )
 
 

@@ -139,7 +139,7 @@ def _wait_for_run(cloud: Cloud, run: JobRun, plan: JobPlan, order: Order) -> Non
     from verger.emr.runs import cancel_run, follow
     from verger.emr.submit import describe_bill
 
-    found = _follow_to_the_end(
+    ended = _follow_to_the_end(
         run.id,
         f"--application {run.application} --region {cloud.region}",
         follow=partial(follow, cloud, run, order.out, tell_progress()),
@@ -147,7 +147,7 @@ def _wait_for_run(cloud: Cloud, run: JobRun, plan: JobPlan, order: Order) -> Non
         on_failure=partial(_tell_bill, cloud, run, plan),
     )
     path, counts = _fetch_report(order, run.id)
-    bill = describe_bill(found, plan.rates, counts.computed)
+    bill = describe_bill(ended, plan.rates, counts.computed)
     if order.as_json:
         print_json(
             {
