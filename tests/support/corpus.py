@@ -80,11 +80,12 @@ def without_segment(jpeg: bytes, marker: int) -> bytes:
     return jpeg[:start] + jpeg[start + 2 + length :]
 
 
-def ycck() -> bytes:
+def ycck(picture: Image.Image | None = None) -> bytes:
     """Write a JPEG in YCCK, as Photoshop does: Pillow only writes CMYK, and says transform 0."""
     # Stored are Adobe's inverted inks; their first three are the colours themselves where there
     # is no black, and YCCK is the YCbCr of the negative of that. Pillow inverts what it writes.
-    negative = Image.fromarray(255 - np.asarray(quarters())).convert("YCbCr")
+    picture = picture or quarters()
+    negative = Image.fromarray(255 - np.asarray(picture)).convert("YCbCr")
     bands = [Image.fromarray(255 - np.asarray(band)) for band in negative.split()]
     image = Image.merge("CMYK", [*bands, Image.new("L", negative.size, 0)])
     content = bytearray(encoded(image, "JPEG", quality=100, subsampling=0))
@@ -105,6 +106,18 @@ def grey_16(dtype: str) -> Image.Image:
     high = np.asarray(quarters().convert("L")).astype(np.uint16) << 8
     low = np.random.default_rng(0).integers(0, 256, high.shape).astype(np.uint16)
     return Image.fromarray((high | low).astype(dtype))
+
+
+def grey_32() -> Image.Image:
+    """The greys as signed integers of 32 bits."""
+    return Image.fromarray(
+        ((np.asarray(quarters().convert("L")).astype(np.int64) << 24) - 2**31).astype(np.int32)
+    )
+
+
+def grey_floats() -> Image.Image:
+    """The greys as floats from 0 to 1."""
+    return Image.fromarray(np.asarray(quarters().convert("L")).astype(np.float32) / 255)
 
 
 def plain_ppm() -> bytes:
@@ -185,8 +198,8 @@ def _tiffs() -> dict[str, Specimen]:
         "YCbCr": Specimen(encoded(image.convert("YCbCr"), "TIFF"), COLORS, 3),
         "I;16": Specimen(encoded(grey_16("<u2"), "TIFF"), GREYS),
         "I;16B": Specimen(encoded(grey_16(">u2"), "TIFF"), GREYS),
-        "I": Specimen(encoded(grey.convert("I"), "TIFF"), GREYS),
-        "F": Specimen(encoded(grey.convert("F"), "TIFF"), GREYS, 1),
+        "I": Specimen(encoded(grey_32(), "TIFF"), GREYS),
+        "F": Specimen(encoded(grey_floats(), "TIFF"), GREYS),
         "pages": Specimen(animated("TIFF")),
     }
 

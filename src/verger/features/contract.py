@@ -41,6 +41,8 @@ class FeatureContract:
     exif : str
         Turned by the mark of the format: EXIF in JPEG, PNG and WebP, a tag in TIFF, boxes in AVIF
         and HEIC. XMP is not asked (:mod:`verger.features.preprocess.turn`).
+    color : str
+        What samples of every depth and kind are worth (:mod:`verger.features.preprocess.samples`).
     """
 
     model: str
@@ -56,8 +58,11 @@ class FeatureContract:
         f"{DCT_MARGIN} x input_size"
     )
     exif: str = "turned upright"
-    transparency: str = "onto white"
-    color: str = "rgb, uint8; 16-bit greys by their high byte"
+    transparency: str = "onto white; none where an alpha that is not declared is 0 everywhere"
+    color: str = (
+        "rgb, uint8; integers by their range or tiff's SMinSampleValue and SMaxSampleValue, high 8 "
+        "bits; floats 0 to 1; else unsupported"
+    )
     resize: str = "pillow bicubic to (input_size, input_size)"
     dtype: str = "float32"
 

@@ -94,6 +94,10 @@ def in_mode(mode: str, width: int, height: int, seed: int) -> Image.Image:
         grey = np.random.default_rng(seed).integers(0, 65536, (height, width))
         return Image.fromarray(grey.astype(">u2" if mode == "I;16B" else "<u2"))
     image = noise(width, height, seed)
+    if mode == "I":
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.int32) << 23)
+    if mode == "F":
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.float32) / 255)
     if mode == "P, transparency":
         image = image.convert("P")
         image.info["transparency"] = 0

@@ -170,11 +170,12 @@ def test_large_photos_are_converted_in_strips_without_a_seam(
 
 
 @pytest.mark.parametrize("level", [-1e30, float("nan"), float("inf"), 1e30])
-def test_floats_far_out_of_range_decode(level: float) -> None:
-    """A TIFF of floats that no grey can hold decodes to greys."""
+def test_floats_far_out_of_range_are_unsupported(level: float) -> None:
+    """A TIFF of floats that no grey can hold is 'unsupported format'."""
     image = Image.fromarray(np.full((4, 4), level, np.float32))
-    pixels = decode_photo(encoded(image, "TIFF"), size=8).pixels
-    assert (pixels == pixels[..., :1]).all()
+    with pytest.raises(DecodeError, match="outside of its range from 0 to 1") as caught:
+        decode_photo(encoded(image, "TIFF"), size=8)
+    assert caught.value.reason is Reason.UNSUPPORTED_FORMAT
 
 
 # ---- what lies beside the pixels -----------------------------------------------------------
@@ -268,7 +269,8 @@ def photo_of(width: int, height: int, mode: str = "RGB") -> Image.Image:
     small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     grain = rng.integers(-9, 10, (height, width, 3))
     image = np.clip(np.asarray(small.resize((width, height))) + grain, 0, 255)
-    return Image.fromarray(image.astype(np.uint8)).convert(mode)
+    photo = Image.fromarray(image.astype(np.uint8)).convert(mode)
+    return Image.fromarray(np.asarray(photo) / np.float32(255)) if mode == "F" else photo
 
 
 #: (format, mode, options); Pillow decodes a part of the first ones, the others whole or not.

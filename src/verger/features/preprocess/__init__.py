@@ -1,8 +1,8 @@
 """One photo's bytes to the pixels that a model takes. No Spark in here.
 
 The rule is the notebook's (``convert("RGB")``, ``resize((224, 224))``, ``preprocess_input``) plus
-what it left out: the EXIF turn, transparency, 16-bit greys, a bound on the pixels, and large
-JPEGs at a reduced scale. Every part of it is named in the feature contract, and
+what it left out: the EXIF turn, transparency, samples of other than 8 bits, a bound on the pixels,
+and large JPEGs at a reduced scale. Every part of it is named in the feature contract, and
 :data:`PREPROCESS_VERSION` counts its changes.
 
 A photo that was cut off is never passed as whole. Missing bytes are noticed in every format,

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from verger.config import MAX_PIXELS
 from verger.features.preprocess.jpeg import JPEG_MAGIC, Jpeg, without_cut_segment
+from verger.features.preprocess.layout import Layout, read_layout
 from verger.features.preprocess.pillow import pillow_settings, register_formats
 from verger.features.preprocess.pixels import resize_image, to_rgb
 from verger.features.preprocess.reasons import (
@@ -20,6 +21,7 @@ from verger.features.preprocess.reasons import (
     decode_errors,
     unidentified_reason,
 )
+from verger.features.preprocess.samples import is_flat
 from verger.features.preprocess.turn import turn_of, turned_box, turned_size
 from verger.schema import Reason
 
@@ -101,14 +103,14 @@ def _register_plugins(content: bytes) -> None:
 
 def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
     with pillow_settings(max_pixels, load_truncated=False):
-        image = _open(content, max_pixels, size)
+        image, layout = _open(content, max_pixels, size)
         turn = turn_of(image)
         with decode_errors(is_photo=True):
             _load_whole(image, content, max_pixels)
             seen, box = turned_size(image, turn), turned_box(image, turn)
             # One name for every step, so that no more than two of them are in memory.
+            image = to_rgb(image, layout)
             image = image if turn is None else image.transpose(turn)
-            image = to_rgb(image)
             return Photo(np.asarray(resize_image(image, size, box)), *seen)
 
 
@@ -141,11 +143,12 @@ def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDA
     """
     _register_plugins(content)
     with pillow_settings(max_pixels, load_truncated=False):
-        image = _open(content, max_pixels, None)
+        image, layout = _open(content, max_pixels, None)
         turn = turn_of(image)
         with decode_errors(is_photo=True):
             _load_whole(image, content, max_pixels)
-            return np.asarray(to_rgb(image if turn is None else image.transpose(turn)))
+            image = to_rgb(image, layout)
+            return np.asarray(image if turn is None else image.transpose(turn))
 
 
 def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
@@ -153,20 +156,20 @@ def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
     if content.startswith(JPEG_MAGIC):
         content = without_cut_segment(content)
     with pillow_settings(max_pixels, load_truncated=True):
-        image = _open(content, max_pixels, size)
+        image, layout = _open(content, max_pixels, size)
         turn = turn_of(image)
         with decode_errors(is_photo=True):
             image.load()
             _check_pixels(image, max_pixels)
             seen, box = turned_size(image, turn), turned_box(image, turn)
-            image = image if turn is None else image.transpose(turn)
-            image = to_rgb(image)
-            if not np.ptp(image.getextrema(), axis=1).any():  # (red, green, blue) x (min, max)
+            image = to_rgb(image, layout)
+            if is_flat(image):
                 return None
+            image = image if turn is None else image.transpose(turn)
             return Photo(np.asarray(resize_image(image, size, box)), *seen, truncated=True)
 
 
-def _open(content: bytes, max_pixels: int, size: int | None) -> Image.Image:
+def _open(content: bytes, max_pixels: int, size: int | None) -> tuple[Image.Image, Layout]:
     """Read a photo's header, and choose the scale at which a JPEG is decoded; None is 1/1."""
     if not content:
         raise DecodeError(Reason.EMPTY, "0 bytes")
@@ -176,7 +179,7 @@ def _open(content: bytes, max_pixels: int, size: int | None) -> Image.Image:
         image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
         if isinstance(image, Jpeg) and size is not None:
             image.reduce_scale(DCT_MARGIN * size)
-    return image
+        return image, read_layout(image, content)
 
 
 def _identify(content: bytes) -> Image.Image:
@@ -184,6 +187,10 @@ def _identify(content: bytes) -> Image.Image:
         if content.startswith(JPEG_MAGIC):
             # Not by Pillow's MPO plug-in, which fails if the list of further frames is broken.
             return Jpeg(io.BytesIO(content))
+        if content.startswith((b"II", b"MM")):
+            from verger.features.preprocess.tiff import open_tiff  # a JPEG needs none of it
+
+            return open_tiff(content)
         return Image.open(io.BytesIO(content), formats=register_formats())
     except (UnidentifiedImageError, SyntaxError) as err:
         raise DecodeError(unidentified_reason(content), "no decoder knows these bytes") from err

@@ -70,6 +70,8 @@ def pillow_settings(max_pixels: int, *, load_truncated: bool) -> Iterator[None]:
         # By default a PNG is refused for one text or colour profile of 1 MiB. The bound on all of
         # its texts, 64 MiB, is enough.
         ("PIL.PngImagePlugin", "MAX_TEXT_CHUNK"): 64 << 20,
+        # Whether TIFFs without compression go through libtiff; chosen for each of them.
+        ("PIL.TiffImagePlugin", "READ_LIBTIFF"): False,
         # One process a core, one thread a process. Each thread takes address space, which is
         # bounded where photos are decoded in a process of their own.
         ("PIL.AvifImagePlugin", "DEFAULT_MAX_THREADS"): 1,

@@ -1,0 +1,219 @@
+"""TIFF's tags that say what its samples are: those that Pillow leaves out or reads half."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from typing import Any, Literal
+
+from PIL import ExifTags, Image, ImagePalette, TiffImagePlugin, UnidentifiedImageError
+
+from verger.features.preprocess.layout import Layout, low_bytes, rawmodes, set_rawmodes
+from verger.features.preprocess.pillow import register_formats
+from verger.features.preprocess.reasons import DecodeError
+from verger.features.preprocess.samples import Scale
+from verger.schema import Reason
+
+Tag = ExifTags.Base
+# What the tags say of samples.
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = range(4)
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_SEPARATE_PLANES, _OTHER_INKS = 2, 2
+# Compressions of black and white: there 0 is white where no tag says otherwise.
+_FAX = ("tiff_ccitt", "group3", "group4")
+# libtiff gives every sample in this machine's byte order; Pillow takes these for the file's.
+_NATIVE = {
+    "I;16S": "I;16NS",
+    "I;16BS": "I;16NS",
+    "I;32S": "I;32NS",
+    "I;32BS": "I;32NS",
+    "F;32F": "F;32NF",
+    "F;32BF": "F;32NF",
+}
+
+
+def open_tiff(content: bytes) -> Image.Image:
+    """Open a TIFF, by libtiff where Pillow's own reader would mistake the order of its samples.
+
+    Raises
+    ------
+    UnidentifiedImageError
+        If Pillow knows no such samples.
+    """
+    for by_libtiff in (False, True):
+        TiffImagePlugin.READ_LIBTIFF = by_libtiff  # pillow_settings restores it
+        try:
+            image = Image.open(io.BytesIO(content), formats=register_formats())
+        except UnidentifiedImageError:
+            if by_libtiff:
+                raise
+            continue
+        if by_libtiff or not isinstance(image, TiffImagePlugin.TiffImageFile) or _is_plain(image):
+            break
+    return image
+
+
+def _is_plain(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether Pillow reads the samples in the order in which they are stored.
+
+    Its own reader, for files without compression, takes planes of 16 bits for 8, forgets in planes
+    which grey is white, and takes colour differences for as many as the pixels.
+    """
+    tags = image.tag_v2
+    if not image.tile or image.tile[0].codec_name == "libtiff":
+        return True
+    if tags.get(Tag.PlanarConfiguration, 1) != 1 or tags.get(Tag.FillOrder, 1) != 1:
+        return False
+    if image.mode != "YCbCr":
+        return True
+    n_bytes = sum(tags.get(Tag.StripByteCounts) or tags.get(Tag.TileByteCounts) or ())
+    is_full = n_bytes == 3 * image.width * image.height
+    sampling = tags.get(Tag.YCbCrSubSampling, (1, 1) if is_full else (2, 2))
+    black_white = tags.get(Tag.ReferenceBlackWhite, _FULL_RANGE)
+    return (
+        sampling == (1, 1)
+        and tuple(map(float, black_white)) == _FULL_RANGE
+        and Tag.YCbCrCoefficients not in tags
+    )
+
+
+_FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
+
+
+def tiff_layout(image: TiffImagePlugin.TiffImageFile, content: bytes) -> Layout:
+    """Tell what a TIFF's samples are.
+
+    Raises
+    ------
+    DecodeError
+        'unsupported format', where the tags do not say it, or Pillow cannot read it.
+    """
+    tags = image.tag_v2
+    if _are_tags_lost(tags, content):
+        raise DecodeError(Reason.TRUNCATED, "the directory of the TIFF is cut off")
+    packing = image.info["compression"]
+    if Tag.PhotometricInterpretation not in tags and packing not in (*_FAX, "tiff_jpeg"):
+        raise _unsupported("no tag says whether 0 is black")
+    if tags.get(Tag.InkSet, 1) == _OTHER_INKS:
+        raise _unsupported("its inks are not CMYK")
+    planes = tags.get(Tag.PlanarConfiguration, 1)
+    if planes == _SEPARATE_PLANES and not _are_planes_read(image):
+        raise _unsupported(f"planes of {image.mode}")
+    if image.tile[0].codec_name == "libtiff":
+        set_rawmodes(image, _NATIVE)
+    if image.mode in ("P", "PA") and max(tags[Tag.ColorMap]) < 256:  # 8 bits instead of 16
+        image.palette = ImagePalette.raw("RGB;L", bytes(tags[Tag.ColorMap]))
+    is_deep = rawmodes(image)[0][-4:] in (";16L", ";16B", ";16N") and len(image.getbands()) > 1
+    read_low = _no_low_bytes if planes == _SEPARATE_PLANES else partial(low_bytes, content)
+    return Layout(
+        scale=_scale(image),
+        low_bytes=read_low if is_deep else None,
+        is_alpha_sure=Tag.ExtraSamples in tags,
+    )
+
+
+def _no_low_bytes() -> Image.Image:
+    raise _unsupported("planes of 16 bits, of which Pillow reads only the high 8")
+
+
+#: What decides on the meaning of samples: without one of these tags the others mislead.
+_TAGS = frozenset(
+    {
+        Tag.BitsPerSample,
+        Tag.PhotometricInterpretation,
+        Tag.FillOrder,
+        Tag.Orientation,
+        Tag.PlanarConfiguration,
+        Tag.ColorMap,
+        Tag.InkSet,
+        Tag.ExtraSamples,
+        Tag.SampleFormat,
+        Tag.SMinSampleValue,
+        Tag.SMaxSampleValue,
+        Tag.YCbCrCoefficients,
+        Tag.YCbCrSubSampling,
+        Tag.ReferenceBlackWhite,
+    }
+)
+
+
+def _are_tags_lost(tags: TiffImagePlugin.ImageFileDirectory_v2, content: bytes) -> bool:
+    """Whether the directory, or a value of it, ends behind the end of the file.
+
+    Pillow reads what is there. TIFF 6.0: a number of entries, 12 bytes each; BigTIFF has 20.
+    """
+    order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
+    is_big = 43 in (content[2], content[3])
+    n_bytes, entry_bytes = (8, 20) if is_big else (2, 12)
+    start = tags.offset + n_bytes
+    n_entries = int.from_bytes(content[tags.offset : start], order)
+    places = range(start, start + n_entries * entry_bytes, entry_bytes)
+    if places.stop > len(content):
+        return True
+    found = {int.from_bytes(content[place : place + 2], order) for place in places}
+    return not (found & _TAGS) <= set(tags)
+
+
+def _are_planes_read(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether libtiff and Pillow put the planes of this mode together."""
+    if image.mode == "RGBA":
+        return len(image.tag_v2.get(Tag.ExtraSamples, ())) == 1
+    return len(image.getbands()) == 1 or image.mode in ("RGB", "CMYK")
+
+
+def _scale(image: TiffImagePlugin.TiffImageFile) -> Scale | None:
+    """Return the range of the samples; None where Pillow's 8 bits are the pixels already."""
+    tags, mode = image.tag_v2, image.mode
+    photometric = tags.get(Tag.PhotometricInterpretation, _WHITE_IS_ZERO)
+    bits, kind = tags.get(Tag.BitsPerSample, (1,))[0], tags.get(Tag.SampleFormat, (1,))[0]
+    if photometric == _PALETTE or mode == "1":
+        return None
+    usual = _usual_range(bits, kind)
+    low, high = (
+        _ends(image, tag, end)
+        for tag, end in zip((Tag.SMinSampleValue, Tag.SMaxSampleValue), usual, strict=True)
+    )
+    is_usual = (set(low), set(high)) == ({usual[0]}, {usual[1]})
+    is_deep = mode[0] in "IF" or kind == _SIGNED
+    if is_usual and not is_deep:
+        return None
+    name = f"SMinSampleValue={low[0]:g}, SMaxSampleValue={high[0]:g}"
+    if not all(a < b for a, b in zip(low, high, strict=True)):
+        raise _unsupported(f"{name}: no range")
+    if not is_usual and (photometric > _RGB or "a" in rawmodes(image)[0]):
+        raise _unsupported(f"{name} of samples that are neither grey nor RGB")
+    return Scale(
+        low,
+        high,
+        dtype={_UNSIGNED: "uint", _SIGNED: "int", _FLOAT: "float"}[kind] + str(_stored_bits(bits)),
+        widened=255 // (2**bits - 1) if bits < 8 else 1,
+        white_is_low=photometric == _WHITE_IS_ZERO,
+        is_inverted=photometric == _WHITE_IS_ZERO and mode == "L",
+    )
+
+
+def _stored_bits(bits: int) -> int:
+    return next(stored for stored in (8, 16, 32) if bits <= stored)
+
+
+def _usual_range(bits: int, kind: int) -> tuple[int, int]:
+    if kind == _FLOAT:
+        return 0, 1
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if kind == _SIGNED else (0, 2**bits - 1)
+
+
+def _ends(image: TiffImagePlugin.TiffImageFile, tag: int, usual: int) -> tuple[float, ...]:
+    """Return one end of the range for each band; one value of the tag is that of every colour."""
+    values: Any = image.tag_v2.get(tag, ())
+    try:
+        ends = [float(value) for value in values]  # of bytes too
+    except (TypeError, ValueError) as err:
+        raise _unsupported(f"tag {tag} is no number") from err
+    n_bands = len(image.getbands())
+    if len(ends) == 1:
+        ends *= 3 if n_bands >= 3 else 1
+    return tuple((ends + [float(usual)] * n_bands)[:n_bands])
+
+
+def _unsupported(detail: str) -> DecodeError:
+    return DecodeError(Reason.UNSUPPORTED_FORMAT, f"TIFF: {detail}")
