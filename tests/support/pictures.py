@@ -53,7 +53,7 @@ def tiff(
     order: str = "<",
     packing: int = 1,
     planar: int = 1,
-    tiled: bool = False,
+    pieces: str = "strip",
     tags: Mapping[int, Tag] | None = None,
 ) -> bytes:
     """Write a TIFF of one page.
@@ -71,8 +71,8 @@ def tiff(
         1 for none, 8 for deflate.
     planar : int
         2 writes each band by itself.
-    tiled : bool
-        In one tile of 16x16, not in one strip.
+    pieces : str
+        ``strip`` for one, ``rows`` for a strip of each row, ``tile`` for one tile of 16x16.
     tags : mapping
         More of them, or others instead.
     """
@@ -80,9 +80,11 @@ def tiff(
         samples = samples[..., None]
     height, width, bands = samples.shape
     planes = np.split(samples, bands, axis=2) if planar == 2 else [samples]
-    if tiled:
+    if pieces == "tile":
         room = ((0, 16 - height), (0, 16 - width), (0, 0))
         planes = [np.pad(plane, room) for plane in planes]
+    if pieces == "rows":
+        planes = [row for plane in planes for row in np.split(plane, height)]
     strips = [packed(plane, bits, order) for plane in planes]
     if packing == 8:
         strips = [zlib.compress(strip) for strip in strips]
@@ -98,11 +100,15 @@ def tiff(
     }
     if photometric is not None:
         entries[262] = (SHORT, [photometric])
-    if tiled:
+    if pieces == "tile":
         entries |= {322: (SHORT, [16]), 323: (SHORT, [16])}
         entries |= {324: (LONG, offsets), 325: (LONG, sizes)}
     else:
-        entries |= {273: (LONG, offsets), 278: (LONG, [height]), 279: (LONG, sizes)}
+        entries |= {
+            273: (LONG, offsets),
+            278: (LONG, [height if pieces == "strip" else 1]),
+            279: (LONG, sizes),
+        }
     return _tiff_of(b"".join(strips), entries | dict(tags or {}), order)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from PIL import Image, ImageFile, ImagePalette
 
 from verger.features.preprocess.pillow import register_formats
@@ -160,12 +161,23 @@ def _ppm(image: ImageFile.ImageFile, content: bytes) -> Layout:
             detail = f"floats with scale={image.info['scale']:g}, and only 1 has one meaning"
             raise DecodeError(Reason.UNSUPPORTED_FORMAT, detail)
         return Layout(UNIT_FLOAT)
+    tile = image.tile[0]
+    top = tile.args[1] if isinstance(tile.args, tuple) else 255
+    if tile.codec_name == "ppm" and _highest(content, tile.offset, top, image) > top:
+        raise DecodeError(Reason.UNSUPPORTED_FORMAT, f"a sample is over its maxval={top}")
     if image.mode == "I":
         return Layout(UINT16)
-    tile = image.tile[0]
-    if image.mode == "RGB" and isinstance(tile.args, tuple) and tile.args[1] > 255:
+    if image.mode == "RGB" and top > 255:
         return Layout(low_bytes=partial(_ppm_low_bytes, content, tile.offset, image.size))
     return PLAIN
+
+
+def _highest(content: bytes, offset: int, top: int, image: Image.Image) -> int:
+    """Return the highest sample of a PPM of bytes; Pillow takes what is over maxval for it."""
+    dtype = np.dtype(np.uint8 if top < 256 else ">u2")
+    n_samples = image.width * image.height * len(image.getbands())
+    n_there = min(n_samples, (len(content) - offset) // dtype.itemsize)
+    return int(np.frombuffer(content, dtype, n_there, offset).max(initial=0))
 
 
 def _ppm_low_bytes(content: bytes, offset: int, size: tuple[int, int]) -> Image.Image:

@@ -62,7 +62,8 @@ _TRUNCATED_WORDS = (
     "broken data stream",
     "failed to decode",
 )
-_UNSUPPORTED_WORDS = ("unsupported", "not supported", "not available")
+# The last one is of a PPM in words: a sample below 0 or over its maxval.
+_UNSUPPORTED_WORDS = ("unsupported", "not supported", "not available", "channel value")
 
 
 def _decode_reason(err: Exception, is_photo: bool) -> Reason:
