@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -243,6 +244,19 @@ def _gifs() -> Iterator[tuple[str, Row]]:
     yield "GIF of a frame smaller than its screen", (bytes(small), seen, 0)
 
 
+def _webps() -> Iterator[tuple[str, Row]]:
+    picture = encoded(Image.fromarray(COLORS[:, :2].repeat(2, axis=0)), "WEBP", lossless=True)[12:]
+    for name, flags in {"": 0x02, ", alpha": 0x12}.items():
+        size = bytes([1, 0, 0, 5, 0, 0])  # less one: 2 by 6, of which the frame is the lower 4 rows
+        frame = bytes([0, 0, 0, 1, 0, 0, 1, 0, 0, 3, 0, 0, 100, 0, 0, 0]) + picture
+        chunks = {b"VP8X": bytes([flags, 0, 0, 0]) + size, b"ANIM": bytes(6), b"ANMF": frame}
+        body = b"WEBP" + b"".join(
+            kind + struct.pack("<I", len(data)) + data for kind, data in chunks.items()
+        )
+        content = b"RIFF" + struct.pack("<I", len(body)) + body
+        yield f"WEBP of a frame smaller than its screen{name}", (content, COLORS, 0)
+
+
 def _lossless() -> Iterator[tuple[str, Row]]:
     rgba = Image.fromarray(with_band(COLORS, ALPHA))
     for form in ("WEBP", "AVIF"):
@@ -349,6 +363,18 @@ def test_colours_of_heic_are_near(mode: str, bits: int) -> None:
     seen = {"RGB": COLORS, "RGBA": SEEN, "L": greys(COLORS[..., 1])}[mode]
     found = middles(decode_full_size(file.getvalue()))
     np.testing.assert_allclose(found, seen, rtol=0, atol=3)
+
+
+SCREENS = dict(_webps())
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_around_the_first_frame_of_an_animation_is_nothing(name: str) -> None:
+    """Where the first frame of a WebP animation does not reach, its screen is white."""
+    content, colors, _ = SCREENS[name]
+    pixels = decode_full_size(content)
+    assert (pixels[:2] == 255).all()
+    np.testing.assert_array_equal(pixels[2::2], colors)
 
 
 # ---- what no pixel can stand for ------------------------------------------------------------

@@ -62,7 +62,11 @@ def read_layout(image: Image.Image, content: bytes) -> Layout:
     DecodeError
         'unsupported format', where it is not known what they mean.
     """
-    if not isinstance(image, ImageFile.ImageFile) or not image.tile:  # nothing to load
+    if not isinstance(image, ImageFile.ImageFile):
+        return PLAIN
+    if image.format == "WEBP":
+        return _webp(image, content)
+    if not image.tile:  # nothing to load
         return PLAIN
     match image.format:
         case "PNG":
@@ -145,6 +149,14 @@ def _bmp(image: ImageFile.ImageFile, content: bytes) -> Layout:
         set_rawmodes(image, {"BGR;15": "BGRA;15"})
         image._mode = "RGBA"
     return Layout(is_alpha_sure=False)
+
+
+def _webp(image: Any, content: bytes) -> Layout:
+    """Keep the alpha of an animation that says it has none: around its first frame it is 0."""
+    is_animated = content[12:16] == b"VP8X" and content[20] & 2
+    if is_animated and image.rawmode == "RGBX":
+        image.rawmode = image._mode = "RGBA"
+    return PLAIN
 
 
 def _gif(image: ImageFile.ImageFile) -> Layout:
