@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections.abc import Iterator
@@ -375,6 +376,17 @@ def test_a_directory_that_is_cut_off_is_truncated(order: str) -> None:
     assert_seen(content, greys(np.rint(F32 * 255)))
     for n_bytes in range(1, len(content) - 24):
         assert refusal(content[:-n_bytes]).reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("samples", [U16, F32, COLORS], ids=["16 bits", "floats", "RGB"])
+def test_big_tiffs_go_by_the_same_rule(samples: Samples) -> None:
+    """A BigTIFF gives the pixels of the TIFF of the same samples, and is noticed if it is cut."""
+    usual, big = io.BytesIO(), io.BytesIO()
+    Image.fromarray(samples).save(usual, "TIFF")
+    Image.fromarray(samples).save(big, "TIFF", big_tiff=True)
+    expected = decode_full_size(usual.getvalue())
+    np.testing.assert_array_equal(decode_full_size(big.getvalue()), expected)
+    assert refusal(big.getvalue()[:100]).reason is Reason.TRUNCATED
 
 
 def test_reading_by_libtiff_is_left_to_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

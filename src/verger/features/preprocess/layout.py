@@ -90,6 +90,7 @@ _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L
 def low_bytes(content: bytes) -> Image.Image:
     """Decode 16-bit colours by the other byte order: Pillow keeps one byte of each."""
     image = Image.open(io.BytesIO(content), formats=register_formats())
+    image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
     if rawmodes(image)[0] == "LA;16B":  # which has no other: both bytes of both as one integer
         image._mode = "I"
         set_rawmodes(image, {"LA;16B": "I;32B"})
@@ -117,14 +118,16 @@ def _args(tile: Any) -> tuple[Any, ...]:
     return tile.args if isinstance(tile.args, tuple) else (tile.args,)
 
 
+_WIDENED = {"L;2": 255 // 3, "L;4": 255 // 15}
+
+
 def _png(image: ImageFile.ImageFile, content: bytes) -> Layout:
     """Widen a transparent level as the levels of 2 and 4 bits are widened."""
-    bits, color = content[24], content[25]  # of the header, which is the first chunk
-    if color == 0 and bits in (2, 4) and "transparency" in image.info:
-        image.info["transparency"] *= 255 // (2**bits - 1)
-    if bits == 16 and image.mode != "I;16":
-        return Layout(low_bytes=partial(low_bytes, content))
-    return PLAIN
+    rawmode = rawmodes(image)[0]
+    if rawmode in _WIDENED and "transparency" in image.info:
+        image.info["transparency"] *= _WIDENED[rawmode]
+    is_deep = rawmode.endswith(";16B") and image.mode != "I;16"
+    return Layout(low_bytes=partial(low_bytes, content)) if is_deep else PLAIN
 
 
 #: Sizes of headers: the only one without 32-bit numbers, and the first with a mask of the alpha.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from functools import partial
 from typing import Any, Literal
 
@@ -137,21 +138,30 @@ _TAGS = frozenset(
 )
 
 
+# Bytes of one value of each type of TIFF 6.0, and of BigTIFF's long one.
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
+
+
 def _are_tags_lost(tags: TiffImagePlugin.ImageFileDirectory_v2, content: bytes) -> bool:
     """Whether the directory, or a value of it, ends behind the end of the file.
 
-    Pillow reads what is there. TIFF 6.0: a number of entries, 12 bytes each; BigTIFF has 20.
+    Pillow reads what is there. The directory is a number of entries, each with its tag, type, count
+    of values, and these or where they lie.
     """
     order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
-    is_big = 43 in (content[2], content[3])
-    n_bytes, entry_bytes = (8, 20) if is_big else (2, 12)
+    is_big = 43 in (content[2], content[3])  # BigTIFF
+    n_bytes, entry = (8, "HHQ8s") if is_big else (2, "HHI4s")
+    entry = ("<" if order == "little" else ">") + entry
     start = tags.offset + n_bytes
-    n_entries = int.from_bytes(content[tags.offset : start], order)
-    places = range(start, start + n_entries * entry_bytes, entry_bytes)
-    if places.stop > len(content):
+    stop = start + int.from_bytes(content[tags.offset : start], order) * struct.calcsize(entry)
+    if stop > len(content):
         return True
-    found = {int.from_bytes(content[place : place + 2], order) for place in places}
-    return not (found & _TAGS) <= set(tags)
+    for tag, kind, count, value in struct.iter_unpack(entry, content[start:stop]):
+        size = _TYPE_BYTES.get(kind, 0) * count
+        place = int.from_bytes(value, order)
+        if tag in _TAGS and size > len(value) and place + size > len(content):
+            return True
+    return False
 
 
 def _are_planes_read(image: TiffImagePlugin.TiffImageFile) -> bool:
