@@ -79,7 +79,16 @@ def _decode_reason(err: Exception, is_photo: bool) -> Reason:
 
 
 #: First bytes of photos.
-PHOTO_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+PHOTO_MAGIC = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF8",
+    b"BM",
+    b"II*\x00",
+    b"MM\x00*",
+    b"II+\x00",
+    b"MM\x00+",
+)
 # JPEG XL and JPEG 2000, bare and in their containers; PAM, and PFM in colour.
 _UNSUPPORTED_MAGIC = (
     b"P7\n",
