@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup install lock licences demo test check large-photos cheaper-models classifier-figures latency test-real test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
+.PHONY: help setup install lock licences dist demo test check large-photos cheaper-models classifier-figures latency test-real test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,13 @@ lock: ## Write requirements.txt and requirements-test.txt, the hashes of the pin
 
 licences: $(VENV)/.ready ## Write docs/licences.md
 	$(BIN)/python tests/licenses.py --write
+
+dist: ## Build the source archive and the wheel into dist/, and check what a package index asks for
+	rm -rf dist
+	$(PYTHON) -m venv build/dist
+	build/dist/bin/python -m pip install --quiet --disable-pip-version-check build==1.6.1 twine==7.0.0
+	build/dist/bin/python -m build
+	build/dist/bin/python -m twine check --strict dist/*
 
 demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the report's path
 	$(BIN)/verger demo demo --overwrite
