@@ -275,6 +275,26 @@ def test_bits_in_the_other_order(bits: int, photometric: int) -> None:
     np.testing.assert_array_equal(decode_full_size(content), usual)
 
 
+@pytest.mark.parametrize("packing", [1, 8])
+@pytest.mark.parametrize("said", [True, False], ids=["said", "by default"])
+def test_colour_differences_of_half_the_size(packing: int, said: bool) -> None:
+    """Four pixels that share one Cb and Cr, TIFF's default, keep their light and that colour."""
+    light, blue, red = [40, 90, 140, 190], 120, 150
+    full = np.array([[y, blue, red] for y in light], np.uint8).reshape(2, 2, 3)
+    shape: dict[int, Tag] = {
+        256: (LONG, [2]),
+        257: (LONG, [2]),
+        258: (SHORT, [8, 8, 8]),
+        277: (SHORT, [3]),
+        278: (LONG, [2]),
+    }
+    tags = shape | ({530: (SHORT, [2, 2])} if said else {})
+    together = np.array([[*light, blue, red]], np.uint8)
+    content = tiff(together, 8, YCBCR, packing=packing, tags=tags)
+    seen = np.asarray(Image.fromarray(full, "YCbCr").convert("RGB"))
+    assert_seen(content, seen, 2)
+
+
 #: What Pillow reads and Verger does not, and a part of the reason.
 REFUSED: dict[str, tuple[bytes, str]] = {
     "floats to 255": (tiff(F32 * 255, 32, 1, tags=FLOATS), "63.75, outside of its range"),

@@ -151,7 +151,7 @@ def _bmp(image: ImageFile.ImageFile, content: bytes) -> Layout:
     if header[0] >= _ALPHA_HEADER and rawmodes(image)[0] == "BGR;15" and alpha == b"\0\x80\0\0":
         set_rawmodes(image, {"BGR;15": "BGRA;15"})
         image._mode = "RGBA"
-    return Layout(is_alpha_sure=False)
+    return Layout(is_alpha_sure=image.mode != "RGBA")
 
 
 def _webp(image: Any, content: bytes) -> Layout:

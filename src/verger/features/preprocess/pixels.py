@@ -29,12 +29,12 @@ def to_rgb(image: Image.Image, layout: Layout = PLAIN) -> Image.Image:
         one colour though the samples differ.
     """
     level = image.info.get("transparency")
-    if image.mode in ("RGB", "L", "1") and level is None and layout is PLAIN:
+    if image.mode in ("RGB", "L", "1") and level is None and layout == PLAIN:
         return image if image.mode == "RGB" else image.convert("RGB")
     scale = layout.scale or (UINT16 if image.mode.startswith("I;16") else None)
     low = layout.low_bytes() if layout.low_bytes and (scale or level) else None
     shown = _scaled(image, scale, low) if scale else image
-    if shown.mode == "RGBA" and not layout.is_alpha_sure and _is_clear(shown):
+    if not layout.is_alpha_sure and _is_clear(shown):
         shown = shown.convert("RGB")
     if level is not None and (scale or low):
         rgb = _hidden(shown.convert("RGB"), image, low, level)

@@ -109,7 +109,7 @@ def tiff_layout(image: TiffImagePlugin.TiffImageFile, content: bytes) -> Layout:
     return Layout(
         scale=_scale(image),
         low_bytes=read_low if is_deep else None,
-        is_alpha_sure=Tag.ExtraSamples in tags,
+        is_alpha_sure=image.mode != "RGBA" or Tag.ExtraSamples in tags,
     )
 
 
