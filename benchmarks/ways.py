@@ -174,7 +174,7 @@ def python_of(way: Way) -> Path:
 def environment_of(way: Way) -> dict[str, str]:
     """Return the environment of one run: the same Java for all, nothing listening outside."""
     environment = os.environ | {
-        "JAVA_HOME": str(find_java().home),
+        "JAVA_HOME": str(find_java().spark_home()),
         "PYSPARK_PYTHON": str(python_of(way)),
         "SPARK_LOCAL_IP": "127.0.0.1",
     }

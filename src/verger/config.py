@@ -7,7 +7,6 @@ Every option is declared once, here; the command line and the configuration file
 from __future__ import annotations
 
 import numbers
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -60,15 +59,6 @@ MAX_TOML_DEPTH = 32
 
 READERS = ("arrow", "spark")
 PRECISIONS = ("float32", "int8")
-
-
-def verger_home() -> Path:
-    """Return the folder of Verger's cache: ``VERGER_HOME``, else the user's cache folder."""
-    home = os.environ.get("VERGER_HOME")
-    if home:
-        return Path(home).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "verger"
 
 
 def _option(default: Any, text: str) -> Any:

@@ -132,7 +132,7 @@ def test_the_rights_of_a_run_are_enough_and_without_one_it_fails(
 
     def start(run: Mapping[str, Any]) -> Submitted:
         policy = without(run["executionIamPolicy"]["policy"], lacking.pop(0))
-        local = environment_of(strict, standin) | {"JAVA_HOME": str(find_java().home)}
+        local = environment_of(strict, standin) | {"JAVA_HOME": str(find_java().spark_home())}
         environ = variables(local | take_role(policy))
         return submit(run, tmp_path / run["jobRunId"], REGION, environ)
 

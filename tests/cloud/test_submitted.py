@@ -40,7 +40,7 @@ pytestmark = pytest.mark.timeout(600)
 def environ(moto: str | None, aws: Standin | None) -> dict[str, str]:
     """Return the environment of drivers."""
     local = environment_of(moto, aws) if moto is not None and aws is not None else {}
-    return variables(local | {"JAVA_HOME": str(find_java().home)})
+    return variables(local | {"JAVA_HOME": str(find_java().spark_home())})
 
 
 @pytest.fixture

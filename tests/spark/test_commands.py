@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from pyspark.sql import SparkSession
 
+from support.users import run_nameless
 from verger.cli import app
 
 
@@ -72,6 +73,23 @@ def test_the_demo_runs_where_there_is_no_java(tmp_path: Path, no_java: str) -> N
     assert "efficientnet_lite0" in record["notices"][0]
     assert (out / "result" / "report.html").is_file()
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("home", [None, Path("/proc")])
+@pytest.mark.parametrize("master", [None, "local[2]"])
+def test_a_run_works_for_a_user_without_a_name(
+    photos: Path, tmp_path: Path, master: str | None, home: Path | None
+) -> None:
+    """Neither engine needs a name or a home, nor does Hadoop or matplotlib; none complains."""
+    spark = ["--master", master] if master else []
+    out = tmp_path / "out"
+    options = ["--model", "efficientnet_lite0", "--components", "2", *spark]
+    done = run_nameless("run", photos, out, *options, home=home, temporary=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert record["counts"]["featurized"] == 30
+    assert not [line for line in done.stderr.splitlines() if "matplotlib" in line or "Java" in line]
+    assert [path.name for path in tmp_path.glob("verger-*")] == ["verger-home-12345"]
 
 
 def test_validate_says_what_does_not_hold_and_exits_1(result: Path) -> None:

@@ -153,7 +153,7 @@ def bare_environment() -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     return own | {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "JAVA_HOME": str(find_java().home),
+        "JAVA_HOME": str(find_java().spark_home()),
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
 

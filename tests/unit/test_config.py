@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from verger.config import Config, check_components, load_config, verger_home
+from verger.config import Config, check_components, load_config
 from verger.errors import ConfigError
 from verger.job.record import command_line
 from verger.result.output import Output
@@ -270,28 +270,6 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 # The cache
-
-
-@pytest.mark.parametrize(
-    ("environ", "home"),
-    [
-        ({"VERGER_HOME": "/data/verger", "XDG_CACHE_HOME": "/cache"}, "/data/verger"),
-        ({"VERGER_HOME": "~/verger"}, "{home}/verger"),
-        ({"XDG_CACHE_HOME": "/cache"}, "/cache/verger"),
-        ({}, "{home}/.cache/verger"),
-        ({"VERGER_HOME": "", "XDG_CACHE_HOME": ""}, "{home}/.cache/verger"),
-    ],
-)
-def test_the_cache_is_where_the_environment_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], home: str
-) -> None:
-    """VERGER_HOME comes before XDG_CACHE_HOME, which comes before the home folder's cache."""
-    for name in ("VERGER_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    assert verger_home() == Path(home.format(home=tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -88,10 +88,10 @@ def check_method(method: str, config: Config) -> None:
     Raises
     ------
     EnvironmentNotReadyError
-        If it needs Spark, and there is no Java that fits.
+        If it needs Spark, and that could not be started.
     """
     if method == "logistic":
-        check_environment()
+        check_environment(config)
     else:
         check_engine(config)
 

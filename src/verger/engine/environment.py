@@ -23,7 +23,7 @@ from tempfile import NamedTemporaryFile
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from verger.config import verger_home
+from verger.engine.home import verger_home
 from verger.engine.scratch import sweep_parts
 from verger.errors import EnvironmentNotReadyError
 

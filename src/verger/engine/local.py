@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Pipe, wait
-from pathlib import Path
 from typing import Any, TypeVar
 
+from verger.engine.limits import default_workers
 from verger.engine.tasks import TASK_ATTEMPTS, OnProgress, Task
 from verger.engine.worker import DONE, IMPORT, TASK, WORK
 from verger.errors import TasksLostError
@@ -36,23 +36,6 @@ WORKER_ENVIRONMENT = {
 _POLL_S = 0.25
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from verger.engine.worker import main; main({fd})"
-
-
-#: Where a container's share of the processors is written: microseconds of work, and in how many.
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use: by its affinity, and by its container's quota."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = CPU_QUOTA.read_text("ascii").split()
-        return max(1, min(cores, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no container, or no quota: "max"
-        return cores
 
 
 class _Worker:
@@ -96,7 +79,7 @@ class LocalEngine:
     Parameters
     ----------
     n_workers : int, optional
-        By default one for every core that this process may use.
+        By default one for every core that this process may use, as far as its memory goes.
     """
 
     name = "local"
@@ -104,7 +87,7 @@ class LocalEngine:
     versions: dict[str, str] = {}  # noqa: RUF012 - never changed
 
     def __init__(self, n_workers: int | None = None) -> None:
-        self.n_cores = n_workers or usable_cores()
+        self.n_cores = n_workers or default_workers()
         self._workers: list[_Worker] = []
 
     def start(self, n_workers: int, *, module: str = "") -> None:

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
@@ -14,8 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verger.config import Config
+from verger.engine.causes import cause_of
+from verger.engine.checks import check_start, named_python, spark_defaults
 from verger.engine.environment import PYTHON, UNPACKED, cached_environment
+from verger.engine.home import environment_for_block, temporary_home, user_home, user_name
 from verger.engine.java import Java, find_java
+from verger.engine.limits import default_workers, java_heap_mib
 from verger.engine.local import WORKER_ENVIRONMENT
 from verger.engine.scratch import scratch_folder
 from verger.engine.tasks import TASK_ATTEMPTS
@@ -35,7 +38,16 @@ _SHARED = (
     "AWS_NO_SIGN_REQUEST",
 )
 
-_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
+#: Errors that say nothing but that Java has ended, or Spark in it.
+_JAVA_IS_GONE = (
+    "Java gateway process exited",
+    "Error while sending or receiving",
+    "Answer from Java side is empty",
+    "Cannot call methods on a stopped SparkContext",
+)
+
+#: Spark puts these before what a user gives as ``spark.driver.extraJavaOptions``.
+_JAVA_OPTIONS = "spark.driver.defaultJavaOptions"
 
 
 def get_session(config: Config | None = None) -> SparkSession:
@@ -50,100 +62,134 @@ def get_session(config: Config | None = None) -> SparkSession:
     Raises
     ------
     EnvironmentNotReadyError
-        If there is no Java that fits, or Spark does not start.
+        If there is no Java that fits, a variable or setting asks for what cannot be, or Spark
+        does not start.
     """
     config = config or Config()
     from pyspark.sql import SparkSession
 
     active = SparkSession.getActiveSession()
     if active is not None:
+        check_is_classic(active)
         return _with_conf(active, config)
-    java = None if is_submitted() else find_java()
-    settings, variables = _plan_start(config, java)
+    log = None if "VERGER_SPARK_LOG" in os.environ else scratch_folder() / "java.log"
+    java = check_environment(config)
+    settings, variables = _plan_start(config, java.spark_home(log) if java else None)
     try:
         with environment_for_block(variables):
-            if java is not None and "VERGER_SPARK_LOG" not in os.environ:
-                return _start_quietly(settings)
-            return SparkSession.builder.config(map=settings).getOrCreate()
+            session = SparkSession.builder.config(map=settings).getOrCreate()
     except Exception as err:
         raise EnvironmentNotReadyError(
-            f"Spark does not start (master {settings.get('spark.master')}): {_first_line(err)}; "
+            f"Spark does not start (master {settings.get('spark.master')}): {_cause(err, log)}; "
             "try verger doctor"
         ) from err
+    if java is not None:
+        _hush()
+        _log_in(session)
+    return session
 
 
-def _plan_start(config: Config, java: Java | None) -> tuple[dict[str, Any], dict[str, str]]:
+def check_environment(config: Config) -> Java | None:
+    """Find out whether a session could be started, without starting one.
+
+    Returns
+    -------
+    Java or None
+        What starts it; None if a session is active, or ``spark-submit`` has started Java.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If there is no Java that fits, or a variable or setting asks for what cannot be.
+    """
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        check_is_classic(active)
+    if active is not None or is_submitted():
+        return None
+    settings = spark_defaults() | dict(config.conf)
+    check_start(settings, local=_is_local(_master(config)))
+    return find_java()
+
+
+def check_is_classic(session: SparkSession) -> None:
+    """Refuse a session of Spark Connect, which has no JVM to broadcast a model from.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+    """
+    if type(session).__module__.startswith("pyspark.sql.connect"):
+        raise EnvironmentNotReadyError(
+            "the active session is one of Spark Connect, and Verger needs a classic one: stop it, "
+            "or start Python without SPARK_REMOTE and SPARK_API_MODE"
+        )
+
+
+def _master(config: Config) -> str:
+    return config.master or configured_master() or "local[*]"
+
+
+def _is_local(master: str | None) -> bool:
+    return bool(master and master.startswith("local"))
+
+
+def _plan_start(config: Config, java: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
     """Return Spark's settings, and the variables that it reads from the environment."""
     submitted = java is None
-    master = config.master or (None if submitted else configured_master() or "local[*]")
-    local = bool(master and master.startswith("local"))
+    master = config.master if submitted else _master(config)
+    local = _is_local(master)
     settings = session_settings(config, local=local)
-    python = _named_python(config) or sys.executable
-    if not local and not submitted and _named_python(config) is None:
+    _, python = named_python(spark_defaults() | dict(config.conf))
+    if python is None and not local and not submitted:
         python = PYTHON
         settings = {"spark.archives": f"{cached_environment().as_uri()}#{UNPACKED}"} | settings
     if master:
         settings |= {"spark.master": forgiving_master(master)}
     settings |= {"spark.app.name": config.app_name}
-    variables = {"PYSPARK_PYTHON": python}
+    variables = {"PYSPARK_PYTHON": python or sys.executable}
     if java is not None:
-        variables["JAVA_HOME"] = str(java.home)
+        variables |= {"JAVA_HOME": str(java)} | _identity()
     if local:  # a laptop's session is nobody else's: it listens on loopback only
         variables["SPARK_LOCAL_IP"] = os.environ.get("SPARK_LOCAL_IP", "127.0.0.1")
     return settings, variables
 
 
-def _start_quietly(settings: Mapping[str, Any]) -> SparkSession:
-    """Start a session whose JVM prints nothing; its last line is told if it does not start."""
-    from pyspark import SparkConf, SparkContext
-    from pyspark.java_gateway import launch_gateway
-    from pyspark.sql import SparkSession
-
-    builder = SparkSession.builder.config(map=dict(settings))
-    if SparkContext._gateway is not None:  # a stopped session has left its JVM
-        return builder.getOrCreate()
-    conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
-    with tempfile.TemporaryFile() as log:
-        try:
-            gateway = launch_gateway(conf, {"stderr": log})  # type: ignore[no-untyped-call]
-        except Exception as err:
-            log.seek(0)
-            lines = log.read().decode(errors="replace").strip().splitlines()
-            raise EnvironmentNotReadyError(lines[-1] if lines else str(err)) from err
-    SparkContext(conf=conf, gateway=gateway)
-    session = builder.getOrCreate()
-    _hush(session)
-    return session
+def _identity() -> dict[str, str]:
+    """Return the variables that give Spark a user and a home, where the system knows none."""
+    variables = {} if user_home() else {"HOME": str(temporary_home())}
+    if user_name() is None:
+        variables["SPARK_USER"] = os.environ.get("SPARK_USER") or f"uid-{os.getuid()}"
+    return variables
 
 
-def _hush(session: SparkSession) -> None:
-    """Let the error that is raised say that Java has ended.
+def _log_in(session: SparkSession) -> None:
+    """Give Hadoop's library the name of a user whom the system does not know; it would fail."""
+    if user_name() is None:
+        users = session.sparkContext._jvm.org.apache.hadoop.security.UserGroupInformation  # type: ignore[union-attr]
+        users.setLoginUser(users.createRemoteUser(session.sparkContext.sparkUser()))
 
-    py4j would log every call that failed, the server of Spark's accumulators its traceback, and
-    pyspark that of a function that it could not send.
+
+def _cause(err: Exception, log: Path | None) -> str:
+    """Return why Spark does not start: by its own error, or by what its Java has printed last."""
+    if log is None or not any(words in str(err) for words in _JAVA_IS_GONE):
+        return cause_of(err)
+    said = log.read_text("utf-8", errors="replace") if log.is_file() else ""
+    return cause_of(said) or "its Java has ended: killed, or out of memory"
+
+
+def _hush() -> None:
+    """Let only the error that is raised say that Java has ended, or what could not be sent.
+
+    py4j would log every call that failed, and pyspark the traceback of a function that it could
+    not send.
     """
     from pyspark import util
 
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
-    server = getattr(session.sparkContext, "_accumulatorServer", None)
-    if server is not None:
-        server.handle_error = lambda *_: None
     util.print_exec = lambda stream: None  # noqa: ARG005 - the error that is raised says the same
-
-
-@contextmanager
-def environment_for_block(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that Spark reads when it starts; the next session may need other ones."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            if old is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = old
 
 
 def _with_conf(session: SparkSession, config: Config) -> SparkSession:
@@ -155,25 +201,20 @@ def _with_conf(session: SparkSession, config: Config) -> SparkSession:
 
 def configured_master() -> str | None:
     """Return the master that ``spark-defaults.conf`` names, or None."""
-    home = os.environ.get("SPARK_HOME")
-    folder = os.environ.get("SPARK_CONF_DIR") or (home and str(Path(home, "conf")))
-    if folder:
-        try:
-            lines = Path(folder, "spark-defaults.conf").read_text("utf-8").splitlines()
-        except OSError:
-            lines = []
-        for line in lines:
-            key, _, value = line.strip().replace("=", " ", 1).partition(" ")
-            if key == "spark.master":
-                return value.strip()
-    return None
+    return spark_defaults().get("spark.master")
 
 
 def forgiving_master(master: str) -> str:
-    """Return a local master that tries a task again, as any cluster does; others as they are."""
+    """Return a local master that tries a task again, as any cluster does; others as they are.
+
+    Its ``*`` becomes the tasks that the cores and the memory of this machine, or of its container,
+    are enough for.
+    """
     if master == "local":
         return f"local[1,{TASK_ATTEMPTS}]"
-    return re.sub(r"^local\[(\*|\d+)\]$", rf"local[\1,{TASK_ATTEMPTS}]", master)
+    n_tasks = default_workers(reserved_bytes=java_heap_mib() * 2**20)
+    master = re.sub(r"^local\[\*", f"local[{n_tasks}", master)
+    return re.sub(r"^local\[(\d+)\]$", rf"local[\1,{TASK_ATTEMPTS}]", master)
 
 
 def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
@@ -193,8 +234,8 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
         settings |= {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.memory": _driver_memory(),
-            _JAVA_OPTIONS: f'-Dlog4j2.configurationFile={_log4j()} "{_java_scratch()}"',
+            "spark.driver.memory": f"{java_heap_mib()}m",
+            _JAVA_OPTIONS: _java_options(),
         }
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         settings |= {
@@ -240,21 +281,6 @@ def is_submitted() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
-def _named_python(config: Config) -> str | None:
-    """Return the Python that workers are told to use, which they must have; else None."""
-    return config.conf.get("spark.pyspark.python") or os.environ.get("PYSPARK_PYTHON")
-
-
-def _driver_memory() -> str:
-    """Return a quarter of this machine's memory, from 1 to 4 GiB.
-
-    The JVM holds listings and a cache of finished rows that may spill; photos and the model
-    are in the Python workers.
-    """
-    megabytes = machine_memory_bytes() // 4 // 2**20
-    return f"{min(max(megabytes, 1024), 4096)}m"
-
-
 @contextmanager
 def settings_for_block(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
     """Change settings of a running session for a block."""
@@ -268,37 +294,11 @@ def settings_for_block(spark: SparkSession, settings: Mapping[str, str]) -> Iter
             spark.conf.set(key, str(old))
 
 
-def machine_memory_bytes() -> int:
-    """Return the physical memory of this machine, or 4 GiB where it does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 4 * 2**30
-
-
-def _java_scratch() -> str:
-    """Return Java's option for temporary files: Spark's blocks, artifacts and native libraries."""
-    return f"-Djava.io.tmpdir={scratch_folder()}"
-
-
-def _log4j() -> str:
-    """Return the address of our settings of Spark's log: quiet, unless VERGER_SPARK_LOG is set."""
-    return Path(str(resources.files("verger.engine") / "log4j2.properties")).as_uri()
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0]
-
-
-def check_environment() -> None:
-    """Find out whether a session could be started, without starting one.
-
-    Raises
-    ------
-    EnvironmentNotReadyError
-        If there is no Java that fits.
-    """
-    from pyspark.sql import SparkSession
-
-    if SparkSession.getActiveSession() is None and not is_submitted():
-        find_java()
+def _java_options() -> str:
+    """Return what Java is told: how much Spark logs, and where temporary files and a home are."""
+    log4j = Path(str(resources.files("verger.engine") / "log4j2.properties")).as_uri()
+    folders = {"java.io.tmpdir": scratch_folder()}
+    if user_name() is None or user_home() is None:
+        folders["user.home"] = user_home() or temporary_home()
+    given = " ".join(f'"-D{name}={folder}"' for name, folder in folders.items())
+    return f"-Dlog4j2.configurationFile={log4j} {given}"

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from verger import errors
+from verger.engine.causes import cause_of
 from verger.engine.tasks import OnProgress, Task
 from verger.errors import TasksLostError, VergerError
 
@@ -127,12 +128,8 @@ class SparkEngine:
         java = self.session.sparkContext._jsc
         stopped = java is None or java.sc().isStopped()
         if not stopped and any(words in str(err) for words in _DEATHS):
-            return TasksLostError(f"Spark gave up a task: {_first_line(err)}")
+            return TasksLostError(f"Spark gave up a task: {cause_of(err)}")
         return err
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0]
 
 
 def _run_tasks(

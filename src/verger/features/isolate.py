@@ -28,6 +28,7 @@ from functools import lru_cache
 import numpy as np
 
 from verger.config import MAX_PIXELS
+from verger.engine.limits import usable_cores
 from verger.errors import EnvironmentNotReadyError
 from verger.features.decoder import ANSWER, READY, REQUEST
 from verger.features.preprocess import DecodeError, Photo
@@ -119,7 +120,7 @@ def decode_apart(
 @lru_cache(maxsize=1)
 def _pool_of(_pid: int) -> DecoderPool:
     """Return the pool of one process: a fork of it has none of its decoding processes."""
-    return DecoderPool(os.cpu_count() or 1)
+    return DecoderPool(usable_cores())
 
 
 class DecoderPool:

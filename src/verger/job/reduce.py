@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from verger.engine.tasks import Engine
@@ -44,7 +43,7 @@ def reduce_features(run: Run) -> None:
         )
     engine = run.engine
     with run.stage("reduce"), ThreadPoolExecutor(1) as pool:
-        pool.submit(import_module, "matplotlib.figure")  # takes as long as the fit
+        pool.submit(plots.import_matplotlib)  # takes as long as the fit
         moments, n_summed = _sum_moments(output, engine, contract)
         pca = fit_pca(
             moments.sums, config.components, standardize=config.standardize, center=config.center

@@ -5,11 +5,19 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from verger.engine.home import environment_for_block, matplotlib_variables
+
 if TYPE_CHECKING:
     from verger.pca.fit import FittedPCA
 
 #: Components that the scree plot shows; later ones are too small to see.
 SHOWN = 100
+
+
+def import_matplotlib() -> None:
+    """Import what a plot needs, which takes as long as a fit; also where there is no home."""
+    with environment_for_block(matplotlib_variables()):
+        import matplotlib.figure  # noqa: F401 - it looks for its folder once, when it is imported
 
 
 def scree_plot(pca: FittedPCA) -> bytes:
@@ -24,6 +32,7 @@ def scree_plot(pca: FittedPCA) -> bytes:
     bytes
         A PNG.
     """
+    import_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from verger.config import MAX_PIXELS
+from verger.engine.limits import usable_cores
 
 # Content types of a photo besides image/*; curl --data-binary sends the last one. text/plain is not
 # among them: a page of another site can post it without asking first.
@@ -43,7 +43,7 @@ class Limits:
     read_timeout_s: float = 30
     decode_timeout_s: float = 10
     max_waiting: int = 32
-    n_threads: int = os.cpu_count() or 1
+    n_threads: int = field(default_factory=usable_cores)
 
 
 @dataclass(frozen=True)

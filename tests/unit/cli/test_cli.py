@@ -598,7 +598,7 @@ class _JobFailed(Exception):
         (
             _JobFailed("Job aborted\n\tat x\nCaused by: java.io.IOException: No space left"),
             1,
-            "verger: Spark failed: Caused by: java.io.IOException: No space left; VERGER_",
+            "verger: Spark failed: IOException: No space left; VERGER_",
         ),
         (_JobFailed(""), 1, "verger: Spark failed: _JobFailed; VERGER_SPARK_LOG=warn"),
         (KeyboardInterrupt(), 130, "verger: interrupted"),

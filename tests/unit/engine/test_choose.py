@@ -12,7 +12,6 @@ from pyspark.sql import SparkSession
 
 from verger.config import Config
 from verger.engine.choose import check_engine, start_engine, wants_spark
-from verger.engine.local import usable_cores
 from verger.errors import ConfigError, EnvironmentNotReadyError
 
 
@@ -96,20 +95,6 @@ def test_choosing_loads_no_spark() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("200000 100000", 2), ("50000 100000", 1), ("max 100000", 64), ("", 64)]
-)
-def test_a_containers_quota_bounds_the_workers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, cores: int
-) -> None:
-    """A container that may use two of 64 cores gets two workers."""
-    file = tmp_path / "cpu.max"
-    file.write_text(quota)
-    monkeypatch.setattr("verger.engine.local.CPU_QUOTA", file)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64), raising=False)
-    assert usable_cores() == cores
 
 
 def test_workers_are_not_sparks() -> None:

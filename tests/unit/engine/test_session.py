@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +30,9 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "jars").mkdir()
     (tmp_path / "jars" / "hadoop-client-api-3.4.9.jar").touch()
+    (tmp_path / "jars" / f"spark-core_2.13-{version('pyspark')}.jar").touch()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "spark-submit").touch()
     monkeypatch.setenv("SPARK_HOME", str(tmp_path))
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
 
@@ -54,25 +59,31 @@ def start(monkeypatch: pytest.MonkeyPatch, config: Config) -> tuple[dict[str, An
     """Return what Spark would be started with: settings, and the environment at that moment."""
     seen: list[tuple[dict[str, Any], dict[str, str]]] = []
 
-    def launch(conf: Any, _: Any) -> None:
+    def launch(conf: Any) -> None:
         seen.append((dict(conf.getAll()), dict(os.environ)))
         raise RuntimeError("this is enough")
 
     monkeypatch.delenv("VERGER_SPARK_LOG", raising=False)
-    monkeypatch.setattr(SparkContext, "_gateway", None)
-    monkeypatch.setattr("pyspark.java_gateway.launch_gateway", launch)
-    with pytest.raises(EnvironmentNotReadyError, match="enough"):
+    monkeypatch.setattr(SparkContext, "getOrCreate", launch)
+    with pytest.raises(EnvironmentNotReadyError, match="enough; try verger doctor"):
         session.get_session(config)
     return seen[0]
 
 
+@pytest.fixture
+def java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return the JAVA_HOME of a Java that is never started."""
+    found = SimpleNamespace(spark_home=lambda log: tmp_path)
+    monkeypatch.setattr(session, "find_java", lambda: found)
+    return tmp_path
+
+
 def test_a_session_leaves_the_environment_as_it_was(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, java: Path
 ) -> None:
     """A cluster's session after a local one, and the other way round, gets its own Python."""
     archive = tmp_path / "environment.tar.gz"
     monkeypatch.setattr(session, "cached_environment", lambda: archive)
-    monkeypatch.setattr(session, "find_java", lambda: SimpleNamespace(home=tmp_path))
     monkeypatch.delenv("SPARK_LOCAL_IP", raising=False)
     monkeypatch.setenv("JAVA_HOME", "/opt/java")
     before = dict(os.environ)
@@ -80,7 +91,7 @@ def test_a_session_leaves_the_environment_as_it_was(
         settings, environment = start(monkeypatch, Config(master="local[2]"))
         assert environment["PYSPARK_PYTHON"] == sys.executable
         assert environment["SPARK_LOCAL_IP"] == "127.0.0.1"
-        assert environment["JAVA_HOME"] == str(tmp_path)
+        assert environment["JAVA_HOME"] == str(java)
         assert "spark.archives" not in settings
         assert dict(os.environ) == before
         settings, environment = start(monkeypatch, Config(master="spark://127.0.0.1:7077"))
@@ -91,27 +102,83 @@ def test_a_session_leaves_the_environment_as_it_was(
 
 
 def test_workers_use_the_python_that_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, java: Path, tmp_path: Path
 ) -> None:
     """The setting goes before the variable, and no archive is sent along with either."""
-    monkeypatch.setattr(session, "find_java", lambda: SimpleNamespace(home=tmp_path))
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for link in (ours, other):
+        link.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        link.chmod(0o755)
     for master in ("local[2]", "spark://127.0.0.1:7077"):
-        monkeypatch.setenv("PYSPARK_PYTHON", PYTHON)
+        monkeypatch.setenv("PYSPARK_PYTHON", str(ours))
         settings, environment = start(monkeypatch, Config(master=master))
-        assert environment["PYSPARK_PYTHON"] == PYTHON == "./environment/bin/python"
+        assert environment["PYSPARK_PYTHON"] == str(ours)
         assert "spark.archives" not in settings
-        conf = {"spark.pyspark.python": "/opt/other/bin/python"}
+        conf = {"spark.pyspark.python": str(other)}
         settings, environment = start(monkeypatch, Config(master=master, conf=conf))
-        assert environment["PYSPARK_PYTHON"] == "/opt/other/bin/python"
+        assert environment["PYSPARK_PYTHON"] == str(other)
         assert "spark.archives" not in settings
-        assert os.environ["PYSPARK_PYTHON"] == PYTHON
+        assert os.environ["PYSPARK_PYTHON"] == str(ours)
+
+
+def test_a_user_without_a_name_gets_one_and_a_home(
+    monkeypatch: pytest.MonkeyPatch, java: Path, tmp_path: Path
+) -> None:
+    """Java takes both from the system's list of users, where a container's user may be missing."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    for name in ("HOME", "SPARK_USER"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / f"verger-home-{os.getuid()}"
+    given = {"spark.driver.extraJavaOptions": "-Da=b"}
+    settings, environment = start(monkeypatch, Config(master="local[2]", conf=given))
+    assert f'"-Duser.home={home}"' in settings["spark.driver.defaultJavaOptions"]
+    assert settings["spark.driver.extraJavaOptions"] == "-Da=b"
+    assert environment["HOME"] == str(home)
+    assert environment["SPARK_USER"] == f"uid-{os.getuid()}"
+    assert "HOME" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("error", "printed", "says"),
+    [
+        ("Java gateway process exited", "WARNING: x\nUnrecognized option: -Xfoo", "option: -Xfoo"),
+        ("Java gateway process exited", "WARNING: x", "its Java has ended: killed, or out of mem"),
+        (
+            "IllegalStateException: Cannot call methods on a stopped SparkContext.",
+            "12:00:00 ERROR TransportClientFactory: x\njava.net.UnknownHostException: orchard",
+            "UnknownHostException: orchard",
+        ),
+        ("java.lang.IllegalArgumentException: memory", "12:00:00 ERROR A: b", "Exception: memory"),
+    ],
+)
+def test_what_java_has_printed_tells_why_spark_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: str, printed: str, says: str
+) -> None:
+    """If Java ends, its reason is only in what it printed; else Spark's own error has it."""
+    monkeypatch.delenv("VERGER_SPARK_LOG", raising=False)
+
+    def spark_home(log: Path) -> Path:
+        log.write_text(printed)
+        return tmp_path
+
+    found = SimpleNamespace(spark_home=spark_home)
+    monkeypatch.setattr(session, "find_java", lambda: found)
+    monkeypatch.setattr(SparkContext, "getOrCreate", partial(fail, error))
+    with pytest.raises(EnvironmentNotReadyError, match="Spark does not start") as caught:
+        session.get_session(Config(master="local[2]"))
+    assert says in str(caught.value)
+
+
+def fail(error: str, _: Any) -> None:
+    raise RuntimeError(error)
 
 
 def test_an_active_session_keeps_what_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """``--conf`` of what is fixed at the start is not asked for again by each stage."""
     told: dict[str, str] = {}
     conf = SimpleNamespace(isModifiable=lambda key: ".sql." in key, set=told.__setitem__)
-    active = SimpleNamespace(conf=conf)
+    active = SimpleNamespace(conf=conf)  # its class is in no module of Spark Connect's
     given = {"spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "2"}
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: active)
     assert session.get_session(Config(conf=given)) is active  # type: ignore[comparison-overlap]

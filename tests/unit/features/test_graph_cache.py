@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from verger.config import verger_home
+from verger.engine.home import verger_home
 from verger.features.model import Model, load_model
 from verger.features.model.graph import Graph, Layer
 from verger.features.model.graph_cache import cached_graph

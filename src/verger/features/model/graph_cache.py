@@ -14,7 +14,7 @@ from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 
-from verger.config import verger_home
+from verger.engine.home import verger_home
 from verger.engine.scratch import sweep_parts
 from verger.features.model.graph import Graph, Layer
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from verger.config import verger_home
+from verger.engine.home import verger_home
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
 from verger.features.model.checksum import check_sha256
 
@@ -56,7 +56,7 @@ class WeightsSource:
             roots = spec.submodule_search_locations if spec else None
             places += [Path(root) / self.package_path for root in roots or ()]
         if self.url:
-            keras = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+            keras = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
             places.append(Path(keras) / "models" / self.file_name)
         return places
 
@@ -69,7 +69,8 @@ class WeightsSource:
             If a file is there whose size or sha256 is another.
         """
         for path in self.candidates():
-            if path.is_file():
+            # In a home that must not be looked into, is_file() alone would raise.
+            if os.access(path, os.F_OK) and path.is_file():
                 self.check(path)
                 return path
         return None
