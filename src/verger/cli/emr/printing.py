@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def print_checks(checks: Iterable[Check], as_json: bool) -> list[Check]:
     """Print checks as they come; with ``--json`` they are printed at the end."""
-    checks = []
+    printed = []
     for check in checks:
-        checks.append(check)
+        printed.append(check)
         if not as_json:
             say(f"{'ok    ' if check.holds else 'FAILED'}  {check.name}: {check.detail}")
-    return checks
+    return printed
 
 
 def tell_progress() -> Watcher:
