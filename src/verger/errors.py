@@ -127,3 +127,38 @@ class JobError(VergerError, RuntimeError):
 
 class ValidationError(VergerError, RuntimeError):
     """A stored result does not hold what it says."""
+
+
+def missing_extra(needed: str | None, by: str, extra: str) -> EnvironmentNotReadyError:
+    """Return the error of a package that only an extra brings, with the command that installs it.
+
+    Verger may be on no package index, so that the command names the folder that this Verger was
+    installed from, as pip recorded it (PEP 610).
+
+    Parameters
+    ----------
+    needed : str or None
+        The module that cannot be imported.
+    by : str
+        The command or option that needs it.
+    extra : str
+    """
+    return EnvironmentNotReadyError(
+        f"{needed} is not installed, which {by} needs: pip install {_requirement(extra)}"
+    )
+
+
+def _requirement(extra: str) -> str:
+    import json  # an error alone needs them
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote
+
+    try:
+        origin = json.loads(distribution("verger").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    url = str(origin.get("url", ""))
+    if "dir_info" not in origin or not url.startswith("file://"):
+        return f"'verger[{extra}]'"
+    editable = "-e " if origin["dir_info"].get("editable") else ""
+    return f"{editable}'{unquote(url.removeprefix('file://'))}[{extra}]'"

@@ -11,7 +11,7 @@ import click
 
 from verger.cli.options import extractor_option, weights_option
 from verger.cli.terminal import download_bar, say, tell, tell_source
-from verger.errors import EnvironmentNotReadyError
+from verger.errors import missing_extra
 
 
 @click.command()
@@ -56,9 +56,7 @@ def serve(out: str, host: str, **options: Any) -> None:
     try:
         from verger import serve as web
     except ModuleNotFoundError as err:
-        raise EnvironmentNotReadyError(
-            f"{err.name} is not installed, which verger serve needs: pip install 'verger[serve]'"
-        ) from err
+        raise missing_extra(err.name, "verger serve", "serve") from err
     if not web.is_loopback(host):
         tell(
             f"--host {host}: everybody who reaches this machine can ask, without password or "

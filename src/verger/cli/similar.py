@@ -33,7 +33,7 @@ from verger.errors import ConfigError
 _approximate = click.option(
     "--approximate",
     is_flag=True,
-    help="Look them up in an index of OUT, for large tables; needs 'verger[index]'.",
+    help="Look them up in an index of OUT, for large tables; needs the extra 'index'.",
 )
 
 

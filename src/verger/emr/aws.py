@@ -1,6 +1,6 @@
 """The only place that imports boto3: clients, and what AWS says in words that help.
 
-boto3 is an extra (``pip install 'verger[aws]'``). It finds credentials as all of AWS' tools do:
+boto3 comes with the extra ``aws``. It finds credentials as all of AWS' tools do:
 variables, a profile, a role. Nothing here asks for keys, keeps or prints them.
 """
 
@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from verger.emr.region import check_region
-from verger.errors import CloudError, ConfigError, EnvironmentNotReadyError
+from verger.errors import CloudError, ConfigError, missing_extra
 
 #: Times that a request is tried; botocore waits longer and longer between, with jitter, where AWS
 #: throttles or fails.
@@ -80,9 +80,7 @@ def _boto3() -> Any:
     try:
         import boto3
     except ImportError as err:
-        raise EnvironmentNotReadyError(
-            "boto3 is not installed, which verger emr needs: pip install 'verger[aws]'"
-        ) from err
+        raise missing_extra("boto3", "verger emr", "aws") from err
     return boto3
 
 

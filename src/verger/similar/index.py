@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from verger.classify.nearest import Cosine, Float32s, Int32s, NearestRows, unit
 from verger.engine.tasks import Engine
-from verger.errors import EnvironmentNotReadyError, SchemaError
+from verger.errors import SchemaError, missing_extra
 from verger.files.folder import Folder
 from verger.files.records import as_json, from_plain
 from verger.files.tables import Part
@@ -61,9 +61,7 @@ def require_faiss() -> ModuleType:
     try:
         import faiss
     except ModuleNotFoundError as err:
-        raise EnvironmentNotReadyError(
-            f"{err.name} is not installed, which --approximate needs: pip install 'verger[index]'"
-        ) from err
+        raise missing_extra(err.name, "--approximate", "index") from err
     module: ModuleType = faiss
     return module
 

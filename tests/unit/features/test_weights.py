@@ -517,7 +517,8 @@ def test_unreachable_publisher(closed_port: int, target: Path, pauses: list[floa
     """A refused connection is final; the text says --weights and where to put the file."""
     source = WeightsSource(file_name=NAME, url=f"http://127.0.0.1:{closed_port}/{NAME}")
     with pytest.raises(
-        WeightsNotFoundError, match=r"use --weights PATH, put the file at"
+        WeightsNotFoundError,
+        match=r"use --weights PATH \(in Python weights=PATH\), put the file at",
     ) as caught:
         source.fetch()
     assert str(target) in str(caught.value)

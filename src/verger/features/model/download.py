@@ -67,7 +67,8 @@ def download(
     except OSError as err:
         raise WeightsNotFoundError(
             f"weights {path.name}: {url} cannot be fetched ({err}); "
-            f"use --weights PATH, put the file at {path}, or take another --model"
+            f"use --weights PATH (in Python weights=PATH), put the file at {path}, or use --model "
+            "efficientnet_lite0, which needs no download"
         ) from err
 
 

