@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from verger.config import MAX_PIXELS
-from verger.features.preprocess.jpeg import JPEG_MAGIC, Jpeg, without_cut_segment
+from verger.features.preprocess.jpeg import JPEG_MAGIC, Jpeg, open_jpeg, without_cut_segment
 from verger.features.preprocess.layout import Layout, read_layout
 from verger.features.preprocess.pillow import pillow_settings, register_formats
 from verger.features.preprocess.pixels import resize_image, to_rgb
@@ -186,7 +186,7 @@ def _identify(content: bytes) -> Image.Image:
     try:
         if content.startswith(JPEG_MAGIC):
             # Not by Pillow's MPO plug-in, which fails if the list of further frames is broken.
-            return Jpeg(io.BytesIO(content))
+            return open_jpeg(content)
         if content.startswith((b"II", b"MM")):
             from verger.features.preprocess.tiff import open_tiff  # a JPEG needs none of it
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from PIL import Image
 
-from verger.features.preprocess.jpeg import is_deep_jpeg
+from verger.features.preprocess.jpeg import is_unsupported_jpeg
 from verger.features.preprocess.pillow import register_formats
 from verger.schema import Reason
 
@@ -114,7 +114,7 @@ def unidentified_reason(content: bytes) -> Reason:
     """Return why no plug-in knows a file, by its first bytes."""
     if content[4:8] == b"ftyp":
         return _unidentified_media_reason(content)
-    if content.startswith(_UNSUPPORTED_MAGIC) or is_deep_jpeg(content):
+    if content.startswith(_UNSUPPORTED_MAGIC) or is_unsupported_jpeg(content):
         return Reason.UNSUPPORTED_FORMAT
     if content.startswith(PHOTO_MAGIC) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP"):
         return Reason.TRUNCATED
