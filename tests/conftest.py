@@ -36,6 +36,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def any_time() -> Iterator[Path]:
+    """Return a folder that keeps times of 64 bits, as tmpfs does and ext4 does not."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no tmpfs to write to")
+    folder = Path(tempfile.mkdtemp("-verger", dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
 def model() -> Model:
     """Return real weights that every machine has: EfficientNet-Lite0."""

@@ -51,6 +51,11 @@ MISLABELLED = (
 OUTLIERS = ("path", "label", "score", "distance", "median")
 INSPECTED = ("duplicates", "mislabelled", "outliers")
 
+#: First and last modification time that a table holds, in milliseconds since 1970: the years 1678
+#: to 2261, in which pandas' nanoseconds, Python's datetime and Spark hold it in every time zone. A
+#: file system keeps any 64 bits; a time outside is stored as the nearest of these.
+TIMES_MS = (-9_214_560_000_000, 9_214_646_399_999)
+
 #: Key of the feature contract's hash in the metadata of the vector column, and so in the
 #: footer of every Parquet file.
 CONTRACT_KEY = "verger.contract"
@@ -139,6 +144,24 @@ def arrow_schema(columns: tuple[str, ...]) -> pa.Schema:
         "vector": pa.list_(pa.float32()),
     }
     return pa.schema([(name, types[_TYPES[name]]) for name in columns])
+
+
+def clamp_times(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return times as ``timestamp[us, UTC]``, those outside :data:`TIMES_MS` as the nearest in it.
+
+    Parameters
+    ----------
+    times : pyarrow.Array or ChunkedArray of timestamp
+        Null stays null.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = pa.timestamp("us", tz="UTC")
+    first, last = (pa.scalar(1000 * time, pa.int64()) for time in TIMES_MS)
+    micros = times.cast(kind, safe=False).cast(pa.int64())
+    micros = pc.max_element_wise(micros, first, skip_nulls=False)
+    return pc.min_element_wise(micros, last, skip_nulls=False).cast(kind)
 
 
 #: Arrow's types by the names that Spark and Hive give them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pyspark.sql import SparkSession
 from support.runs import CONFIG, rows
 from verger.errors import EmptySourceError
 from verger.job import compute, pipeline
+from verger.source.listing import list_photos
 
 
 def test_features_pca_is_what_sparks_stored_model_gives(
@@ -53,6 +55,24 @@ def test_sparks_reader_gives_the_same_result(
             vector = "features" if name == "features" else "features_pca"
             np.testing.assert_allclose(row.pop(vector), expected[path].pop(vector), atol=1e-4)
             assert row == expected[path]
+
+
+def test_sparks_reader_reads_photos_of_any_time(
+    spark: SparkSession, photos: Path, any_time: Path, tmp_path: Path
+) -> None:
+    """A time that overflows Spark's microseconds or Java's milliseconds is the arrow reader's."""
+    source = shutil.copytree(photos, any_time / "photos")
+    times = (266_000_000_000, 9_300_000_000_000, 2**62, -(2**62), 0, -1)
+    for photo, time in zip(sorted(source.rglob("*.jpg")), times, strict=False):
+        os.utime(photo, ns=(0, 10**9 * time))
+    config = dataclasses.replace(CONFIG, reader="spark")
+    record = pipeline.run_featurize(str(source), tmp_path / "out", config)
+    assert (record.counts.featurized, record.counts.clamped) == (30, 4)
+    listed = list_photos(str(source)).photos.to_pylist()
+    assert {row["path"]: row["modification_time"] for row in listed} == {
+        path: row["modification_time"] for path, row in rows(tmp_path / "out").items()
+    }
+    assert pipeline.run_featurize(str(source), tmp_path / "out", CONFIG).counts.computed == 0
 
 
 def test_sparks_reader_finds_no_photo(spark: SparkSession, tmp_path: Path) -> None:

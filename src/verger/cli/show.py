@@ -14,6 +14,7 @@ import pyarrow as pa
 from verger.files.tables import VECTORS, iter_part, read_part
 from verger.result.journal import latest_attempt
 from verger.result.output import RUN, Output
+from verger.schema import clamp_times
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,16 @@ def view_table(output: Output, name: str, *, n_rows: int = 5) -> TableView:
         n_files=len(names),
         dimensions=sorted(n for n in lengths if n is not None),
         labels=dict(labels),
-        rows=first.to_pylist(),
+        rows=_printable(first).to_pylist(),
     )
+
+
+def _printable(rows: pa.Table) -> pa.Table:
+    """Return rows whose times Python's datetime can hold: others may have written the table."""
+    place = rows.schema.get_field_index("modification_time")
+    if place < 0 or not pa.types.is_timestamp(rows.field(place).type):
+        return rows
+    return rows.set_column(place, "modification_time", clamp_times(rows.column(place)))
 
 
 def _part_names(output: Output, name: str) -> list[str]:

@@ -32,6 +32,9 @@ def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
         lines.append(("", f"{n:,} rejected: {reason}"))
     if counts.truncated:
         lines.append(("", f"{counts.truncated:,} accepted though truncated, and marked"))
+    if counts.clamped:
+        when = "with a modification time outside the years 1678 to 2261, stored as the nearest"
+        lines.append(("", f"{counts.clamped:,} {when}"))
     if counts.gone:
         rows = "1 row is of a photo" if counts.gone == 1 else f"{counts.gone:,} rows are of photos"
         lines.append(("", f"{rows} that disappeared; --prune drops them"))

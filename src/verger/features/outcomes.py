@@ -20,10 +20,12 @@ from verger.features.model import ModelSession
 from verger.features.preprocess import DecodeError, Photo, decode_photo
 from verger.files.reading import Unread, read_ahead
 from verger.result.clock import Clock
-from verger.schema import IMAGES, Reason
+from verger.schema import IMAGES, Reason, clamp_times
 
 #: Rejected photos that wait for the next call of the model, at most.
 _ROWS_WAITING = 64
+
+_TIME = IMAGES.index("modification_time")
 
 #: A row of the table of images, and what became of the photo: columns of
 #: :data:`verger.schema.OUTCOMES` by name.
@@ -86,7 +88,10 @@ def read_rows(images: pa.Table | pa.RecordBatch) -> Iterator[Row]:
     images : pyarrow.Table or RecordBatch
         Columns :data:`verger.schema.IMAGES`, and ``content`` where Spark has read the files.
     """
-    rows = images.select(IMAGES).to_pylist()
+    # The frame may be the user's own, and Python's datetime ends with the year 9999.
+    times = clamp_times(images["modification_time"])
+    listed = images.select(IMAGES)
+    rows = listed.set_column(_TIME, IMAGES[_TIME], times).to_pylist()
     contents: Iterator[bytes | Unread]
     if "content" in images.schema.names:
         contents = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,8 +25,8 @@ from verger.job.plan import Plan, check_count, committed_batches, read_ledger_of
 from verger.job.publish import publish_features
 from verger.job.record import REDUCE_OPTIONS, describe_run
 from verger.job.resume import State, find_state
-from verger.result.clock import sum_by_worker
-from verger.result.journal import Attempt, BatchWriter, Start, start_attempt
+from verger.result.clock import Spent, sum_by_worker
+from verger.result.journal import Attempt, Batch, BatchWriter, Start, start_attempt
 from verger.result.ledger import compare, compose, read_ledger, rows_files
 from verger.result.output import RUN, Output
 from verger.result.record import RunRecord
@@ -63,20 +64,15 @@ def featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
         ledger = read_ledger(output.folder, rows_files(state.published, batches))
         found = compose(listing.photos, ledger, prune=config.prune)
         counts = replace(
-            found.counts, computed=n_computed, bytes=listing.n_bytes, ignored=listing.ignored
+            found.counts,
+            computed=n_computed,
+            bytes=listing.n_bytes,
+            ignored=listing.ignored,
+            clamped=listing.n_clamped,
         )
         ours = [batch for batch in batches if batch.name not in set(state.markers)]
-        spent = (
-            sum_by_worker(
-                [(batch.n_photos, batch.spent) for batch in ours],
-                wall_s=run.seconds["featurize"],
-                cores=engine.n_cores,
-            )
-            if ours
-            else None
-        )
         record = describe_run(
-            run, listing.source, model, started=started, counts=counts, spent=spent
+            run, listing.source, model, started=started, counts=counts, spent=_spent(run, ours)
         )
         if output.folder.exists(RUN):
             check_error_rate(output.root, config, listing.photos, ledger, replaces=True)
@@ -95,6 +91,14 @@ def featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
             output.clear_journal()
     run.save(record)
     check_error_rate(output.root, config, listing.photos, ledger, replaces=False)
+
+
+def _spent(run: Run, batches: Sequence[Batch]) -> Spent | None:
+    """Sum what the batches of this run have cost; None where no worker had anything to do."""
+    if not batches:
+        return None
+    readings = [(batch.n_photos, batch.spent) for batch in batches]
+    return sum_by_worker(readings, wall_s=run.seconds["featurize"], cores=run.engine.n_cores)
 
 
 def _listing(run: Run, planned: Plan, *, reduce: bool) -> Listing:

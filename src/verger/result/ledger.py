@@ -18,7 +18,7 @@ from verger.errors import ValidationError
 from verger.files.tables import Part, Piece, read_part
 from verger.result.journal import Rejection
 from verger.result.record import Counts
-from verger.schema import Reason
+from verger.schema import Reason, clamp_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +119,7 @@ def _keys(folder: Folder, index: int, file: RowsFile) -> pa.Table:
 
 
 def _millis(times: pa.ChunkedArray) -> pa.ChunkedArray:
-    return times.cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64())
+    return clamp_times(times).cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64())
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Composition:
     removed : list of str
         Published files that go.
     counts : Counts
-        Of the rows; ``computed``, ``bytes`` and ``ignored`` are the run's to fill in.
+        Of the rows; what is of the listing or of the run is the run's to fill in.
     """
 
     kept: dict[str, list[Part]]

@@ -41,6 +41,9 @@ class Counts:
         Size of all listed photos.
     ignored : mapping of str to int
         Files that the glob left out, by suffix.
+    clamped : int
+        Listed photos whose modification time no table holds; see
+        :data:`verger.schema.TIMES_MS`.
     """
 
     listed: int
@@ -52,6 +55,7 @@ class Counts:
     computed: int = 0
     bytes: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
+    clamped: int = 0
 
     def __post_init__(self) -> None:
         _check_not_negative(self)

@@ -18,7 +18,7 @@ from pyarrow import fs
 from verger.config import IMAGE_SUFFIXES, check_label_rule
 from verger.errors import EmptySourceError, SourceError, SourceNotFoundError
 from verger.files.paths import explain, filesystem_of, normalize_source
-from verger.schema import IMAGES, arrow_schema
+from verger.schema import IMAGES, TIMES_MS, arrow_schema
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,12 +35,15 @@ class Listing:
         Suffix to number of files that the glob left out.
     recursive : bool
         Whether subfolders were looked into.
+    n_clamped : int
+        Photos whose modification time no table holds; see :data:`verger.schema.TIMES_MS`.
     """
 
     source: str
     photos: pa.Table
     ignored: dict[str, int]
     recursive: bool = True
+    n_clamped: int = 0
 
     @property
     def n_bytes(self) -> int:
@@ -114,15 +117,18 @@ def make_listing(
     _check_any(wanted, source, glob, ignored)
     paths = [file.path for file in wanted]
     # Milliseconds are the finest that both readers give.
-    times = pa.array([file.modified_ns // 1_000_000 * 1_000 for file in wanted], pa.int64())
+    times = [file.modified_ns // 1_000_000 for file in wanted]
+    first, last = TIMES_MS
+    held = [min(max(time, first), last) for time in times]
     columns = {
         "path": paths,
-        "modification_time": times.cast(pa.timestamp("us", tz="UTC")),
+        "modification_time": pa.array(held, pa.timestamp("ms", tz="UTC")),
         "length": [file.length for file in wanted],
         "label": labels_of(paths, label_from),
     }
-    table = pa.table(columns, schema=arrow_schema(IMAGES)).sort_by("path")
-    return Listing(root, table, ignored, recursive)
+    table = pa.table(columns).cast(arrow_schema(IMAGES)).sort_by("path")
+    n_clamped = sum(time != kept for time, kept in zip(times, held, strict=True))
+    return Listing(root, table, ignored, recursive, n_clamped)
 
 
 def _check_any(

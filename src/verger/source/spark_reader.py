@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,20 +128,35 @@ def list_with_spark(
     label_from: str = "parent",
 ) -> Listing:
     """List the photos of a source that only Hadoop may reach; see :func:`list_photos`."""
-    from pyspark.sql import functions as F
-
     check_label_rule(label_from)
     root = normalize_source(source)
     files = _binary_files(spark, root, recursiveFileLookup=str(recursive).lower())
-    # Spark keeps microseconds of a local file where the listing keeps milliseconds.
-    rows: pd.DataFrame = files.select(
-        "path", "length", F.unix_millis("modificationTime").alias("ms")
-    ).toPandas()
-    listed = (
-        StoredFile(path, length, ms * 1_000_000)
-        for path, length, ms in zip(rows["path"], rows["length"], rows["ms"], strict=True)
-    )
+    listed = _local_files(files) if root.startswith("/") else _hadoop_files(files)
     return make_listing(listed, root, source, tuple(glob), label_from, recursive=recursive)
+
+
+def _local_files(files: DataFrame) -> Iterator[StoredFile]:
+    """Return Spark's files with the times that the arrow reader gives.
+
+    Java wraps a time of more than 64 bits of milliseconds round, and Spark fails on one of more
+    than 64 bits of microseconds, whatever becomes of it.
+    """
+    rows: pd.DataFrame = files.select("path", "length").toPandas()
+    for path, length in zip(rows["path"], rows["length"], strict=True):
+        try:
+            modified_ns = Path(path).stat().st_mtime_ns
+        except OSError:  # gone since, or Java has read its name otherwise: Spark's read will tell
+            modified_ns = 0
+        yield StoredFile(path, length, modified_ns)
+
+
+def _hadoop_files(files: DataFrame) -> Iterator[StoredFile]:
+    from pyspark.sql import functions as F
+
+    millis = F.unix_millis("modificationTime").alias("ms")
+    rows: pd.DataFrame = files.select("path", "length", millis).toPandas()
+    for path, length, ms in zip(rows["path"], rows["length"], rows["ms"], strict=True):
+        yield StoredFile(path, length, ms * 1_000_000)
 
 
 def _read_binary_files(

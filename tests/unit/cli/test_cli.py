@@ -682,7 +682,7 @@ def test_a_summary_has_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_summary_says_what_was_done_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on says how much was done, what disappeared, and what passed truncated."""
-    counts = replace(RECORD.counts, computed=34, gone=2, truncated=1)
+    counts = replace(RECORD.counts, computed=34, gone=2, truncated=1, clamped=3)
     monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: replace(RECORD, counts=counts))
     result = CliRunner().invoke(cli.app, ["run", "a", "b"])
     for text in (
@@ -691,6 +691,7 @@ def test_a_summary_says_what_was_done_before(monkeypatch: pytest.MonkeyPatch) ->
         "3.4 images/s",
         "1 accepted though truncated",
         "2 rows are of photos that disappeared; --prune",
+        "3 with a modification time outside the years 1678 to 2261, stored as the nearest",
     ):
         assert text in result.stdout
 

@@ -106,6 +106,13 @@ def test_a_changed_photo_is_done_again(store: Store, change: dict[str, Any]) -> 
     assert (len(work.todo), work.changed) == (1, 1)
 
 
+def test_a_time_that_was_stored_as_it_is_is_no_change(store: Store) -> None:
+    """A result of before times were brought into their range needs no photo again."""
+    store.add(photo("a", modification_time=datetime(9000, 1, 1, tzinfo=UTC)))
+    nearest = datetime(2261, 12, 31, 23, 59, 59, 999_000, UTC)
+    assert todo(listing(photo("a", modification_time=nearest)), store.known()) == []
+
+
 def test_no_label_is_the_same_as_no_label(store: Store) -> None:
     """A photo without a label is not a changed one."""
     store.add(photo("a", label=None))

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from verger.config import IMAGE_SUFFIXES
 from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
 from verger.schema import IMAGES, arrow_schema
 from verger.source.cut import count_partitions, cut_partitions
-from verger.source.listing import labels_of, list_photos, matches
+from verger.source.listing import StoredFile, labels_of, list_photos, make_listing, matches
 from verger.source.spark_reader import hadoop_glob, hadoop_path
 
 ODD_NAMES = [
@@ -310,6 +310,27 @@ def test_times_are_utc_to_the_millisecond(tmp_path: Path, nanoseconds: int, kept
     assert row["modification_time"] == kept
     assert row["modification_time"].utcoffset() is not None
     assert not row["modification_time"].utcoffset()
+
+
+seconds = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(st.lists(seconds | st.integers(-(10**11), 10**11), min_size=1, max_size=5))
+@example([2**63 - 1, -(2**63), 0, -1, 266_000_000_000])
+def test_a_time_of_any_64_bits_is_listed(times: list[int]) -> None:
+    """A time that pandas, Python and Spark hold stays, another is the nearest, and is counted."""
+    files = [StoredFile(f"/in/{i}.jpg", 1, 10**9 * time) for i, time in enumerate(times)]
+    listing = make_listing(files, "/in", "/in", (), "parent", recursive=True)
+    first, last = datetime(1678, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
+    kept = [first.timestamp() <= time < last.timestamp() for time in times]
+    found = listing.photos["modification_time"].to_pylist()
+    assert all(first <= time < last for time in found)
+    assert [t.timestamp() for t, k in zip(found, kept, strict=True) if k] == [
+        time for time, k in zip(times, kept, strict=True) if k
+    ]
+    assert listing.n_clamped == kept.count(False)
+    nanoseconds = listing.photos["modification_time"].to_pandas().astype("datetime64[ns, UTC]")
+    assert list(nanoseconds.dt.tz_convert("Asia/Tokyo")) == found
 
 
 # Sources that are none
