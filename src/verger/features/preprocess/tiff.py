@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from PIL import ExifTags, Image, ImagePalette, TiffImagePlugin, UnidentifiedImageError
 
@@ -36,11 +36,25 @@ _NATIVE = {
 def open_tiff(content: bytes) -> Image.Image:
     """Open a TIFF, by libtiff where Pillow's own reader would mistake the order of its samples.
 
+    Pillow knows some greys only with black at 0: then the tag of the opened image still says what
+    the file says, but its samples are not inverted.
+
     Raises
     ------
     UnidentifiedImageError
         If Pillow knows no such samples.
     """
+    try:
+        return _open(content)
+    except UnidentifiedImageError:
+        image = _open(_with_black_at_0(content))
+        if not isinstance(image, TiffImagePlugin.TiffImageFile) or len(image.getbands()) > 1:
+            raise
+        image.tag_v2[Tag.PhotometricInterpretation] = _WHITE_IS_ZERO
+        return image
+
+
+def _open(content: bytes) -> Image.Image:
     for by_libtiff in (False, True):
         TiffImagePlugin.READ_LIBTIFF = by_libtiff  # pillow_settings restores it
         try:
@@ -52,6 +66,15 @@ def open_tiff(content: bytes) -> Image.Image:
         if by_libtiff or not isinstance(image, TiffImagePlugin.TiffImageFile) or _is_plain(image):
             break
     return image
+
+
+def _with_black_at_0(content: bytes) -> bytes:
+    """Return a TIFF that says white is 0 as one that says black is."""
+    for entry in _entries(content) or ():
+        if entry.tag == Tag.PhotometricInterpretation and not any(entry.value):
+            one = _BLACK_IS_ZERO.to_bytes(2, _order(content))
+            return content[: entry.place] + one + content[entry.place + 2 :]
+    raise UnidentifiedImageError
 
 
 def _is_plain(image: TiffImagePlugin.TiffImageFile) -> bool:
@@ -90,7 +113,7 @@ def tiff_layout(image: TiffImagePlugin.TiffImageFile, content: bytes) -> Layout:
         'unsupported format', where the tags do not say it, or Pillow cannot read it.
     """
     tags = image.tag_v2
-    if _are_tags_lost(tags, content):
+    if _are_tags_lost(content):
         raise DecodeError(Reason.TRUNCATED, "the directory of the TIFF is cut off")
     packing = image.info["compression"]
     if Tag.PhotometricInterpretation not in tags and packing not in (*_FAX, "tiff_jpeg"):
@@ -142,26 +165,47 @@ _TAGS = frozenset(
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
 
 
-def _are_tags_lost(tags: TiffImagePlugin.ImageFileDirectory_v2, content: bytes) -> bool:
-    """Whether the directory, or a value of it, ends behind the end of the file.
+class _Entry(NamedTuple):
+    """An entry of a directory; ``place`` is where its value lies, or what says where it lies."""
 
-    Pillow reads what is there. The directory is a number of entries, each with its tag, type, count
-    of values, and these or where they lie.
-    """
-    order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
-    is_big = 43 in (content[2], content[3])  # BigTIFF
-    n_bytes, entry = (8, "HHQ8s") if is_big else (2, "HHI4s")
-    entry = ("<" if order == "little" else ">") + entry
-    start = tags.offset + n_bytes
-    stop = start + int.from_bytes(content[tags.offset : start], order) * struct.calcsize(entry)
+    tag: int
+    n_bytes: int
+    value: bytes
+    place: int
+
+
+def _order(content: bytes) -> Literal["little", "big"]:
+    return "little" if content.startswith(b"II") else "big"
+
+
+def _entries(content: bytes) -> list[_Entry] | None:
+    """Return the entries of the first directory; None if it ends behind the end of the file."""
+    order = _order(content)
+    is_big = 43 in content[2:4]  # BigTIFF
+    head, count, form = (slice(8, 16), 8, "HHQ8s") if is_big else (slice(4, 8), 2, "HHI4s")
+    form = ("<" if order == "little" else ">") + form
+    start = int.from_bytes(content[head], order) + count
+    size = struct.calcsize(form)
+    stop = start + int.from_bytes(content[start - count : start], order) * size
     if stop > len(content):
-        return True
-    for tag, kind, count, value in struct.iter_unpack(entry, content[start:stop]):
-        size = _TYPE_BYTES.get(kind, 0) * count
-        place = int.from_bytes(value, order)
-        if tag in _TAGS and size > len(value) and place + size > len(content):
-            return True
-    return False
+        return None
+    return [
+        _Entry(tag, _TYPE_BYTES.get(kind, 0) * n, value, start + number * size + size - len(value))
+        for number, (tag, kind, n, value) in enumerate(
+            struct.iter_unpack(form, content[start:stop])
+        )
+    ]
+
+
+def _are_tags_lost(content: bytes) -> bool:
+    """Whether the directory, or a value of it, ends behind the end of the file: Pillow goes on."""
+    entries = _entries(content)
+    return entries is None or any(
+        entry.tag in _TAGS
+        and entry.n_bytes > len(entry.value)
+        and int.from_bytes(entry.value, _order(content)) + entry.n_bytes > len(content)
+        for entry in entries
+    )
 
 
 def _are_planes_read(image: TiffImagePlugin.TiffImageFile) -> bool:
@@ -198,7 +242,7 @@ def _scale(image: TiffImagePlugin.TiffImageFile) -> Scale | None:
         dtype={_UNSIGNED: "uint", _SIGNED: "int", _FLOAT: "float"}[kind] + str(_stored_bits(bits)),
         widened=255 // (2**bits - 1) if bits < 8 else 1,
         white_is_low=photometric == _WHITE_IS_ZERO,
-        is_inverted=photometric == _WHITE_IS_ZERO and mode == "L",
+        is_inverted=mode == "L" and rawmodes(image)[0].endswith("I"),
     )
 
 
