@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from verger.job.report.chosen import path_below
 from verger.job.report.page import (
     format_moment,
     format_number,
@@ -19,7 +20,6 @@ from verger.job.report.page import (
     format_plain,
     format_seconds,
     format_size,
-    path_below,
     render_page,
 )
 
@@ -138,9 +138,14 @@ def _report(labels: tuple[str | None, ...] = HOSTILE, n_points: int = 20) -> Rep
             ],
             "thumbnail": [i if i < 8 else -1 for i in range(n_points)],
             "share": [0.21, 0.11],
+            "totals": [10 + i for i in range(len(labels))],
             "n_total": 1000,
         },
-        "sprite": {"tile": 48, "columns": 40, "count": 8},
+        "sprite": {
+            "tile": 48,
+            "columns": 40,
+            "paths": [f"/photos/{evil}/{i}.jpg" for i in range(8)],
+        },
         "stages": [
             {"name": "list", "seconds": 0.8, "images_per_s": 25777.5},
             {"name": "featurize", "seconds": 221.4, "images_per_s": 151.2},
@@ -292,10 +297,15 @@ def test_a_name_that_is_not_utf8_does_not_break_the_page():
 
 
 def test_the_data_block_parses_back_to_the_same_data():
-    """What the script reads is exactly the report's map and sprite."""
+    """What the script reads is the report's map, its source, and the name of every thumbnail."""
     report = _report()
     data = Page(_render(report)).scripts[0][1]
-    assert json.loads(data) == {"map": report["map"], "sprite": report["sprite"]}
+    assert json.loads(data) == {
+        "map": report["map"],
+        "sprite": {"tile": 48, "columns": 40},
+        "tiles": report["sprite"]["paths"],
+        "source": report["source"],
+    }
     assert not set("<>&") & set(data)
 
 
@@ -350,7 +360,8 @@ def test_the_policy_lets_only_the_pages_own_script_run():
 
 def test_every_fragment_and_label_points_at_something():
     """Links inside the page, labels and descriptions refer to ids that exist, once each."""
-    page = Page(_render(_report(labels=tuple(f"class {i}" for i in range(40)))))
+    labels = tuple(f"class {i}" for i in range(40))
+    page = Page(_render(_report(labels=labels) | {"classifier": _evaluation(labels)}))
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     for _, attrs in page.tags:
@@ -361,7 +372,8 @@ def test_every_fragment_and_label_points_at_something():
 
 def test_every_id_the_script_uses_is_in_the_full_page():
     """The script looks up no element that the template has renamed."""
-    page = Page(_render(_report(labels=tuple(f"class {i}" for i in range(40)))))
+    labels = tuple(f"class {i}" for i in range(40))
+    page = Page(_render(_report(labels=labels) | {"classifier": _evaluation(labels)}))
     ids = {a["id"] for _, a in page.tags if "id" in a}
     assert set(re.findall(r'\$\("([\w-]+)"\)', page.scripts[1][1])) <= ids
 
@@ -587,6 +599,35 @@ def test_a_cell_of_the_matrix_says_what_was_taken_for_what():
     assert html.count('<rect class="hit"') == 120
     assert html.count('<rect class="miss"') == 1
     assert "Fruit 000 taken for Fruit 001, 1 photo, 10.0\u00a0%" in html
+
+
+def test_a_cell_and_the_photos_that_were_confused_have_one_key() -> None:
+    """The script leads from a red cell to its photos by it."""
+    labels = tuple(f"Fruit {i:03}" for i in range(120))
+    page = Page(_render(_report() | {"classifier": _evaluation(labels)}))
+    cells = {rect.get("data-cell") for rect in page.all("rect")}
+    pairs = [card["data-pair"] for card in page.all("li") if "data-pair" in card]
+    assert pairs
+    assert set(pairs) <= cells
+
+
+def test_commands_can_be_pasted_as_they_are() -> None:
+    """They name the result, quoted for a shell."""
+    page = _render(_report() | {"output": "/my results/it's", "checks": [], "pca": None})
+    commands = re.findall(r'<code class="command">(.*?)</code>', page)
+    assert [unescape(command) for command in commands] == [
+        """verger validate '/my results/it'"'"'s'""",
+        """verger reduce '/my results/it'"'"'s'""",
+    ]
+
+
+def test_every_photo_of_a_list_carries_its_path() -> None:
+    """Lists of rejected and doubtful photos leave as CSV by these."""
+    page = Page(_render(_report() | {"inspection": _inspection()}))
+    lists = {attrs["data-csv"] for _, attrs in page.tags if "data-csv" in attrs}
+    paths = {attrs["data-path"] for _, attrs in page.tags if "data-path" in attrs}
+    assert lists == {"rejected", "near", "doubtful", "outliers"}
+    assert f"/data/{HOSTILE[0]}/a" in paths
 
 
 def test_of_very_many_classes_the_matrix_shows_those_with_mistakes():

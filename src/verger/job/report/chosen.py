@@ -107,3 +107,9 @@ def choose_rejected(output: Output) -> tuple[Counter[str | None], list[dict[str,
             rows = batch.sort_by("path")[:REJECTED_ROWS].to_pylist()
             first = sorted([*first, *rows], key=lambda row: str(row["path"]))[:REJECTED_ROWS]
     return counts, first
+
+
+def path_below(path: str, source: str) -> str:
+    """Return a path relative to the source it was found in."""
+    _, _, rest = path.partition(source.rstrip("/") + "/")
+    return rest or path

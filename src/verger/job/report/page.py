@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from verger.job.report.charts import evaluation_charts
+from verger.job.report.chosen import path_below
 
 #: Between a number and its unit, so that no line breaks there.
 _NBSP = "\u00a0"
@@ -52,7 +54,7 @@ def render_page(
             sprite=sprite,
             sprite_uri=_data_uri("image/jpeg", sprite_jpeg) if sprite else None,
             scree_uri=_data_uri("image/png", scree_png),
-            data={"map": report.get("map"), "sprite": sprite},
+            data=_data(report, sprite),
             run=_overview(report),
             classes=_class_overview(report),
             shown_classes=_SHOWN_CLASSES,
@@ -63,6 +65,14 @@ def render_page(
     )
     # A name on disk that is not UTF-8 reaches Python as lone surrogates, which no file can hold.
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _data(report: Mapping[str, Any], sprite: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the page's script works on."""
+    source = report["source"]
+    names = [path_below(path, source) for path in (sprite or {}).get("paths", ())]
+    grid = {key: value for key, value in (sprite or {}).items() if key != "paths"}
+    return {"map": report.get("map"), "sprite": grid or None, "tiles": names, "source": source}
 
 
 @lru_cache(maxsize=1)
@@ -87,6 +97,7 @@ def _environment() -> Environment:
         "moment": format_moment,
         "plain": format_plain,
         "below": path_below,
+        "quoted": shlex.quote,
         "csp_hash": _csp_hash,
     }
     return environment
@@ -212,9 +223,3 @@ def format_plain(value: Any) -> str:
     if isinstance(value, (list, tuple, dict)):
         return json.dumps(value, ensure_ascii=False) if value else "none"
     return str(value)
-
-
-def path_below(path: str, source: str) -> str:
-    """Return a path relative to the source it was found in."""
-    _, _, rest = path.partition(source.rstrip("/") + "/")
-    return rest or path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,12 +11,18 @@ import numpy as np
 
 from verger.engine.tasks import Engine
 from verger.files.records import as_json, to_plain
-from verger.job.report.chosen import CLASS_PHOTOS, choose_of_classes, choose_points, choose_rejected
+from verger.job.report.chosen import (
+    CLASS_PHOTOS,
+    choose_of_classes,
+    choose_points,
+    choose_rejected,
+    path_below,
+)
 from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
 from verger.result.clock import Spent
 from verger.result.derived import Evaluation, Inspection
 from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, Output
-from verger.result.record import PCARecord, RunRecord
+from verger.result.record import RunRecord
 
 #: Thumbnails on the page; the map's points have one as long as they last.
 TILES = 2400
@@ -71,10 +77,10 @@ def gather_report(
         "reasons": plain["counts"]["reasons"],
         "rejected": rejected,
         "classes": classes,
-        "map": _map(points, tiles, record.pca),
+        "map": _map(points, tiles, record, classes),
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
         "inspection": _illustrated(inspection, tiles) if inspection else None,
-        "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "count": len(tiles)}
+        "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "paths": list(tiles)}
         if sprite
         else None,
         "stages": _stages(record),
@@ -119,22 +125,27 @@ def _classes(
 
 
 def _map(
-    points: dict[str, list[Any]] | None, tiles: dict[str, int], pca: PCARecord | None
+    points: dict[str, list[Any]] | None,
+    tiles: dict[str, int],
+    record: RunRecord,
+    classes: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any] | None:
-    if points is None or pca is None:
+    if points is None or record.pca is None:
         return None
-    labels = sorted({label or "" for label in points["label"]})
+    totals = {row["label"] or "": row["featurized"] for row in classes if row["featurized"]}
+    labels = sorted(totals)
     index = {label: i for i, label in enumerate(labels)}
     xy = np.round(np.array([points["x"], points["y"]], dtype=float), 4)
     return {
         "labels": labels,
+        "totals": [totals[label] for label in labels],
         "x": xy[0].tolist(),
         "y": xy[1].tolist(),
         "label": [index[label or ""] for label in points["label"]],
-        "name": ["/".join(path.rsplit("/", 2)[-2:]) for path in points["path"]],
+        "name": [path_below(path, record.source) for path in points["path"]],
         "thumbnail": [tiles.get(path, -1) for path in points["path"]],
-        "share": list(pca.first_ratios),
-        "n_total": pca.n_samples,
+        "share": list(record.pca.first_ratios),
+        "n_total": record.pca.n_samples,
     }
 
 

@@ -1,0 +1,65 @@
+// Uses a report as a person does; prints what was seen as JSON.
+// usage: node report.mjs CHROMIUM REPORT.html FOLDER
+import { readdir, readFile } from "node:fs/promises";
+import { pathToFileURL } from "node:url";
+import puppeteer from "puppeteer-core";
+
+const [chromium, report, folder] = process.argv.slice(2);
+const browser = await puppeteer.launch({ executablePath: chromium, args: ["--no-sandbox"] });
+const page = await browser.newPage();
+const seen = { requests: [], problems: [], violations: {} };
+page.on("request", (request) => seen.requests.push(request.url()));
+page.on("pageerror", (error) => seen.problems.push(String(error)));
+page.on("console", (message) => {
+  if (message.type() === "error") seen.problems.push(message.text());
+});
+const session = await page.createCDPSession();
+await session.send("Browser.setDownloadBehavior", { behavior: "allow", downloadPath: folder });
+const address = pathToFileURL(report).href;
+const text = (selector) => page.$eval(selector, (element) => element.textContent);
+const column = (n) => page.$$eval(`#scores tbody td:nth-child(${n})`, (cells) => cells.map((cell) => cell.textContent));
+
+async function saved(button) {
+  const before = (await readdir(folder)).length;
+  await page.$eval(button, (element) => element.click());
+  for (let i = 0; i < 100; i += 1) {
+    const names = (await readdir(folder)).filter((name) => name.endsWith(".csv"));
+    if (names.length > before) return readFile(`${folder}/${names.at(-1)}`, "utf8");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error(`${button} saved nothing`);
+}
+
+await page.setViewport({ width: 1280, height: 900 });
+await page.goto(address);
+await page.click("#classes .tile");
+seen.enlarged = await text("#photo-path");
+await page.keyboard.press("Escape");
+seen.isClosed = await page.$eval("#photo", (dialog) => !dialog.open);
+await page.focus("#classes .tile");
+await page.keyboard.press("ArrowRight");
+await page.keyboard.press("Enter");
+seen.next = await text("#photo-path");
+await page.click("#photo-close");
+await page.$eval("#legend button", (button) => button.click());
+seen.chosen = await saved("#save-chosen");
+await page.$eval("#scores thead th:nth-child(4) button", (button) => button.click());
+seen.rising = await column(4);
+await page.$eval("#scores thead th:nth-child(4) button", (button) => button.click());
+seen.falling = await column(4);
+await page.type("#rejected-search", "no such photo");
+seen.filtered = await page.$$eval("#rejected tbody tr:not([hidden])", (rows) => rows.length);
+seen.commands = await page.$$eval(".command + .copy", (buttons) => buttons.length);
+
+// axe-core is a script that the page's own policy would refuse.
+const axe = await readFile(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+for (const [name, width] of [["desktop", 1280], ["phone", 390]]) {
+  const looker = await browser.newPage();
+  await looker.setBypassCSP(true);
+  await looker.setViewport({ width, height: 900 });
+  await looker.goto(address);
+  await looker.addScriptTag({ content: axe });
+  seen.violations[name] = await looker.evaluate(async () => (await axe.run()).violations.map((violation) => violation.id));
+}
+console.log(JSON.stringify(seen));
+await browser.close();

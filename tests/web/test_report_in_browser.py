@@ -1,0 +1,58 @@
+"""The report in a real browser: thumbnails enlarge, tables sort, lists of photos are saved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import verger
+from verger.classify.evaluation import evaluate_split
+from verger.classify.recipe import Recipe
+from verger.config import Config
+from verger.source.render import render_dataset
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of photos, one of them cut off, and the result of a run with an evaluation."""
+    folder = tmp_path_factory.mktemp("report")
+    photos = folder / "photos"
+    first, *_ = render_dataset(photos, n_classes=4, per_class=6)
+    (photos / "cut.jpg").write_bytes(first.read_bytes()[:900])
+    config = Config(model="efficientnet_lite0")
+    verger.run(str(photos), folder / "out", config)
+    evaluate_split(folder / "out", config, Recipe(method="centroid", split="random"))
+    return photos, folder / "out"
+
+
+def test_a_report_can_be_worked_with(result: tuple[Path, Path], tmp_path: Path) -> None:
+    """Without a request, an error on the console, or a violation that axe-core knows."""
+    photos, out = result
+    command = ["node", HERE / "report.mjs", shutil.which("chromium") or "chromium"]
+    done = subprocess.run(
+        [*command, out / "report.html", tmp_path], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in seen["requests"])
+    assert seen["problems"] == []
+    assert seen["violations"] == {"desktop": [], "phone": []}
+    assert Path(seen["enlarged"]).is_file()
+    assert Path(seen["next"]).is_file()
+    assert seen["next"] != seen["enlarged"]
+    assert seen["isClosed"]
+    head, *paths = seen["chosen"].split("\r\n")[:-1]
+    assert head == '"path"'
+    assert len(paths) == 6
+    assert {Path(path.strip('"')).parent.parent for path in paths} == {photos}
+    shares = [float(share.rstrip(" %")) for share in seen["rising"]]
+    assert shares == sorted(shares)
+    assert seen["falling"] == seen["rising"][::-1]
+    assert seen["filtered"] == 0
+    assert seen["commands"] >= 1
