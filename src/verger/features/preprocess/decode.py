@@ -15,6 +15,7 @@ from verger.features.preprocess.jpeg import JPEG_MAGIC, Jpeg, open_jpeg, without
 from verger.features.preprocess.layout import Layout, read_layout
 from verger.features.preprocess.pillow import pillow_settings, register_formats
 from verger.features.preprocess.pixels import resize_image, to_rgb
+from verger.features.preprocess.png import PNG_MAGIC, pixels_of_png
 from verger.features.preprocess.reasons import (
     PHOTO_MAGIC,
     DecodeError,
@@ -80,7 +81,7 @@ def decode_photo(
         With a reason of the closed list, whatever the bytes are. With ``accept_truncated`` too,
         where no pixel came: WebP, AVIF, HEIC and compressed TIFF come whole or not at all.
     """
-    _register_plugins(content)
+    content = _prepared(content)
     try:
         return _decode(content, size, max_pixels)
     except DecodeError as err:
@@ -95,10 +96,14 @@ def decode_photo(
     raise DecodeError(reason, detail)
 
 
-def _register_plugins(content: bytes) -> None:
-    """Register the plug-ins that a photo needs before Pillow's settings are set: they have some."""
+def _prepared(content: bytes) -> bytes:
+    """Return what of a photo counts, and register the plug-ins that it needs.
+
+    They have settings of their own, and so come before Pillow's settings are set.
+    """
     if not content.startswith(JPEG_MAGIC):
         register_formats()
+    return pixels_of_png(content) if content.startswith(PNG_MAGIC) else content
 
 
 def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
@@ -141,7 +146,7 @@ def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDA
     DecodeError
         As from :func:`decode_photo`.
     """
-    _register_plugins(content)
+    content = _prepared(content)
     with pillow_settings(max_pixels, load_truncated=False):
         image, layout = _open(content, max_pixels, None)
         turn = turn_of(image)

@@ -67,9 +67,6 @@ def pillow_settings(max_pixels: int, *, load_truncated: bool) -> Iterator[None]:
     values: dict[tuple[str, str], object] = {
         ("PIL.Image", "MAX_IMAGE_PIXELS"): max_pixels,
         ("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES"): load_truncated,
-        # By default a PNG is refused for one text or colour profile of 1 MiB. The bound on all of
-        # its texts, 64 MiB, is enough.
-        ("PIL.PngImagePlugin", "MAX_TEXT_CHUNK"): 64 << 20,
         # Whether TIFFs without compression go through libtiff; chosen for each of them.
         ("PIL.TiffImagePlugin", "READ_LIBTIFF"): False,
         # One process a core, one thread a process. Each thread takes address space, which is
