@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,12 @@ from support.standin import Standin
 from verger.cli import app
 from verger.config import Config
 from verger.emr import runs
+from verger.emr.applications import find_application
 from verger.emr.aws import Cloud, connect
 from verger.emr.package import Package
 from verger.emr.price import Limit
-from verger.emr.runs import (
-    DriverLog,
-    JobRun,
-    cancel_run,
-    find_application,
-    follow,
-    read_run,
-    start_run,
-)
+from verger.emr.room import narrow
+from verger.emr.runs import DriverLog, JobRun, cancel_run, follow, read_run, start_run
 from verger.emr.submit import JobPlan, Place, describe_bill, plan_run, with_application
 from verger.errors import CloudError, ConfigError, JobError, SourceNotFoundError
 
@@ -74,7 +69,68 @@ def test_what_is_planned_is_bounded_and_priced(plan: JobPlan, bucket: Bucket) ->
 
 
 def test_planning_starts_nothing(plan: JobPlan, standin: Standin) -> None:
-    assert standin.requests == []
+    assert set(standin.counts) <= {"ListApplications", "GetApplication"}
+    assert (standin.applications, standin.runs) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("quota", "size", "wanted", "got", "says"),
+    [
+        (
+            16,
+            None,
+            8,
+            3,
+            [r"3 executors of 8: quota L-D05C8A75 .*eu-west-3, 16 vCPU; ask for more"],
+        ),
+        (64, None, 8, 8, []),
+        (
+            64,
+            "32 vCPU",
+            8,
+            7,
+            [r"7 executors of 8: application \w+, at most 32 vCPU, 128 GB; depl"],
+        ),
+        (64, "400 vCPU", 20, 10, [r"10 executors of 20: application .* 400 vCPU, 128 GB"]),
+        (None, None, 3, 3, []),
+        (
+            None,
+            None,
+            4,
+            4,
+            [r"4 executors may be too many: cannot read the quota .*16 vCPU.* 3 ex"],
+        ),
+        (4, None, 1, 0, [r"quota .* 4 vCPU: holds no driver of 2 vCPU and 8 GB with an executor"]),
+    ],
+)
+def test_a_run_has_the_executors_that_there_is_room_for(
+    quota: float | None,
+    size: str | None,
+    wanted: int,
+    got: int,
+    says: list[str],
+    cloud: Cloud,
+    package: Package,
+    standin: Standin,
+) -> None:
+    """What application and quota hold beside the driver is named where it is less."""
+    application = None
+    if size is not None:
+        application = "00stack"
+        capacity = {"cpu": size, "memory": "128 GB"}
+        standin.applications[application] = {
+            "applicationId": application,
+            "state": "STARTED",
+            "maximumCapacity": capacity,
+        }
+    standin.quota_vcpu = quota
+    if not got:
+        with pytest.raises(ConfigError, match=says[0]):
+            narrow(cloud, package, application, Limit(wanted, 60))
+        return
+    limit, notes = narrow(cloud, package, application, Limit(wanted, 60))
+    assert limit == Limit(got, 60)
+    assert all(re.search(word, note) for word, note in zip(says, notes, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def environment_of(moto: str, service: Standin) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL": moto,
         "AWS_ENDPOINT_URL_EMR_SERVERLESS": service.address,
+        "AWS_ENDPOINT_URL_SERVICE_QUOTAS": service.address,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": REGION,

@@ -28,6 +28,10 @@ MODEL = botocore.session.get_session().get_service_model("emr-serverless")
 ACCOUNT = "123456789012"
 STATES = ("SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "SUCCESS")
 ENDED = ("SUCCESS", "FAILED", "CANCELLED")
+#: What else is asked here: the account's quota of virtual cores, by its target.
+QUOTAS = "ServiceQuotasV20190624."
+#: EMR Serverless' own default of executors at the start.
+INSTANCES = 3
 #: Sizes that a run's settings name, in the words of the bill.
 _BILLED = {"vCPUHour": ("cores",), "memoryGBHour": ("memory", "memoryOverhead")}
 
@@ -43,6 +47,23 @@ class Process(Protocol):
 Runner = Callable[[dict[str, Any]], Process]
 #: Takes the address of a log and its content.
 Store = Callable[[str, bytes], None]
+
+
+def settings_of(run: dict[str, Any]) -> dict[str, str]:
+    """Return the settings of Spark that a run is asked for with, from both places.
+
+    Whether AWS splits the parameters as a shell does or at blanks is written nowhere: words that
+    the two read differently are refused.
+    """
+    asked = run["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"]
+    words = asked.split()
+    if words != shlex.split(asked):
+        raise ValueError(f"sparkSubmitParameters depend on who splits them: {asked}")
+    assert set(words[::2]) == {"--conf"}
+    defaults = run["configurationOverrides"].get("applicationConfiguration", [])
+    assert all(entry["classification"] == "spark-defaults" for entry in defaults)
+    found = {key: value for entry in defaults for key, value in entry["properties"].items()}
+    return found | dict(word.split("=", 1) for word in words[1::2])
 
 
 def problems(request: dict[str, Any], shape: Shape) -> list[str]:
@@ -96,6 +117,8 @@ class Standin:
         executors would have been for all of its time.
     clock : callable
         Seconds by which a run is timed and ended: a test may let them fly.
+    quota_vcpu : float or None
+        The account's quota; None where it may not be read.
     """
 
     states: Sequence[str] = STATES
@@ -109,6 +132,7 @@ class Standin:
         default_factory=lambda: {"vCPUHour": 0.5, "memoryGBHour": 1.5, "storageGBHour": 0.0}
     )
     clock: Callable[[], float] = time.time
+    quota_vcpu: float | None = 16
 
     def __post_init__(self) -> None:
         self.applications: dict[str, dict[str, Any]] = {}
@@ -135,6 +159,9 @@ class Standin:
     def _serve(self, exchange: Exchange) -> None:
         """Find the operation that a request is for, and send its answer."""
         path = urlsplit(exchange.path).path
+        if exchange.headers.get("X-Amz-Target", "").startswith(QUOTAS):
+            self._tell_quota(exchange)
+            return
         status, value = 404, {"__type": "UnknownOperationException", "message": path}
         for operation in map(MODEL.operation_model, MODEL.operation_names):
             pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", operation.http["requestUri"])
@@ -146,6 +173,16 @@ class Standin:
         headers = [("Content-Type", "application/json")]
         if status >= 400:
             headers.append(("x-amzn-ErrorType", value["__type"]))
+        exchange.reply(json.dumps(value).encode(), status=status, headers=headers)
+
+    def _tell_quota(self, exchange: Exchange) -> None:
+        """Answer GetServiceQuota of Service Quotas."""
+        asked = json.loads(exchange.body)
+        assert asked == {"ServiceCode": "emr-serverless", "QuotaCode": "L-D05C8A75"}
+        status, value = 200, {"Quota": {"Value": self.quota_vcpu}}
+        if self.quota_vcpu is None:
+            status, value = 400, {"__type": "AccessDeniedException", "Message": "not allowed"}
+        headers = [("Content-Type", "application/x-amz-json-1.1")]
         exchange.reply(json.dumps(value).encode(), status=status, headers=headers)
 
     def answer(self, operation: OperationModel, request: dict[str, Any]) -> tuple[int, Any]:
@@ -210,6 +247,7 @@ class Standin:
 
     def _StartJobRun(self, request: dict[str, Any]) -> dict[str, Any]:
         application = self.applications[request["applicationId"]]
+        settings_of(request)
         application["state"] = "STARTED"
 
         def start(number: str) -> None:
@@ -277,6 +315,9 @@ class Standin:
         if self.runner is not None and run["state"] == "RUNNING":
             self._look(run, self._processes[run["jobRunId"]])
             return
+        if (refusal := self._refusal(run)) is not None:
+            self._end(run, "FAILED", refusal)
+            return
         run["step"] += 1
         state = self.states[min(run["step"], len(self.states) - 1)]
         if state in ENDED:
@@ -286,6 +327,29 @@ class Standin:
         if state == "RUNNING" and self.runner is not None:
             self._processes[run["jobRunId"]] = self.runner(run)
             run["startedAt"] = self.clock()
+
+    def _refusal(self, run: dict[str, Any]) -> str | None:
+        """Return why AWS would end a run before it has begun: its executors, or their room."""
+        conf = {"spark.executor.instances": INSTANCES} | settings_of(run)
+        least, first, most = (
+            int(conf.get(f"spark.dynamicAllocation.{name}Executors", default))
+            for name, default in (("min", 0), ("initial", INSTANCES), ("max", 2**31))
+        )
+        first = max(first, least, int(conf["spark.executor.instances"]))
+        if not least <= first <= most:
+            return (
+                "Maximum value of spark.dynamicAllocation.minExecutors, spark.executor.instances, "
+                f"spark.dynamicAllocation.initialExecutors: {first} must be between minExecutor "
+                f"{least} and maxExecutors {most}"
+            )
+        asked = _use(run, 1.0)
+        room = self.applications[run["applicationId"]].get("maximumCapacity")
+        for name, key in (("vCPUHour", "cpu"), ("memoryGBHour", "memory")):
+            if room and asked[name] > int(room[key].split()[0]):
+                return f"ApplicationMaxCapacityExceededException: {key} is at most {room[key]}"
+        if asked["vCPUHour"] > (self.quota_vcpu or asked["vCPUHour"]):
+            return f"ServiceQuotaExceededException: vCPU is at most {self.quota_vcpu}"
+        return None
 
     def _look(self, run: dict[str, Any], process: Process) -> None:
         """See whether a driver has ended, and end it when its time is over."""
@@ -318,8 +382,7 @@ class Standin:
 
 def _use(run: dict[str, Any], hours: float) -> dict[str, float]:
     """Return what a run is billed whose driver and executors were there for so many hours."""
-    words = shlex.split(run["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"])
-    conf = dict(word.split("=", 1) for word in words[1::2])
+    conf = settings_of(run)
     counts = {"driver": 1, "executor": int(conf["spark.dynamicAllocation.maxExecutors"])}
     return {"storageGBHour": 0.0} | {
         name: hours

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 import tarfile
@@ -16,6 +15,7 @@ import boto3
 import pyspark
 
 from support import processes
+from support.standin import settings_of
 from verger.emr.aws import split_address
 
 #: What this machine has no room for, or has no service for.
@@ -63,7 +63,7 @@ def submit(
 ) -> Submitted:
     """Start the driver of a run on EMR Serverless."""
     asked = run["jobDriver"]["sparkSubmit"]
-    conf = _settings(shlex.split(asked["sparkSubmitParameters"]))
+    conf = settings_of(dict(run))
     program = [asked["entryPoint"], *asked["entryPointArguments"]]
     return _start([], conf.pop("spark.archives"), conf, program, folder, region, environment)
 

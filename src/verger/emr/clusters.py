@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verger.emr.jobs import DRIVER_HOME, Job, digest, job_name, worker_settings
+from verger.emr.jobs import DRIVER_HOME, Job, check_counts, digest, job_name, worker_settings
 from verger.emr.price import EXECUTOR
 from verger.engine.environment import PYTHON, UNPACKED
 from verger.errors import ConfigError
@@ -214,13 +214,23 @@ def step_arguments(job: Job) -> list[str]:
 
 
 def cluster_settings(job: Job) -> dict[str, str]:
-    """Return the settings of Spark that the run is submitted with; ``conf`` wins over ours."""
+    """Return the settings of Spark that the run is submitted with; ``conf`` wins over ours.
+
+    Raises
+    ------
+    ConfigError
+        If ``conf`` asks for more executors than the limit has.
+    """
+    check_counts(job)
     return {
         "spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON,
         "spark.yarn.appMasterEnv.AWS_REGION": job.region,
         "spark.yarn.appMasterEnv.VERGER_HOME": DRIVER_HOME,
         **worker_settings(job),
         # The nodes are there from the start: held from the start, or scaling takes them away.
+        "spark.executor.instances": str(job.limit.executors),
         "spark.dynamicAllocation.initialExecutors": str(job.limit.executors),
+        # Else EMR resizes executors by the nodes that it finds, whatever was asked for.
+        "spark.yarn.heterogeneousExecutors.enabled": "false",
         **job.conf,
     }

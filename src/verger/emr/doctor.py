@@ -6,21 +6,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from verger.emr.applications import check_application
 from verger.emr.aws import Cloud, aws_errors, check_bucket, code_of, is_forbidden
 from verger.emr.clusters import EMR_MARK
 from verger.emr.ec2 import UNDER_WAY, find_hosts
 from verger.emr.jobs import Job
 from verger.emr.package import read_package
 from verger.emr.probe import read_probe
-from verger.emr.runs import (
-    DriverLog,
-    Watcher,
-    check_application,
-    follow,
-    logs_of,
-    read_run,
-    start_run,
-)
+from verger.emr.room import application_room, quota_room
+from verger.emr.runs import DriverLog, Watcher, follow, logs_of, read_run, start_run
 from verger.errors import CloudError, JobError, VergerError
 from verger.result.record import Check
 
@@ -45,6 +39,8 @@ def look_from_here(
     yield _check("The package is whole", lambda: _package(cloud, package))
     if application is not None:
         yield _check("The application fits it", lambda: _application(cloud, package, application))
+        yield _check("The application has room", lambda: _room(cloud, application))
+    yield _check("The account's quota has room", lambda: _quota(cloud))
 
 
 def look_from_there(cloud: Cloud, job: Job, watcher: Watcher) -> Iterator[Check]:
@@ -127,6 +123,19 @@ def _package(cloud: Cloud, root: str) -> str:
 def _application(cloud: Cloud, root: str, application: str) -> str:
     check_application(cloud, read_package(cloud, root), application)
     return application
+
+
+def _room(cloud: Cloud, application: str) -> str:
+    room = application_room(cloud, application)
+    return room.check() if room else f"{application}, of any size"
+
+
+def _quota(cloud: Cloud) -> str:
+    try:
+        room = quota_room(cloud)
+    except CloudError as err:
+        return f"not known: {err}"  # the right to read it is no right that a run needs
+    return room.check()
 
 
 def _named(name: str, look: Callable[[str], object]) -> str:

@@ -1,7 +1,7 @@
 """Build the requests to EMR Serverless as plain data: an application, a run, its rights.
 
-Nothing here talks to AWS. Equal requests have equal bytes, and so the same token, by which AWS
-recognises a request that is sent twice.
+Nothing here talks to AWS. Equal requests for a run have equal bytes, and so the same token, by
+which AWS recognises a request that is sent twice.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +29,18 @@ DRIVER_JVM_GB = 3
 EXECUTOR_JVM_GB = 4
 #: Where the driver over there keeps what Verger caches.
 DRIVER_HOME = "/tmp/verger"  # noqa: S108 - the driver's own machine
+
+#: Numbers of executors. A run begins with the largest of the first three, and EMR Serverless
+#: refuses it if that is more than the last; ``spark.executor.instances`` is 3 there unless it is
+#: set (EMR Serverless User Guide, "Spark jobs").
+COUNTS = (
+    "spark.executor.instances",
+    "spark.dynamicAllocation.initialExecutors",
+    "spark.dynamicAllocation.minExecutors",
+    "spark.dynamicAllocation.maxExecutors",
+)
+#: What neither a shell nor a split at blanks changes.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./#-]+")
 
 #: No run in these states goes on.
 ENDED = ("SUCCESS", "FAILED", "CANCELLED")
@@ -109,7 +120,11 @@ class Job:
 def application_request(
     name: str, release: str, architecture: str, limit: Limit, logs: str
 ) -> dict[str, Any]:
-    """Return the request ``CreateApplication``: with a maximum capacity, and stopped when idle."""
+    """Return the request ``CreateApplication``: with a maximum capacity, and stopped when idle.
+
+    botocore adds a token, a new one each time: with one that AWS has seen, it would return the
+    application of that time, deleted or not.
+    """
     return {
         "name": name,
         "releaseLabel": release,
@@ -120,7 +135,6 @@ def application_request(
         "autoStopConfiguration": {"enabled": True, "idleTimeoutMinutes": IDLE_MINUTES},
         "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{logs}/"}},
         "tags": {"made-by": "verger"},
-        "clientToken": digest([name, release, architecture])[:32],
     }
 
 
@@ -158,7 +172,8 @@ def job_request(job: Job, earlier: int = 0) -> dict[str, Any]:
             }
         },
         "configurationOverrides": {
-            "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{job.logs}/"}}
+            "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{job.logs}/"}},
+            **spark_defaults(job),
         },
     }
     name = job_name(job)
@@ -177,7 +192,14 @@ def digest(value: Any) -> str:
 
 
 def spark_settings(job: Job) -> dict[str, str]:
-    """Return the settings of Spark that the run is submitted with; ``conf`` wins over ours."""
+    """Return the settings of Spark that the run is submitted with; ``conf`` wins over ours.
+
+    Raises
+    ------
+    ConfigError
+        If ``conf`` asks for more executors than the limit has.
+    """
+    check_counts(job)
     return {
         "spark.archives": f"{job.package}/{job.archive}#{UNPACKED}",
         "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": PYTHON,
@@ -187,6 +209,25 @@ def spark_settings(job: Job) -> dict[str, str]:
         **worker_settings(job),
         **job.conf,
     }
+
+
+def check_counts(job: Job) -> None:
+    """Refuse settings of one's own that ask for more executors than the limit has.
+
+    EMR refuses a run whose initial executors are more than the most, and what a run may cost is
+    computed from the limit.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name in COUNTS:
+        value = job.conf.get(name, "0")
+        if not value.isdecimal() or int(value) > job.limit.executors:
+            raise ConfigError(
+                f"conf {name}={value} must be a number up to max_executors="
+                f"{job.limit.executors}; --max-executors sets it"
+            )
 
 
 def worker_settings(job: Job) -> dict[str, str]:
@@ -205,7 +246,8 @@ def worker_settings(job: Job) -> dict[str, str]:
         "spark.executor.memory": f"{EXECUTOR_JVM_GB}g",
         "spark.executor.memoryOverhead": f"{overhead['executor']}g",
         "spark.dynamicAllocation.enabled": "true",
-        "spark.dynamicAllocation.initialExecutors": "1",
+        **dict.fromkeys(COUNTS, "1"),
+        "spark.dynamicAllocation.minExecutors": "0",
         "spark.dynamicAllocation.maxExecutors": str(job.limit.executors),
         # What partitions are cut for: all cores, not those of the executors that are up by then.
         "spark.default.parallelism": str(job.limit.executors * EXECUTOR.vcpu),
@@ -214,11 +256,27 @@ def worker_settings(job: Job) -> dict[str, str]:
 
 
 def spark_parameters(job: Job) -> str:
-    """Return the settings as the words of ``spark-submit``."""
-    words = [
-        word for key, value in spark_settings(job).items() for word in ("--conf", f"{key}={value}")
-    ]
-    return shlex.join(words)
+    """Return the settings as words of ``spark-submit``, in the one form that AWS's examples have.
+
+    Whether EMR Serverless reads quotes is not written down, so there are none: a setting that
+    would need them is in :func:`spark_defaults`.
+    """
+    return " ".join(
+        f"--conf {key}={value}"
+        for key, value in spark_settings(job).items()
+        if _is_plain(key, value)
+    )
+
+
+def spark_defaults(job: Job) -> dict[str, Any]:
+    """Return the settings that no plain word can hold as JSON; empty if there are none."""
+    rest = {key: value for key, value in spark_settings(job).items() if not _is_plain(key, value)}
+    defaults = {"classification": "spark-defaults", "properties": rest}
+    return {"applicationConfiguration": [defaults]} if rest else {}
+
+
+def _is_plain(key: str, value: str) -> bool:
+    return _PLAIN.fullmatch(f"{key}={value}") is not None
 
 
 def session_policy(job: Job) -> str:

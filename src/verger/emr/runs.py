@@ -1,4 +1,4 @@
-"""Start, read, follow and cancel runs on EMR Serverless, and find or make their application.
+"""Start, read, follow and cancel runs on EMR Serverless.
 
 Every wait is bounded and grows: from two seconds to thirty, with jitter, until the run has ended or
 its time is over.
@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors, read_object
-from verger.emr.jobs import ENDED, Job, application_request, capacity, digest, job_name, job_request
-from verger.emr.package import Package
-from verger.emr.price import Limit
-from verger.errors import CloudError, ConfigError, JobError, OutputError, VergerError
+from verger.emr.jobs import ENDED, Job, job_name, job_request
+from verger.errors import JobError, OutputError, VergerError
 from verger.result.journal import latest_attempt
 from verger.result.output import REPORT, Output
 
@@ -50,118 +48,6 @@ def pauses(rng: random.Random | None = None) -> Iterator[float]:
     while True:
         yield longest * rng.uniform(0.5, 1.0)
         longest = min(LONGEST_PAUSE_S, longest * 1.5)
-
-
-# Applications
-
-
-def find_application(
-    cloud: Cloud, package: Package, limit: Limit, logs: str, application: str | None = None
-) -> tuple[str, bool]:
-    """Return an application that a package fits, and whether it had to be created.
-
-    Parameters
-    ----------
-    cloud : Cloud
-    package : Package
-    limit : Limit
-        Bounds an application that is created.
-    logs : str
-        Address of its logs.
-    application : str, optional
-        Identifier of one to use; else Verger's own of this release and processor.
-
-    Raises
-    ------
-    CloudError
-        If it is not there, or has been deleted.
-    ConfigError
-        If it is of another release or processor than the package.
-    """
-    if application is not None:
-        check_application(cloud, package, application)
-        return application, False
-    request = application_request(
-        application_name(package.release, package.architecture),
-        package.release,
-        package.architecture,
-        limit,
-        logs,
-    )
-    pages = cloud.emr.get_paginator("list_applications").paginate()
-    with aws_errors("list the applications"):
-        for entry in (entry for page in pages for entry in page["applications"]):
-            if entry.get("name") == request["name"] and entry["state"] != "TERMINATED":
-                widen_application(cloud, str(entry["id"]), limit)
-                return str(entry["id"]), False
-    with aws_errors(f"create the application {request['name']}"):
-        return str(cloud.emr.create_application(**request)["applicationId"]), True
-
-
-def application_name(release: str, architecture: str) -> str:
-    """Return the name of Verger's own application for a release and a processor."""
-    return f"verger-{release}-{architecture.lower().replace('_', '-')}"
-
-
-def read_application(cloud: Cloud, application: str) -> dict[str, Any]:
-    """Return what AWS says of an application.
-
-    Raises
-    ------
-    CloudError
-    """
-    with aws_errors(f"look at the application {application} in {cloud.region}"):
-        answer = cloud.emr.get_application(applicationId=application)
-    details: dict[str, Any] = answer["application"]
-    if details["state"] == "TERMINATED":
-        raise CloudError(f"the application {application} was deleted; leave --application out")
-    return details
-
-
-def widen_application(cloud: Cloud, application: str, limit: Limit) -> None:
-    """Raise the maximum capacity of Verger's own application, which AWS allows while it is idle.
-
-    Without it the run is no less right: it has the executors that there is room for.
-
-    Raises
-    ------
-    CloudError
-    """
-    details = read_application(cloud, application)
-    wanted = capacity(limit.executors)
-    room = {name: _number(text) for name, text in details.get("maximumCapacity", {}).items()}
-    is_wide = all(_number(wanted[name]) <= number for name, number in room.items())
-    is_ours = details.get("tags", {}).get("made-by") == "verger"
-    if is_wide or not is_ours or details["state"] not in ("CREATED", "STOPPED"):
-        return
-    with aws_errors(f"widen the application {application}"):
-        cloud.emr.update_application(
-            applicationId=application,
-            maximumCapacity=wanted,
-            clientToken=digest([application, wanted])[:32],
-        )
-
-
-def _number(text: str) -> float:
-    """Return the number of ``14 vCPU`` or ``44 GB``."""
-    return float(re.sub(r"[^0-9.]", "", text))
-
-
-def check_application(cloud: Cloud, package: Package, application: str) -> None:
-    """Refuse an application that could not run a package, or that never stops by itself."""
-    details = read_application(cloud, application)
-    kind = (details["releaseLabel"], details.get("architecture", "X86_64"))
-    if kind != (package.release, package.architecture):
-        raise ConfigError(
-            f"application {application} is {kind[0]} on {kind[1]}, and the package "
-            f"{package.root} is for {package.release} on {package.architecture}"
-        )
-    if not details.get("autoStopConfiguration", {}).get("enabled", True):
-        raise ConfigError(
-            f"application {application} does not stop when idle; aws emr-serverless "
-            f"update-application --application-id {application} "
-            "--auto-stop-configuration enabled=true,idleTimeoutMinutes=5"
-        )
 
 
 # Runs

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verger.config import Config
+from verger.emr.applications import find_application
 from verger.emr.aws import Cloud, aws_errors, check_bucket, split_address
 from verger.emr.jobs import MAX_MINUTES, Job
 from verger.emr.package import Package, read_package
@@ -23,7 +24,8 @@ from verger.emr.price import (
     most_cost,
     per_thousand,
 )
-from verger.emr.runs import CommitCounter, find_application
+from verger.emr.room import narrow
+from verger.emr.runs import CommitCounter
 from verger.errors import CloudError, ConfigError
 from verger.files.paths import normalize_source
 from verger.job.context import Run
@@ -119,6 +121,8 @@ class JobPlan:
         Those of its sums.
     done : int
         Photos that earlier runs have committed.
+    notes : tuple of str
+        What made the limit of executors narrower.
     """
 
     job: Job
@@ -128,6 +132,7 @@ class JobPlan:
     most: float
     rates: Rates
     done: int
+    notes: tuple[str, ...] = ()
 
 
 def plan_run(
@@ -168,10 +173,12 @@ def plan_run(
     done, left = count_done(out, n_photos)
     if n_photos:
         limit = replace(limit, executors=executors_for(left, speed, limit.executors))
+    limit, notes = narrow(cloud, package, place.application, limit)
     limit = limit_cost(prices, limit, max_cost)
     estimate = estimate_run(left, speed, prices, max_executors=limit.executors)
     job = make_job(cloud, source, out, config, place, package, limit=limit)
-    return JobPlan(job, place, package, estimate, most_cost(prices, limit), prices, done)
+    most = most_cost(prices, limit)
+    return JobPlan(job, place, package, estimate, most, prices, done, tuple(notes))
 
 
 def count_done(out: str, n_photos: int) -> tuple[int, int]:

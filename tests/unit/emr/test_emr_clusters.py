@@ -132,6 +132,7 @@ def test_scaling_never_passes_the_executors_that_were_allowed() -> None:
     settings = cluster_settings(JOB)
     assert settings["spark.dynamicAllocation.maxExecutors"] == "5"
     assert settings["spark.dynamicAllocation.initialExecutors"] == "5"
+    assert settings["spark.executor.instances"] == "5"
 
 
 def test_a_node_holds_one_executor_and_no_part_of_another() -> None:

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.cloud import JOB
-from support.standin import MODEL, problems
+from support.standin import MODEL, problems, settings_of
 from verger.emr.jobs import (
+    COUNTS,
     application_request,
     capacity,
     job_name,
@@ -45,7 +46,7 @@ def test_a_run_is_asked_for_as_aws_wants_it() -> None:
 @pytest.mark.parametrize("architecture", ["X86_64", "ARM64"])
 def test_an_application_is_asked_for_as_aws_wants_it(release: str, architecture: str) -> None:
     request = application_request("verger-x", release, architecture, Limit(3, 60), "s3://b/logs")
-    assert problems(request, shape_of("CreateApplication")) == []
+    assert problems(request | {"clientToken": "botocore-s"}, shape_of("CreateApplication")) == []
     assert request["autoStopConfiguration"] == {"enabled": True, "idleTimeoutMinutes": 5}
     assert request["maximumCapacity"] == {"cpu": "14 vCPU", "memory": "44 GB", "disk": "80 GB"}
 
@@ -77,6 +78,27 @@ def test_every_run_has_an_end_a_width_and_logs() -> None:
     assert monitoring["s3MonitoringConfiguration"] == {"logUri": "s3://orchard/logs/"}
 
 
+@pytest.mark.parametrize("executors", [1, 2, 5])
+def test_a_run_never_begins_with_more_executors_than_it_may_have(executors: int) -> None:
+    """Spark on EMR Serverless begins with 3 unless told otherwise, and refuses a lower maximum."""
+    settings = spark_settings(replace(JOB, limit=Limit(executors, 90)))
+    most = int(settings["spark.dynamicAllocation.maxExecutors"])
+    first = ("instances", "initialExecutors", "minExecutors")
+    names = ["spark.executor.instances", *(f"spark.dynamicAllocation.{name}" for name in first[1:])]
+    assert most == executors
+    assert all(int(settings[name]) <= most for name in names)
+
+
+@pytest.mark.parametrize("value", ["6", "many", "-1"])
+@pytest.mark.parametrize("name", COUNTS)
+def test_settings_of_one_s_own_never_ask_for_more_executors_than_are_paid_for(
+    name: str, value: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"conf {name}={value} must be a number up to max_exec"):
+        spark_settings(replace(JOB, conf={name: value}))
+    assert spark_settings(replace(JOB, conf={name: "5"}))[name] == "5"
+
+
 def test_driver_and_executors_use_the_interpreter_of_the_archive() -> None:
     settings = spark_settings(JOB)
     archive = "s3://orchard/env/v1/environment-0123456789ab.tar.gz#environment"
@@ -102,12 +124,23 @@ def test_the_memory_that_is_asked_for_is_the_worker_that_is_reckoned_with(
 
 
 def test_settings_of_one_s_own_win_and_arrive_whole() -> None:
-    job = replace(JOB, conf={"spark.executor.memory": "8g", "spark.x": 'a "b" c'})
-    words = shlex.split(job_request(job)["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"])
-    assert words[::2] == ["--conf"] * (len(words) // 2)
-    pairs = dict(word.split("=", 1) for word in words[1::2])
-    assert pairs["spark.executor.memory"] == "8g"
-    assert pairs["spark.x"] == 'a "b" c'
+    """Nobody has written down whether AWS knows quotes: what would need them travels as JSON."""
+    conf = {
+        "spark.executor.memory": "8g",
+        "spark.x": 'a "b" c',
+        "spark.y": "it's $HOME",
+        "spark.driver.extraJavaOptions": "-Da=1 -Db=2",
+    }
+    request = job_request(replace(JOB, conf=conf))
+    assert problems(request, shape_of("StartJobRun")) == []
+    text = request["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"]
+    assert text.split() == shlex.split(text)
+    assert not set("'\"\\$`") & set(text)
+    found = settings_of(request)
+    assert {key: found[key] for key in conf} == conf
+    archive = "s3://orchard/env/v1/environment-0123456789ab.tar.gz#environment"
+    assert f"--conf spark.archives={archive} " in text
+    assert "applicationConfiguration" not in job_request(JOB)["configurationOverrides"]
 
 
 # The token

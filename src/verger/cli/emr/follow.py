@@ -35,8 +35,9 @@ def emr_status(
     run_id: str, on: str, application: str | None, rates: Path | None, as_json: bool, **_: Any
 ) -> None:
     """Say how far a run is, and what AWS has billed for it."""
+    from verger.emr.applications import read_application
     from verger.emr.price import load_rates
-    from verger.emr.runs import CommitCounter, JobRun, read_application, read_run
+    from verger.emr.runs import CommitCounter, JobRun, read_run
     from verger.emr.submit import describe_bill
 
     application = check_application(on, application)

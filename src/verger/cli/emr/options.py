@@ -162,10 +162,10 @@ architecture_option = click.option(
 )
 _executors = click.option(
     "--max-executors",
-    default=8,
+    default=3,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Most executors, of 4 virtual cores each.",
+    help="Most executors, of 4 virtual cores each; 3 and the driver fit a new account's quota.",
 )
 _speed = click.option(
     "--speed", type=float, help="Photos a second and virtual core; verger emr estimate times it."

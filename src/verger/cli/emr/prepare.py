@@ -276,8 +276,8 @@ def _look_from_here(
 def _probe(cloud: Cloud, source: str, out: str, place: Place, minutes: int) -> Job:
     from dataclasses import replace
 
+    from verger.emr.applications import find_application
     from verger.emr.package import read_package
-    from verger.emr.runs import find_application
     from verger.emr.submit import probe_job
 
     package = read_package(cloud, place.package)

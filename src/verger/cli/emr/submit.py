@@ -121,6 +121,8 @@ def _tell_plan(plan: JobPlan, *, assumed: bool) -> None:
     limit = plan.job.limit
     if plan.done:
         tell(f"done      {plan.done:,} photos are committed; the estimate is of the others")
+    for note in plan.notes:
+        tell(f"room      {note}")
     tell(estimate_line(plan.estimate) + (" (a speed was assumed)" if assumed else ""))
     tell(
         f"at most   {plan.most:,.2f} {plan.rates.currency}: {limit.executors} executors, "
