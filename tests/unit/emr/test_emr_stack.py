@@ -71,6 +71,7 @@ def statements(stack: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             documents.append(policy["PolicyDocument"])
         for document in documents:
             for statement in document["Statement"]:
+                statement = statement["Fn::If"][1] if "Fn::If" in statement else statement
                 if statement["Effect"] == "Allow":
                     yield name, statement
 
@@ -204,6 +205,22 @@ def test_only_clusters_of_verger_s_are_followed_and_ended(stack: dict[str, Any])
     assert "elasticmapreduce:AddTags" not in clusters["Action"]
 
 
+def test_who_submits_lists_and_reads_photos_of_another_bucket_as_a_job_does(
+    stack: dict[str, Any],
+) -> None:
+    """``submit`` lists the photos from here; without the right it fails before anything starts."""
+    rights: dict[str, set[str]] = {"SubmitPolicy": set(), "JobRole": set()}
+    for name, statement in statements(stack):
+        resource = as_list(statement["Resource"])[0]
+        if name in rights and "${PhotosBucket}" in text_of(resource):
+            rights[name].add(statement["Action"])
+            assert statement["Action"] != "s3:ListBucket" or statement["Condition"] == {
+                "StringLikeIfExists": {"s3:prefix": {"Fn::Sub": "${PhotosPrefix}*"}}
+            }
+    assert rights["SubmitPolicy"] == rights["JobRole"]
+    assert rights["JobRole"] == {"s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"}
+
+
 # The bucket, the application, the bill
 
 
@@ -218,6 +235,8 @@ def test_the_bucket_is_private_encrypted_versioned_and_kept(stack: dict[str, Any
     rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
     assert rules["logs"]["Prefix"] == "logs/"
     assert rules["logs"]["ExpirationInDays"] == {"Ref": "LogDays"}
+    assert rules["logs"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    assert rules["old-versions"]["ExpiredObjectDeleteMarker"] is True
     (deny,) = stack["Resources"]["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert (deny["Effect"], deny["Principal"], deny["Action"]) == ("Deny", "*", "s3:*")
     assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
