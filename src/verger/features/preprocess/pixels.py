@@ -11,7 +11,7 @@ from PIL import Image
 from verger.features.preprocess.layout import PLAIN, Box, Layout
 from verger.features.preprocess.samples import UINT16, Scale, flattened, is_flat, to_8_bits
 
-#: Pixels that are converted at a time: a few copies of them are 12 MB, of deep samples 24 MB.
+#: Pixels that are converted at a time: a few copies of them are 12 to 24 MB.
 STRIP_PIXELS = 1 << 20
 
 

@@ -104,8 +104,9 @@ def _pixels(values: npt.NDArray[Any], scale: Scale) -> npt.NDArray[np.uint8]:
         )
         raise DecodeError(Reason.UNSUPPORTED_FORMAT, detail)
     if np.issubdtype(values.dtype, np.integer):
-        low, high = low.astype(np.int64), high.astype(np.int64)
-        pixels = (values - low) * 256 // (high - low + 1)
+        n_levels = high - low + 1
+        dtype = np.int32 if n_levels.max() <= 1 << 22 else np.int64  # which holds 256 times as much
+        pixels = (values - low.astype(dtype)) * 256 // n_levels.astype(dtype)
     else:
         pixels = np.rint((values - low) * (255 / (high - low)))
     grey: npt.NDArray[np.uint8] = pixels.astype(np.uint8)
