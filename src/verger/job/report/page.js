@@ -3,14 +3,6 @@
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
 
-  // Paper has no clicks: open everything while printing, and close it again.
-  let opened = [];
-  addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
-    opened.forEach((details) => { details.open = true; });
-  });
-  addEventListener("afterprint", () => opened.forEach((details) => { details.open = false; }));
-
   /** Let a search box hide the items whose .name, or whose text, lacks what is typed. */
   function searchable(box, items, status, more) {
     if (!box) return;
