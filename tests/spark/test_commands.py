@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,18 @@ def test_a_run_works_for_a_user_without_a_name(
     assert record["counts"]["featurized"] == 30
     assert not [line for line in done.stderr.splitlines() if "matplotlib" in line or "Java" in line]
     assert [path.name for path in tmp_path.glob("verger-*")] == ["verger-home-12345"]
+
+
+def test_sparks_reader_takes_every_name_in_any_locale(photos: Path, tmp_path: Path) -> None:
+    """Java would leave out names that are not ASCII, and fail at one with a colon."""
+    (tmp_path / "in" / "Pêche, 1").mkdir(parents=True)
+    names = ("ä b.jpg", "12:30.jpg", "#1 🙃.jpg", "100%.jpg", "[a].jpg", "{a,b}.jpg", "a?b=1.jpg")
+    for name, photo in zip(names, sorted(photos.rglob("*.jpg")), strict=False):
+        shutil.copy(photo, tmp_path / "in" / "Pêche, 1" / name)
+    options = ("--model", "efficientnet_lite0", "--reader", "spark", "--json")
+    done = verger("featurize", tmp_path / "in", tmp_path / "out", *options, LC_ALL="POSIX")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"]["featurized"] == len(names)
 
 
 def test_validate_says_what_does_not_hold_and_exits_1(result: Path) -> None:

@@ -6,8 +6,9 @@ import sys
 
 from verger.config import Config
 from verger.engine.local import LocalEngine
-from verger.engine.scratch import sweep_scratch
+from verger.engine.scratch import sweep_scratch, temporary_folder
 from verger.engine.tasks import Engine
+from verger.errors import EnvironmentNotReadyError
 
 
 def wants_spark(config: Config) -> bool:
@@ -40,8 +41,16 @@ def check_engine(config: Config) -> None:
     Raises
     ------
     EnvironmentNotReadyError
-        If Spark is asked for, and there is no Java that fits or a variable stands in its way.
+        If file names are not read as UTF-8 or no temporary file can be written; if Spark is asked
+        for, and there is no Java that fits or a variable stands in its way.
     """
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        raise EnvironmentNotReadyError(
+            f"Python reads file names as {encoding} here, and photos' names may be of any "
+            "language: set PYTHONUTF8=1"
+        )
+    temporary_folder()
     if wants_spark(config):
         from verger.engine.session import check_environment
 

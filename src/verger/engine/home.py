@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import pwd
-import tempfile
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from verger.engine.scratch import temporary_folder
 from verger.errors import ConfigError, EnvironmentNotReadyError
 
 
@@ -63,7 +64,7 @@ def temporary_home() -> Path:
     EnvironmentNotReadyError
         If it cannot be made, or others may write to it.
     """
-    folder = Path(tempfile.gettempdir(), f"verger-home-{os.getuid()}")
+    folder = temporary_folder() / f"verger-home-{os.getuid()}"
     advice = "set VERGER_HOME to a folder that this user can write"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -98,6 +99,16 @@ def environment_for_block(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = old
+
+
+def java_locale() -> dict[str, str]:
+    """Return the variable by which Java reads file names as UTF-8, if the locale has another way.
+
+    Java leaves out files whose names it cannot read.
+    """
+    names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    locale = next((name for name in names if name), "")
+    return {} if re.search(r"(?i)utf-?8", locale) else {"LC_ALL": "C.UTF-8"}
 
 
 def can_be_made(folder: Path) -> bool:

@@ -17,6 +17,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from verger.errors import EnvironmentNotReadyError
+
 #: How the folders' names begin.
 PREFIX = "verger-scratch-"
 #: File in the folder that its process has locked.
@@ -28,11 +30,31 @@ _UNNAMED = "verger-unnamed-"
 _LEFT_AFTER_S = 3600.0
 
 
+def temporary_folder() -> Path:
+    """Return the system's folder for temporary files.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If there is none that can be written, as in a container that can only be read.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as err:
+        raise EnvironmentNotReadyError(f"{err.strerror}; set TMPDIR to one") from err
+
+
 @lru_cache(maxsize=1)
 def scratch_folder() -> Path:
-    """Return the folder for temporary files of this process, made at the first call."""
+    """Return the folder for temporary files of this process, made at the first call.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        As from :func:`temporary_folder`.
+    """
     sweep_scratch()
-    unnamed = Path(tempfile.mkdtemp(prefix=_UNNAMED))
+    unnamed = Path(tempfile.mkdtemp(prefix=_UNNAMED, dir=temporary_folder()))
     lock = os.open(unnamed / LOCK, os.O_CREAT | os.O_RDWR, 0o600)  # open as long as the process
     fcntl.flock(lock, fcntl.LOCK_EX)
     folder = unnamed.with_name(unnamed.name.replace(_UNNAMED, PREFIX, 1))
@@ -49,7 +71,7 @@ def _remove(folder: Path, owner: int) -> None:
 def sweep_scratch() -> list[Path]:
     """Remove the folders of processes that have been killed; return which."""
     swept = []
-    for folder in Path(tempfile.gettempdir()).glob("verger-*"):
+    for folder in temporary_folder().glob("verger-*"):
         if _is_ours(folder) and _is_left(folder):
             shutil.rmtree(folder, ignore_errors=True)
             swept.append(folder)

@@ -16,7 +16,13 @@ from verger.config import Config
 from verger.engine.causes import cause_of
 from verger.engine.checks import check_start, named_python, spark_defaults
 from verger.engine.environment import PYTHON, UNPACKED, cached_environment
-from verger.engine.home import environment_for_block, temporary_home, user_home, user_name
+from verger.engine.home import (
+    environment_for_block,
+    java_locale,
+    temporary_home,
+    user_home,
+    user_name,
+)
 from verger.engine.java import Java, find_java
 from verger.engine.limits import default_workers, java_heap_mib
 from verger.engine.local import WORKER_ENVIRONMENT
@@ -45,6 +51,9 @@ _JAVA_IS_GONE = (
     "Answer from Java side is empty",
     "Cannot call methods on a stopped SparkContext",
 )
+
+#: What Hadoop's library says of a user whom the system does not know.
+_NAMELESS = ("invalid null input: name", "Invalid UID")
 
 #: Spark puts these before what a user gives as ``spark.driver.extraJavaOptions``.
 _JAVA_OPTIONS = "spark.driver.defaultJavaOptions"
@@ -151,7 +160,7 @@ def _plan_start(config: Config, java: Path | None) -> tuple[dict[str, Any], dict
     settings |= {"spark.app.name": config.app_name}
     variables = {"PYSPARK_PYTHON": python or sys.executable}
     if java is not None:
-        variables |= {"JAVA_HOME": str(java)} | _identity()
+        variables |= {"JAVA_HOME": str(java)} | java_locale() | _identity()
     if local:  # a laptop's session is nobody else's: it listens on loopback only
         variables["SPARK_LOCAL_IP"] = os.environ.get("SPARK_LOCAL_IP", "127.0.0.1")
     return settings, variables
@@ -174,6 +183,12 @@ def _log_in(session: SparkSession) -> None:
 
 def _cause(err: Exception, log: Path | None) -> str:
     """Return why Spark does not start: by its own error, or by what its Java has printed last."""
+    if user_name() is None and any(words in str(err) for words in _NAMELESS):
+        return (
+            f"user {os.getuid()} has no name, and Hadoop's library asks for it before it can be "
+            "given one: leave out what reads or writes files while Spark starts "
+            "(spark.eventLog.enabled), or add the user to /etc/passwd"
+        )
     if log is None or not any(words in str(err) for words in _JAVA_IS_GONE):
         return cause_of(err)
     said = log.read_text("utf-8", errors="replace") if log.is_file() else ""
@@ -237,6 +252,10 @@ def session_settings(config: Config, *, local: bool) -> dict[str, Any]:
             "spark.driver.memory": f"{java_heap_mib()}m",
             _JAVA_OPTIONS: _java_options(),
         }
+    if local and config.reader == "spark":
+        # Hadoop's usual file system looks for the sum of a.jpg in .a.jpg.crc, and would fail at a
+        # name with a colon.
+        settings["spark.hadoop.fs.file.impl"] = "org.apache.hadoop.fs.RawLocalFileSystem"
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         settings |= {
             "spark.hadoop.fs.s3a.endpoint": endpoint,

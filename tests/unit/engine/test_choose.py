@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +85,31 @@ def test_java_is_looked_for_only_where_spark_is_wanted(
     check_engine(Config())
     with pytest.raises(EnvironmentNotReadyError, match="no Java"):
         check_engine(Config(master="local[2]"))
+
+
+def test_file_names_must_be_read_as_utf8() -> None:
+    """In an old locale photos whose names are not ASCII would be left out, or labelled wrongly."""
+    program = (
+        "from verger.config import Config; from verger.engine.choose import check_engine; "
+        "check_engine(Config())"
+    )
+    old = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | old
+    )
+    assert "reads file names as ascii here" in done.stderr
+    assert done.stderr.strip().endswith("set PYTHONUTF8=1")
+
+
+def test_a_run_needs_a_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that can only be read may have none: that is said before a photo is read."""
+
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(EnvironmentNotReadyError, match=r"in \['/tmp'\]; set TMPDIR to one"):
+        check_engine(Config())
 
 
 def test_choosing_loads_no_spark() -> None:

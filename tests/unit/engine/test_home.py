@@ -9,6 +9,7 @@ import pytest
 
 from verger.engine.home import (
     environment_for_block,
+    java_locale,
     matplotlib_variables,
     user_home,
     user_name,
@@ -96,6 +97,27 @@ def test_a_tilde_needs_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERGER_HOME", "~/verger")
     with pytest.raises(ConfigError, match=r"VERGER_HOME=~/verger: no such home folder"):
         verger_home()
+
+
+@pytest.mark.parametrize(
+    ("variables", "added"),
+    [
+        ({}, {"LC_ALL": "C.UTF-8"}),
+        ({"LANG": "de_DE.UTF-8"}, {}),
+        ({"LC_CTYPE": "C.utf8", "LANG": "C"}, {}),
+        ({"LC_ALL": "POSIX", "LANG": "C.UTF-8"}, {"LC_ALL": "C.UTF-8"}),
+        ({"LC_ALL": "", "LC_CTYPE": "fr_FR.ISO-8859-1"}, {"LC_ALL": "C.UTF-8"}),
+    ],
+)
+def test_java_reads_names_as_utf8(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], added: dict[str, str]
+) -> None:
+    """A locale of UTF-8 is left as it is; in any other Java would leave files out."""
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert java_locale() == added
 
 
 def test_variables_are_set_for_a_block(monkeypatch: pytest.MonkeyPatch) -> None:

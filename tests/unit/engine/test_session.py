@@ -170,6 +170,26 @@ def test_what_java_has_printed_tells_why_spark_does_not_start(
     assert says in str(caught.value)
 
 
+def test_what_needs_a_name_too_early_is_said(
+    monkeypatch: pytest.MonkeyPatch, java: Path, tmp_path: Path
+) -> None:
+    """An event log is written before a user without a name can be given one."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    error = "LoginException: java.lang.NullPointerException: invalid null input: name"
+    monkeypatch.setattr(SparkContext, "getOrCreate", partial(fail, error))
+    with pytest.raises(EnvironmentNotReadyError, match=r"has no name, .* or add the user to /etc"):
+        session.get_session(Config(master="local[2]"))
+
+
+def test_sparks_reader_looks_for_no_sums_of_photos() -> None:
+    """Other sessions keep Hadoop's usual file system, as do those of a cluster."""
+    key = "spark.hadoop.fs.file.impl"
+    assert "RawLocal" in session_settings(Config(reader="spark"), local=True)[key]
+    assert key not in session_settings(Config(reader="spark"), local=False)
+    assert key not in session_settings(Config(), local=True)
+
+
 def fail(error: str, _: Any) -> None:
     raise RuntimeError(error)
 
