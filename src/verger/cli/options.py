@@ -29,6 +29,31 @@ FEATURES = (
 )
 REDUCE = ("components", "standardize", "center")
 SPARK = ("workers", "master", "conf", "app_name", "ui")
+#: Headings of the help, and the options under each; the rest stands under "Options".
+HEADINGS = {
+    "Photos": PHOTOS,
+    "Model": MODEL,
+    "Features": FEATURES,
+    "Components": REDUCE,
+    "Where it runs": (*SPARK, "partitions"),
+}
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options by what they concern."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings."""
+        heading_of = {name: heading for heading, names in HEADINGS.items() for name in names}
+        listed: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record is not None:
+                listed.setdefault(heading_of.get(option.name or "", "Options"), []).append(record)
+        for heading, records in listed.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
 
 
 class _Components(click.ParamType[int | float]):

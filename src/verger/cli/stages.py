@@ -14,6 +14,7 @@ from verger.cli.options import (
     PHOTOS,
     REDUCE,
     SPARK,
+    GroupedCommand,
     config_options,
     dry_run_option,
     resolve_config,
@@ -23,13 +24,24 @@ from verger.cli.table import print_labels
 from verger.cli.terminal import keep_page_up, print_json, say, tell, tell_source, watch_for
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
 @config_options(*PHOTOS, *MODEL, *FEATURES, *REDUCE, "partitions", "overwrite", *SPARK)
 @dry_run_option
 def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
-    """Featurize, reduce, validate and report: the whole job."""
+    """Featurize, reduce, validate and report: the whole job.
+
+    SRC is a folder of photos, in one subfolder a class if they have labels, or s3://bucket/prefix.
+    OUT is a new folder or s3://bucket/prefix, or an earlier result of the same SRC: then only new
+    and changed photos are computed.
+
+    \b
+    Examples:
+      verger run photos/ result/
+      verger run photos/ result/ --label-from none --components 50
+      verger run s3://bucket/photos s3://bucket/result --master yarn
+    """  # noqa: D301 - \b is the character by which click keeps these lines
     config = resolve_config()
     from verger.job import pipeline, plan
 
@@ -40,13 +52,13 @@ def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     keep_page_up(config)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
 @config_options(*PHOTOS, *MODEL, *FEATURES, "partitions", "overwrite", *SPARK)
 @dry_run_option
 def featurize(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
-    """Write features/ and rejected/."""
+    """Write features/ and rejected/; SRC and OUT are those of ``verger run``."""
     config = resolve_config()
     from verger.job import pipeline, plan
 

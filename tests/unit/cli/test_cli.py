@@ -795,7 +795,7 @@ def test_every_command_and_option_has_help(name: str) -> None:
     """A command says in a sentence what it does, and every option what it is for."""
     command = ALL[name]
     assert command.help
-    assert command.help.strip().endswith(".")
+    assert command.help.strip().split("\n\n")[0].endswith(".")
     bare = [p.opts[0] for p in command.params if isinstance(p, click.Option) and not p.help]
     assert bare == []
 
@@ -807,6 +807,22 @@ def test_help_is_printed(name: str) -> None:
     assert [page.exit_code for page in pages] == [0, 0]
     assert pages[0].stdout == pages[1].stdout
     assert pages[0].stdout.startswith("Usage: ")
+
+
+def test_the_help_of_a_run_is_in_groups_and_has_examples() -> None:
+    """Options stand under what they concern, each once; SRC and OUT are described."""
+    page = CliRunner().invoke(cli.app, ["run", "--help"]).stdout
+    headings = re.findall(r"^(\w[\w ]*):$", page, re.MULTILINE)
+    assert headings == ["Photos", "Model", "Features", "Components", "Where it runs", "Options"]
+    sections = dict(
+        zip(headings, re.split(r"^\w[\w ]*:$", page, flags=re.MULTILINE)[1:], strict=True)
+    )
+    assert "--glob" in sections["Photos"]
+    assert "--workers" in sections["Where it runs"]
+    assert "--overwrite" in sections["Options"]
+    assert page.count("\n  --master ") == 1
+    assert page.count("\n    verger run ") == 3
+    assert "SRC is a folder" in page
 
 
 def test_the_options_of_a_run_are_those_that_were_promised() -> None:
