@@ -22,6 +22,7 @@ from verger.emr.aws import Cloud, aws_errors, check_bucket, read_object, split_a
 from verger.emr.package import read_package, upload_package
 from verger.emr.price import Limit
 from verger.emr.submit import Place, find_place, plan_run
+from verger.engine.tasks import Task
 from verger.errors import (
     CloudError,
     ConfigError,
@@ -30,6 +31,7 @@ from verger.errors import (
     WeightsNotFoundError,
 )
 from verger.features.model import load_model
+from verger.source.listing import list_photos
 
 ROLE_ARN = f"arn:aws:iam::123456789012:role/{ROLE}"
 
@@ -226,19 +228,44 @@ def test_a_probe_tells_what_fails_and_goes_on(
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setattr(probe, "get_session", lambda config: 1 / 0)
-    driver, model, listed, written = probe.probe(
+    monkeypatch.setattr(probe, "SparkEngine", lambda session: 1 / 0)
+    driver, model, listed, written, worker = probe.probe(
         str(tmp_path / "none"), str(file / "out"), "no-such-model"
     )
-    assert not any(check.holds for check in (driver, model, listed, written))
+    assert not any(check.holds for check in (driver, model, listed, written, worker))
     assert driver.detail == "ZeroDivisionError: division by zero"
     assert "no-such-model" in model.detail
     assert "does not exist" in listed.detail
-    *_, listed, written = probe.probe(str(photos), str(tmp_path / "out"), "no-such-model")
+    *_, listed, written, _ = probe.probe(str(photos), str(tmp_path / "out"), "no-such-model")
     assert listed.holds
     assert listed.detail.startswith("30 photos")
     assert written.holds
     assert written.detail.endswith("removed 13 bytes")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_worker_reads_a_photo_and_writes_an_object(photos: Path, tmp_path: Path) -> None:
+    """It is done in a task, where the photos of a run are read; nothing is left."""
+    photo = list_photos(str(photos)).photos.slice(0, 1)
+    read, written = probe.do_errand(Task(0, 0), probe.Errand(photo, str(tmp_path / "out")))
+    assert (read.holds, written.holds) == (True, True)
+    assert photo["path"][0].as_py() in read.detail
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_worker_says_what_keeps_it_from_the_bucket(
+    cloud: Cloud, standin: Standin, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A right, or the way there, with the region and the endpoint that the worker has."""
+    put(cloud, bucket.address("photos/a/1.jpg"), b"jpeg")
+    photo = list_photos(bucket.address("photos")).photos
+    errand = probe.Errand(photo, bucket.address("results"))
+    monkeypatch.setenv("AWS_REGION", REGION)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    for check in probe.do_errand(Task(0, 0), errand):
+        assert not check.holds
+        assert "no way to S3's endpoint" in check.detail
+        assert f"AWS_REGION is {REGION}, the endpoint http://127.0.0.1:9" in check.detail
 
 
 def test_findings_are_read_back_from_the_log() -> None:

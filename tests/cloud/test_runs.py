@@ -305,6 +305,11 @@ def test_looking_is_never_endless(cloud: Cloud, plan: JobPlan, standin: Standin)
     [
         ("FAILED", "Job failed. ExitCode: 2", r"FAILED, exit code 2: Job failed"),
         ("FAILED", "no capacity", r"FAILED: no capacity"),
+        (
+            "FAILED",
+            "Not authorized to perform sts:AssumeRole on the execution role",
+            r"trust policy of the role must let emr-serverless\.amazonaws\.com .*aws:SourceAcc",
+        ),
         ("CANCELLED", "by somebody", r"CANCELLED: by somebody"),
         ("CANCELLED", "Job timeout exceeded", r"its limit of 60 minutes was reached .*; what is"),
     ],

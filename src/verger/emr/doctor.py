@@ -15,12 +15,18 @@ from verger.emr.package import read_package
 from verger.emr.probe import read_probe
 from verger.emr.room import application_room, quota_room
 from verger.emr.runs import DriverLog, Watcher, follow, logs_of, read_run, start_run
+from verger.emr.trust import check_trust
 from verger.errors import CloudError, JobError, VergerError
 from verger.result.record import Check
 
 
 def look_from_here(
-    cloud: Cloud, addresses: dict[str, str], package: str, application: str | None
+    cloud: Cloud,
+    addresses: dict[str, str],
+    package: str,
+    application: str | None,
+    *,
+    role: str | None = None,
 ) -> Iterator[Check]:
     """Yield what can be seen without starting anything.
 
@@ -32,6 +38,8 @@ def look_from_here(
     package : str
         Address.
     application : str or None
+    role : str, optional
+        ARN of the role that EMR Serverless must be able to take; none for a cluster.
     """
     yield _check("AWS knows the credentials", lambda: _identity(cloud))
     for name, address in {**addresses, "the package": package}.items():
@@ -40,7 +48,9 @@ def look_from_here(
     if application is not None:
         yield _check("The application fits it", lambda: _application(cloud, package, application))
         yield _check("The application has room", lambda: _room(cloud, application))
-    yield _check("The account's quota has room", lambda: _quota(cloud))
+    if role:
+        yield _check("EMR may take the role", lambda: _trust(cloud, role, application or "*"))
+        yield _check("The account's quota has room", lambda: _quota(cloud))
 
 
 def look_from_there(cloud: Cloud, job: Job, watcher: Watcher) -> Iterator[Check]:
@@ -136,6 +146,20 @@ def _quota(cloud: Cloud) -> str:
     except CloudError as err:
         return f"not known: {err}"  # the right to read it is no right that a run needs
     return room.check()
+
+
+def _trust(cloud: Cloud, role: str, application: str) -> str:
+    """Read the role's trust policy; who may submit may lack the right to read it."""
+    _, partition, _, _, account, _ = role.split(":", 5)
+    try:
+        with aws_errors(f"look at {role}"):
+            answer = cloud.client("iam").get_role(RoleName=role.rpartition("/")[2])
+    except CloudError as err:
+        if not is_forbidden(err.__cause__):
+            raise
+        return f"not known: {role}, which these credentials may not look at"
+    of = f"arn:{partition}:emr-serverless:{cloud.region}:{account}:/applications/{application}"
+    return check_trust(answer["Role"]["AssumeRolePolicyDocument"], role, of)
 
 
 def _named(name: str, look: Callable[[str], object]) -> str:

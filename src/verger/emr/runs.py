@@ -19,6 +19,7 @@ from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors, read_object
 from verger.emr.jobs import ENDED, Job, job_name, job_request
+from verger.emr.trust import ADVICE, says_not_assumed
 from verger.errors import JobError, OutputError, VergerError
 from verger.result.journal import latest_attempt
 from verger.result.output import REPORT, Output
@@ -198,6 +199,8 @@ def check_end(job_run: dict[str, Any], log: DriverLog) -> None:
         )
     else:
         ended = f"{state}{f', exit code {code[1]}' if code else ''}: {details}"
+        if says_not_assumed(details):
+            ended += f"; {ADVICE}; verger emr doctor reads it"
     lines = "".join(f"\n  {line}" for line in log.last_lines())
     raise JobError(
         f"run {job_run['jobRunId']} did not end well: {ended}; what is committed is kept, and the "

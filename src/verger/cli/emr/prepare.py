@@ -269,7 +269,9 @@ def _look_from_here(
     from verger.emr.doctor import look_from_here
 
     addresses = {"SRC": source, "OUT": out, "the logs": place.logs}
-    looks = look_from_here(cloud, addresses, place.package, place.application)
+    looks = look_from_here(
+        cloud, addresses, place.package, place.application, role=place.role or None
+    )
     return print_checks(looks, as_json)
 
 
