@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.stub import Stubber
 from click.testing import CliRunner, Result
 
 from support.cloud import CONFIG, REGION, Bucket, Notes, clusters, put
@@ -145,6 +146,45 @@ def test_roles_come_from_the_options_or_from_a_stack(cloud: Cloud, package: Pack
         cloud, package=package.root, out="s3://c/results", stack="with-clusters"
     )
     assert place.logs == "s3://b/logs"
+
+
+def test_types_of_nodes_that_the_region_lacks_are_left_out_or_refused(
+    cloud: Cloud, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """m5a and m6i are not in Aragon: a fleet with them in it would be refused as a whole."""
+    roles = {"service_role": "s", "instance_profile": "p"}
+    supported = ["m5.xlarge", "m5d.xlarge", "r5.xlarge", "c5.xlarge"]
+    assert find_hosts(cloud, package, **roles).instance_types == INSTANCE_TYPES["X86_64"]
+    monkeypatch.setattr(ec2, "supported_types", lambda cloud, release: iter(supported))
+    found = find_hosts(cloud, package, **roles).instance_types
+    assert found == ("m5.xlarge", "m5d.xlarge", "r5.xlarge")
+    with pytest.raises(ConfigError, match=r"instance_type=m5a\.xlarge: eu-west-3 has none for emr"):
+        find_hosts(cloud, package, **roles, instance_types=("m5.xlarge", "m5a.xlarge"))
+    supported.clear()
+    with pytest.raises(ConfigError, match=r"instance_type=m5\.xlarge, m5a.* --instance-type names"):
+        find_hosts(cloud, package, **roles)
+
+
+def test_all_pages_of_the_types_of_nodes_are_read(cloud: Cloud) -> None:
+    """The answers are checked against AWS' own model of the service."""
+    with Stubber(cloud.clusters) as stub:
+        for asked, kind, marker in (({}, "m5.xlarge", {"Marker": "x"}), ({"Marker": "x"}, "a", {})):
+            stub.add_response(
+                "list_supported_instance_types",
+                {"SupportedInstanceTypes": [{"Type": kind}], **marker},
+                {"ReleaseLabel": "emr-7.10.0", **asked},
+            )
+        assert list(ec2.supported_types(cloud, "emr-7.10.0")) == ["m5.xlarge", "a"]
+        stub.assert_no_pending_responses()
+
+
+def test_without_the_right_to_list_types_of_nodes_all_are_asked_for(
+    cloud: Cloud, package: Package
+) -> None:
+    with Stubber(cloud.clusters) as stub:
+        stub.add_client_error("list_supported_instance_types", "AccessDeniedException")
+        found = find_hosts(cloud, package, service_role="s", instance_profile="p")
+    assert found.instance_types == INSTANCE_TYPES["X86_64"]
 
 
 @pytest.mark.parametrize(

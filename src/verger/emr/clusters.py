@@ -69,11 +69,13 @@ def check_hosts(hosts: Hosts) -> None:
     ConfigError
         If Verger runs on no cluster of this release, or there are too many types of nodes.
     """
-    found = re.fullmatch(r"emr-7\.(\d+)\.\d+", hosts.release)
-    if found is None or int(found[1]) < LEAST_MINOR:
+    seven = re.fullmatch(r"emr-7\.(\d+)\.\d+", hosts.release)
+    if not hosts.release.startswith("emr-spark-8.") and (
+        seven is None or int(seven[1]) < LEAST_MINOR
+    ):
         raise ConfigError(
-            f"release={hosts.release}: a cluster must be emr-7.{LEAST_MINOR}.0 or a later 7; "
-            "verger emr package --release emr-7.10.0"
+            f"release={hosts.release}: a cluster must be emr-7.{LEAST_MINOR}.0 or a later 7, or "
+            "emr-spark-8.x.y; verger emr package --release emr-7.10.0"
         )
     if not 1 <= len(hosts.instance_types) <= MAX_TYPES:
         raise ConfigError(
@@ -155,6 +157,8 @@ def compute_limits(executors: int) -> dict[str, Any]:
         "UnitType": "InstanceFleetUnits",
         "MinimumCapacityUnits": 1,
         "MaximumCapacityUnits": 1 + executors,
+        # The driver's node; without it AWS scales by nodes on demand alone.
+        "MaximumOnDemandCapacityUnits": 1,
         "MaximumCoreCapacityUnits": 1,
     }
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from verger.config import Config
-from verger.emr.aws import Cloud, aws_errors, read_object, split_address
+from verger.emr.aws import Cloud, aws_errors, is_forbidden, read_object, split_address
 from verger.emr.clusters import INSTANCE_TYPES, Hosts, check_hosts, cluster_request
 from verger.emr.jobs import Job, job_name
 from verger.emr.node_price import NodeRates, NodeUsage
@@ -116,7 +116,48 @@ def find_hosts(
         subnet=subnet,
     )
     check_hosts(hosts)
-    return hosts
+    return replace(hosts, instance_types=_types_there(cloud, hosts, chosen=bool(instance_types)))
+
+
+def _types_there(cloud: Cloud, hosts: Hosts, *, chosen: bool) -> tuple[str, ...]:
+    """Return the types of nodes that the region has; all of them if that may not be asked.
+
+    Raises
+    ------
+    ConfigError
+        If the user has chosen one that it lacks, or it lacks all.
+    """
+    try:
+        supported = set(supported_types(cloud, hosts.release))
+    except CloudError as err:
+        if not is_forbidden(err.__cause__):
+            raise
+        return hosts.instance_types
+    lacking = [kind for kind in hosts.instance_types if kind not in supported]
+    if lacking and (chosen or len(lacking) == len(hosts.instance_types)):
+        raise ConfigError(
+            f"instance_type={', '.join(lacking)}: {cloud.region} has none for {hosts.release}; "
+            "--instance-type names others, of 4 vCPU and 16 GB or more; aws emr "
+            f"list-supported-instance-types --release-label {hosts.release} lists them"
+        )
+    return tuple(kind for kind in hosts.instance_types if kind in supported)
+
+
+def supported_types(cloud: Cloud, release: str) -> Iterator[str]:
+    """Yield the types of nodes that a region has for a release.
+
+    Raises
+    ------
+    CloudError
+    """
+    marker: dict[str, str] = {}
+    while True:
+        with aws_errors(f"list the types of nodes of {release} in {cloud.region}"):
+            page = cloud.clusters.list_supported_instance_types(ReleaseLabel=release, **marker)
+        yield from (entry["Type"] for entry in page["SupportedInstanceTypes"])
+        if not page.get("Marker"):
+            return
+        marker = {"Marker": page["Marker"]}
 
 
 def find_cluster_place(

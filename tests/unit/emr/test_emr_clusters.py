@@ -129,6 +129,7 @@ def test_scaling_never_passes_the_executors_that_were_allowed() -> None:
     limits = cluster_request(JOB, HOSTS)["ManagedScalingPolicy"]["ComputeLimits"]
     assert limits["MaximumCapacityUnits"] == 6  # the driver's node and five
     assert limits["MaximumCoreCapacityUnits"] == 1
+    assert limits["MaximumOnDemandCapacityUnits"] == 1  # the others are bought on the spot market
     settings = cluster_settings(JOB)
     assert settings["spark.dynamicAllocation.maxExecutors"] == "5"
     assert settings["spark.dynamicAllocation.initialExecutors"] == "5"
@@ -143,6 +144,8 @@ def test_a_node_holds_one_executor_and_no_part_of_another() -> None:
     ]
     assert int(yarn["Properties"]["yarn.nodemanager.resource.memory-mb"]) == 1024 * sum(memory)
     assert sum(memory) == EXECUTOR.memory_gb
+    settings = cluster_settings(JOB)
+    assert settings["spark.yarn.heterogeneousExecutors.enabled"] == "false"
 
 
 def test_driver_and_executors_use_the_interpreter_of_the_archive() -> None:
@@ -184,7 +187,7 @@ def test_tags_say_whose_it_is_and_what_was_asked() -> None:
     ("how", "says"),
     [
         ({"release": "emr-7.1.0"}, r"release=emr-7\.1\.0: a cluster must be emr-7\.2\.0 or"),
-        ({"release": "emr-spark-8.0.0"}, "a cluster must be emr-7"),
+        ({"release": "emr-6.15.0"}, r"a cluster must be emr-7.* or emr-spark-8\.x\.y"),
         ({"instance_types": ()}, "there are 0; 1 to 30 are taken"),
         ({"instance_types": ("m5 xlarge",)}, "must be such as m5.xlarge"),
     ],
@@ -193,3 +196,4 @@ def test_what_could_be_no_cluster_is_refused(how: dict[str, Any], says: str) -> 
     with pytest.raises(ConfigError, match=says):
         check_hosts(replace(HOSTS, **how))
     check_hosts(HOSTS)
+    check_hosts(replace(HOSTS, release="emr-spark-8.0.0"))
