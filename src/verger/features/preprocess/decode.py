@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ from verger.features.preprocess.reasons import (
 from verger.features.preprocess.samples import is_flat
 from verger.features.preprocess.turn import turn_of, turned_box, turned_size
 from verger.schema import Reason
+
+if TYPE_CHECKING:
+    from PIL.TiffImagePlugin import TiffImageFile
 
 #: Raised by one whenever the same bytes would give other pixels; part of the contract.
 PREPROCESS_VERSION = 3
@@ -122,6 +126,10 @@ def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
 def _load_whole(image: Image.Image, content: bytes, max_pixels: int) -> None:
     if isinstance(image, Jpeg):
         image.load_whole(content)
+    elif image.format == "TIFF":
+        from verger.features.preprocess.tiff import load_tiff  # a JPEG needs none of it
+
+        load_tiff(cast("TiffImageFile", image), content)
     else:
         image.load()
     _check_pixels(image, max_pixels)  # the size of a HEIC file is known only here

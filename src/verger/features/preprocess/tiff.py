@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
-import struct
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from PIL import ExifTags, Image, ImagePalette, TiffImagePlugin, UnidentifiedImageError
 
+from verger.features.preprocess.directory import (
+    byte_order,
+    holds_its_pixels,
+    read_entries,
+    value_of,
+)
 from verger.features.preprocess.layout import Layout, low_bytes, rawmodes, set_rawmodes
 from verger.features.preprocess.pillow import register_formats
 from verger.features.preprocess.reasons import DecodeError
@@ -42,8 +47,19 @@ def open_tiff(content: bytes) -> Image.Image:
     Raises
     ------
     UnidentifiedImageError
-        If Pillow knows no such samples.
+        If it is cut off.
+    DecodeError
+        'unsupported format', if it is whole, and Pillow knows no such samples or compression.
     """
+    try:
+        return _open_with_any_white(content)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError) as err:
+        if holds_its_pixels(content):
+            raise _unsupported("samples or a compression that Pillow does not know") from err
+        raise
+
+
+def _open_with_any_white(content: bytes) -> Image.Image:
     try:
         return _open(content)
     except UnidentifiedImageError:
@@ -70,11 +86,32 @@ def _open(content: bytes) -> Image.Image:
 
 def _with_black_at_0(content: bytes) -> bytes:
     """Return a TIFF that says white is 0 as one that says black is."""
-    for entry in _entries(content) or ():
+    for entry in read_entries(content) or ():
         if entry.tag == Tag.PhotometricInterpretation and not any(entry.value):
-            one = _BLACK_IS_ZERO.to_bytes(2, _order(content))
+            one = _BLACK_IS_ZERO.to_bytes(2, byte_order(content))
             return content[: entry.place] + one + content[entry.place + 2 :]
     raise UnidentifiedImageError
+
+
+# Compressions that Pillow hands on to libtiff, which may be built without them.
+_OPTIONAL = ("webp", "tiff_raw_16", "tiff_thunderscan", "tiff_sgilog", "tiff_sgilog24")
+
+
+def load_tiff(image: TiffImagePlugin.TiffImageFile, content: bytes) -> None:
+    """Decode a TIFF.
+
+    Raises
+    ------
+    DecodeError
+        'unsupported format', if it is whole, and libtiff has no decoder for it.
+    """
+    try:
+        image.load()
+    except OSError as err:
+        packing = image.info["compression"]
+        if packing in _OPTIONAL and holds_its_pixels(content):
+            raise _unsupported(f"libtiff does not decode {packing}") from err
+        raise
 
 
 def _is_plain(image: TiffImagePlugin.TiffImageFile) -> bool:
@@ -161,50 +198,11 @@ _TAGS = frozenset(
 )
 
 
-# Bytes of one value of each type of TIFF 6.0, and of BigTIFF's long one.
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
-
-
-class _Entry(NamedTuple):
-    """An entry of a directory; ``place`` is where its value lies, or what says where it lies."""
-
-    tag: int
-    n_bytes: int
-    value: bytes
-    place: int
-
-
-def _order(content: bytes) -> Literal["little", "big"]:
-    return "little" if content.startswith(b"II") else "big"
-
-
-def _entries(content: bytes) -> list[_Entry] | None:
-    """Return the entries of the first directory; None if it ends behind the end of the file."""
-    order = _order(content)
-    is_big = 43 in content[2:4]  # BigTIFF
-    head, count, form = (slice(8, 16), 8, "HHQ8s") if is_big else (slice(4, 8), 2, "HHI4s")
-    form = ("<" if order == "little" else ">") + form
-    start = int.from_bytes(content[head], order) + count
-    size = struct.calcsize(form)
-    stop = start + int.from_bytes(content[start - count : start], order) * size
-    if stop > len(content):
-        return None
-    return [
-        _Entry(tag, _TYPE_BYTES.get(kind, 0) * n, value, start + number * size + size - len(value))
-        for number, (tag, kind, n, value) in enumerate(
-            struct.iter_unpack(form, content[start:stop])
-        )
-    ]
-
-
 def _are_tags_lost(content: bytes) -> bool:
     """Whether the directory, or a value of it, ends behind the end of the file: Pillow goes on."""
-    entries = _entries(content)
+    entries = read_entries(content)
     return entries is None or any(
-        entry.tag in _TAGS
-        and entry.n_bytes > len(entry.value)
-        and int.from_bytes(entry.value, _order(content)) + entry.n_bytes > len(content)
-        for entry in entries
+        entry.tag in _TAGS and value_of(entry, content) is None for entry in entries
     )
 
 
