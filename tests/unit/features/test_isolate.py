@@ -280,12 +280,14 @@ def test_a_decoding_process_outlives_no_parent(tmp_path: Path, deed: str) -> Non
     environment = os.environ | {"DECODER_ID": str(tmp_path / "busy"), "PYTHONPATH": path}
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as parent:
         assert parent.stdin is not None
-        parent.stdin.write(JPEG)
-        parent.stdin.close()
-        wait_until(lambda: told.exists() and told.read_text().strip() != "")
-        if deed:
-            wait_until((tmp_path / "busy").exists)
-        parent.kill()
+        try:
+            parent.stdin.write(JPEG)
+            parent.stdin.close()
+            wait_until(lambda: told.exists() and told.read_text().strip() != "")
+            if deed:
+                wait_until((tmp_path / "busy").exists)
+        finally:
+            parent.kill()
     child = int(told.read_text())
     wait_until(lambda: state(child) == "Z")
 
