@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # A cache of the tests' own, so that no test depends on what a developer has fetched.
 os.environ["VERGER_HOME"] = os.environ.get("VERGER_TEST_HOME") or tempfile.mkdtemp("-verger")
@@ -26,6 +27,11 @@ from verger.source.render import render_dataset
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+# A loaded machine is slow: only the time limit of a whole test is one.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")

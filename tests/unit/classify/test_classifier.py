@@ -115,7 +115,7 @@ def test_pca_scores_are_computed_from_features() -> None:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.integers(1, 40), st.floats(0, 1000))
 def test_the_nearest_are_exact(seed: int, k: int, offset: float) -> None:
     """Far from the origin, where float32 products round, the order is still that of float64."""

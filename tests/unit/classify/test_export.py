@@ -96,7 +96,7 @@ def test_photos_are_resized_as_by_pillow(resizer: Any, height: int, width: int) 
     assert (found > 0).mean() < 1e-3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(0, 99))
 def test_any_size_is_resized_as_by_pillow(resizer: Any, height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

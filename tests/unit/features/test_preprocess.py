@@ -152,7 +152,7 @@ def test_modes_are_kept_by_their_formats() -> None:
         assert opened.mode == {"RGBX": "RGB"}.get(mode, mode.partition(",")[0]), (mode, form)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(
     mode_and_format=st.sampled_from(MODES),
     width=st.integers(1, 400),
@@ -205,7 +205,7 @@ def test_modes_that_no_format_keeps_convert_too(mode: str) -> None:
 # ---- the notebook's rule -------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     width=st.integers(1, 400),
     height=st.integers(1, 400),
@@ -737,7 +737,7 @@ def photo_or_reason(content: bytes) -> None:
     assert photo.width * photo.height <= 1_000_000
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(magic=st.sampled_from(MAGIC), rest=st.binary(max_size=400))
 def test_any_bytes_give_a_photo_or_a_reason(magic: bytes, rest: bytes) -> None:
     """Arbitrary bytes give a Photo or a DecodeError of the closed list, nothing else."""
@@ -757,7 +757,7 @@ SMALL = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     content=st.sampled_from(SMALL),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),

@@ -439,7 +439,7 @@ def test_cut_jpegs_that_were_closed_again_are_truncated(mode: str, options: Any,
             assert decode_photo(closed, size=size, accept_truncated=True).truncated
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     width=st.integers(1, 70),
     height=st.integers(1, 70),
@@ -788,7 +788,7 @@ def assert_photo_or_reason(content: bytes, accept_truncated: bool) -> None:
     assert lenient.pixels.shape == (8, 8, 3)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     name=st.sampled_from(sorted(ZOO)),
     other=st.sampled_from(sorted(ZOO)),
@@ -807,7 +807,7 @@ def test_any_mutation_gives_a_photo_or_a_reason(
     assert_photo_or_reason(bytes(content[:cut]) + tail, accept)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(name=st.sampled_from(sorted(ZOO)), noise=st.binary(max_size=300), accept=st.booleans())
 def test_noise_behind_any_header_gives_a_photo_or_a_reason(
     name: str, noise: bytes, accept: bool

@@ -62,7 +62,7 @@ def test_moments_leave_the_vectors_alone() -> None:
         np.testing.assert_array_equal(x, before)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     n=st.integers(2, 60),
     d=st.integers(1, 8),
@@ -286,7 +286,7 @@ def test_a_transform_leaves_the_vectors_alone() -> None:
 # How many components
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(shares=st.lists(st.floats(1e-6, 1.0), min_size=2, max_size=6), seed=st.integers(0, 5))
 def test_a_larger_share_needs_no_fewer_components(shares: list[float], seed: int) -> None:
     """k rises with the share, reaches it, and one component less would not."""

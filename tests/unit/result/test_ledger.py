@@ -228,9 +228,7 @@ _STEPS = st.lists(
 
 
 @given(steps=_STEPS, listed=st.sets(st.integers(0, 6), min_size=1), prune=st.booleans())
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_photo_has_one_row_whatever_happened_before(
     tmp_path_factory: pytest.TempPathFactory,
     steps: list[tuple[str, list[int], bool]],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from verger.config import IMAGE_SUFFIXES
@@ -417,7 +417,6 @@ def shares(values: npt.NDArray[np.int64], n: int) -> tuple[npt.NDArray[Any], npt
     return count / count.mean(), size / size.mean()
 
 
-@settings(deadline=None)
 @given(values=sizes, n=st.integers(1, 64))
 def test_every_photo_is_in_one_partition(values: list[int], n: int) -> None:
     """Partitions are numbered from 0 to n - 1, whatever the sizes."""
@@ -428,7 +427,6 @@ def test_every_photo_is_in_one_partition(values: list[int], n: int) -> None:
     assert partition.max() < n
 
 
-@settings(deadline=None)
 @given(values=sizes, n=st.integers(1, 30))
 def test_partitions_differ_by_one_photo_and_by_the_largest(values: list[int], n: int) -> None:
     """Whatever the sizes, counts differ by at most 1 and bytes by at most the largest photo."""
@@ -472,7 +470,6 @@ def test_more_partitions_than_photos() -> None:
     assert len(set(found.tolist())) == 3
 
 
-@settings(deadline=None)
 @given(n_photos=st.integers(1, 3_000_000), parallelism=st.integers(1, 2_000))
 def test_the_number_of_partitions_has_bounds(n_photos: int, parallelism: int) -> None:
     """There are never more partitions than photos, nor more than 256 photos in one, and whole
