@@ -314,6 +314,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         tiff(np.dstack([COLORS, ALPHA]), 8, CMYK, tags={332: (SHORT, [2])}),
         "inks are not CMYK",
     ),
+    "one range for three": (
+        tiff(DEEP, 16, RGB, packing=8, tags={341: (SHORT, [65534])}),
+        "341 has 1 values for 3 samples",
+    ),
     "no word on black": (tiff(ALPHA, 8, None), "whether 0 is black"),
     "no word on black, 16 bits": (tiff(U16, 16, None), "whether 0 is black"),
     "planes of grey and alpha": (

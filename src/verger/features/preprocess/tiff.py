@@ -262,6 +262,9 @@ def _ends(image: TiffImagePlugin.TiffImageFile, tag: int, usual: int) -> tuple[f
     except (TypeError, ValueError) as err:
         raise _unsupported(f"tag {tag} is no number") from err
     n_bands = len(image.getbands())
+    n_samples = image.tag_v2.get(Tag.SamplesPerPixel, 1)
+    if len(ends) not in (0, n_samples) and image.tile[0].codec_name == "libtiff":
+        raise _unsupported(f"tag {tag} has {len(ends)} values for {n_samples} samples")
     if len(ends) == 1:
         ends *= 3 if n_bands >= 3 else 1
     return tuple((ends + [float(usual)] * n_bands)[:n_bands])
