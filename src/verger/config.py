@@ -81,6 +81,9 @@ class Config:
         (), "Names to take, e.g. '*.jpg'; several allowed. Default: every image suffix."
     )
     recursive: bool = _option(True, "Look into subfolders.")
+    ignore: bool = _option(
+        True, "Leave out hidden files, thumbnails and bins (@eaDir, $RECYCLE.BIN, __MACOSX ...)."
+    )
     label_from: str = _option(
         "parent",
         "parent, none, or a regular expression on the path whose first group is the label.",
@@ -375,6 +378,7 @@ def _known_key(key: str, path: Path) -> str:
 _ACCEPTED: dict[str, tuple[type, ...]] = {
     "glob": (str, list),
     "recursive": (bool,),
+    "ignore": (bool,),
     "label_from": (str,),
     "reader": (str,),
     "model": (str,),

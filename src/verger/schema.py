@@ -105,6 +105,7 @@ class Reason(StrEnum):
     VANISHED = "vanished before reading"
     PERMISSION = "permission denied"
     READ_ERROR = "read error"
+    UNREADABLE_KEY = "unreadable key"
     DECODE_TIMEOUT = "decode time-out"
     DECODER_CRASHED = "decoder crashed"
     MODEL_OUTPUT = "not a finite vector from the model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
+import boto3
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -17,9 +19,9 @@ from pyarrow import fs
 from pyspark.ml.feature import PCAModel
 
 from support.engines import ON_SPARK
-from support.runs import CONFIG, fill_bucket
+from support.runs import CONFIG, fill_bucket, rows
 from support.store import Store, Weather
-from verger.errors import BusyError, ValidationError
+from verger.errors import BusyError, ConfigError, ValidationError
 from verger.files.folder import Folder
 from verger.job import pipeline
 from verger.result.journal import latest_attempt
@@ -198,3 +200,36 @@ def test_a_throttled_bucket_and_lost_connections_cost_a_retry_each_and_no_row(
         if request[0] == "PUT" and ".parquet" in request[1]
     }
     assert parts == {request: 1 + (request in weather.struck) for request in parts}
+
+
+def test_keys_that_no_reader_can_open_are_rejected_once(
+    s3: str, photos: Path, tmp_path: Path
+) -> None:
+    """Each has its row and its reason; no other object is read in its place; none is tried again.
+
+    ``up/../plain/1.jpg`` and ``plain/1.jpg`` have the same size, so that only the key tells them.
+    """
+    client = boto3.client("s3", endpoint_url=s3)
+    place = {"LocationConstraint": "eu-west-3"}
+    client.create_bucket(Bucket="thicket", CreateBucketConfiguration=place)
+    first, *others = sorted(photos.rglob("*.jpg"))
+    good = [f"raw/plain/{i}.jpg" for i in range(9)]
+    odd = ["raw/a//1.jpg", "raw//2.jpg", "raw/up/../plain/1.jpg", "raw/./3.jpg", "raw/end/."]
+    for key, photo in zip([*good, *odd], [first, first, *others], strict=False):
+        client.put_object(Bucket="thicket", Key=key, Body=photo.read_bytes())
+    client.put_object(Bucket="thicket", Key=odd[2], Body=first.read_bytes())
+    for marker in ("raw/", "raw/plain/", "raw/empty/", "raw/4.jpg/"):
+        client.put_object(Bucket="thicket", Key=marker, Body=b"")
+    config = dataclasses.replace(CONFIG, max_error_rate=1.0)
+    found = pipeline.run("s3://thicket/raw", tmp_path / "out", config)
+    assert found.counts.reasons == {"unreadable key": 4}
+    assert found.counts.ignored == {"with a key that ends in /": 2, "no suffix": 1}
+    assert set(rows(tmp_path / "out")) == {f"s3://thicket/{key}" for key in good}
+    assert set(rows(tmp_path / "out", "rejected")) == {f"s3://thicket/{key}" for key in odd[:4]}
+    assert pipeline.run("s3://thicket/raw", tmp_path / "out", config).counts.computed == 0
+
+
+def test_a_source_with_two_slashes_says_what_is_wrong_with_it(s3: str, tmp_path: Path) -> None:
+    """Not that a file is damaged which does not exist."""
+    with pytest.raises(ConfigError, match=r"must have no part that is empty"):
+        pipeline.run("s3://thicket//lead", tmp_path / "out", CONFIG)

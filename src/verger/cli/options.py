@@ -17,7 +17,7 @@ from verger.errors import ConfigError
 FIELDS = {f.name: f for f in fields(Config)}
 
 # Options that belong together.
-PHOTOS = ("glob", "recursive", "label_from", "reader")
+PHOTOS = ("glob", "recursive", "ignore", "label_from", "reader")
 MODEL = ("model", "weights", "weights_sha256", "input_size", "precision", "micro_batch")
 FEATURES = (
     "max_error_rate",

@@ -40,7 +40,7 @@ def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
         lines.append(("", f"{rows} that disappeared; --prune drops them"))
     if counts.ignored:
         left_out = ", ".join(f"{n:,} {suffix}" for suffix, n in counts.ignored.items())
-        lines.append(("", f"left out by the glob: {left_out}"))
+        lines.append(("", f"left out: {left_out}"))
     shape = f"{counts.featurized:,} x {model.n_features}"
     contract = record.contract_hash[:12]
     lines.append(("features", f"{shape} float32 by {model.name}, contract {contract}"))

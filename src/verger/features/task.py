@@ -12,7 +12,7 @@ import pyarrow as pa
 from verger.engine.tasks import Task
 from verger.features.model import Model, open_cached
 from verger.features.outcomes import Decoding, featurize_rows, read_rows
-from verger.files.reading import WAS_THERE, Unread, too_large
+from verger.files.reading import WAS_THERE, Unread, refuse
 from verger.files.shares import Shares
 from verger.result.clock import Clock
 from verger.result.journal import Attempt, BatchWriter
@@ -144,7 +144,7 @@ def commit_unread(photos: pa.Table, attempt: Attempt) -> None:
         return
     rows = []
     for photo in photos.to_pylist():
-        unread = too_large(photo["length"]) or Unread(Reason.VANISHED, WAS_THERE)
+        unread = refuse(photo["path"], photo["length"]) or Unread(Reason.VANISHED, WAS_THERE)
         rows.append(photo | {"reason": unread.reason.value, "detail": unread.detail})
     batch = pa.RecordBatch.from_pylist(rows, arrow_schema(OUTCOMES))
     BatchWriter.of(attempt).commit("unread", [batch], Clock())

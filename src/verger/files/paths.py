@@ -27,7 +27,8 @@ def normalize_source(source: str) -> str:
     Raises
     ------
     ConfigError
-        If the address has no folder, or no bucket, or holds a password or a key.
+        If the address has no folder, or no bucket, or holds a password or a key; or if no object
+        below a prefix of its form can be read.
     """
     refuse_secret("address", source)
     scheme, address, rest = source.partition("://")
@@ -35,7 +36,13 @@ def normalize_source(source: str) -> str:
     if scheme in ("s3", "s3a", "s3n"):
         if not rest.strip("/") or rest.startswith("/"):
             raise ConfigError(f"{source!r}: must be s3://bucket or s3://bucket/prefix")
-        return "s3://" + rest.rstrip("/")
+        stored = "s3://" + rest.rstrip("/")
+        if odd_part(stored) is not None:
+            raise ConfigError(
+                f"{source!r}: must have no part that is empty, '.' or '..': objects below it "
+                "cannot be read, or others are read in their place; copy them to another prefix"
+            )
+        return stored
     if scheme == "file":
         folder = rest.removeprefix("localhost")
         if not folder.startswith("/"):
@@ -44,6 +51,17 @@ def normalize_source(source: str) -> str:
     if not source.strip():
         raise ConfigError("'' is no folder: name one, or s3://bucket/prefix")
     return source if scheme else os.path.abspath(os.path.expanduser(source))
+
+
+def odd_part(path: str) -> str | None:
+    """Return the part of a bucket's key that cannot be read, or is read as another key; or None.
+
+    Arrow refuses an empty part (two slashes, or one at the end), and curl, below it, asks for
+    ``a/c`` where ``a/b/../c`` was meant.
+    """
+    if not path.startswith("s3://"):
+        return None
+    return next((part for part in path.split("/")[2:] if part in ("", ".", "..")), None)
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from verger.config import MAX_PIXELS
-from verger.files.paths import filesystem_of
+from verger.files.paths import filesystem_of, odd_part
 from verger.schema import Reason
 
 #: Reads that one task keeps in flight. On object storage each waits 20 to 50 ms twice, for the size
@@ -51,8 +51,11 @@ class Unread:
 WAS_THERE = "it was there when the source was listed"
 
 
-def too_large(length: int | None) -> Unread | None:
-    """Return why a file of this size is not read, or None."""
+def refuse(path: str, length: int | None) -> Unread | None:
+    """Return why a file of this name and size is not read, or None."""
+    part = odd_part(path)
+    if part is not None:
+        return Unread(Reason.UNREADABLE_KEY, f"a part of it is {part!r}; copy it to another key")
     if length is None or length <= MAX_FILE_BYTES:
         return None
     return Unread(Reason.TOO_MANY_PIXELS, f"{length} bytes is more than {MAX_FILE_BYTES}")
@@ -68,7 +71,7 @@ def read_photo(path: str, length: int | None = None) -> bytes | Unread:
         Its size in bytes when it was listed: a photo of another size is being changed, and what
         the tables say of it would not be true.
     """
-    if unread := too_large(length):
+    if unread := refuse(path, length):
         return unread
     for attempt in range(1, READ_ATTEMPTS + 1):
         try:

@@ -112,6 +112,7 @@ def _listing(run: Run, planned: Plan, *, reduce: bool) -> Listing:
             glob=config.glob,
             recursive=config.recursive,
             label_from=config.label_from,
+            ignore=config.ignore,
         )
     if reduce:
         check_count(len(listing.photos), source, config)

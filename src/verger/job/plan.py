@@ -80,7 +80,11 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         return None
     with run.stage("list"):
         listing = list_photos(
-            source, glob=config.glob, recursive=config.recursive, label_from=config.label_from
+            source,
+            glob=config.glob,
+            recursive=config.recursive,
+            label_from=config.label_from,
+            ignore=config.ignore,
         )
     if reduce:
         check_count(len(listing.photos), source, config)

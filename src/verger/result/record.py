@@ -40,7 +40,7 @@ class Counts:
     bytes : int
         Size of all listed photos.
     ignored : mapping of str to int
-        Files that the glob left out, by suffix.
+        Files that were left out, by suffix or by what they are.
     clamped : int
         Listed photos whose modification time no table holds; see
         :data:`verger.schema.TIMES_MS`.

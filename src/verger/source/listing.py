@@ -19,6 +19,7 @@ from verger.config import IMAGE_SUFFIXES, check_label_rule
 from verger.errors import EmptySourceError, SourceError, SourceNotFoundError
 from verger.files.paths import explain, filesystem_of, normalize_source
 from verger.schema import IMAGES, TIMES_MS, arrow_schema
+from verger.source.system_folders import is_system_folder
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,7 +33,7 @@ class Listing:
     photos : pyarrow.Table
         Columns ``path``, ``modification_time``, ``length``, ``label``; sorted by path.
     ignored : dict of str to int
-        Suffix to number of files that the glob left out.
+        Number of files that were left out, by suffix or by what they are.
     recursive : bool
         Whether subfolders were looked into.
     n_clamped : int
@@ -68,7 +69,12 @@ class Listing:
 
 
 def list_photos(
-    source: str, *, glob: Sequence[str] = (), recursive: bool = True, label_from: str = "parent"
+    source: str,
+    *,
+    glob: Sequence[str] = (),
+    recursive: bool = True,
+    label_from: str = "parent",
+    ignore: bool = True,
 ) -> Listing:
     """List the photos of a folder or a bucket.
 
@@ -84,6 +90,8 @@ def list_photos(
     label_from : str
         ``parent`` (the folder's name), ``none``, or a regular expression that is searched in
         the path and whose first group is the label.
+    ignore : bool
+        Leave out hidden files, and folders that systems and cameras make (thumbnails, bins).
 
     Returns
     -------
@@ -99,8 +107,10 @@ def list_photos(
     check_label_rule(label_from)
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     root = normalize_source(source)
-    files = _list_local(root, recursive) if root.startswith("/") else _list_s3(root, recursive)
-    return make_listing(files, root, source, patterns, label_from, recursive=recursive)
+    is_local = root.startswith("/")
+    files = _list_local(root, recursive, ignore) if is_local else _list_s3(root, recursive)
+    options = {"recursive": recursive, "ignore": ignore}
+    return make_listing(files, root, source, patterns, label_from, **options)
 
 
 def make_listing(
@@ -111,9 +121,10 @@ def make_listing(
     label_from: str,
     *,
     recursive: bool,
+    ignore: bool = True,
 ) -> Listing:
     """Make the listing of all files that are there."""
-    wanted, ignored = _by_glob(files, root, glob)
+    wanted, ignored = _by_glob(files, root, glob, ignore)
     _check_any(wanted, source, glob, ignored)
     paths = [file.path for file in wanted]
     # Milliseconds are the finest that both readers give.
@@ -148,8 +159,11 @@ class StoredFile(NamedTuple):
     is_regular: bool = True
 
 
-def _list_local(root: str, recursive: bool) -> Iterator[StoredFile]:
-    """Walk a folder, through links to folders too, but never in a circle."""
+def _list_local(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile]:
+    """Walk a folder, through links to folders too, but never in a circle.
+
+    One that is left out may be closed to this user, as ``lost+found`` is; it counts as one file.
+    """
     folder = Path(root)
     if not folder.exists():
         raise SourceNotFoundError(f"source {root}: does not exist")
@@ -173,7 +187,10 @@ def _list_local(root: str, recursive: bool) -> Iterator[StoredFile]:
                     else:
                         yield StoredFile(entry.path, 0, 0, is_regular=False)
         except OSError as err:
-            raise SourceError(f"source {place}: cannot be listed: {err.strerror}") from err
+            closed = StoredFile(f"{place}/", 0, 0, is_regular=False)
+            if not ignore or _hidden(_below(closed.path, root)) is None:
+                raise SourceError(f"source {place}: cannot be listed: {err.strerror}") from err
+            yield closed
 
 
 def _is(question: Callable[[], bool]) -> bool:
@@ -211,19 +228,22 @@ def _list_s3(root: str, recursive: bool) -> Iterator[StoredFile]:
         if "NO_SUCH_BUCKET" in str(err):
             raise SourceNotFoundError(f"source {root}: does not exist: no such bucket") from err
         raise SourceError(f"source {root}: cannot be listed: {explain(err)}") from err
+    above = {info.path.rpartition("/")[0] for info in infos}
     for info in infos:
         if info.type == fs.FileType.File:
             yield StoredFile(f"s3://{info.path}", info.size or 0, info.mtime_ns or 0)
+        elif recursive and info.path not in above:  # a folder's marker, or an object of such a key
+            yield StoredFile(f"s3://{info.path}/", 0, 0, is_regular=False)
 
 
 def _by_glob(
-    files: Iterable[StoredFile], root: str, glob: tuple[str, ...]
+    files: Iterable[StoredFile], root: str, glob: tuple[str, ...], ignore: bool
 ) -> tuple[list[StoredFile], dict[str, int]]:
     wanted: list[StoredFile] = []
     ignored: Counter[str] = Counter()
     for file in files:
-        below = file.path.removeprefix(root.rstrip("/"))
-        why = _left_out(file.path, below, glob) if file.is_regular else "no file (pipe or device)"
+        why = _hidden(_below(file.path, root)) if ignore else None
+        why = why or _left_out(file, glob)
         if why is None:
             wanted.append(file)
         else:
@@ -231,18 +251,30 @@ def _by_glob(
     return wanted, dict(ignored.most_common())
 
 
-def _left_out(path: str, below: str, glob: tuple[str, ...]) -> str | None:
-    """Return what a file that is no photo is counted under, or None for a photo.
+def _below(path: str, root: str) -> list[str]:
+    """Return the folders below the source that a file is in, and its name; "" of a folder."""
+    return path.removeprefix(root.rstrip("/")).split("/")[1:]
 
-    ``below`` is the part of the path below the source.
-    """
-    name = path.rsplit("/", 1)[-1]
-    if "/." in below:  # itself, or a folder that it is in
+
+def _hidden(parts: list[str]) -> str | None:
+    """Return what a file is counted under that is left out for its name or its folders' names."""
+    if any(part.startswith(".") and part not in (".", "..") for part in parts):
+        return "hidden"
+    folder = next(filter(is_system_folder, parts[:-1]), None)
+    return f"in {folder}" if folder else None
+
+
+def _left_out(file: StoredFile, glob: tuple[str, ...]) -> str | None:
+    """Return what a file that is no photo is counted under, or None for a photo."""
+    name = file.path.rsplit("/", 1)[-1]
+    if not file.is_regular:
+        return "no file (pipe or device)" if name else "with a key that ends in /"
+    if name.startswith("._"):  # what macOS keeps beside a photo on other systems' disks
         return "hidden"
     if not matches(name, glob):
         return PurePosixPath(name).suffix.lower() or "no suffix"
     # A name of bytes that are no UTF-8 can stand in no table.
-    return None if _is_utf8(path) else "with a name that is not UTF-8"
+    return None if _is_utf8(file.path) else "with a name that is not UTF-8"
 
 
 def _is_utf8(text: str) -> bool:
@@ -272,6 +304,11 @@ def labels_of(paths: Sequence[str], rule: str) -> list[str | None]:
     if rule == "none":
         return [None] * len(paths)
     if rule == "parent":
-        return [path.rsplit("/", 2)[-2] or None for path in paths]
+        return [_parent(path) for path in paths]
     found = (re.search(rule, path) for path in paths)
     return [match.group(1) if match else None for match in found]
+
+
+def _parent(path: str) -> str | None:
+    """Return the name of a file's folder; of a key with two slashes, the part before them."""
+    return path.rpartition("/")[0].rstrip("/").rpartition("/")[2] or None

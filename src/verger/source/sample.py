@@ -15,6 +15,7 @@ from verger.errors import (
     SourceError,
     SourceNotFoundError,
 )
+from verger.source.system_folders import is_system_folder
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def _draw(source: Path, classes: int, per_class: int, rng: random.Random) -> dic
         photos = {
             folder.name: sorted(path for path in folder.iterdir() if _is_photo(path))
             for folder in sorted(source.iterdir())
-            if folder.is_dir() and not folder.name.startswith(".")
+            if folder.is_dir()
+            and not folder.name.startswith(".")
+            and not is_system_folder(folder.name)
         }
     except OSError as err:
         raise SourceError(f"SRC={source}: cannot be read: {err}") from err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -29,6 +29,7 @@ def read_images(
     glob: Sequence[str] = (),
     recursive: bool = True,
     label_from: str = "parent",
+    ignore: bool = True,
     reader: str = "arrow",
     partitions: int | None = None,
 ) -> DataFrame:
@@ -39,7 +40,7 @@ def read_images(
     spark : SparkSession
     source : str or Listing
         What to list, or what was listed already.
-    glob, recursive, label_from
+    glob, recursive, label_from, ignore
         As in :func:`list_photos`; ``glob`` also tells Spark's reader what not to open.
     reader : {"arrow", "spark"}
         With ``arrow`` the DataFrame holds no content: :func:`verger.featurize` reads the files
@@ -56,11 +57,12 @@ def read_images(
     """
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     if not isinstance(source, Listing):
-        how = {"glob": patterns, "recursive": recursive, "label_from": label_from}
+        how: dict[str, Any] = {"glob": patterns, "recursive": recursive}
+        how |= {"label_from": label_from, "ignore": ignore}
         source = (
-            list_with_spark(spark, source, **how)  # type: ignore[arg-type]
+            list_with_spark(spark, source, **how)
             if reader == "spark"
-            else list_photos(source, **how)  # type: ignore[arg-type]
+            else list_photos(source, **how)
         )
     if reader == "spark":
         return _read_binary_files(spark, source, patterns, partitions)
@@ -126,13 +128,18 @@ def list_with_spark(
     glob: Sequence[str] = (),
     recursive: bool = True,
     label_from: str = "parent",
+    ignore: bool = True,
 ) -> Listing:
-    """List the photos of a source that only Hadoop may reach; see :func:`list_photos`."""
+    """List the photos of a source that only Hadoop may reach; see :func:`list_photos`.
+
+    Hadoop itself leaves out what begins with a dot or an underscore.
+    """
     check_label_rule(label_from)
     root = normalize_source(source)
     files = _binary_files(spark, root, recursiveFileLookup=str(recursive).lower())
     listed = _local_files(files) if root.startswith("/") else _hadoop_files(files)
-    return make_listing(listed, root, source, tuple(glob), label_from, recursive=recursive)
+    options = {"recursive": recursive, "ignore": ignore}
+    return make_listing(listed, root, source, tuple(glob), label_from, **options)
 
 
 def _local_files(files: DataFrame) -> Iterator[StoredFile]:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from verger.files.paths import is_below
+from verger.errors import ConfigError
+from verger.files.paths import is_below, normalize_source, odd_part
+from verger.files.reading import Unread, read_photo
+from verger.schema import Reason
 
 
 @pytest.mark.parametrize(
@@ -70,3 +73,29 @@ def test_links_are_followed(tmp_path: Path) -> None:
         assert is_below(f"{source}/within.jpg", str(source))
         assert not is_below(f"{source}/out.jpg", str(source))
         assert not is_below(f"{source}/folder/b.jpg", str(source))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["/1.jpg", "a//1.jpg", "a/./1.jpg", "a/../1.jpg", "./1.jpg", "../1.jpg", "a/..", "1.jpg/"],
+)
+def test_a_key_that_is_read_as_another_one_is_refused_for_good(key: str) -> None:
+    """Neither tried nor tried again: what would be asked for is another object, or none."""
+    unread = read_photo(f"s3://bucket/{key}", 3)
+    assert isinstance(unread, Unread)
+    assert unread.reason is Reason.UNREADABLE_KEY
+    assert not unread.reason.may_pass
+
+
+@pytest.mark.parametrize("source", ["//lead", "/a//b", "/a/../b", "/./a", "/..", "/a/."])
+def test_a_source_of_such_keys_is_refused(source: str) -> None:
+    """The address is at fault, and says so before a bucket is asked."""
+    with pytest.raises(ConfigError, match=r"must have no part that is empty, '.' or '..': obj"):
+        normalize_source(f"s3://bucket{source}")
+
+
+def test_dots_and_slashes_that_are_harmless() -> None:
+    """Names of dots, a slash at the end of an address, and folders of a disk stay as they are."""
+    assert normalize_source("s3a://bucket/..a/.b/...//") == "s3://bucket/..a/.b/..."
+    assert odd_part("s3://bucket/..a/.b/...") is None
+    assert odd_part("/photos/../a//b.jpg") is None

@@ -169,6 +169,72 @@ def test_what_lies_in_a_hidden_folder_is_hidden(tmp_path: Path) -> None:
     assert listing.ignored == {"hidden": 3}
 
 
+THUMBNAILS_AND_BINS = [
+    "@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg",
+    "#recycle/1.jpg",
+    "@Recycle/1.jpg",
+    ".@__thumb/default1.jpg",
+    "$RECYCLE.BIN/$R1.jpg",
+    "$Recycle.Bin/S-1-5-21/$R1.jpg",
+    "System Volume Information/1.jpg",
+    "__MACOSX/._1.jpg",
+    ".Trashes/501/1.jpg",
+    ".AppleDouble/1.jpg",
+    ".thumbnails/1.jpg",
+    "lost+found/#12/1.jpg",
+    "LOST.DIR/1.jpg",
+    "FOUND.000/1.jpg",
+    "M4ROOT/THMBNL/C0001T01.JPG",
+]
+
+
+@pytest.mark.parametrize("name", THUMBNAILS_AND_BINS)
+def test_thumbnails_and_bins_are_left_out_and_counted(tmp_path: Path, name: str) -> None:
+    """What systems and cameras make by themselves is no photo, at any depth, unless asked for."""
+    source = fill(tmp_path / "@eaDir", "apple/1.jpg", f"apple/{name}", f"red/apple/{name}")
+    listing = list_photos(str(source))
+    assert listing.photos["path"].to_pylist() == [f"{source}/apple/1.jpg"]
+    (what,) = listing.ignored
+    assert listing.ignored == {what: 2}
+    assert what == "hidden" or what.removeprefix("in ") in name.split("/")
+    taken = [] if "/._" in name else [f"apple/{name}", f"red/apple/{name}"]
+    assert listed(source, ignore=False) == sorted(["apple/1.jpg", *taken])
+
+
+@pytest.mark.parametrize("name", ["thumbs", "recycled", "@home", "#1", "lost", "found.x", "MISC"])
+def test_a_class_may_have_a_name_that_is_like_one(tmp_path: Path, name: str) -> None:
+    """Only the names that systems give are left out."""
+    assert listed(fill(tmp_path, f"{name}/1.jpg")) == [f"{name}/1.jpg"]
+
+
+def test_hidden_files_are_taken_if_nothing_is_to_be_ignored(tmp_path: Path) -> None:
+    """Then they are photos like others; what macOS keeps beside a photo never is one."""
+    fill(tmp_path, ".a.jpg", ".b/1.jpg", "._1.jpg")
+    assert listed(tmp_path, ignore=False) == [".a.jpg", ".b/1.jpg"]
+    assert list_photos(str(tmp_path), ignore=False).ignored == {"hidden": 1}
+
+
+@pytest.mark.parametrize("name", ["lost+found", ".Trashes", "System Volume Information"])
+def test_a_closed_folder_that_is_left_out_stops_no_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Only the system may look into it; it counts as one file, and is an error if asked for."""
+    fill(tmp_path, "1.jpg", f"{name}/2.jpg")
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    listing = list_photos(str(tmp_path))
+    assert listing.photos["path"].to_pylist() == [str(tmp_path / "1.jpg")]
+    assert sum(listing.ignored.values()) == 1
+    with pytest.raises(SourceError, match=r"cannot be listed: .*Permission denied"):
+        list_photos(str(tmp_path), ignore=False)
+
+
 def test_an_empty_file_is_listed(tmp_path: Path) -> None:
     """A photo without bytes is listed with length 0, so that it can be rejected and counted."""
     listing = list_photos(str(fill(tmp_path, "1.jpg", content=b"")))
@@ -283,6 +349,12 @@ def test_the_label_of_a_photo_beside_its_source(tmp_path: Path) -> None:
     photos = list_photos(str(fill(tmp_path / "orchard", "1.jpg"))).photos
     assert photos["label"].to_pylist() == ["orchard"]
     assert labels_of(["/1.jpg", "s3://bucket/1.jpg"], "parent") == [None, "bucket"]
+
+
+def test_the_label_of_a_key_with_two_slashes() -> None:
+    """It is the part before them, which is what whoever wrote the key meant."""
+    keys = ["s3://bucket/apple//1.jpg", "s3://bucket//1.jpg"]
+    assert labels_of(keys, "parent") == ["apple", "bucket"]
 
 
 def test_a_bad_rule_is_refused_before_the_listing() -> None:
