@@ -625,6 +625,7 @@ def test_formats_of_no_photo_are_not_tried(form: str) -> None:
 
 UNSUPPORTED = {
     "mp4": b"\0\0\0\x18ftypisom\0\0\0\0isomiso2" + bytes(range(200)),
+    "webp of an unknown coding": b"RIFF\x40\0\0\0WEBPVP9 " + bytes(52),
     "bmp of an unknown kind": b"BM" + bytes(12) + struct.pack("<I", 13) + bytes(200),
 }
 

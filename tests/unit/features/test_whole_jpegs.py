@@ -190,6 +190,7 @@ UNDECODED = {
     "hierarchical": with_frame(0, b"", marker=0xC5),
     "hierarchical, progressive": with_frame(0, b"", marker=0xC6),
     "lossless, arithmetic": with_frame(0, b"", marker=0xCB),
+    "JPEG-LS": with_frame(0, b"", marker=0xF7),
     "12 bits": with_frame(2, b"\x0c", marker=0xC1),
     "widths of 3 and 2": with_frame(9, b"\x31\0\x02\x21\x01\x03\x11"),
     "two components": with_frame(7, b"\x02"),

@@ -25,7 +25,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 #: How a JPEG begins.
 JPEG_MAGIC = b"\xff\xd8\xff"
 _SOS, _EOI, _RST0 = 0xDA, 0xD9, 0xD0
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables
+# Those three are tables; the last one is of JPEG-LS (ITU-T T.87).
+_FRAMES = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
 # What libjpeg decodes: baseline, extended, progressive, lossless; and two in arithmetic coding.
 _LOSSLESS, _PROGRESSIVE, _ARITHMETIC = 0xC3, frozenset({0xC2, 0xCA}), frozenset({0xC9, 0xCA})
 _DECODED = frozenset({0xC0, 0xC1, _LOSSLESS}) | _PROGRESSIVE | _ARITHMETIC

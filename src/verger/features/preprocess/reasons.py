@@ -110,15 +110,20 @@ _AVIF_SIZE = re.compile(rb"ispe\0{4}(.{4})(.{4})", re.DOTALL)
 _AVIF_MAX_PIXELS = 16384 * 16384
 
 
+# How a WebP begins behind its own name: lossy, lossless, or in parts.
+_WEBP_CHUNKS = (b"VP8 ", b"VP8L", b"VP8X")
+
+
 def unidentified_reason(content: bytes) -> Reason:
     """Return why no plug-in knows a file, by its first bytes."""
     if content[4:8] == b"ftyp":
         return _unidentified_media_reason(content)
     if content.startswith(_UNSUPPORTED_MAGIC) or is_unsupported_jpeg(content):
         return Reason.UNSUPPORTED_FORMAT
-    if content.startswith(PHOTO_MAGIC) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP"):
-        return Reason.TRUNCATED
-    return Reason.NOT_AN_IMAGE
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        is_known = len(content) < 16 or content[12:16] in _WEBP_CHUNKS
+        return Reason.TRUNCATED if is_known else Reason.UNSUPPORTED_FORMAT
+    return Reason.TRUNCATED if content.startswith(PHOTO_MAGIC) else Reason.NOT_AN_IMAGE
 
 
 def _unidentified_media_reason(content: bytes) -> Reason:
