@@ -47,9 +47,9 @@ class Cloud:
         """Client of EMR on EC2, made when it is first asked for."""
         return self.client("emr")
 
-    def client(self, service: str) -> Any:
-        """Return the client of another service in the same region."""
-        return _client(service, self.region)
+    def client(self, service: str, region: str | None = None) -> Any:
+        """Return the client of another service, in the same region unless another is named."""
+        return _client(service, region or self.region)
 
 
 def connect(region: str | None, *, allow_region: bool = False) -> Cloud:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from verger.emr.price import UNCHECKED, RatesFile, per_thousand
+from verger.emr.price import LEAST_BILLED_S, UNCHECKED, RatesFile, per_thousand
 
 #: Nodes on demand: the primary one, and the one with the driver.
 N_ON_DEMAND = 2
@@ -23,8 +23,6 @@ NODE_DISK_GB = 79
 #: where spot nodes are waited for until nodes on demand are taken.
 CLUSTER_STARTUP_S = 480.0
 CLUSTER_UNBOUNDED_S = 1500.0
-#: EC2 and EMR bill by the second, and a minute at least.
-LEAST_BILLED_S = 60.0
 HOURS_A_MONTH = 730.0
 _SPOT = "SPOT"
 
@@ -183,7 +181,7 @@ def load_node_rates(region: str, types: Sequence[str], file: Path | None = None)
         nodes,
         values.number(values.values, "spot_share", "spot nodes"),
         values.number(disk, "gb_month", f"disks in {region}"),
-        **values.about("ec2_source", "ec2_date"),
+        **values.about("ec2_source", "ec2_date", found),
     )
 
 

@@ -23,6 +23,8 @@ FREE_DISK_GB = 20
 #: to fetch and unpack; and from the last photo to the report.
 STARTUP_S = 150.0
 FINISH_S = 60.0
+#: AWS bills by the second, and a minute at least for each worker or node.
+LEAST_BILLED_S = 60.0
 #: Work that an executor should have, for its start to be worth what it costs, in seconds.
 BUSY_S = 300.0
 #: A run of fewer minutes would hardly get beyond its start.
@@ -73,7 +75,7 @@ class Usage:
     @classmethod
     def of(cls, seconds: float, executors: int) -> Usage:
         """Return the use of a driver and its executors, all there from beginning to end."""
-        hours = seconds / 3600
+        hours = max(LEAST_BILLED_S, seconds) / 3600
         workers = [(DRIVER, 1), (EXECUTOR, executors)]
         return cls(
             sum(n * worker.vcpu for worker, n in workers) * hours,
@@ -189,7 +191,8 @@ def load_rates(region: str, architecture: str, file: Path | None = None) -> Rate
     row = values.table(region, architecture)
     keys, where = ("vcpu_hour", "memory_gb_hour", "storage_gb_hour"), f"{region}, {architecture}"
     vcpu, memory, storage = (values.number(row, key, where) for key in keys)
-    return Rates(region, architecture, vcpu, memory, storage, **values.about("source", "date"))
+    about = values.about("source", "date", row)
+    return Rates(region, architecture, vcpu, memory, storage, **about)
 
 
 @dataclass(frozen=True)
@@ -225,12 +228,15 @@ class RatesFile:
         row = self.values.get(region, {}).get(kind)
         if isinstance(row, dict):
             return row
-        regions = sorted(key for key, value in self.values.items() if kind in _keys(value))
         raise ConfigError(
             f"rates {self.name}: none for region={region}, {kind}; there are "
-            f"{', '.join(regions) or 'none at all'}; write your own into a file, and name it with "
-            "--rates"
+            f"{', '.join(self.regions(kind)) or 'none at all'}; --rates FILE names others, and "
+            f"verger emr rates --region {region} --refresh FILE asks AWS for them"
         )
+
+    def regions(self, kind: str) -> list[str]:
+        """Return the regions that have rates for a kind of machine."""
+        return sorted(key for key, value in self.values.items() if kind in _keys(value))
 
     def number(self, row: dict[str, Any], key: str, where: str) -> float:
         """Return one rate.
@@ -245,8 +251,15 @@ class RatesFile:
             raise ConfigError(f"rates {self.name}: {key}={value!r} for {where}")
         return value
 
-    def about(self, source: str, date: str) -> dict[str, Any]:
+    def about(self, source: str, date: str, row: dict[str, Any]) -> dict[str, Any]:
         """Return where rates come from: currency, source, date, and whether they were checked.
+
+        Parameters
+        ----------
+        source, date : str
+            Keys of the file.
+        row : dict
+            A table, which may have a ``source`` and a ``date`` of its own.
 
         Raises
         ------
@@ -254,7 +267,7 @@ class RatesFile:
             If the file does not say so.
         """
         keys = {"currency": "currency", "source": source, "date": date, "checked": "checked"}
-        rates = {name: self.values.get(key) for name, key in keys.items()}
+        rates = {name: row.get(name, self.values.get(key)) for name, key in keys.items()}
         for name, key in keys.items():
             if rates[name] is None:
                 raise ConfigError(f"rates {self.name}: {key} is missing")

@@ -39,6 +39,10 @@ def test_an_hour_of_a_driver_and_two_executors_on_paper() -> None:
     assert RATES.cost(Usage(0, 0, 50)) == pytest.approx(0.5)
 
 
+def test_every_worker_is_billed_for_a_minute_at_least() -> None:
+    assert Usage.of(1, 2) == Usage.of(60, 2) != Usage.of(61, 2)
+
+
 def test_an_estimate_has_the_start_in_it() -> None:
     """24,000 photos at 10 a second and core on two executors of four cores: 300 s, and the rest."""
     found = estimate_run(24_000, 10.0, RATES, max_executors=2)
@@ -125,7 +129,7 @@ def test_a_limit_never_lets_a_run_cost_more(
 # Rates
 
 
-@pytest.mark.parametrize("region", ["eu-west-1", "eu-west-3", "eu-central-1"])
+@pytest.mark.parametrize("region", ["eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1"])
 def test_verger_s_own_rates_say_that_they_are_to_be_checked(region: str) -> None:
     """They carry a date and a source; memory is cheaper than cores, ARM than x86."""
     intel, arm = (load_rates(region, kind) for kind in ("X86_64", "ARM64"))
@@ -133,6 +137,7 @@ def test_verger_s_own_rates_say_that_they_are_to_be_checked(region: str) -> None
     assert arm.memory_gb_hour < intel.memory_gb_hour < intel.vcpu_hour
     assert "check them" in intel.words
     assert "aws.amazon.com/emr/pricing" in intel.words
+    assert "X86_64" in arm.source  # which it was computed from
     assert intel.date in intel.words
 
 

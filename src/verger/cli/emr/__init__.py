@@ -6,6 +6,7 @@ import click
 
 from verger.cli.emr.follow import emr_cancel, emr_logs, emr_status
 from verger.cli.emr.prepare import emr_doctor, emr_estimate, emr_init, emr_package, emr_teardown
+from verger.cli.emr.rates import emr_rates
 from verger.cli.emr.submit import emr_submit
 
 __all__ = ["emr"]
@@ -25,6 +26,7 @@ for command in (
     emr_logs,
     emr_cancel,
     emr_doctor,
+    emr_rates,
     emr_teardown,
 ):
     emr.add_command(command)
