@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors, read_object, split_address
+from verger.emr.elf import MAGIC, Binary, read_binary
 from verger.emr.jobs import ARCHITECTURES, pythons_of
+from verger.emr.system import GLIBC, LIBRARIES
 from verger.engine.environment import cached_environment
 from verger.errors import (
     CloudError,
@@ -45,10 +47,11 @@ ENTRIES = {
     "probe.py": "from verger.emr.probe import main\n\nmain()\n",
 }
 
-#: The C library of Amazon Linux 2023, which the workers run on.
-GLIBC = (2, 34)
-#: The machine that an ELF file is for, bytes 18 and 19 of its header.
-_MACHINES = {b"\x3e\x00": "X86_64", b"\xb7\x00": "ARM64"}
+#: Modules of the standard library that neither Verger nor its packages import: one that does not
+#: load there is not missed.
+_UNUSED = re.compile(
+    r"/lib-dynload/(_tkinter|_curses|_curses_panel|readline|_dbm|_gdbm|_crypt|nis|ossaudiodev)\."
+)
 _PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}
 _NAMES = {"x86_64": "X86_64", "amd64": "X86_64", "aarch64": "ARM64", "arm64": "ARM64"}
 
@@ -65,6 +68,8 @@ class Environment:
         Of its binaries.
     glibc : tuple of int
         Newest symbol version of the C library that one of them asks for.
+    lacking : dict of str to str
+        Libraries that neither the archive nor the workers' system has, and a binary that needs it.
     packages : tuple of str
         Top-level folders of those beside the standard library.
     size_bytes, unpacked_bytes : int
@@ -73,6 +78,7 @@ class Environment:
     python: str
     architectures: tuple[str, ...]
     glibc: tuple[int, int]
+    lacking: Mapping[str, str]
     packages: tuple[str, ...]
     size_bytes: int
     unpacked_bytes: int
@@ -146,41 +152,55 @@ def inspect_environment(archive: Path) -> Environment:
     ConfigError
         If it is no environment.
     """
-    pythons, packages, machines = set(), set(), set()
-    glibc, unpacked, has_python = (2, 0), 0, False
+    names: list[str] = []
+    binaries: dict[str, Binary] = {}
+    unpacked = 0
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
+                names.append(name)
                 unpacked += member.size
-                has_python |= name == "bin/python"
-                pythons.update(re.findall(r"^lib(?:64)?/python(\d+\.\d+)/", name))
-                packages.update(re.findall(r"^(?:packages|lib.*/site-packages)/([^/]+)/", name))
                 file = tar.extractfile(member) if member.isfile() else None
-                if file and (content := file.read(20)).startswith(b"\x7fELF"):
-                    content += file.read()
-                    machines.add(_MACHINES.get(content[18:20], "another"))
-                    glibc = max(glibc, _newest_glibc(content))
+                if file and (start := file.read(len(MAGIC))) == MAGIC:
+                    binaries[name] = read_binary(start + file.read())
     except (OSError, EOFError, tarfile.TarError) as err:
         raise ConfigError(f"environment {archive}: cannot be read: {err}") from err
+    pythons = _matches(r"lib(?:64)?/python(\d+\.\d+)/", names)
+    has_python = "bin/python" in names
     if not has_python or len(pythons) != 1:
         raise ConfigError(
             f"environment {archive}: is no environment: has "
-            f"{'Python ' + ', '.join(sorted(pythons)) if has_python else 'no bin/python'}"
+            f"{'Python ' + ', '.join(pythons) if has_python else 'no bin/python'}"
         )
     return Environment(
-        pythons.pop(),
-        tuple(sorted(machines)),
-        glibc,
-        tuple(sorted(packages)),
+        pythons[0],
+        tuple(sorted({binary.machine for binary in binaries.values()})),
+        max((binary.glibc for binary in binaries.values()), default=(2, 0)),
+        _lacking(binaries),
+        tuple(_matches(r"(?:packages|lib.*/site-packages)/([^/]+)/", names)),
         archive.stat().st_size,
         unpacked,
     )
 
 
-def _newest_glibc(content: bytes) -> tuple[int, int]:
-    """Return the newest GLIBC_2.x that a binary asks for."""
-    return max(((2, int(n)) for n in re.findall(rb"GLIBC_2\.(\d+)\0", content)), default=(2, 0))
+def _matches(pattern: str, names: list[str]) -> list[str]:
+    """Return what a pattern captures at the beginning of names, sorted, each once."""
+    found = (re.match(pattern, name) for name in names)
+    return sorted({match[1] for match in found if match})
+
+
+def _lacking(binaries: Mapping[str, Binary]) -> dict[str, str]:
+    """Return the libraries that neither the binaries themselves nor the workers' system are."""
+    there = LIBRARIES | {binary.soname for binary in binaries.values()}
+    there |= {name.rpartition("/")[2] for name in binaries}
+    return {
+        library: name
+        for name, binary in binaries.items()
+        if not _UNUSED.search(name)
+        for library in binary.needs
+        if library not in there
+    }
 
 
 def check_environment_of(archive: Path, release: str, architecture: str) -> Environment:
@@ -189,8 +209,9 @@ def check_environment_of(archive: Path, release: str, architecture: str) -> Envi
     Raises
     ------
     ConfigError
-        If its Python is none of the release's, its binaries are for other machines or for a newer
-        system, it lacks Verger, or it has a pyspark, which would be another than the workers'.
+        If its Python is none of the release's, its binaries are for other machines, for a newer
+        system or need libraries that this one lacks, it lacks Verger, or it has a pyspark, which
+        would be another than the workers'.
     """
     packed = inspect_environment(archive)
     pythons = pythons_of(release)
@@ -204,6 +225,12 @@ def check_environment_of(archive: Path, release: str, architecture: str) -> Envi
         problem = (
             f"asks for glibc {newest}, and the workers have {there}; --dockerfile FILE writes what "
             "makes one on their system"
+        )
+    elif packed.lacking:
+        what = ", ".join(f"{library} (for {name})" for library, name in packed.lacking.items())
+        problem = (
+            f"needs {what}, which the workers' Amazon Linux 2023 does not have; --dockerfile FILE "
+            "writes what makes one on their system"
         )
     elif "verger" not in packed.packages:
         problem = "has no verger"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import platform
+import re
+import shutil
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from support.environments import elf, environment
-from verger.emr.package import (
-    GLIBC,
-    build_here,
-    check_environment_of,
-    dockerfile,
-    inspect_environment,
-)
+from verger.emr.elf import read_binary
+from verger.emr.package import build_here, check_environment_of, dockerfile, inspect_environment
+from verger.emr.system import GLIBC
 from verger.errors import ConfigError, EnvironmentNotReadyError
 
 
@@ -45,6 +45,10 @@ def test_the_interpreter_of_these_tests_is_read_for_what_it_is(tmp_path: Path) -
         ({"binary": elf("ARM64")}, r"has binaries for ARM64, not X86_64 alone"),
         ({"binaries": (elf("riscv"),)}, r"binaries for X86_64, another, not X86_64 alone"),
         ({"binary": elf(glibc="2.38")}, r"glibc 2\.38, and the workers have 2\.34; --dock"),
+        (
+            {"binaries": (elf(needs=("libc.so.6", "libbz2.so.1.0")),)},
+            r"needs libbz2\.so\.1\.0 \(for lib/python3\.11/lib-dynload/0\.so\).* --dockerfile",
+        ),
         ({"packages": ("numpy",)}, "has no verger"),
         ({"packages": ("verger", "pyspark")}, "has a pyspark; the workers have their own"),
         ({"has_python": False}, r"no environment: has no bin/python"),
@@ -61,6 +65,31 @@ def test_what_would_not_run_there_is_refused(
 def test_the_newest_system_of_the_workers_passes(tmp_path: Path) -> None:
     archive = environment(tmp_path, binary=elf(glibc=".".join(map(str, GLIBC))), python="3.13")
     check_environment_of(archive, "emr-spark-8.0.0", "X86_64")
+
+
+def test_libraries_of_the_workers_and_of_the_archive_are_there(tmp_path: Path) -> None:
+    """By the name of a file or by its own; what only a terminal needs is not missed."""
+    carried = elf(soname="libblas.so.3")
+    needs = elf(needs=("libc.so.6", "libbz2.so.1", "libssl.so.3", "libblas.so.3", "0.so"))
+    archive = environment(tmp_path, binaries=(carried, needs))
+    assert check_environment_of(archive, "emr-7.10.0", "X86_64").lacking == {}
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="binutils is not installed")
+def test_binaries_are_read_as_the_system_s_own_tool_reads_them() -> None:
+    """Every extension module of this Python, held against readelf of binutils."""
+    modules = sorted(Path(sysconfig.get_config_var("DESTSHARED")).glob("*.so"))
+    assert len(modules) > 20
+    for module in modules:
+        found = read_binary(module.read_bytes())
+        dump = subprocess.run(["readelf", "-d", module], capture_output=True, text=True).stdout
+        assert list(found.needs) == re.findall(r"NEEDED.*\[(.*)\]", dump)
+        assert found.soname in ("", *re.findall(r"SONAME.*\[(.*)\]", dump))
+
+
+@pytest.mark.parametrize("length", [4, 20, 60, 100, 200])
+def test_a_binary_that_is_cut_off_needs_nothing(length: int) -> None:
+    assert read_binary(elf(needs=("libz.so.1",))[:length]).needs == ()
 
 
 def test_a_file_that_is_no_archive_is_told(tmp_path: Path) -> None:
