@@ -741,6 +741,13 @@ def test_heic_decodes_with_its_package(formats: pytest.MonkeyPatch) -> None:
     assert error_of(HEIC.replace(b"ftypheic", b"ftypisom")).reason is Reason.UNSUPPORTED_FORMAT
 
 
+@pytest.mark.parametrize("codec", [b"vvc1", b"avc1", b"j2k1", b"unci"])
+def test_heic_of_another_codec_is_unsupported(codec: bytes) -> None:
+    """A HEIC whose pictures are not in HEVC is 'unsupported format', whole or cut."""
+    item = b"\0\0\0\x15infe\x02\0\0\0\0\x01\0\0" + codec + b"\0"
+    assert error_of(HEIC + item + bytes(200)).reason is Reason.UNSUPPORTED_FORMAT
+
+
 def test_real_heic_decodes() -> None:
     """A HEIC has its colours and its turn, and is never whole where it was cut."""
     pytest.importorskip("pillow_heif", reason="needs the extra 'heif'")

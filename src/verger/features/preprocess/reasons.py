@@ -126,9 +126,15 @@ def unidentified_reason(content: bytes) -> Reason:
     return Reason.TRUNCATED if content.startswith(PHOTO_MAGIC) else Reason.NOT_AN_IMAGE
 
 
+# What codes the pictures of a HEIC, in the box that says it of each (ISO/IEC 23008-12, 6.2). Of the
+# codecs that may (VVC, AVC, JPEG, JPEG 2000, none) ``pillow_heif`` decodes HEVC.
+_HEIF_CODEC = re.compile(rb"infe(?:\x02\0\0...|\x03\0\0.....)\0\0(....)", re.DOTALL)
+
+
 def _unidentified_media_reason(content: bytes) -> Reason:
     form = next((name for name in _BRANDS if content[8:12] in _BRANDS[name]), None)
-    if form not in register_formats():
+    codecs = _HEIF_CODEC.findall(content, 0, 1 << 16) if form == "HEIF" else ()
+    if form not in register_formats() or (codecs and b"hvc1" not in codecs):
         return Reason.UNSUPPORTED_FORMAT
     size = _AVIF_SIZE.search(content, 0, 4096) if form == "AVIF" else None
     if size and int.from_bytes(size[1]) * int.from_bytes(size[2]) > _AVIF_MAX_PIXELS:
