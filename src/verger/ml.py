@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pyspark.ml import Estimator, Transformer
 from pyspark.ml.feature import PCAModel
-from pyspark.ml.functions import array_to_vector, vector_to_array
-from pyspark.ml.linalg import VectorUDT
+from pyspark.ml.functions import array_to_vector
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
@@ -20,7 +19,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, BinaryType, FloatType, StringType, StructField, StructType
 
-from verger.errors import ConfigError, SchemaError
+from verger.errors import ConfigError, SchemaError, SourceError
+from verger.features.columns import check_free, find_column, find_vectors
 from verger.features.model import Model, load_model, open_cached
 from verger.features.outcomes import Outcome, Row, featurize_rows
 from verger.pca.fit import fit_pca
@@ -42,9 +42,11 @@ class ImageFeaturizer(
     Parameters
     ----------
     inputCol : str
-        Binary column, by default ``content`` as ``binaryFile`` names it.
+        Binary column, by default ``content`` as ``binaryFile`` names it; ``a.b`` may be a field
+        of a struct.
     outputCol : str
-        Vector column of ``n_features`` (1280) numbers, by default ``features``.
+        Vector column of ``n_features`` (1280) numbers, by default ``features``; a column of the
+        table is never overwritten.
     modelName : str
         As ``name`` of :func:`verger.load_model`.
     weights : str
@@ -91,30 +93,30 @@ class ImageFeaturizer(
         how = self.getOrDefault(self.handleInvalid)
         if how not in HANDLE_INVALID:
             raise ConfigError(f"handleInvalid={how!r} must be one of {', '.join(HANDLE_INVALID)}")
-        self._check_input(dataset)
+        name, reason = self.getInputCol(), self.getOrDefault(self.reasonCol)
+        contents, kind = find_column(dataset, name, f"inputCol={name!r}")
+        if not isinstance(kind, BinaryType):
+            raise SchemaError(
+                f"inputCol={name!r} must be a binary column, not {kind.simpleString()}"
+            )
+        written = {"outputCol": self.getOutputCol()} | ({"reasonCol": reason} if reason else {})
+        check_free(dataset, written)
         model = load_model(
             self.getOrDefault(self.modelName), weights=self.getOrDefault(self.weights) or None
         )
         shared = dataset.sparkSession.sparkContext.broadcast(model)
         outcome = _outcome_udf(shared, self.getOrDefault(self.microBatch), how)
-        column = "__verger_outcome"
-        output = dataset.withColumn(column, outcome(F.col(self.getInputCol())))
+        column = f"__{self.uid}"
+        output = dataset.withColumn(column, outcome(contents))
         if how == "skip":
             output = output.where(F.col(f"{column}.reason").isNull())
         vector = F.when(
             F.col(f"{column}.features").isNotNull(), array_to_vector(F.col(f"{column}.features"))
         )
         output = output.withColumn(self.getOutputCol(), vector)
-        reason = self.getOrDefault(self.reasonCol)
         if reason:
             output = output.withColumn(reason, F.col(f"{column}.reason"))
         return output.drop(column)
-
-    def _check_input(self, dataset: DataFrame) -> None:
-        name = self.getInputCol()
-        kind = dict(dataset.dtypes).get(name)
-        if kind != BinaryType().simpleString():
-            raise SchemaError(f"inputCol={name!r} must be a binary column, not {kind}")
 
 
 _OUTCOME = StructType(
@@ -155,13 +157,15 @@ def _raise_first(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         text = _reason_text(outcome)
         if text:
-            raise ValueError(
+            raise SourceError(
                 f"a photo has no features ({text}); handleInvalid='skip' or 'keep' goes on"
             )
 
 
 class PCA(Estimator, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultParamsWritable):
     """Fit a PCA exactly and in one pass; gives Spark's own ``pyspark.ml.feature.PCAModel``.
+
+    Rows without a vector are left out; see :func:`verger.sum_moments`.
 
     Parameters
     ----------
@@ -170,7 +174,8 @@ class PCA(Estimator, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultPa
     share : float
         Where above 0, the share of variance to keep instead of ``k``.
     inputCol : str
-        Column of vectors, or of arrays of numbers; by default ``features``.
+        Column of vectors, or of arrays of numbers; by default ``features``. Those of one table
+        have one length and only finite numbers.
     outputCol : str
         Column that the model writes, by default ``features_pca``.
     """
@@ -186,13 +191,52 @@ class PCA(Estimator, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultPa
         self._set(**params)
 
     def _fit(self, dataset: DataFrame) -> PCAModel:
-        name = self.getInputCol()
-        if name not in dataset.columns:
-            raise SchemaError(f"inputCol={name!r} is missing; the table has {dataset.columns}")
-        is_vector = isinstance(dataset.schema[name].dataType, VectorUDT)
-        column = vector_to_array(F.col(name)) if is_vector else F.col(name)
-        moments = sum_moments(dataset.select(column.alias("features")))
+        name, written = self.getInputCol(), self.getOutputCol()
+        find_vectors(dataset, name, f"inputCol={name!r}")
+        check_free(dataset, {"outputCol": written})
         share = self.getOrDefault(self.share)
-        pca = fit_pca(moments, float(share) if share > 0 else int(self.getOrDefault(self.k)))
-        model = to_spark_model(pca)
-        return model.setInputCol(name).setOutputCol(self.getOutputCol())
+        pca = fit_pca(
+            sum_moments(dataset, name),
+            float(share) if share > 0 else int(self.getOrDefault(self.k)),
+        )
+        model = to_spark_model(pca, TolerantPCAModel).setInputCol(name).setOutputCol(written)
+        vars(model)["n_samples"] = pca.n_samples
+        return model
+
+
+class TolerantPCAModel(PCAModel):
+    """Spark's own ``PCAModel``, saved as such, which takes what :class:`PCA` was fitted to.
+
+    Its input may also be arrays, and rows without a vector get no scores: Spark's own fails on
+    both. A model that was saved and loaded is Spark's own.
+
+    Attributes
+    ----------
+    n_samples : int
+        Rows that it was fitted to.
+    """
+
+    n_samples: int = 0
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        name, written = self.getInputCol(), self.getOutputCol()
+        arrays = find_vectors(dataset, name, f"inputCol={name!r}")
+        check_free(dataset, {"outputCol": written})
+        java: Any = self._java_obj
+        n_features = java.pc().numRows()
+        told = F.concat(
+            F.lit(f"inputCol={name!r} has a vector of "),
+            F.size(arrays).cast("string"),
+            F.lit(f" numbers, which must have n_features={n_features}"),
+        )
+        vectors = array_to_vector(
+            F.when(arrays.isNull(), F.array_repeat(F.lit(0.0), n_features))
+            .when(F.size(arrays) == n_features, arrays)
+            .otherwise(F.raise_error(told))
+        )
+        filled = f"__{self.uid}"
+        scored = super(TolerantPCAModel, self.copy({self.inputCol: filled}))._transform(
+            dataset.withColumn(filled, vectors)
+        )
+        scores, _ = find_column(scored, written, f"outputCol={written!r}")
+        return scored.withColumn(written, F.when(arrays.isNotNull(), scores)).drop(filled)

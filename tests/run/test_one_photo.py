@@ -12,7 +12,7 @@ from support.results import train, write_result
 from verger.classify.predict import Predictor
 from verger.features.model import Model
 from verger.files.tables import read_part
-from verger.pca.moments import vectors_of
+from verger.files.vectors import vectors_of
 from verger.result.output import Output
 from verger.similar.photo import find_similar, search
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from verger.classify.classifier import Classifier
 from verger.features.model import Model
 from verger.files.tables import part_name, read_part, stored_schema, write_part
-from verger.pca.moments import vectors_of
+from verger.files.vectors import vectors_of
 from verger.result.output import Output
 from verger.result.record import Counts, ModelRecord, RunRecord
 from verger.schema import FEATURES, arrow_schema

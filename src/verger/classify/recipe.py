@@ -128,6 +128,7 @@ def assign_roles(
 
 def describe_recipe(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
     """Return what a record says first: the version, the recipe and the photos."""
+    n_without = labelled.n_without_features
     return {
         "verger": version("verger"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -135,4 +136,5 @@ def describe_recipe(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
         "n_labels": len(labelled.labels),
         "n_photos": len(labelled),
         "n_unlabelled": labelled.n_unlabelled,
+        **({"n_without_features": n_without} if n_without else {}),
     }

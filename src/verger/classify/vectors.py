@@ -20,9 +20,10 @@ from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ClassifierError, OutputError
 from verger.files.folder import Folder
 from verger.files.npz import UNREADABLE, read_npz
-from verger.files.tables import iter_part, read_part
+from verger.files.tables import read_part
+from verger.files.vectors import iter_vectors, parts_with_vectors
 from verger.pca.fit import FittedPCA
-from verger.pca.moments import Moments, add_up, iter_sums, vectors_of
+from verger.pca.moments import Moments, add_up, iter_sums
 from verger.result.output import PCA_NPZ, Output
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Labelled:
         Photos that were left out: they have no label.
     names : pyarrow.Array of string
         The label of each photo.
+    n_without_features : int
+        Photos that were left out: they have no vector.
     """
 
     paths: pa.Array = field(repr=False)
@@ -54,6 +57,7 @@ class Labelled:
     labels: tuple[str, ...]
     n_unlabelled: int
     names: pa.Array = field(repr=False)
+    n_without_features: int = 0
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -78,8 +82,14 @@ def read_labelled(output: Output, labels: Sequence[str] | None = None) -> Labell
     ClassifierError
         If no photo has a label.
     """
-    names = output.part_names("features")
-    rows = pa.concat_tables([read_part(output.folder, name, ["path", "label"]) for name in names])
+    parts, dimension = output.parts("features"), output.read_run().model.n_features or None
+    rows = pa.concat_tables(
+        [
+            read_part(output.folder, part.name, ["path", "label"]).take(pa.array(places))
+            for part, places in parts_with_vectors(output.folder, parts, dimension)
+        ]
+    )
+    n_without = sum(part.rows for part in parts) - len(rows)
     labelled = rows.filter(pc.is_valid(rows["label"])).sort_by("path")
     if not len(labelled):
         raise ClassifierError(
@@ -90,7 +100,8 @@ def read_labelled(output: Output, labels: Sequence[str] | None = None) -> Labell
     index = pc.index_in(labelled["label"], value_set=pa.array(classes, pa.string()))
     targets = pc.fill_null(index, -1).combine_chunks().to_numpy().astype(np.int64)
     paths, names = labelled["path"].combine_chunks(), labelled["label"].combine_chunks()
-    return Labelled(paths, targets, tuple(classes), len(rows) - len(labelled), names)
+    n_unlabelled = len(rows) - len(labelled)
+    return Labelled(paths, targets, tuple(classes), n_unlabelled, names, n_without)
 
 
 def only_labels(labelled: Labelled, rows: Ints) -> Labelled:
@@ -169,14 +180,12 @@ class _Selection:
     projection: Projection | None
 
     def read(self, names: Iterable[str]) -> VectorBatches:
-        for name in names:
-            for batch in iter_part(self.folder, name, ["path", "features"]):
-                index = pc.index_in(batch.column("path"), value_set=self.paths)
-                there = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
-                if len(there):
-                    x = vectors_of(batch.column("features"))[there]
-                    row = self.rows[index.drop_null().to_numpy()]
-                    yield row, x if self.projection is None else self.projection(x)
+        for block in iter_vectors(self.folder, names, ["path", "features"]):
+            index = pc.index_in(block.rows.column("path"), value_set=self.paths)
+            there = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
+            if len(there):
+                row, x = self.rows[index.drop_null().to_numpy()], block.x[there]
+                yield row, x if self.projection is None else self.projection(x)
 
 
 @dataclass(frozen=True)

@@ -241,6 +241,8 @@ def _training_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     photos = f"{record['n_photos']:,} photos of {record['n_labels']} classes"
     if record["n_unlabelled"]:
         photos += f"; {record['n_unlabelled']:,} without a label left out"
+    if record.get("n_without_features"):
+        photos += f"; {record['n_without_features']:,} without features left out"
     chosen = f", penalty {record['reg_param']:g}" if "reg_param" in record else ""
     return [
         ("photos", photos),

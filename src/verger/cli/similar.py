@@ -132,6 +132,8 @@ def _inspection_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("", f"{record['n_unlabelled']:,} without a label: only copies were looked for")
         )
+    if record.get("n_without_features"):
+        lines.append(("", f"{record['n_without_features']:,} rows without features left out"))
     if record["too_small"]:
         lines.append(("", f"{len(record['too_small'])} classes have too few photos to tell"))
     seconds = record["seconds"]

@@ -93,6 +93,11 @@ def _spent_line(spent: Spent, machine: Mapping[str, object]) -> str:
 
 def _warnings(record: RunRecord) -> list[str]:
     notices = list(record.notices)
+    if record.n_without_vector:
+        notices.append(
+            f"the PCA leaves out {record.n_without_vector:,} of {record.counts.featurized:,} rows, "
+            "which have no vector; verger validate finds what else is wrong"
+        )
     if record.model.published is False:
         notices.append("these weights do not compute what the published ImageNet weights compute")
     return notices

@@ -19,7 +19,7 @@ from verger.errors import TasksLostError, VergerError
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark import Broadcast
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -78,15 +78,21 @@ class SparkEngine:
         """Call a function once for every task; see :meth:`verger.engine.tasks.Engine.run`."""
         shared = self.session.sparkContext.broadcast((function, carry))
         numbers = self.session.range(0, n_tasks, 1, n_tasks)
-        answers = numbers.mapInArrow(partial(_run_tasks, shared), "number long, result binary")
+        answers = numbers.mapInArrow(partial(_run_tasks, shared), RESULT)
         try:
             with self.watched(on_progress):
-                rows = answers.collect()
+                results = dict(unpack(row.result) for row in answers.collect())
         finally:
             with suppress(Exception):  # the context may have ended, and the broadcast with it
                 shared.destroy()
-        results = {row.number: pickle.loads(row.result) for row in rows}  # noqa: S301 - our own
         return [results[number] for number in range(n_tasks)]
+
+    def collect(self, results: DataFrame) -> list[Any]:
+        """Bring what tasks have packed to the driver; their errors are raised as ours."""
+        try:
+            return [unpack(row.result) for row in results.collect()]
+        except Exception as err:
+            raise self._translate(err) from err
 
     def stop(self) -> None:
         """Leave the session to whoever uses it next."""
@@ -135,16 +141,35 @@ class SparkEngine:
 def _run_tasks(
     shared: Broadcast[tuple[Callable[[Task, Any], Any], Any]], batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    from pyspark import TaskContext
-
-    context = TaskContext.get()
-    attempt = context.attemptNumber() if context else 0
     function, carry = shared.value
     for batch in batches:
         for number in batch.column(0).to_pylist():
-            result = pickle.dumps(function(Task(number, attempt), carry), protocol=5)
-            yield pa.RecordBatch.from_pydict({"number": [number], "result": [result]})
+            task = Task(number, current_task().attempt)
+            yield pack((number, function(task, carry)))
+
+
+#: The column of what tasks send to the driver.
+RESULT = "result binary"
+
+
+def pack(result: object) -> pa.RecordBatch:
+    """Return a row of :data:`RESULT` from inside a task: any value that can be pickled."""
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_pydict({"result": [pickle.dumps(result, protocol=5)]})
+
+
+def unpack(result: bytes) -> Any:
+    """Return what a task has packed."""
+    return pickle.loads(result)  # noqa: S301 - our own task's
+
+
+def current_task() -> Task:
+    """Return the task of Spark's that this process works on."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return Task(context.partitionId(), context.attemptNumber()) if context else Task(0, 0)
 
 
 class _Watcher(threading.Thread):

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from verger.engine.tasks import OnProgress, Task
+from verger.engine.spark import current_task
+from verger.engine.tasks import OnProgress
 from verger.errors import SchemaError
+from verger.features.columns import find_column
 from verger.features.model import Model, load_model, open_cached
 from verger.features.outcomes import Decoding, featurize_rows, read_rows
 from verger.features.task import Extraction, commit_images, to_arrow
@@ -19,7 +21,8 @@ from verger.schema import CONTRACT_KEY, FEATURES, IMAGES, OUTCOMES, REJECTED, sp
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
+    from pyspark.sql.types import DataType
 
     from verger.engine.spark import SparkEngine
 
@@ -36,8 +39,10 @@ def featurize(
     Parameters
     ----------
     images : DataFrame
-        ``path``, ``modification_time``, ``length``, ``label`` and, where Spark has read the
-        files, ``content``; see :func:`verger.read_images`.
+        ``path`` and, if it has them, ``modification_time`` (or ``modificationTime``),
+        ``length``, ``label`` and ``content``, the bytes of the files; see
+        :func:`verger.read_images`. Without ``content`` the tasks read the files. A label may be
+        a number; columns of other names are left out.
     model : Model or str
         Loaded on the driver and broadcast once.
     micro_batch : int
@@ -56,7 +61,7 @@ def featurize(
     Raises
     ------
     SchemaError
-        If a column is missing.
+        If ``path`` is missing, or a column has a type that cannot be meant.
     """
     if isinstance(model, str):
         model = load_model(model)
@@ -76,17 +81,9 @@ def _featurize_partition(
         chain.from_iterable(map(read_rows, batches)),
         open_cached(shared.value),
         micro_batch=micro_batch,
-        decoding=replace(decoding, apart=True) if _task().attempt else decoding,
+        decoding=replace(decoding, apart=True) if current_task().attempt else decoding,
     )
     yield from to_arrow(outcomes)
-
-
-def _task() -> Task:
-    """Return the task of Spark's that this process works on."""
-    from pyspark import TaskContext
-
-    context = TaskContext.get()
-    return Task(context.partitionId(), context.attemptNumber()) if context else Task(0, 0)
 
 
 def commit_frame(
@@ -115,20 +112,63 @@ def commit_frame(
 def _commit_partition(
     shared: Broadcast[Extraction], batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    for name in commit_images(batches, _task(), shared.value):
+    for name in commit_images(batches, current_task(), shared.value):
         yield pa.RecordBatch.from_pydict({"batch": [name]})
 
 
+#: Columns of a photo that a table may lack, and a name that Spark's ``binaryFile`` gives it.
+_OPTIONAL = {"modification_time": "modificationTime", "length": "length", "label": "label"}
+
+
 def _select_images(images: DataFrame) -> DataFrame:
-    missing = [name for name in IMAGES if name not in images.columns]
-    if missing:
-        raise SchemaError(f"images: column {missing[0]!r} is missing; it has {images.columns}")
-    extra = ["content"] if "content" in images.columns else []
-    return images.select(*IMAGES, *extra)
+    """Return the columns that featurizing takes, of the types that it takes them in."""
+    from pyspark.sql import functions as F
+
+    there = {name.lower() for name in images.columns}
+    types = {field.name: field.dataType for field in spark_schema((*IMAGES, "content"))}
+    columns = []
+    for name in (*IMAGES, "content"):
+        other = _OPTIONAL.get(name, name)
+        called = name if name in there or other.lower() not in there else other
+        if called.lower() in there or name == "path":
+            columns.append(_as_type(images, called, types[name]).alias(name))
+        elif name != "content":
+            columns.append(F.lit(None).cast(types[name]).alias(name))
+    return images.select(*columns)
+
+
+def _as_type(images: DataFrame, name: str, wanted: DataType) -> Column:
+    """Return a column of images in the type that is wanted, if it can be meant."""
+    from pyspark.sql import functions as F
+    from pyspark.sql import types as t
+
+    column, kind = find_column(images, name, f"images: column {name!r}")
+    may_be: dict[str, tuple[type[DataType], ...]] = {
+        "path": (t.BinaryType,),
+        "label": (t.NumericType, t.BooleanType, t.DateType, t.BinaryType),
+        "length": (t.NumericType,),  # pandas has doubles where some are missing
+        "content": (),
+    }
+    times = (t.TimestampNTZType, t.DateType)
+    if not isinstance(kind, (type(wanted), t.NullType, *may_be.get(name, times))):
+        raise SchemaError(
+            f"images: column {name!r} is {kind.simpleString()}, and must be {wanted.simpleString()}"
+        )
+    if isinstance(kind, t.FloatType | t.DoubleType):
+        column = F.nanvl(column, F.lit(None))
+    return column.cast(wanted)
 
 
 def split_outcomes(outcomes: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """Split what :func:`featurize` returns into the tables ``features`` and ``rejected``."""
+    """Split what :func:`featurize` returns into the tables ``features`` and ``rejected``.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing.
+    """
+    for name in OUTCOMES:
+        find_column(outcomes, name, f"outcomes: column {name!r}")
     features = outcomes.where("reason IS NULL").select(*FEATURES)
     rejected = outcomes.where("reason IS NOT NULL").select(*REJECTED)
     return features, rejected

@@ -95,15 +95,18 @@ def read_rows(images: pa.Table | pa.RecordBatch) -> Iterator[Row]:
     contents: Iterator[bytes | Unread]
     if "content" in images.schema.names:
         contents = (
-            _check_length(value.as_py() or b"", row["length"])
+            _check_length(value.as_py(), row["length"])
             for value, row in zip(images["content"], rows, strict=True)
         )
     else:
-        contents = read_ahead([row["path"] for row in rows], [row["length"] for row in rows])
+        paths = [row["path"] or "" for row in rows]
+        contents = read_ahead(paths, [row["length"] for row in rows])
     yield from zip(rows, contents, strict=True)
 
 
-def _check_length(content: bytes, length: int | None) -> bytes | Unread:
+def _check_length(content: bytes | None, length: int | None) -> bytes | Unread:
+    if content is None:
+        return Unread(Reason.EMPTY, "its content is null")
     if length is None or len(content) == length:
         return content
     detail = f"listed with {length} bytes, read {len(content)}: it was changed since"
@@ -156,7 +159,7 @@ def decode_rows(
         photo: Photo | Unread
         try:
             with clock.part("decode"):
-                photo = decoding.decode(content, size)
+                photo = decoding.decode(bytes(content), size)  # Spark's rows have a bytearray
         except DecodeError as err:
             photo = Unread(err.reason, err.detail)
         del content  # it would be held while the model works

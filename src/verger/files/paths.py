@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -110,11 +111,14 @@ def explain(err: Exception) -> str:
 def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
     """Return the filesystem of a stored path, and the path in that filesystem's terms.
 
+    Spark's ``binaryFile`` writes ``file:/folder`` and ``s3a://bucket``: these are read too.
+
     Raises
     ------
     ConfigError
         If only Hadoop may know the scheme.
     """
+    path = re.sub("^s3[an]://", "s3://", re.sub("^file:/+", "/", path))
     if path.startswith("s3://"):
         inner = path.removeprefix("s3://")
         # A variable that is set anew, in a notebook, is a filesystem of its own.

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from verger.config import MAX_PIXELS
+from verger.errors import ConfigError
 from verger.files.paths import filesystem_of, odd_part
 from verger.schema import Reason
 
@@ -73,11 +74,15 @@ def read_photo(path: str, length: int | None = None) -> bytes | Unread:
     """
     if unread := refuse(path, length):
         return unread
+    if not path:
+        return Unread(Reason.READ_ERROR, "it has no path")
     for attempt in range(1, READ_ATTEMPTS + 1):
         try:
             content = _read_bytes(path)
         except FileNotFoundError:
             return Unread(Reason.VANISHED, WAS_THERE)
+        except ConfigError as err:  # an address that only Hadoop may know, in a table of the user's
+            return Unread(Reason.READ_ERROR, str(err))
         except (OSError, pa.ArrowInvalid) as err:  # ArrowInvalid: a key that S3 has but Arrow not
             if isinstance(err, PermissionError) or "ACCESS_DENIED" in str(err):
                 return Unread(Reason.PERMISSION, getattr(err, "strerror", None) or str(err))

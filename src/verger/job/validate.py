@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from verger.features.precision import check_kept_model, model_file
 from verger.files.tables import digest_paths, iter_part, iter_parts
 from verger.job.validate_files import (
     COLUMNS,
+    FileFacts,
     check_files,
     check_vectors,
     column_types,
@@ -72,19 +72,19 @@ def validate_output(engine: Engine, output: Output) -> Validation:
         "features": record.model.n_features,
         "pca": record.pca.n_components if record.pca else 0,
     }
-    looks = look_at_files(engine, output, tables, dimensions)
+    files = look_at_files(engine, output, tables, dimensions)
     checks = [
         check
         for name, parts in tables.items()
-        for check in check_files(output, name, parts, looks[name])
+        for check in check_files(output, name, parts, files[name])
     ]
     labels: dict[str | None, int] = {}  # the rows of a table that cannot be read prove nothing
-    if all(look["types"] == column_types(name) for name in tables for look in looks[name]):
+    if all(file.types == column_types(name) for name in tables for file in files[name]):
         for name, dimension in dimensions.items():
             if name in tables:
-                checks += check_vectors(name, looks[name], dimension)
-        labels = _check_rows(engine, output, record, looks, checks)
-    checks += _check_contract(record, looks)
+                checks += check_vectors(name, files[name], dimension)
+        labels = _check_rows(engine, output, record, files, checks)
+    checks += _check_contract(record, files)
     checks += _check_kept_model(output, record)
     return Validation(tuple(checks), labels)
 
@@ -96,13 +96,14 @@ def _check_rows(
     engine: Engine,
     output: Output,
     record: RunRecord,
-    looks: dict[str, list[dict[str, Any]]],
+    files: dict[str, list[FileFacts]],
     checks: list[Check],
 ) -> dict[str | None, int]:
-    n, labels = sum(look["n"] for look in looks["features"]), _add_up(looks["features"], "labels")
-    paths = _compare_paths(engine, output, list(looks))
+    n = sum(file.n for file in files["features"])
+    labels = _add_up(file.labels for file in files["features"])
+    paths = _compare_paths(engine, output, list(files))
     checks.append(_check_unique(paths))
-    checks += _check_counts(record.counts, n, _add_up(looks["rejected"], "reasons"))
+    checks += _check_counts(record.counts, n, _add_up(file.reasons for file in files["rejected"]))
     checks.append(
         Check(
             "counts by label add up",
@@ -110,15 +111,15 @@ def _check_rows(
             f"{sum(labels.values())} in {len(labels)} label(s)",
         )
     )
-    if "pca" in looks:
+    if "pca" in files:
         checks.append(_check_pca(record, paths))
     return labels
 
 
-def _add_up(looks: list[dict[str, Any]], column: str) -> dict[str | None, int]:
+def _add_up(counts: Iterable[Mapping[str | None, int]]) -> dict[str | None, int]:
     total: Counter[str | None] = Counter()
-    for look in looks:
-        total.update(dict(json.loads(look[column])))
+    for each in counts:
+        total.update(each)
     return dict(total)
 
 
@@ -264,7 +265,7 @@ def _suspect_paths(names: Iterator[str], carry: tuple[Folder, set[int]]) -> Iter
                 yield path
 
 
-def _check_contract(record: RunRecord, looks: dict[str, list[dict[str, Any]]]) -> list[Check]:
+def _check_contract(record: RunRecord, files: dict[str, list[FileFacts]]) -> list[Check]:
     """Check that run.json's contract has the hash it claims, and that every file names it."""
     expected = record.contract_hash
     try:
@@ -274,8 +275,8 @@ def _check_contract(record: RunRecord, looks: dict[str, list[dict[str, Any]]]) -
     checks = [
         Check("run.json's contract has the hash it names", derived == expected, f"hash {derived}")
     ]
-    for name, found in looks.items():
-        named = [look["contract"] for look in found if look["contract"] is not None]
+    for name, those in files.items():
+        named = [file.contract for file in those if file.contract is not None]
         if name != "rejected" and named:
             foreign = sorted({contract for contract in named if contract != expected})
             detail = f"{len(named)} file(s)" + (f", found {foreign}" if foreign else "")

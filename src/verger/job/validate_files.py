@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from verger.engine.tasks import Engine, run_pieces
+from verger.errors import SchemaError
 from verger.files.tables import VECTORS, Part, contract_in, iter_batches, open_parquet
+from verger.files.vectors import VectorReader
 from verger.result.record import Check
 from verger.schema import FEATURES, PCA, REJECTED, arrow_schema, type_name
 
@@ -26,40 +28,75 @@ if TYPE_CHECKING:
 COLUMNS = {"features": FEATURES, "rejected": REJECTED, "pca": PCA}
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What a file of a table holds, as far as it could be read.
+
+    Attributes
+    ----------
+    table, name : str
+    problem : str or None
+        Why it could not be read.
+    size : int
+    sha256, types, contract : str or None
+    n : int
+        Rows.
+    nulls, wrong, not_finite : int
+        Rows without a vector, with one of another length, and values that are no numbers.
+    odd : str or None
+        The first row with a vector that is none, in words.
+    labels, reasons : mapping
+        Rows by label and by reason.
+    """
+
+    table: str
+    name: str
+    problem: str | None = None
+    size: int = 0
+    sha256: str | None = None
+    types: str | None = None
+    contract: str | None = None
+    n: int = 0
+    nulls: int = 0
+    wrong: int = 0
+    not_finite: int = 0
+    odd: str | None = None
+    labels: Mapping[str | None, int] = field(default_factory=dict)
+    reasons: Mapping[str | None, int] = field(default_factory=dict)
+
+
 def look_at_files(
     engine: Engine, output: Output, tables: dict[str, list[Part]], dimensions: dict[str, int]
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[FileFacts]]:
     """Let the tasks read every file whole, and say what is in it."""
     work = [(table, part.name) for table, parts in tables.items() for part in parts]
-    rows = run_pieces(engine, _look_at_share, work, (output.folder, dimensions), light=True)
-    return {table: [row for row in rows if row["table"] == table] for table in tables}
+    facts = run_pieces(engine, _look_at_share, work, (output.folder, dimensions), light=True)
+    return {table: [file for file in facts if file.table == table] for table in tables}
 
 
 def _look_at_share(
     share: Iterator[tuple[str, str]], carry: tuple[Folder, dict[str, int]]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[FileFacts]:
     folder, dimensions = carry
-    unknown = dict.fromkeys(("problem", "size", "sha256", "types", "contract", "n"))
     for table, name in share:
-        looked_at = _look_at(folder, name, dimensions.get(table, 0))
-        yield unknown | {"table": table, "name": name} | looked_at
+        yield _look_at(folder, FileFacts(table=table, name=name), dimensions.get(table, 0))
 
 
-def _look_at(folder: Folder, name: str, dimension: int) -> dict[str, Any]:
+def _look_at(folder: Folder, file: FileFacts, dimension: int) -> FileFacts:
     try:
-        content = folder.read(name)
+        content = folder.read(file.name)
     except FileNotFoundError:
-        return {"problem": "is missing"}
+        return replace(file, problem="is missing")
     except OSError as err:
-        return {"problem": f"cannot be read: {err}"}
-    found = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        return replace(file, problem=f"cannot be read: {err}")
+    file = replace(file, size=len(content), sha256=hashlib.sha256(content).hexdigest())
     try:
-        file, bound = open_parquet(pa.BufferReader(content))
-        types = _as_text(file.metadata.schema.to_arrow_schema())
-        counts = _count(file, bound, dimension)
-        return found | counts | {"types": types, "contract": contract_in(file.metadata)}
+        parquet, bound = open_parquet(pa.BufferReader(content))
+        types = _as_text(parquet.metadata.schema.to_arrow_schema())
+        contract = contract_in(parquet.metadata)
+        return replace(_count(file, parquet, bound, dimension), types=types, contract=contract)
     except (OSError, ValueError, pa.ArrowException) as err:
-        return found | {"problem": f"cannot be read: {err}"}
+        return replace(file, problem=f"cannot be read: {err}")
 
 
 def _as_text(schema: pa.Schema) -> str:
@@ -71,57 +108,65 @@ def column_types(table: str) -> str:
     return _as_text(arrow_schema(COLUMNS[table]))
 
 
-def _count(file: pq.ParquetFile, bound: int, dimension: int) -> dict[str, Any]:
+def _count(file: FileFacts, parquet: pq.ParquetFile, bound: int, dimension: int) -> FileFacts:
     """Count rows by label and reason, null vectors, wrong dimensions, values that are no numbers.
 
     Every column is read, so that a damaged one is found here, where it is a finding.
     """
-    names = file.schema_arrow.names
+    names = parquet.schema_arrow.names
     column = next((name for name in VECTORS if name in names), None)
-    nulls = wrong = not_finite = 0
     groups: dict[str, Counter[str | None]] = {"label": Counter(), "reason": Counter()}
-    for batch in iter_batches(file, bound):
+    n_rows = 0
+    for batch in iter_batches(parquet, bound):
         batch.validate(full=True)
         for name in groups.keys() & names:
             for group in batch.column(name).value_counts().to_pylist():
                 groups[name][group["values"]] += group["counts"]
         if column is not None:
-            vectors = batch.column(column)
-            lengths = pc.list_value_length(vectors).drop_null().to_numpy()
-            values = vectors.flatten()
-            finite = np.isfinite(values.drop_null().to_numpy()).sum()
-            nulls += vectors.null_count
-            wrong += int((lengths != dimension).sum())
-            not_finite += len(values) - int(finite)
-    return {
-        "n": file.metadata.num_rows,
-        "nulls": nulls,
-        "wrong": wrong,
-        "not_finite": not_finite,
-        "labels": json.dumps(list(groups["label"].items())),
-        "reasons": json.dumps(list(groups["reason"].items())),
-    }
+            file = _count_vectors(file, batch.column(column), dimension, n_rows)
+        n_rows += batch.num_rows
+    n = parquet.metadata.num_rows
+    return replace(file, n=n, labels=groups["label"], reasons=groups["reason"])
+
+
+def _count_vectors(file: FileFacts, vectors: pa.Array, dimension: int, n_rows: int) -> FileFacts:
+    """Add the vectors that are none of the rows after the first ``n_rows``."""
+    lengths = pc.list_value_length(vectors).drop_null().to_numpy()
+    values = vectors.flatten()
+    finite = int(np.isfinite(values.drop_null().to_numpy()).sum())
+    odd, reader = file.odd, VectorReader(file.name, dimension)
+    reader.n_rows = n_rows
+    try:
+        reader.read(vectors)
+    except SchemaError as err:
+        odd = odd or str(err)
+    return replace(
+        file,
+        nulls=file.nulls + vectors.null_count,
+        wrong=file.wrong + int((lengths != dimension).sum()),
+        not_finite=file.not_finite + len(values) - finite,
+        odd=odd,
+    )
 
 
 def check_files(
-    output: Output, name: str, parts: list[Part], looks: list[dict[str, Any]]
+    output: Output, name: str, parts: list[Part], files: list[FileFacts]
 ) -> list[Check]:
     """Check that a table has its files, their bytes, and in each the table's columns."""
-    gone = sorted(look["name"] for look in looks if look["problem"] == "is missing")
+    gone = sorted(file.name for file in files if file.problem == "is missing")
     there = {e.name for e in output.folder.files(name) if e.name.endswith(".parquet")}
     unknown = sorted(there - {part.name for part in parts})
     written = {part.name: (part.rows, part.size, part.sha256) for part in parts}
-    whole = [look for look in looks if look["problem"] is None]
+    whole = [file for file in files if file.problem is None]
     changed = sorted(
-        look["name"]
-        for look in looks
-        if look["sha256"] is not None
-        and (look["n"], look["size"], look["sha256"]) != written[look["name"]]
+        file.name
+        for file in files
+        if file.sha256 is not None and (file.n, file.size, file.sha256) != written[file.name]
     )
-    broken = [f"{look['name']}: {look['problem']}" for look in looks if look["problem"]]
+    broken = [f"{file.name}: {file.problem}" for file in files if file.problem]
     types = column_types(name)
-    broken += [f"{w['name']}: {w['types']}, not {types}" for w in whole if w["types"] != types]
-    n_rows = sum(look["n"] for look in whole)
+    broken += [f"{file.name}: {file.types}, not {types}" for file in whole if file.types != types]
+    n_rows = sum(file.n for file in whole)
     return [
         Check(
             f"{name}/ has every file that run.json names",
@@ -147,19 +192,20 @@ def check_files(
     ]
 
 
-def check_vectors(name: str, looks: list[dict[str, Any]], dimension: int) -> list[Check]:
+def check_vectors(name: str, files: list[FileFacts], dimension: int) -> list[Check]:
     """Check that every vector of a table has its dimension and only finite numbers."""
-    found = {key: sum(look[key] for look in looks) for key in ("n", "nulls", "wrong", "not_finite")}
-    n, misfits = found["n"], found["nulls"] + found["wrong"]
+    n, nulls = sum(file.n for file in files), sum(file.nulls for file in files)
+    wrong, not_finite = sum(f.wrong for f in files), sum(f.not_finite for f in files)
+    odd = next((f"; first {file.odd}" for file in files if file.odd), "")
     return [
         Check(
             f"every vector of {name} has {dimension} numbers",
-            misfits == 0,
-            f"{n} rows, {found['nulls']} null, {found['wrong']} of another length",
+            nulls + wrong == 0,
+            f"{n} rows, {nulls} null, {wrong} of another length{odd if wrong else ''}",
         ),
         Check(
             f"no vector of {name} holds null, NaN or infinity",
-            found["not_finite"] == 0,
-            f"{found['not_finite']} such values in {n} rows",
+            not_finite == 0,
+            f"{not_finite} such values in {n} rows{'' if wrong else odd}",
         ),
     ]

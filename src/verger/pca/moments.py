@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from verger.engine.spark import RESULT, SparkEngine, current_task, pack, unpack
 from verger.engine.tasks import Engine, run_pieces
-from verger.errors import ReduceError
+from verger.errors import ReduceError, SchemaError
+from verger.features.columns import find_vectors
 from verger.files.folder import Folder
 from verger.files.npz import UNREADABLE, read_npz
-from verger.files.tables import iter_parts
+from verger.files.vectors import VectorReader, iter_vectors
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
 Array = npt.NDArray[np.float64]
+_LOG = logging.getLogger("verger")
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,18 @@ class Moments:
         return np.where(deviation > 1e-7 * np.abs(self.mean), deviation, 0.0)
 
     def __add__(self, other: Moments) -> Moments:
-        """Join two sets: Chan, Golub, LeVeque 1979, "Updating formulae", eq. 2.1."""
+        """Join two sets: Chan, Golub, LeVeque 1979, "Updating formulae", eq. 2.1.
+
+        Raises
+        ------
+        SchemaError
+            If their vectors differ in length.
+        """
+        if len(self.mean) != len(other.mean):
+            raise SchemaError(
+                f"vectors must have one length: {self.n} rows have {len(self.mean)} numbers, and "
+                f"{other.n} rows have {len(other.mean)}"
+            )
         n = self.n + other.n
         step = other.mean - self.mean
         scatter = self.scatter + other.scatter
@@ -120,18 +135,47 @@ def npz_bytes(**arrays: Any) -> bytes:
 # The same on Spark
 
 
-def sum_moments(features: DataFrame) -> Moments:
-    """Sum the moments of a DataFrame's column ``features`` in one pass.
+def sum_moments(features: DataFrame, column: str = "features") -> Moments:
+    """Sum the moments of a DataFrame's vectors in one pass.
+
+    Rows without a vector are left out; the logger ``verger`` warns of them, with their number.
+
+    Parameters
+    ----------
+    features : DataFrame
+    column : str
+        Holds vectors, or arrays of numbers.
 
     Raises
     ------
+    SchemaError
+        If there is no such column, or its vectors differ in length, or hold null, NaN or
+        infinity.
     ReduceError
-        If it is empty.
+        If no row has a vector.
     """
-    parallelism = features.sparkSession.sparkContext.defaultParallelism
+    if features.isStreaming:
+        raise SchemaError(f"column {column!r} is of a stream, which has no end: sum a table")
+    session = features.sparkSession
+    parallelism = session.sparkContext.defaultParallelism
     # A partial sum is 13 MB whatever its rows are: one a core, not one a partition.
-    vectors = features.select("features").coalesce(parallelism)
-    return _add_up(vectors.mapInArrow(_sum_batches, _MOMENTS), parallelism)
+    arrays = find_vectors(features, column, f"column {column!r}")
+    named = ["path"] if features.dtypes.count(("path", "string")) == 1 else []
+    vectors = features.select(arrays.alias("features"), *named)  # errors name the path
+    partial = vectors.coalesce(parallelism).mapInArrow(_sum_batches, RESULT)
+    if parallelism > PARTIAL_SUMS:
+        partial = partial.repartition(round(parallelism**0.5)).mapInArrow(_join_sums, RESULT)
+    partials: list[_PartialSums] = SparkEngine(session).collect(partial)
+    moments = add_up([sums for each in partials for sums in each.sums])
+    n_missing = sum(each.n_missing for each in partials)
+    if n_missing:
+        _LOG.warning(
+            "column %r: %d of %d rows have no vector, and are left out of the sums",
+            column,
+            n_missing,
+            n_missing + moments.n,
+        )
+    return moments
 
 
 def sum_stored_moments(engine: Engine, folder: Folder, names: Sequence[str]) -> Moments:
@@ -158,18 +202,11 @@ def sum_stored_moments(engine: Engine, folder: Folder, names: Sequence[str]) -> 
 
 
 def _sum_files(names: Iterator[str], folder: Folder) -> Iterator[Moments]:
-    batches = iter_parts(folder, names, ["features"])
-    return iter_sums(vectors_of(batch.column(0)) for batch in batches if batch.num_rows)
+    return iter_sums(block.x for block in iter_vectors(folder, names, ["features"]))
 
 
 #: Partial sums that the driver receives; more of them are added in tasks first.
 PARTIAL_SUMS = 16
-
-
-def _add_up(partial: DataFrame, n_partial: int) -> Moments:
-    if n_partial > PARTIAL_SUMS:
-        partial = partial.repartition(round(n_partial**0.5)).mapInArrow(_join_sums, _MOMENTS)
-    return add_up([_unpack(**row.asDict()) for row in partial.collect()])
 
 
 def add_up(sums: Sequence[Moments]) -> Moments:
@@ -195,30 +232,22 @@ def iter_sums(vectors: Iterable[npt.NDArray[Any]]) -> Iterator[Moments]:
         yield total
 
 
-_MOMENTS = "n long, mean binary, scatter binary"
+@dataclass(frozen=True)
+class _PartialSums:
+    """What a task sends: the sums of its vectors, if it has any, and its rows without one."""
+
+    sums: list[Moments]
+    n_missing: int
 
 
 def _sum_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    sums = iter_sums(vectors_of(b.column(0)) for b in batches if b.num_rows)
-    return map(_pack, sums)
+    reader = VectorReader(f"partition {current_task().number}")
+    sums = list(iter_sums(reader.read(*batch.columns)[1] for batch in batches))
+    yield pack(_PartialSums(sums, reader.n_missing))
 
 
 def _join_sums(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    sums = [_unpack(**row) for batch in batches for row in batch.to_pylist()]
-    return map(_pack, [add_up(sums)] if sums else [])
-
-
-def _pack(moments: Moments) -> pa.RecordBatch:
-    sums = {"n": moments.n, "mean": moments.mean.tobytes(), "scatter": moments.scatter.tobytes()}
-    return pa.RecordBatch.from_pylist([sums])
-
-
-def _unpack(n: int, mean: bytes, scatter: bytes) -> Moments:
-    centre = np.frombuffer(mean, np.float64)
-    return Moments(n, centre, np.frombuffer(scatter, np.float64).reshape(len(centre), -1))
-
-
-def vectors_of(column: pa.Array) -> npt.NDArray[np.float32]:
-    """View an Arrow column of equally long vectors as a matrix of shape (n, n_features)."""
-    values: npt.NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(column), -1)
+    partials = [unpack(result) for batch in batches for result in batch.column(0).to_pylist()]
+    sums = [sums for each in partials for sums in each.sums]
+    joined = [add_up(sums)] if sums else []
+    yield pack(_PartialSums(joined, sum(each.n_missing for each in partials)))

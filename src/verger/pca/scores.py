@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from verger.engine.tasks import Engine, run_pieces
 from verger.files.folder import Folder
-from verger.files.tables import Part, iter_parts, part_name, stored_schema, write_part
+from verger.files.tables import Part, part_name, stored_schema, write_part
+from verger.files.vectors import VectorRows, iter_vectors
 from verger.pca.fit import FittedPCA
-from verger.pca.moments import vectors_of
 from verger.schema import PCA, arrow_schema
 
 
@@ -52,7 +52,8 @@ def _write_share(
 ) -> Iterator[Part]:
     folder, below, schema, pca = carry
     for name, files in share:
-        scores = [_project(batch, pca) for batch in iter_parts(folder, files, _SCORED)]
+        blocks = iter_vectors(folder, files, _SCORED, dimension=len(pca.mean))
+        scores = [_project(vectors, pca) for vectors in blocks]
         table = pa.Table.from_batches(scores, arrow_schema(PCA))
         yield replace(write_part(folder, f"{below}/{name}", table, schema), name=name)
 
@@ -68,9 +69,9 @@ def _kept(pca: FittedPCA) -> FittedPCA:
     return replace(pca, components=pca.components[: pca.n_components])
 
 
-def _project(batch: pa.RecordBatch, pca: FittedPCA) -> pa.RecordBatch:
-    scores = pca.transform(vectors_of(batch.column("features")))
+def _project(vectors: VectorRows, pca: FittedPCA) -> pa.RecordBatch:
+    scores = pca.transform(vectors.x)
     offsets = np.arange(0, scores.size + 1, max(scores.shape[1], 1), dtype=np.int32)
-    vectors = pa.ListArray.from_arrays(offsets, scores.ravel())
-    columns = [batch.column("path"), batch.column("label"), vectors]
+    column = pa.ListArray.from_arrays(offsets, scores.ravel())
+    columns = [vectors.rows.column("path"), vectors.rows.column("label"), column]
     return pa.RecordBatch.from_arrays(columns, schema=arrow_schema(PCA))

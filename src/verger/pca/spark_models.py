@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "features_vec", "features_pca"
 
 
-def to_spark_model(pca: FittedPCA) -> PCAModel:
-    """Return Spark's own ``PCAModel`` of a fitted PCA, without Spark's fit.
+def to_spark_model(pca: FittedPCA, kind: type[PCAModel] | None = None) -> PCAModel:
+    """Return Spark's own ``PCAModel`` of a fitted PCA, or a subclass of it, without Spark's fit.
 
     The model's input column is ``features_vec`` and its output ``features_pca``, as in the
     notebook; both can be changed. It does not centre: Spark's never does.
@@ -56,7 +56,7 @@ def to_spark_model(pca: FittedPCA) -> PCAModel:
     java_model = jvm.org.apache.spark.ml.feature.PCAModel(
         f"PCA_{uuid.uuid4().hex[-12:]}", _py2java(context, matrix), _py2java(context, ratio)
     )
-    model = PCAModel(java_model)
+    model = (kind or PCAModel)(java_model)
     return model._set(k=pca.n_components, inputCol=INPUT, outputCol=OUTPUT)
 
 

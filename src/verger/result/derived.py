@@ -153,6 +153,7 @@ class Evaluation:
     n_labels: int
     n_photos: int
     n_unlabelled: int
+    n_without_features: int | None = field(default=None, metadata=OMIT_NONE)
     against: str | None
     method: Literal["logistic", "knn", "centroid"]
     on: Literal["features", "pca"]
@@ -341,6 +342,7 @@ class Inspection:
     n_photos: int
     n_labels: int
     n_unlabelled: int
+    n_without_features: int | None = field(default=None, metadata=OMIT_NONE)
     too_small: tuple[str, ...]
     counts: InspectionCounts
     galleries: Galleries

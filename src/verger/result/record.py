@@ -183,6 +183,11 @@ class RunRecord:
         for part in (part for parts in self.files.values() for part in parts):
             _check_not_negative(part)
 
+    @property
+    def n_without_vector(self) -> int:
+        """Rows of ``features`` that the PCA was not fitted to, because they have no vector."""
+        return max(0, self.counts.featurized - self.pca.n_samples) if self.pca else 0
+
     def option(self, name: str) -> object:
         """Return an option of the run; its default if the run was of a version without it."""
         return self.config.get(name, Config().as_dict()[name])

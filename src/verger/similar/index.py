@@ -25,14 +25,14 @@ import pyarrow as pa
 
 from verger.classify.nearest import Cosine, Float32s, Int32s, NearestRows, unit
 from verger.engine.tasks import Engine
-from verger.errors import SchemaError, missing_extra
+from verger.errors import InspectionError, SchemaError, missing_extra
 from verger.files.folder import Folder
 from verger.files.records import as_json, from_plain
 from verger.files.tables import Part
 from verger.result.derived import Index
 from verger.result.output import INDEX, Output
 from verger.similar.neighbors import Neighbors, search_in_tasks
-from verger.similar.rows import StoredRows, iter_blocks
+from verger.similar.rows import StoredRows, iter_blocks, stored_vectors
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -112,10 +112,14 @@ def build_index(output: Output) -> Index:
     ------
     EnvironmentNotReadyError
         If faiss is not installed.
+    InspectionError
+        If no photo has features.
     """
     faiss, start = require_faiss(), time.perf_counter()
-    folder, parts = output.folder, output.parts("features")
+    folder, parts = output.folder, [part for part, _ in stored_vectors(output)]
     n = sum(part.rows for part in parts)
+    if n == 0:
+        raise InspectionError(f"OUT={output.root}: n_photos=0 with features must be at least 1")
     n_lists = max(1, min(round(2 * n**0.5), n // _ROWS_PER_LIST))
     drawn = np.random.default_rng(0).permutation(n)[: max(n_lists * _ROWS_PER_LIST, TRIED)]
     x = _collect(folder, parts, drawn)

@@ -6,6 +6,7 @@ index, which a large table is worth; see :mod:`verger.similar.index`.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from verger.features.model import Model, open_cached
 from verger.features.model.weights import OnProgress
 from verger.features.outcomes import featurize_rows
 from verger.files.reading import Unread
-from verger.files.tables import iter_part, read_part
-from verger.pca.moments import vectors_of
+from verger.files.tables import read_part
+from verger.files.vectors import VectorRows, iter_vectors
 from verger.result.lock import locked
 from verger.result.output import Output
 from verger.similar.index import current_index, ensure_index, require_faiss, search_index
+from verger.similar.rows import stored_vectors
+
+_LOG = logging.getLogger("verger")
 
 
 @dataclass(frozen=True)
@@ -125,14 +129,15 @@ def search_by_index(output: Output, features: npt.NDArray[np.float32], k: int) -
     if index is None:
         with locked(output):
             index = ensure_index(output)
-    (similarity,), (places,) = search_index(output.folder, index, features[None], k)
-    known = dict(zip(places.tolist(), similarity.tolist(), strict=True))
+    (similarity,), (near,) = search_index(output.folder, index, features[None], k)
+    known = dict(zip(near.tolist(), similarity.tolist(), strict=True))
     known.pop(-1, None)
     matches, first = [], 0
-    for part in output.parts("features"):
+    _tell_missing(output, index.n_photos)
+    for part, places in stored_vectors(output, index.n_photos):
         rows = [place - first for place in known if first <= place < first + part.rows]
         if rows:
-            table = read_part(output.folder, part.name, ["path", "label"]).take(rows)
+            table = read_part(output.folder, part.name, ["path", "label"]).take(places[rows])
             matches += [
                 Match(row["path"], row["label"], known[first + at], exact=False)
                 for at, row in zip(rows, table.to_pylist(), strict=True)
@@ -152,21 +157,29 @@ def search(output: Output, features: npt.NDArray[np.float32], k: int) -> list[Ma
     """
     metric = Cosine(features[None])
     matches: list[Match] = []
-    for name in output.part_names("features"):
-        for batch in iter_part(output.folder, name, ["path", "label", "features"]):
-            matches += _nearest(metric, batch, k)
-            matches = sorted(matches, key=_by_likeness)[:k]
+    names, columns, n_compared = output.part_names("features"), ["path", "label", "features"], 0
+    for block in iter_vectors(output.folder, names, columns, dimension=len(features)):
+        matches += _nearest(metric, block, k)
+        matches = sorted(matches, key=_by_likeness)[:k]
+        n_compared += len(block.x)
+    _tell_missing(output, n_compared)
     return matches
 
 
-def _nearest(metric: Cosine, batch: pa.RecordBatch, k: int) -> list[Match]:
-    """Return the k rows of a batch that are most like a photo; equal ones by their paths."""
+def _tell_missing(output: Output, n_compared: int) -> None:
+    n_missing = sum(part.rows for part in output.parts("features")) - n_compared
+    if n_missing:
+        _LOG.warning("%d rows of the table features have no vector and are left out", n_missing)
+
+
+def _nearest(metric: Cosine, block: VectorRows, k: int) -> list[Match]:
+    """Return the k of some rows that are most like a photo; equal ones by their paths."""
+    batch = block.rows
     by_path = pc.sort_indices(batch.column("path")).to_numpy()
     rank = np.empty(len(by_path), np.int32)
     rank[by_path] = np.arange(len(by_path), dtype=np.int32)
     nearest = NearestRows(metric, min(k, len(by_path)))
-    if len(by_path):
-        nearest.add(vectors_of(batch.column("features")), rank)
+    nearest.add(block.x, rank)
     rows = pa.array(by_path[nearest.row[0]])
     paths, labels = (batch.column(name).take(rows) for name in ("path", "label"))
     likeness = nearest.likeness[0].tolist()

@@ -12,7 +12,7 @@ import pytest
 from support.results import write_vectors
 from support.vectors import like_features, search_all
 from verger.classify.nearest import Cosine
-from verger.errors import EnvironmentNotReadyError, SchemaError
+from verger.errors import EnvironmentNotReadyError, InspectionError, SchemaError
 from verger.result.output import INDEX, Output
 from verger.similar import index as approximate
 from verger.similar.rows import cut_evenly, iter_blocks, read_stored_rows
@@ -99,6 +99,12 @@ def test_a_small_table_is_searched_whole(tmp_path: Path, n: int) -> None:
     output = write_vectors(tmp_path / "out", like_features(n))
     found = approximate.build_index(output)
     assert (found.n_lists, found.recall, found.n_tried) == (1, 1.0, n)
+
+
+def test_a_table_without_a_vector_has_no_index(tmp_path: Path) -> None:
+    output = write_vectors(tmp_path / "out", like_features(0))
+    with pytest.raises(InspectionError, match="n_photos=0 with features must be at least 1"):
+        approximate.build_index(output)
 
 
 def test_a_damaged_index_says_what_to_do(output: Output) -> None:

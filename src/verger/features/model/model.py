@@ -23,6 +23,10 @@ from verger.features.preprocess import decode_photo
 N_SESSIONS = 2
 
 
+#: A photo: where it is, or its bytes.
+AnyPhoto = str | Path | bytes | bytearray | memoryview
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Model:
     """A loaded model: an ONNX graph and its contract, ready to be sent to other processes.
@@ -72,13 +76,13 @@ class Model:
             )
         return session
 
-    def predict(self, photos: str | Path | bytes | Sequence[str | Path | bytes]) -> Vector:
+    def predict(self, photos: AnyPhoto | Sequence[AnyPhoto]) -> Vector:
         """Compute the features of one photo or of several, with neither Spark nor Java.
 
         Parameters
         ----------
         photos : path or bytes, or a sequence of them
-            Photos in any format that Pillow reads.
+            Photos in any format that Pillow reads; Spark's rows hold bytes as ``bytearray``.
 
         Returns
         -------
@@ -91,11 +95,14 @@ class Model:
         FileNotFoundError
             If a path does not exist.
         """
-        if isinstance(photos, str | Path | bytes):
+        if isinstance(photos, AnyPhoto):
             one: Vector = self.predict([photos])[0]
             return one
         size, session = self.contract.input_size, open_cached(self)
-        contents = (p if isinstance(p, bytes) else Path(p).read_bytes() for p in photos)
+        contents = (
+            bytes(p) if isinstance(p, bytes | bytearray | memoryview) else Path(p).read_bytes()
+            for p in photos
+        )
         rows = [
             session.predict(decode_photo(content, size=size).pixels[None])[0]
             for content in contents

@@ -16,7 +16,7 @@ import pyarrow as pa
 from verger.engine.tasks import Engine, run_pieces
 from verger.files.folder import Folder
 from verger.files.tables import digest_paths, iter_part, iter_parts
-from verger.pca.moments import vectors_of
+from verger.files.vectors import VectorRows, iter_vectors
 from verger.result.output import Output
 
 #: Points of the map: more cannot be told apart, and each costs the page 100 bytes.
@@ -70,15 +70,15 @@ def choose_points(engine: Engine, output: Output) -> dict[str, list[Any]]:
 
 def _choose_points_of_share(names: Iterator[str], folder: Folder) -> Iterator[pa.Table]:
     kept: pa.Table | None = None
-    for batch in filter(len, iter_parts(folder, names, ["path", "label", "features_pca"])):
-        points = _with_digests(batch)
+    for block in iter_vectors(folder, names, ["path", "label", "features_pca"]):
+        points = _with_digests(block)
         kept = _lowest(points if kept is None else pa.concat_tables([kept, points]))
     if kept is not None:
         yield kept.combine_chunks()
 
 
-def _with_digests(batch: pa.RecordBatch) -> pa.Table:
-    scores = vectors_of(batch.column("features_pca")).astype(float)
+def _with_digests(block: VectorRows) -> pa.Table:
+    batch, scores = block.rows, block.x.astype(float)
     y = scores[:, 1] if scores.shape[1] > 1 else np.zeros(len(batch))
     columns = {"path": batch.column("path"), "label": batch.column("label"), "x": scores[:, 0]}
     return pa.table(columns | {"y": y, "digest": digest_paths(batch.column("path"))})

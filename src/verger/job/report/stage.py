@@ -214,6 +214,11 @@ def _notices(record: RunRecord, *, has_thumbnails: bool) -> list[str]:
             "These weights do not compute what the published ImageNet weights compute: "
             "the features are those of other weights, or of random ones."
         )
+    if record.n_without_vector:
+        notices.append(
+            f"The PCA leaves out {record.n_without_vector:,} of {record.counts.featurized:,} rows, "
+            "which have no vector."
+        )
     if not has_thumbnails:
         notices.append("The photos could not be read again, so the page shows no thumbnails.")
     return [*notices, *record.notices]

@@ -34,6 +34,8 @@ class Photos:
         Bytes of the files.
     films : Films
         Which are frames of one film, by their names.
+    n_without_features : int
+        Rows of the table that have no vector, and were left out.
     """
 
     rows: StoredRows
@@ -42,6 +44,7 @@ class Photos:
     targets: Ints = field(repr=False)
     lengths: Ints = field(repr=False)
     films: Films
+    n_without_features: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -94,4 +97,5 @@ def read_photos(output: Output, frames: str | None = None) -> Photos:
         targets=pc.fill_null(targets, -1).to_numpy().astype(np.int64),
         lengths=pc.fill_null(table["length"], -1).to_numpy().astype(np.int64),
         films=find_films(paths, frames or FRAMES),
+        n_without_features=sum(part.rows for part in output.parts("features")) - len(rows),
     )

@@ -163,7 +163,7 @@ def _inspect(run: Run, photos: Photos, criteria: Criteria) -> dict[str, Any]:
 
 
 def _described(run: Run, photos: Photos, criteria: Criteria, index: Index | None) -> dict[str, Any]:
-    n = Counter(photos.targets.tolist())
+    n, n_without = Counter(photos.targets.tolist()), photos.n_without_features
     return {
         "verger": version("verger"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -173,6 +173,7 @@ def _described(run: Run, photos: Photos, criteria: Criteria, index: Index | None
         "n_photos": len(photos),
         "n_labels": len(photos.labels),
         "n_unlabelled": n[-1],
+        **({"n_without_features": n_without} if n_without else {}),
         "too_small": [name for i, name in enumerate(photos.labels) if n[i] < SMALLEST_CLASS],
     }
 
