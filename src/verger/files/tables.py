@@ -325,6 +325,17 @@ class Piece:
     without: tuple[str, ...] = ()
 
 
+def iter_pieces(
+    folder: Folder, pieces: Iterable[Piece], columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Read some columns, ``path`` among them, of the rows of pieces."""
+    for piece in pieces:
+        leaving = pa.array(piece.without, pa.string())
+        for batch in iter_part(folder, piece.name, columns):
+            gone = pa.compute.is_in(batch.column("path"), value_set=leaving)
+            yield batch.filter(pa.compute.invert(gone)) if piece.without else batch
+
+
 def group_pieces(pieces: Iterable[Piece]) -> list[list[Piece]]:
     """Group files into runs of about :data:`ROWS_PER_FILE` rows, in their order."""
     groups: list[list[Piece]] = []

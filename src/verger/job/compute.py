@@ -13,7 +13,7 @@ import pyarrow as pa
 from verger.engine.session import settings_for_block
 from verger.engine.spark import SparkEngine
 from verger.engine.tasks import OnProgress
-from verger.errors import TasksLostError
+from verger.errors import ErrorRateError, TasksLostError
 from verger.features.featurize import commit_frame
 from verger.features.outcomes import Decoding
 from verger.features.precision import keep_model
@@ -25,17 +25,19 @@ from verger.job.plan import Plan, check_count, committed_batches, read_ledger_of
 from verger.job.publish import publish_features
 from verger.job.record import REDUCE_OPTIONS, describe_run
 from verger.job.resume import State, find_state
+from verger.job.stopped import report_stopped
 from verger.result.clock import Spent, sum_by_worker
 from verger.result.journal import Attempt, Batch, BatchWriter, Start, start_attempt
 from verger.result.ledger import compare, compose, read_ledger, rows_files
-from verger.result.output import RUN, Output
+from verger.result.output import RUN, STOPPED, Output
 from verger.result.record import RunRecord
 from verger.source.cut import cut_listing
 from verger.source.listing import Listing
 from verger.source.spark_reader import list_with_spark, read_images
 
 if TYPE_CHECKING:
-    from verger.result.ledger import Work
+    from verger.features.model import Model
+    from verger.result.ledger import Ledger, Work
 
 
 #: Jobs that are tried for one run: the second and third go on from what the one before has
@@ -50,47 +52,59 @@ def featurize(run: Run, planned: Plan, *, reduce: bool) -> None:
     """Write ``features/``, ``rejected/`` and ``run.json``.
 
     A result with too many rejected photos takes the place of none that is there; where there is
-    none, it shows what was rejected.
+    none, it shows what was rejected. A run that was stopped leaves a report of that.
+
+    Raises
+    ------
+    ErrorRateError
+        If too many photos were rejected.
     """
     started = datetime.now(UTC)
     config, output, model = run.config, run.output, planned.model
-    engine = run.engine
     listing = _listing(run, planned, reduce=reduce)
     # Once more, now that nobody else may change it.
     state = find_state(output, listing.source, model.contract, overwrite=config.overwrite)
-    n_computed = _compute(run, planned, listing, state)
-    with run.stage("write"):
-        batches = committed_batches(output)
-        ledger = read_ledger(output.folder, rows_files(state.published, batches))
-        found = compose(listing.photos, ledger, prune=config.prune)
-        counts = replace(
-            found.counts,
-            computed=n_computed,
-            bytes=listing.n_bytes,
-            ignored=listing.ignored,
-            clamped=listing.n_clamped,
-        )
-        ours = [batch for batch in batches if batch.name not in set(state.markers)]
-        record = describe_run(
-            run, listing.source, model, started=started, counts=counts, spent=_spent(run, ours)
-        )
-        if output.folder.exists(RUN):
-            check_error_rate(output.root, config, listing.photos, ledger, replaces=True)
-        run.check_lock()
-        if state.record is None or found.changes:
-            record = publish_features(
-                engine,
-                output,
-                found,
-                record,
-                added=state.record is not None,
-                legacy=config.legacy_parquet,
-            )
-        else:
-            record = _carry_over(state.record, record)
-            output.clear_journal()
+    try:
+        n_computed = _compute(run, planned, listing, state)
+        with run.stage("write"):
+            record, ledger = _publish(run, model, listing, state, started, n_computed)
+    except ErrorRateError as err:
+        told = report_stopped(run, model, listing, state, started=started, err=err)
+        raise ErrorRateError(f"{err}; {told}") from err
     run.save(record)
     check_error_rate(output.root, config, listing.photos, ledger, replaces=False)
+
+
+def _publish(
+    run: Run, model: Model, listing: Listing, state: State, started: datetime, n_computed: int
+) -> tuple[RunRecord, Ledger]:
+    """Publish what was committed; return the record of the result, and all its rows."""
+    config, output, engine = run.config, run.output, run.engine
+    batches = committed_batches(output)
+    ledger = read_ledger(output.folder, rows_files(state.published, batches))
+    if output.folder.exists(RUN):
+        check_error_rate(output.root, config, listing.photos, ledger, replaces=True)
+    composition = compose(listing.photos, ledger, prune=config.prune)
+    counts = replace(
+        composition.counts,
+        computed=n_computed,
+        bytes=listing.n_bytes,
+        ignored=listing.ignored,
+        clamped=listing.n_clamped,
+    )
+    ours = [batch for batch in batches if batch.name not in set(state.markers)]
+    record = describe_run(
+        run, listing.source, model, started=started, counts=counts, spent=_spent(run, ours)
+    )
+    run.check_lock()
+    if state.record is not None and not composition.changes:
+        output.clear_journal()
+        for name in output.own_files(STOPPED):
+            output.folder.remove(name)
+        return _carry_over(state.record, record), ledger
+    added, legacy = state.record is not None, config.legacy_parquet
+    record = publish_features(engine, output, composition, record, added=added, legacy=legacy)
+    return record, ledger
 
 
 def _spent(run: Run, batches: Sequence[Batch]) -> Spent | None:

@@ -66,6 +66,8 @@ class Run:
     seconds : dict of str to float
         Wall time by stage, in the order of the stages.
     lock : Lock or None
+    saved : bool
+        Whether this run has written ``run.json``.
     """
 
     output: Output
@@ -74,6 +76,7 @@ class Run:
     notices: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     lock: Lock | None = None
+    saved: bool = False
     _engine: Engine | None = field(default=None, init=False)
 
     def __enter__(self) -> Run:
@@ -134,6 +137,7 @@ class Run:
         """
         self.check_lock()
         self.output.write_run(self.timed(record))
+        self.saved = True
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Progress]:

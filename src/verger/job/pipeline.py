@@ -16,14 +16,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from verger.config import Config
-from verger.errors import ErrorRateError, OutputExistsError, ReduceError, ValidationError
+from verger.errors import (
+    ErrorRateError,
+    OutputExistsError,
+    ReduceError,
+    ValidationError,
+    VergerError,
+)
 from verger.job import validate
 from verger.job.compute import featurize
 from verger.job.context import Run, Watch, no_watch
 from verger.job.plan import plan
 from verger.job.reduce import pca_is_stale, reduce_features
-from verger.result.output import RUN, Output
-from verger.result.record import RunRecord
+from verger.redaction import redact
+from verger.result.output import REPORT, Output
+from verger.result.record import FAILED, RunRecord
 
 # Whole commands
 
@@ -131,23 +138,34 @@ def _ended(run: Run) -> Iterator[None]:
     """Write down that a run has come to its end, though it may be a bad one.
 
     A run that was killed never says so, and goes on if it is started again, with ``--overwrite``
-    too.
+    too. A run that fails with a result leaves a report of it.
     """
     try:
         yield
-    except (ErrorRateError, ReduceError, ValidationError):
-        if run.output.folder.exists(RUN):
-            _write_end(run)
-        raise
+    except (ErrorRateError, ReduceError, ValidationError) as err:
+        if not run.saved:  # what OUT holds is of a run before this one
+            raise
+        told = _report_failure(run, err)
+        _write_end(run)
+        raise type(err)(f"{err}; {told}") from err
     _write_end(run)
 
 
-def _write_end(run: Run) -> None:
+def _report_failure(run: Run, err: VergerError) -> str:
+    """Write the report of a result that is not what it should be; return where it is."""
     record = run.output.read_run()
-    if record.finished is None:  # else it is of a run before this one
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        run.check_lock()
-        run.output.write_run(replace(record, finished=finished))
+    run.save(replace(record, notices=(*record.notices, f"{FAILED}{redact(str(err))}")))
+    try:
+        _report(run)
+    except (VergerError, OSError) as failed:
+        return f"its report cannot be written: {failed}"
+    return f"its report is {run.output.address(REPORT)}"
+
+
+def _write_end(run: Run) -> None:
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    run.check_lock()
+    run.output.write_run(replace(run.output.read_run(), finished=finished))
 
 
 def _validate(run: Run) -> None:

@@ -17,7 +17,7 @@ from verger.pca.moments import StoredMoments, load_moments, sum_stored_moments
 from verger.pca.scores import write_scores
 from verger.pca.spark_models import write_spark_model
 from verger.result.output import MOMENTS_NPZ, PCA_NPZ, SCREE, SPARK_PCA, SPECTRUM, STAGED, Output
-from verger.result.record import PCARecord, RunRecord
+from verger.result.record import FAILED, PCARecord, RunRecord
 
 if TYPE_CHECKING:
     pass
@@ -74,6 +74,7 @@ def _with_pca(record: RunRecord, parts: list[Part], pca: PCARecord, run: Run) ->
         files=dict(record.files) | {"pca": tuple(parts)},
         pca=pca,
         checks=None,
+        notices=tuple(text for text in record.notices if not text.startswith(FAILED)),
         config=options,
         command=command_line(record.source, run.output, options),
     )

@@ -42,6 +42,7 @@ DERIVED = (
     "inspection",
     "report.html",
     "report.json",
+    "stopped",
 )
 #: Models that made the features and could not be made again; see :mod:`verger.features.precision`.
 EXTRACTOR = "extractor"
@@ -54,6 +55,8 @@ MOMENTS_NPZ = "models/moments.npz"
 SPECTRUM = "explained_variance.csv"
 SCREE = "scree.png"
 REPORT = "report.html"
+#: Folder of the report of a run that was stopped, and has not replaced the result in OUT.
+STOPPED = "stopped"
 SPARK_CLASSIFIER = "models/classifier"
 #: The vectors of its known photos lie beside it, in a file that is named after their sha256.
 CLASSIFIER_NPZ = "models/classifier.npz"

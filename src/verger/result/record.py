@@ -134,6 +134,10 @@ class Check:
     detail: str
 
 
+#: How the notice of a run that failed with a result begins.
+FAILED = "This run failed: "
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """What ``run.json`` holds, in the order of its keys.

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from verger.engine.tasks import Engine, run_pieces
 from verger.files.folder import Folder
-from verger.files.tables import digest_paths, iter_part, iter_parts
+from verger.files.tables import Piece, digest_paths, iter_pieces
 from verger.files.vectors import VectorRows, iter_vectors
 from verger.result.output import Output
+
+P = TypeVar("P")
 
 #: Points of the map: more cannot be told apart, and each costs the page 100 bytes.
 MAP_POINTS = 3000
@@ -27,11 +29,13 @@ CLASS_PHOTOS = 8
 REJECTED_ROWS = 200
 
 
-def choose_of_classes(engine: Engine, output: Output) -> dict[str | None, tuple[int, list[str]]]:
+def choose_of_classes(
+    engine: Engine, folder: Folder, features: Sequence[Piece]
+) -> dict[str | None, tuple[int, list[str]]]:
     """Count the photos of every label that have features, and choose a few of each."""
     counts: Counter[str | None] = Counter()
     paths: dict[str | None, list[str]] = {}
-    for found in _scan(engine, output, "features", _choose_of_share):
+    for found in _scan(engine, _choose_of_share, features, folder):
         for label, (n, chosen) in found.items():
             counts[label] += n
             paths.setdefault(label, []).extend(chosen)
@@ -39,11 +43,11 @@ def choose_of_classes(engine: Engine, output: Output) -> dict[str | None, tuple[
 
 
 def _choose_of_share(
-    names: Iterator[str], folder: Folder
+    pieces: Iterator[Piece], folder: Folder
 ) -> Iterator[dict[str | None, tuple[int, list[str]]]]:
     counts: Counter[str | None] = Counter()
     best: dict[str | None, list[tuple[int, str]]] = {}
-    for batch in iter_parts(folder, names, ["path", "label"]):
+    for batch in iter_pieces(folder, pieces, ["path", "label"]):
         labels, paths = (batch.column(name).to_pylist() for name in ("label", "path"))
         counts.update(labels)
         digests = digest_paths(batch.column("path")).tolist()
@@ -60,11 +64,12 @@ def _first(paths: list[str], n: int) -> list[str]:
 
 def choose_points(engine: Engine, output: Output) -> dict[str, list[Any]]:
     """Choose up to :data:`MAP_POINTS` photos with their first two scores."""
-    tables = _scan(engine, output, "pca", _choose_points_of_share)
-    names = ["path", "label", "x", "y"]
+    names = output.part_names("pca")
+    tables = _scan(engine, _choose_points_of_share, names, output.folder)
+    columns = ["path", "label", "x", "y"]
     if not tables:
-        return {name: [] for name in names}
-    chosen: dict[str, list[Any]] = _lowest(pa.concat_tables(tables)).select(names).to_pydict()
+        return {name: [] for name in columns}
+    chosen: dict[str, list[Any]] = _lowest(pa.concat_tables(tables)).select(columns).to_pydict()
     return chosen
 
 
@@ -89,23 +94,26 @@ def _lowest(points: pa.Table) -> pa.Table:
 
 
 def _scan(
-    engine: Engine, output: Output, table: str, function: Callable[[Iterator[str], Folder], Any]
+    engine: Engine,
+    function: Callable[[Iterator[P], Folder], Any],
+    work: Sequence[P],
+    folder: Folder,
 ) -> list[Any]:
     """Apply a function once a core, to a core's share of the files."""
-    names = output.part_names(table)
-    return run_pieces(engine, function, names, output.folder, n_tasks=engine.n_cores, light=True)
+    return run_pieces(engine, function, work, folder, n_tasks=engine.n_cores, light=True)
 
 
-def choose_rejected(output: Output) -> tuple[Counter[str | None], list[dict[str, Any]]]:
+def choose_rejected(
+    folder: Folder, pieces: Sequence[Piece]
+) -> tuple[Counter[str | None], list[dict[str, Any]]]:
     """Count the rejected photos by label; return the first by path too."""
     counts: Counter[str | None] = Counter()
     first: list[dict[str, Any]] = []
     columns = ["path", "label", "length", "reason", "detail"]
-    for name in output.part_names("rejected"):
-        for batch in iter_part(output.folder, name, columns):
-            counts.update(batch.column("label").to_pylist())
-            rows = batch.sort_by("path")[:REJECTED_ROWS].to_pylist()
-            first = sorted([*first, *rows], key=lambda row: str(row["path"]))[:REJECTED_ROWS]
+    for batch in iter_pieces(folder, pieces, columns):
+        counts.update(batch.column("label").to_pylist())
+        rows = batch.sort_by("path")[:REJECTED_ROWS].to_pylist()
+        first = sorted([*first, *rows], key=lambda row: str(row["path"]))[:REJECTED_ROWS]
     return counts, first
 
 

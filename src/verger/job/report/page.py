@@ -123,19 +123,21 @@ def _overview(report: Mapping[str, Any]) -> dict[str, Any]:
     machine = report.get("machine") or {}
     failed = [check for check in checks if not check["holds"]]
     gone = counts.get("gone", 0)
-    balanced = counts["listed"] + gone == counts["featurized"] + counts["rejected"]
+    n_open = counts["listed"] + gone - counts["featurized"] - counts["rejected"]
+    stopped = report.get("stopped")
     seconds = [stage["seconds"] for stage in report.get("stages") or []]
     rates = [s["images_per_s"] for s in report.get("stages") or [] if s["name"] == "featurize"]
     verdict = "good" if checks else "unknown"
-    if failed or not balanced:
+    if failed or n_open or stopped:
         verdict = "bad"
     return {
         "name": report["source"].rstrip("/").rsplit("/", 1)[-1] or report["source"],
         "verdict": verdict,
         "failed": failed,
-        "balanced": balanced,
+        "balanced": n_open == 0 or stopped,
+        "n_open": n_open,
         "gone": gone,
-        "n_known": counts["listed"] - counts.get("computed", counts["listed"]),
+        "n_known": counts["listed"] - n_open - counts.get("computed", counts["listed"] - n_open),
         "seconds": sum(seconds),
         "longest": max(seconds, default=0) or 1,
         "rate": rates[0] if rates else None,

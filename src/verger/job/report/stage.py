@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from verger.engine.tasks import Engine
 from verger.files.records import as_json, to_plain
+from verger.files.tables import Piece
 from verger.job.report.chosen import (
     CLASS_PHOTOS,
     choose_of_classes,
@@ -28,7 +29,35 @@ from verger.result.record import RunRecord
 TILES = 2400
 
 
-def write_report(engine: Engine, output: Output, record: RunRecord) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Rows:
+    """The rows that a report is about."""
+
+    features: Sequence[Piece]
+    rejected: Sequence[Piece]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that was stopped before it had a result.
+
+    Attributes
+    ----------
+    why : str
+    rows : Rows
+        What it has committed.
+    below : str
+        Where its report is written, below OUT: empty, or with a slash at its end.
+    """
+
+    why: str
+    rows: Rows
+    below: str
+
+
+def write_report(
+    engine: Engine, output: Output, record: RunRecord, stopped: Stopped | None = None
+) -> dict[str, Any]:
     """Write ``report.html`` and ``report.json``.
 
     Parameters
@@ -36,7 +65,9 @@ def write_report(engine: Engine, output: Output, record: RunRecord) -> dict[str,
     engine : Engine
     output : Output
     record : RunRecord
-        What ``run.json`` holds.
+        What ``run.json`` holds, or would hold if the run had not been stopped.
+    stopped : Stopped, optional
+        If OUT has no result of this run.
 
     Returns
     -------
@@ -45,23 +76,26 @@ def write_report(engine: Engine, output: Output, record: RunRecord) -> dict[str,
     """
     from verger.job.report.page import render_page
 
-    report, sprite = gather_report(engine, output, record)
-    scree = output.folder.read(SCREE) if output.folder.exists(SCREE) else None
+    report, sprite = gather_report(engine, output, record, stopped)
+    has_scree = stopped is None and output.folder.exists(SCREE)
+    scree = output.folder.read(SCREE) if has_scree else None
     page = render_page(report, scree_png=scree, sprite_jpeg=sprite)
-    output.folder.write(REPORT, page.encode())
-    output.folder.write("report.json", as_json(report))
+    below = stopped.below if stopped else ""
+    output.folder.write(f"{below}{REPORT}", page.encode())
+    output.folder.write(f"{below}report.json", as_json(report))
     return report
 
 
 def gather_report(
-    engine: Engine, output: Output, record: RunRecord
+    engine: Engine, output: Output, record: RunRecord, stopped: Stopped | None
 ) -> tuple[dict[str, Any], bytes | None]:
     """Collect everything that the page shows, out of the tables and ``run.json``."""
     points = choose_points(engine, output) if record.pca and "pca" in record.files else None
-    lost, rejected = choose_rejected(output)
-    classes, class_paths = _classes(choose_of_classes(engine, output), lost)
-    evaluation = output.read_derived(Evaluation, EVALUATION)
-    inspection = output.read_derived(Inspection, INSPECTION)
+    folder, rows = output.folder, stopped.rows if stopped else _published(output)
+    lost, rejected = choose_rejected(folder, rows.rejected)
+    classes, class_paths = _classes(choose_of_classes(engine, folder, rows.features), lost)
+    evaluation = None if stopped else output.read_derived(Evaluation, EVALUATION)
+    inspection = None if stopped else output.read_derived(Inspection, INSPECTION)
     inspected = inspection.galleries.paths() if inspection else ()
     pairs = evaluation.pairs if evaluation else ()
     mistaken = [path for pair in pairs for path in (*pair.photos, *pair.known)]
@@ -74,6 +108,7 @@ def gather_report(
     return {
         **{key: plain.get(key) for key in _COPIED},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "stopped": stopped.why if stopped else None,
         "reasons": plain["counts"]["reasons"],
         "rejected": rejected,
         "classes": classes,
@@ -87,6 +122,12 @@ def gather_report(
         "spent": _shares(record.spent),
         "notices": _notices(record, has_thumbnails=bool(tiles)),
     }, sprite
+
+
+def _published(output: Output) -> Rows:
+    """Return the rows of a result: all of its files."""
+    tables = (output.parts(table) for table in ("features", "rejected"))
+    return Rows(*([Piece(part.name, part.rows) for part in parts] for parts in tables))
 
 
 _COPIED = (
