@@ -33,6 +33,7 @@ from verger.classify.testing import find_nearest, fit_whole_pca
 from verger.classify.training import ITERATIONS, draw_sample, fit_logistic, try_penalties
 from verger.classify.vectors import LabelledVectors, Projection, read_labelled
 from verger.engine.spark import SparkEngine
+from verger.result.derived import Penalty
 from verger.result.output import Output
 from verger.source.films import find_films
 
@@ -74,11 +75,11 @@ def main() -> None:
     print(text)
 
 
-def choose_penalty(vectors: LabelledVectors) -> tuple[float, list[dict[str, float]]]:
+def choose_penalty(vectors: LabelledVectors) -> tuple[float, tuple[Penalty, ...]]:
     """Choose one penalty for all fits: on a sample of the features, by contiguous folds."""
     rows = np.arange(len(vectors.labelled))
-    record = try_penalties(vectors, draw_sample(vectors, rows, Recipe(), "contiguous"))
-    return record["reg_param"], record["tried"]
+    tried = try_penalties(vectors, draw_sample(vectors, rows, Recipe(), "contiguous"))
+    return min(tried, key=lambda penalty: penalty.log_loss).reg_param, tried
 
 
 def measure(vectors: LabelledVectors, split: Any, penalty: float) -> tuple[list[Row], str]:
@@ -137,18 +138,18 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 def render(
-    rows: list[Row], sizes: list[str], tried: list[dict[str, float]], vectors: LabelledVectors
+    rows: list[Row], sizes: list[str], tried: tuple[Penalty, ...], vectors: LabelledVectors
 ) -> str:
     n, cores = len(vectors.labelled), vectors.engine.n_cores
     packages = ", ".join(f"{name} {version(name)}" for name in ("pyspark", "scikit-learn", "numpy"))
-    best = min(tried, key=lambda t: t["log_loss"])
-    penalties = ", ".join(f"{t['reg_param']:g}: {t['log_loss']:.3f}" for t in tried)
+    best = min(tried, key=lambda penalty: penalty.log_loss)
+    penalties = ", ".join(f"{t.reg_param:g}: {t.log_loss:.3f}" for t in tried)
     lines = [
         "# Classifiers: accuracy by split, by k, and the time of a fit",
         "",
         f"`python benchmarks/classifier.py OUT`: {n:,} photos of {len(vectors.labelled.labels)} "
         f"classes; {cores} cores, {platform.system()}, Python {platform.python_version()}, "
-        f"{packages}. Penalty {best['reg_param']:g}, by cross-validation with contiguous folds on "
+        f"{packages}. Penalty {best.reg_param:g}, by cross-validation with contiguous folds on "
         f"a sample of the features (log loss by penalty {penalties}); the same for all fits. "
         "Components are those of the training photos. Seconds are of one fit each, "
         f"{ITERATIONS} iterations at most: Spark's from the stored table, scikit-learn's from "

@@ -61,7 +61,7 @@ from verger.classify.vectors import (
 from verger.config import Config
 from verger.engine.choose import check_engine
 from verger.errors import ClassifierError, ConfigError, ContractError
-from verger.files.records import as_json
+from verger.files.records import as_json, to_plain
 from verger.files.tables import part_name, write_part
 from verger.job.context import Run, Watch, no_watch
 from verger.job.pipeline import run_report
@@ -179,7 +179,7 @@ def _evaluate(
             "n_train": len(train_rows),
             "n_test": len(test_rows),
             "n_left_out": int((roles == LEFT_OUT).sum()),
-            "training": trained.record,
+            "training": to_plain(trained.fit),
             "untested": _untested(all_photos, test_rows),
             "leakage": _leakage(reduced, recipe, train_rows, test_rows),
             "by_k": accuracy_by_k(vectors, pca, kept, train_rows, test_rows),

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,10 @@ from verger.engine.choose import check_engine, has_active_session
 from verger.engine.session import check_environment, get_session
 from verger.engine.tasks import Engine
 from verger.files.folder import Folder
-from verger.files.records import as_json
+from verger.files.records import as_json, to_plain
 from verger.job.context import Run, Watch, no_watch
 from verger.pca.spark_models import save_spark_model
+from verger.result.derived import Training
 from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, STAGED, TRAINING, Output
 
 if TYPE_CHECKING:
@@ -74,11 +75,12 @@ def train_classifier(
             trained = train(vectors, every, recipe, strategy, contract_hash=contract)
         with run.stage("write"):
             names = stage_classifier(run.output, trained)
-        record = describe_recipe(recipe, labelled) | trained.record
-        record |= {"on_pca": "fitted on all photos" if recipe.on == "pca" else None}
-        record |= {"contract_hash": contract, "seconds": run.seconds}
+        about = describe_recipe(recipe, labelled) | vars(trained.fit)
+        on_pca = "fitted on all photos" if recipe.on == "pca" else None
+        training = Training(**about, on_pca=on_pca, contract_hash=contract, seconds=run.seconds)
         run.check_lock()
-        publish_classifier(run.output, names, record)
+        publish_classifier(run.output, names, training)
+    record: dict[str, Any] = to_plain(training)
     return record
 
 
@@ -127,7 +129,7 @@ class _Compared:
     against: str | None
 
 
-def publish_classifier(output: Output, names: Sequence[str], record: Mapping[str, Any]) -> None:
+def publish_classifier(output: Output, names: Sequence[str], training: Training) -> None:
     """Let a staged classifier take the place of the one in OUT, with what was said of that one.
 
     If it is killed, OUT has the old classifier or the new one, and the next command that writes
@@ -138,10 +140,9 @@ def publish_classifier(output: Output, names: Sequence[str], record: Mapping[str
     output : Output
     names : sequence of str
         As :func:`stage_classifier` returns them: the classifier is the last.
-    record : mapping
-        What ``classifier/training.json`` says.
+    training : Training
     """
-    output.folder.write(f"{STAGED}/{TRAINING}", as_json(record))
+    output.folder.write(f"{STAGED}/{TRAINING}", as_json(training))
     stale = output.own_files(SPARK_CLASSIFIER)
     evaluation = output.read_derived(_Compared, EVALUATION)
     if evaluation is not None and evaluation.against is not None:

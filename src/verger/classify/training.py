@@ -16,6 +16,7 @@ from verger.classify.scores import Scored, choose_threshold, fit_temperature, su
 from verger.classify.splits import Cutter, SplitStrategy, draw_stratified, make_cutter
 from verger.classify.vectors import Labelled, LabelledVectors, vector_column
 from verger.errors import ClassifierError, ConfigError
+from verger.result.derived import Fit, Penalty
 
 if TYPE_CHECKING:
     from pyspark.ml import PipelineModel
@@ -47,15 +48,15 @@ class Trained:
     classifier : Classifier
     model : PipelineModel or None
         Spark's own, of ``logistic``.
-    record : dict
-        Plain JSON values: the penalties that were tried, and on what the threshold was chosen.
+    fit : Fit
+        The penalties that were tried, and on what the threshold was chosen.
     others : ndarray of shape (m,), float64
         Probability of what is predicted for photos of classes that were withheld; m may be 0.
     """
 
     classifier: Classifier
     model: PipelineModel | None
-    record: dict[str, Any]
+    fit: Fit
     others: Array = field(repr=False)
 
 
@@ -84,25 +85,27 @@ def train(
     """
     sample = draw_sample(vectors, rows, recipe, strategy)
     fitted = _fit_arrays(vectors, rows, recipe, contract_hash, references)
-    model, tried = None, {}
+    model, tried, reg_param = None, None, None
     if recipe.method == "logistic":
         tried = try_penalties(vectors, sample)
-        reg_param = float(tried["reg_param"])
+        reg_param = min(tried, key=lambda penalty: penalty.log_loss).reg_param
         held_out, others = _held_out_photos(vectors, rows, recipe, sample, reg_param)
         model = fit_logistic(vectors.frame(rows), vectors, reg_param)
         fitted = _with_logistic(fitted, model)
     else:
         fitted, held_out, others = _calibrate(fitted, sample)
     chosen = replace(fitted, threshold=choose_threshold(held_out, others))
-    record = tried | {
-        "n_trained": len(rows),
-        "n_sample": len(sample.rows),
-        "folds": sample.strategy,
-        "n_others": len(others),
-        "threshold": chosen.threshold,
-        "temperature": chosen.temperature,
-    }
-    return Trained(chosen, model, record, others)
+    fit = Fit(
+        reg_param=reg_param,
+        tried=tried,
+        n_trained=len(rows),
+        n_sample=len(sample.rows),
+        folds=sample.strategy,
+        n_others=len(others),
+        threshold=chosen.threshold,
+        temperature=chosen.temperature,
+    )
+    return Trained(chosen, model, fit, others)
 
 
 @dataclass(frozen=True)
@@ -176,22 +179,15 @@ def _cut_folds(
     return "random", make_cutter("random", paths, targets, seed=recipe.seed + 1).folds(N_FOLDS)
 
 
-def try_penalties(vectors: LabelledVectors, sample: ValidationSample) -> dict[str, Any]:
-    """Choose the penalty by cross-validation on the sample.
-
-    Returns
-    -------
-    dict
-        ``reg_param``; ``tried``, a list of ``reg_param`` and ``log_loss``.
-    """
+def try_penalties(vectors: LabelledVectors, sample: ValidationSample) -> tuple[Penalty, ...]:
+    """Try all penalties by cross-validation on the sample."""
     frame = vectors.frame(sample.rows, sample.fold).persist()
     tried = {reg_param: _hold_out(vectors, sample, frame, reg_param) for reg_param in REG_PARAMS}
     frame.unpersist()
-    losses = {r: summarize(Scored.of(p, sample.targets))["log_loss"] for r, p in tried.items()}
-    return {
-        "reg_param": min(losses, key=losses.__getitem__),
-        "tried": [{"reg_param": r, "log_loss": loss} for r, loss in losses.items()],
-    }
+    return tuple(
+        Penalty(reg_param, summarize(Scored.of(held_out, sample.targets))["log_loss"])
+        for reg_param, held_out in tried.items()
+    )
 
 
 def _held_out_photos(

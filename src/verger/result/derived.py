@@ -13,6 +13,81 @@ from typing import Literal
 from verger.files.records import OMIT_NONE
 from verger.files.tables import Part
 
+# A classifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Who trained or tested when, how, and on which photos.
+
+    Attributes
+    ----------
+    recipe : mapping
+        Of :class:`verger.classify.recipe.Recipe`.
+    n_labels, n_photos : int
+    n_unlabelled, n_without_features : int or None
+        Photos that were left out; the latter is None where there are none.
+    """
+
+    verger: str
+    created: str
+    recipe: Mapping[str, object]
+    n_labels: int
+    n_photos: int
+    n_unlabelled: int
+    n_without_features: int | None = field(default=None, metadata=OMIT_NONE)
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """A strength of the L2 penalty in Spark's units, and the mean loss of a photo with it."""
+
+    reg_param: float
+    log_loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How a classifier came about.
+
+    Attributes
+    ----------
+    reg_param : float or None
+        The penalty that was chosen; None for a method that has none.
+    tried : tuple of Penalty or None
+    n_trained : int
+        Photos that it was fitted to.
+    n_sample : int
+        Photos that choices were made on, held out by ``folds``.
+    n_others : int
+        Photos that played the part of other things when the threshold was chosen.
+    """
+
+    reg_param: float | None = field(default=None, metadata=OMIT_NONE)
+    tried: tuple[Penalty, ...] | None = field(default=None, metadata=OMIT_NONE)
+    n_trained: int
+    n_sample: int
+    folds: Literal["random", "contiguous", "group"]
+    n_others: int
+    threshold: float
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Fit, Trial):
+    """What ``verger classify train`` writes: ``classifier/training.json``.
+
+    Attributes
+    ----------
+    on_pca : str or None
+        What the components are of that the classifier takes; None if it takes features.
+    """
+
+    on_pca: str | None
+    contract_hash: str
+    seconds: Mapping[str, float]
+
+
 # An evaluation
 
 
@@ -136,7 +211,7 @@ class ConfusedPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluation(Trial):
     """What ``verger classify evaluate`` writes.
 
     Attributes
@@ -147,13 +222,6 @@ class Evaluation:
         True class, predicted class, photos.
     """
 
-    verger: str
-    created: str
-    recipe: Mapping[str, object]
-    n_labels: int
-    n_photos: int
-    n_unlabelled: int
-    n_without_features: int | None = field(default=None, metadata=OMIT_NONE)
     against: str | None
     method: Literal["logistic", "knn", "centroid"]
     on: Literal["features", "pca"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from verger.classify.classifier import Classifier
 from verger.classify.stage import publish_classifier, stage_classifier
 from verger.classify.training import Trained
 from verger.files.folder import Folder
+from verger.files.records import as_json
+from verger.result.derived import Fit, Penalty, Training
 from verger.result.lock import locked
 from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, TRAINING, Output
 
@@ -54,19 +57,49 @@ def output(tmp_path: Path) -> Output:
     for name in (f"{SPARK_CLASSIFIER}/metadata/part-00000", f"{PREDICTIONS}/part-1.parquet"):
         output.folder.write(name, b"old")
     output.folder.write(EVALUATION, b'{"against": "/other"}')
-    output.folder.write(TRAINING, b'{"is": "old"}')
+    output.folder.write(TRAINING, b'{"created": "before"}')
     return output
+
+
+FIT = Fit(n_trained=12, n_sample=12, folds="random", n_others=0, threshold=0.5, temperature=1.0)
 
 
 def new_classifier(output: Output) -> Trained:
     """Return one with other vectors than those of OUT."""
     old = Classifier.load(output)
     values = {name: getattr(old, name) for name in old.__dataclass_fields__}
-    return Trained(Classifier(**values | {"references": old.references + 1}), None, {}, np.empty(0))
+    return Trained(
+        Classifier(**values | {"references": old.references + 1}), None, FIT, np.empty(0)
+    )
+
+
+TRAINED = Training(
+    verger="1",
+    created="now",
+    recipe={"method": "centroid"},
+    n_labels=2,
+    n_photos=12,
+    n_unlabelled=0,
+    **vars(FIT),
+    on_pca=None,
+    contract_hash="c0ffee",
+    seconds={"train": 0.5},
+)
 
 
 def replace(output: Output, trained: Trained) -> None:
-    publish_classifier(output, stage_classifier(output, trained), {"is": "new"})
+    publish_classifier(output, stage_classifier(output, trained), TRAINED)
+
+
+def test_what_was_trained_is_read_back_as_it_was_written(output: Output) -> None:
+    """One record, flat: the penalties are there only if there were any."""
+    replace(output, new_classifier(output))
+    assert output.read_derived(Training, TRAINING) == TRAINED
+    assert "reg_param" not in json.loads(output.folder.read(TRAINING))
+    tried = (Penalty(0.1, 0.5), Penalty(0.2, 0.75))
+    regression = dataclasses.replace(TRAINED, reg_param=0.1, tried=tried)
+    output.folder.write(TRAINING, as_json(regression))
+    assert output.read_derived(Training, TRAINING) == regression
 
 
 @pytest.mark.parametrize("n_steps", range(16))
@@ -96,7 +129,7 @@ def test_a_killed_training_leaves_the_old_classifier_or_the_new_one(
         is_new = (found.references == trained.classifier.references).all()
         assert is_new or (found.references == old.references).all()
         assert output.read_run() == record
-    assert json.loads(output.folder.read(TRAINING))["is"] == ("new" if is_new else "old")
+    assert json.loads(output.folder.read(TRAINING))["created"] == ("now" if is_new else "before")
     for name in (EVALUATION, f"{SPARK_CLASSIFIER}/metadata/part-00000"):
         assert output.folder.exists(name) == (not is_new)
 
