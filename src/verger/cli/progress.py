@@ -1,7 +1,9 @@
-"""Progress on a terminal; nothing off a terminal."""
+"""Progress: a bar for every stage on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +28,6 @@ from rich.progress import (
 from rich.text import Text
 
 from verger.job.context import Progress as StageProgress
-from verger.job.context import no_watch
 
 if TYPE_CHECKING:
     from verger.job.context import Watch
@@ -59,8 +60,58 @@ class _SpeedColumn(ProgressColumn):
 
 
 def terminal_watch(console: Console) -> Watch:
-    """Return a watch that draws a line for every stage, or nothing off a terminal."""
-    return partial(_draw, console) if console.is_terminal else no_watch
+    """Return a watch that draws a bar for every stage, or off a terminal prints plain lines."""
+    return partial(_draw if console.is_terminal else _print, console)
+
+
+#: Seconds until a stage is announced. One that ends before is named then, and one that fails before
+#: is not: a mistake is one line.
+_PATIENCE_S = 1.0
+
+
+@contextmanager
+def _print(console: Console, name: str, total: int | None) -> Iterator[StageProgress]:
+    """Print the title of a stage, and how far it is at each tenth of its photos."""
+    lines = _Lines(console, _TITLES.get(name, name), total)
+    timer = threading.Timer(_PATIENCE_S, lines.begin)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield StageProgress(on_tasks=lines.on_tasks)
+        lines.begin()
+    finally:
+        timer.cancel()
+
+
+class _Lines:
+    """The lines of one stage in a log."""
+
+    def __init__(self, console: Console, title: str, total: int | None) -> None:
+        self._console = console
+        self._title = title if total is None else f"{title}: {total:,} photos"
+        self._total = total
+        self._start = time.monotonic()
+        self._tenths = 0
+        self._lock = threading.Lock()
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Print the title, once."""
+        with self._lock:
+            if not self._has_begun:
+                self._console.print(self._title)
+                self._has_begun = True
+
+    def on_tasks(self, done: int, n_tasks: int) -> None:
+        """Print a line if another tenth of the photos is done."""
+        tenths = 10 * done // n_tasks if n_tasks else 0
+        if not self._total or tenths <= self._tenths:
+            return
+        self.begin()
+        self._tenths = tenths
+        photos = self._total * done // n_tasks
+        rate = photos / max(time.monotonic() - self._start, 1e-9)
+        self._console.print(f"  {10 * tenths} %: {photos:,} photos, {rate:,.0f} images/s")
 
 
 @contextmanager
