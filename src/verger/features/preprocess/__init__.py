@@ -6,7 +6,8 @@ and large JPEGs at a reduced scale. Every part of it is named in the feature con
 :data:`PREPROCESS_VERSION` counts its changes.
 
 A photo that was cut off is never passed as whole. Missing bytes are noticed in every format,
-and so is a JPEG that something closed with an end marker after it was cut. What cannot be
+and so is a JPEG that something closed with an end marker after it was cut
+(:mod:`verger.features.preprocess.jpeg` says which of these nobody can tell). What cannot be
 noticed are bytes replaced by as many others: an uncompressed picture whose rest is zeros is a
 picture that is black there.
 """
