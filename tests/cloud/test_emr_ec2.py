@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,6 +193,12 @@ def test_without_the_right_to_list_types_of_nodes_all_are_asked_for(
     [
         (("status", "j-1", "--on", "ec2", "--application", "00a"), "--application: not with"),
         (("status", "j-1"), "Missing option '--application'; or --on ec2"),
+        (("list", "--on", "ec2", "--stack", "s"), "--stack: not with --on ec2"),
+        (("logs", "j-1", "--on", "ec2", "--executor", "1"), "--executor: not with --on ec2"),
+        (
+            ("submit", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--tag", "aws:x=1"),
+            "--tag: aws:x=1: must be KEY=VALUE",
+        ),
         (("cancel", "j-1"), "Missing option '--application'; or --on ec2"),
         (
             (
@@ -279,6 +286,19 @@ def test_a_cluster_is_cancelled_once(cloud: Cloud, job: Job) -> None:
     assert "is being cancelled" in call("cancel", cluster, "--on", "ec2").stdout
     assert clusters()[cluster].state == "TERMINATED"
     assert "has ended already" in call("cancel", cluster, "--on", "ec2").stdout
+
+
+def test_clusters_are_listed_with_their_results(cloud: Cloud, job: Job) -> None:
+    """Gone ones too; what others have started is left out."""
+    cluster, _ = start_cluster(cloud, replace(job, tags={"project": "fruits"}), HOSTS)
+    assert {"Key": "project", "Value": "fruits"} in cloud.clusters.describe_cluster(
+        ClusterId=cluster
+    )["Cluster"]["Tags"]
+    cloud.client("emr").run_job_flow(Name="nightly", Instances={})
+    cancel_cluster(cloud, cluster)
+    line = call("list", "--on", "ec2", "--last", "1").stdout.strip()
+    assert f"TERMINATED, step RUNNING  {cluster}" in line
+    assert line.endswith(job.writes[0])
 
 
 def test_a_cluster_that_does_not_exist_is_told(cloud: Cloud) -> None:
@@ -545,7 +565,7 @@ def test_a_package_for_no_cluster_is_a_finding(
         cloud,
         environment(tmp_path),
         bucket.address("env"),
-        release="emr-spark-8.0.0",
+        release="emr-7.1.0",
         architecture="X86_64",
         model="efficientnet_lite0",
     )
@@ -560,7 +580,7 @@ def test_a_package_for_no_cluster_is_a_finding(
         *ROLES,
     )
     assert done.exit_code == 1
-    assert "FAILED  A cluster can be asked for: release=emr-spark-8.0.0" in done.stdout
+    assert "FAILED  A cluster can be asked for: release=emr-7.1.0" in done.stdout
 
 
 # The command

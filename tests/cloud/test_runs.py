@@ -175,7 +175,7 @@ def test_a_mistake_is_found_before_anything_is_started(
     arguments = {"config": CONFIG, "limit": LIMIT, "speed": 10.0} | how
     with pytest.raises(error, match=says):
         plan_run(cloud, source.format(b=BUCKET), out.format(b=BUCKET), place=place, **arguments)
-    assert standin.requests == []
+    assert (standin.applications, standin.runs) == ({}, {})
 
 
 # The application
@@ -405,6 +405,44 @@ def test_the_commands_show_log_and_cancel_a_run(
     assert shown["billed"]["vcpu_hours"] == 0.5
 
 
+def test_runs_are_listed_the_youngest_first(cloud: Cloud, plan: JobPlan, standin: Standin) -> None:
+    """Those of an application or of the region; what others have started there is left out."""
+    first = started(cloud, plan)
+    standin.runs[first.id]["state"] = "FAILED"
+    second = started(cloud, plan)
+    standin.runs[second.id]["createdAt"] += 60
+    theirs = standin.runs[first.id] | {"name": "nightly", "jobRunId": "00theirs"}
+    standin.runs["00theirs"] = theirs
+    lines = call("list").stdout.splitlines()
+    assert [line.split()[3] for line in lines] == [second.id, first.id]
+    assert [line.split()[2] for line in lines] == ["SUBMITTED", "FAILED"]
+    assert all(line.endswith(plan.job.writes[0]) for line in lines)
+    (shown,) = json.loads(
+        call("list", "--application", first.application, "--last", "1", "--json").stdout
+    )
+    assert (shown["id"], shown["out"]) == (second.id, plan.job.writes[0])
+    assert "no run of Verger's" in call("list", "--application", "00none").stdout
+
+
+def test_spark_s_pages_of_a_run_are_told(cloud: Cloud, plan: JobPlan, standin: Standin) -> None:
+    """The driver leaves them on, which Verger's own Spark leaves off."""
+    run = started(cloud, plan)
+    done = call("ui", run.id, "--application", run.application)
+    assert done.stdout.startswith(f"https://p-{run.id}.emrappui-prod.eu-west-3.amazonaws.com")
+    assert "--ui" in plan.job.arguments
+
+
+def test_an_executor_s_log_is_read_where_aws_puts_it(
+    cloud: Cloud, plan: JobPlan, standin: Standin
+) -> None:
+    run = started(cloud, plan)
+    below = f"{plan.job.logs}/applications/{run.application}/jobs/{run.id}/SPARK_EXECUTOR"
+    put(cloud, f"{below}/2/stderr.gz", gzip.compress(b"out of memory\n"))
+    one = (run.id, "--application", run.application)
+    assert call("logs", *one, "--executor", "2").stdout == "out of memory\n"
+    assert "nothing yet" in call("logs", *one, "--executor", "1").stderr
+
+
 def test_submit_without_waiting_says_how_to_look(plan: JobPlan, standin: Standin) -> None:
     """Estimate, limit and rates come first, on stderr; the bound reaches AWS."""
     source, out = plan.job.reads[0], plan.job.writes[0]
@@ -424,6 +462,8 @@ def test_submit_without_waiting_says_how_to_look(plan: JobPlan, standin: Standin
         "2",
         "--max-cost",
         "0.2",
+        "--tag",
+        "project=fruits=2026",
     )
     assert done.exit_code == 0, done.output
     (run,) = standin.runs
@@ -431,6 +471,7 @@ def test_submit_without_waiting_says_how_to_look(plan: JobPlan, standin: Standin
     for word in ("estimate  3 photos, 1 executors", "at most", "check them", "created"):
         assert word in done.stderr
     (request,) = (r for name, r in standin.requests if name == "StartJobRun")
+    assert request["tags"] == {"project": "fruits=2026"}
     hour = 6 * plan.rates.vcpu_hour + 20 * plan.rates.memory_gb_hour
     assert request["executionTimeoutMinutes"] == int(60 * 0.2 / hour)
 

@@ -279,6 +279,10 @@ class Standin:
         self._step(run)
         return {"jobRun": shown}
 
+    def _GetDashboardForJobRun(self, request: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs[request["jobRunId"]]
+        return {"url": f"https://p-{run['jobRunId']}.emrappui-prod.eu-west-3.amazonaws.com/shs"}
+
     def _ListJobRuns(self, request: dict[str, Any]) -> dict[str, Any]:
         wanted = request["applicationId"]
         found = [run for run in self.runs.values() if run["applicationId"] == wanted]

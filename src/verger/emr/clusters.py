@@ -114,6 +114,7 @@ def cluster_request(job: Job, hosts: Hosts) -> dict[str, Any]:
         "VisibleToAllUsers": True,
     }
     tags = {
+        **job.tags,
         "made-by": "verger",
         "verger-request": digest(request)[:32],
         "verger-minutes": str(job.limit.minutes),

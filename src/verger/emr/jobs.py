@@ -96,6 +96,8 @@ class Job:
         Executors and minutes that it may not pass.
     conf : dict of str to str
         Settings of Spark, on top of ours.
+    tags : dict of str to str
+        Of the run, for Cost Explorer.
     """
 
     entry: str = "main.py"
@@ -110,6 +112,7 @@ class Job:
     region: str
     limit: Limit
     conf: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def partition(self) -> str:
@@ -159,7 +162,7 @@ def job_request(job: Job, earlier: int = 0) -> dict[str, Any]:
         Runs of the same job that have ended. They are part of the token: one that failed can be
         started again, and one that was sent twice is one run.
     """
-    request = {
+    request: dict[str, Any] = {
         "applicationId": job.application,
         "executionRoleArn": job.role,
         "executionIamPolicy": {"policy": session_policy(job)},
@@ -176,6 +179,8 @@ def job_request(job: Job, earlier: int = 0) -> dict[str, Any]:
             **spark_defaults(job),
         },
     }
+    if job.tags:  # which ask for a right more
+        request["tags"] = dict(job.tags)
     name = job_name(job)
     return request | {"name": name, "clientToken": digest([request, earlier])[:32]}
 

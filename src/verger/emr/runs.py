@@ -101,6 +101,18 @@ def read_run(cloud: Cloud, run: JobRun) -> dict[str, Any]:
         return job_run
 
 
+def dashboard_of(cloud: Cloud, run: JobRun) -> str:
+    """Return the address of Spark's pages about a run, which holds for an hour.
+
+    Raises
+    ------
+    CloudError
+    """
+    with aws_errors(f"ask for Spark's pages about the run {run.id}"):
+        answer = cloud.emr.get_dashboard_for_job_run(applicationId=run.application, jobRunId=run.id)
+    return str(answer["url"])
+
+
 def cancel_run(cloud: Cloud, run: JobRun) -> bool:
     """Ask AWS to cancel a run; return whether there was anything to cancel."""
     if read_run(cloud, run)["state"] in ENDED:
@@ -223,11 +235,24 @@ def logs_of(job_run: dict[str, Any]) -> str | None:
 
 
 class DriverLog:
-    """The driver's log of a run; AWS copies it to the bucket with a delay."""
+    """The log of a run's driver, or of an executor; AWS copies it to the bucket with a delay.
 
-    def __init__(self, cloud: Cloud, run: JobRun, logs: str | None) -> None:
+    Parameters
+    ----------
+    cloud : Cloud
+    run : JobRun
+    logs : str or None
+        Address below which logs go; None where they go nowhere.
+    executor : int, optional
+        Number of an executor, from 1.
+    """
+
+    def __init__(
+        self, cloud: Cloud, run: JobRun, logs: str | None, executor: int | None = None
+    ) -> None:
+        whose = "SPARK_DRIVER" if executor is None else f"SPARK_EXECUTOR/{executor}"
         self._cloud = cloud
-        self._root = f"{logs}/applications/{run.application}/jobs/{run.id}/SPARK_DRIVER"
+        self._root = f"{logs}/applications/{run.application}/jobs/{run.id}/{whose}"
         self._has_one = logs is not None
         self._told = {"stdout": 0, "stderr": 0}
 

@@ -273,7 +273,7 @@ def _config_there(config: Config, package: Package) -> Config:
         config,
         master=None,
         conf={},
-        ui=False,
+        ui=True,  # Spark's pages, which AWS shows of a run that is under way
         weights=weights,
         weights_sha256=config.weights_sha256 or digest,
     )

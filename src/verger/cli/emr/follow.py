@@ -13,6 +13,7 @@ from verger.cli.emr.options import (
     connect_as_given,
     on_option,
     rates_option,
+    refuse,
     region_options,
     run_argument,
 )
@@ -120,21 +121,72 @@ def nodes_of(
     show_default=True,
     help="What the driver has printed.",
 )
+@click.option(
+    "--executor", type=click.IntRange(min=1), metavar="N", help="Of this executor, not the driver."
+)
 @region_options
-def emr_logs(run_id: str, on: str, application: str | None, stream: str, **_: Any) -> None:
+def emr_logs(
+    run_id: str, on: str, application: str | None, stream: str, executor: int | None, **_: Any
+) -> None:
     """Print the log of a run's driver, as far as AWS has brought it to the bucket."""
     from verger.emr.ec2 import read_cluster, read_driver_log
     from verger.emr.runs import DriverLog, JobRun, logs_of, read_run
 
     run = JobRun(check_application(on, application), run_id)
+    if on == "ec2":
+        refuse(on, executor=executor)
     cloud = connect_as_given()
     if on == "ec2":
         text = read_driver_log(cloud, read_cluster(cloud, run_id), stream)
     else:
-        text = DriverLog(cloud, run, logs_of(read_run(cloud, run))).read(stream)
+        text = DriverLog(cloud, run, logs_of(read_run(cloud, run)), executor).read(stream)
     say_lines(text)
     if not text:
         tell("nothing yet: AWS brings logs minutes after they were written")
+
+
+@click.command("list")
+@on_option
+@application_option
+@click.option("--stack", metavar="NAME", help="Of the stack's application.")
+@click.option("--last", default=10, show_default=True, type=click.IntRange(1, 100), help="Runs.")
+@region_options
+@json_option()
+def emr_list(
+    on: str, application: str | None, stack: str | None, last: int, as_json: bool, **_: Any
+) -> None:
+    """List runs, the youngest first: with their state, when they were started, and their OUT."""
+    from verger.emr.history import list_past, list_past_clusters
+    from verger.emr.submit import read_stack
+
+    if on == "ec2":
+        refuse(on, application=application, stack=stack)
+    cloud = connect_as_given()
+    if on == "ec2":
+        runs = list_past_clusters(cloud, last)
+    else:
+        named = read_stack(cloud, stack).get("ApplicationId") if stack else None
+        runs = list_past(cloud, application or named, last)
+    if as_json:
+        print_json(runs)
+        return
+    for run in runs:
+        when = run.started.astimezone().strftime("%Y-%m-%d %H:%M")
+        say(f"{when}  {run.state:<10}  {run.id}  {run.application}  {run.out or 'doctor'}")
+    if not runs:
+        say("no run of Verger's")
+
+
+@click.command("ui")
+@run_argument
+@application_option
+@region_options
+def emr_ui(run_id: str, application: str | None, **_: Any) -> None:
+    """Print the address of Spark's pages about a run, live or ended; it holds for an hour."""
+    from verger.emr.runs import JobRun, dashboard_of
+
+    run = JobRun(check_application("serverless", application), run_id)
+    say(dashboard_of(connect_as_given(), run))
 
 
 @click.command("cancel")

@@ -134,6 +134,19 @@ def check_application(on: str, application: str | None) -> str:
     return application or ""
 
 
+def parse_tags(texts: tuple[str, ...]) -> dict[str, str]:
+    """Return tags of the form ``KEY=VALUE`` by their keys."""
+    pairs = [text.partition("=") for text in texts]
+    for key, equals, value in pairs:
+        if not equals or not 1 <= len(key) <= 128 or len(value) > 256 or key.startswith("aws:"):
+            raise click.BadParameter(
+                f"{key}{equals}{value}: must be KEY=VALUE, of up to 128 and 256 characters, and "
+                "not begin with aws:",
+                param_hint="--tag",
+            )
+    return {key: value for key, _, value in pairs}
+
+
 def _add(*options: Any) -> _Decorator:
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):

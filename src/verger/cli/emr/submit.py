@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from verger.cli.emr.options import (
     given,
     host_options,
     on_option,
+    parse_tags,
     place_options,
     refuse_elsewhere,
     region_options,
@@ -54,6 +55,7 @@ class Order:
     wait: bool
     report: Path | None
     as_json: bool
+    tags: dict[str, str]
 
 
 @click.command("submit")
@@ -70,15 +72,35 @@ class Order:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where the report goes. Default: report-RUN.html",
 )
+@click.option(
+    "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Of the run, for Cost Explorer."
+)
 @region_options
 @config_options(*RUN_OPTIONS)
 def emr_submit(
-    source: str, out: str, on: str, wait: bool, report: Path | None, as_json: bool, **_: Any
+    source: str,
+    out: str,
+    on: str,
+    wait: bool,
+    report: Path | None,
+    as_json: bool,
+    *,
+    tags: tuple[str, ...],
+    **_: Any,
 ) -> None:
     """Do what verger run does, on EMR Serverless or on a cluster of its own."""
     place, hosts = given(PlaceOptions), given(HostOptions)
     order = Order(
-        source, out, resolve_config(), place, hosts, given(BudgetOptions), wait, report, as_json
+        source=source,
+        out=out,
+        config=resolve_config(),
+        place=place,
+        hosts=hosts,
+        budget=given(BudgetOptions),
+        wait=wait,
+        report=report,
+        as_json=as_json,
+        tags=parse_tags(tags),
     )
     refuse_elsewhere(on, place, hosts)
     submit = _submit_to_cluster if on == "ec2" else _submit_serverless
@@ -106,6 +128,7 @@ def _submit_serverless(cloud: Cloud, order: Order) -> None:
     )
     _tell_plan(plan, assumed=budget.speed is None)
     job, created = with_application(cloud, plan)
+    job = replace(job, tags=order.tags)
     tell(f"application {job.application}, {'created' if created else 'that is there'}")
     run, started = start_run(cloud, job)
     tell(f"run {run.id}, {'started' if started else 'which was under way already'}")
@@ -199,7 +222,7 @@ def _submit_to_cluster(cloud: Cloud, order: Order) -> None:
         speed=budget.speed_or_guess,
     )
     _tell_cluster_plan(plan, assumed=budget.speed is None)
-    cluster, started = start_cluster(cloud, plan.job, machines)
+    cluster, started = start_cluster(cloud, replace(plan.job, tags=order.tags), machines)
     tell(f"cluster {cluster}, {'started' if started else 'which was under way already'}")
     if order.wait:
         _wait_for_cluster(cloud, cluster, plan, order)
