@@ -100,10 +100,11 @@ def test_a_run_works_for_a_user_without_a_name(
 
 def test_sparks_reader_takes_every_name_in_any_locale(photos: Path, tmp_path: Path) -> None:
     """Java would leave out names that are not ASCII, and fail at one with a colon."""
-    (tmp_path / "in" / "Pêche, 1").mkdir(parents=True)
+    folder = tmp_path / "in" / "2021-03-02T20:04" / "Pêche, 1"
+    folder.mkdir(parents=True)
     names = ("ä b.jpg", "12:30.jpg", "#1 🙃.jpg", "100%.jpg", "[a].jpg", "{a,b}.jpg", "a?b=1.jpg")
     for name, photo in zip(names, sorted(photos.rglob("*.jpg")), strict=False):
-        shutil.copy(photo, tmp_path / "in" / "Pêche, 1" / name)
+        shutil.copy(photo, folder / name)
     options = ("--model", "efficientnet_lite0", "--reader", "spark", "--json")
     done = verger("featurize", tmp_path / "in", tmp_path / "out", *options, LC_ALL="POSIX")
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -91,7 +90,8 @@ def check_spark_home() -> None:
             f"SPARK_HOME={home}: holds no Spark (bin/spark-submit and jars/spark-core_*.jar); "
             f"{advice}"
         )
-    ours = metadata.version("pyspark")
+    from pyspark import __version__ as ours
+
     if found[-1].split(".")[:2] != ours.split(".")[:2]:
         raise EnvironmentNotReadyError(
             f"SPARK_HOME={home}: holds Spark {found[-1]}, and the installed pyspark is {ours}; "

