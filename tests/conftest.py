@@ -18,6 +18,7 @@ os.environ["VERGER_HOME"] = os.environ.get("VERGER_TEST_HOME") or tempfile.mkdte
 os.environ["KERAS_HOME"] = str(Path(os.environ["VERGER_HOME"], "no-keras-here"))
 
 from support.engines import local_engine
+from support.java import hurry_java
 from support.results import train, write_result
 from support.runs import CONFIG
 from verger import Config, get_session
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 # A loaded machine is slow: only the time limit of a whole test is one.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+
+
+def pytest_unconfigure() -> None:
+    """Remove that cache, which may hold an environment of 200 MB."""
+    if "VERGER_TEST_HOME" not in os.environ:
+        shutil.rmtree(os.environ["VERGER_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +101,14 @@ def s3(aws_server: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def spark(s3: str) -> Iterator[SparkSession]:
+def java(request: pytest.FixtureRequest) -> None:
+    """Let every Java start quickly that is started from now on."""
+    cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
+    hurry_java(cache and cache.mkdir("java"))
+
+
+@pytest.fixture(scope="session")
+def spark(java: None, s3: str) -> Iterator[SparkSession]:
     """Start Spark on two cores."""
     conf = {"spark.sql.shuffle.partitions": "2", "spark.driver.memory": "2g"}
     session = get_session(Config(master="local[2]", conf=conf, app_name="verger-tests"))

@@ -42,7 +42,7 @@ EVERYTHING = {
 
 
 @pytest.fixture
-def strict(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def strict(java: None, standin: Standin, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Start an AWS that refuses what no policy allows, and sign in as one who may do anything."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"

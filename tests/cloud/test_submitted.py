@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
-def environ(moto: str | None, aws: Standin | None) -> dict[str, str]:
+def environ(java: None, moto: str | None, aws: Standin | None) -> dict[str, str]:
     """Return the environment of drivers."""
     local = environment_of(moto, aws) if moto is not None and aws is not None else {}
     return variables(local | {"JAVA_HOME": str(find_java().spark_home())})
@@ -60,8 +60,6 @@ def run_here(source: str, out: Path) -> Path:
             "run",
             source,
             str(out),
-            "--master",
-            "local[2]",
             "--model",
             "efficientnet_lite0",
             "--components",

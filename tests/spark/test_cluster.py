@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from support import processes
 from support.cluster import Cluster, bare_environment, run_cluster
+from verger.files.folder import Folder
 
 #: Small batches, so that a worker can be killed between them.
 OPTIONS = (
@@ -39,7 +41,7 @@ def cluster(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
         yield running
 
 
-def start(cluster: Cluster, source: object, out: object) -> subprocess.Popen[str]:
+def start(cluster: Cluster, source: object, out: object, *options: str) -> subprocess.Popen[str]:
     """Start the command of a user, in whose environment nothing speaks of workers."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "SPARK"))}
     return subprocess.Popen(
@@ -51,6 +53,7 @@ def start(cluster: Cluster, source: object, out: object) -> subprocess.Popen[str
             str(source),
             str(out),
             *OPTIONS,
+            *options,
             "--master",
             cluster.master,
         ],
@@ -73,41 +76,37 @@ def rows(out: Path, table: str = "features") -> dict[str, object]:
     return {row["path"]: row for row in pq.read_table(out / table).to_pylist()}
 
 
-def test_a_cluster_gives_the_table_of_a_laptop(
-    cluster: Cluster, finished: Path, photos: Path, tmp_path: Path
-) -> None:
-    """Workers get Python, packages, Verger and the model from the driver: row for row the same."""
-    record = finish(start(cluster, photos, tmp_path / "out"))
-    assert record["counts"]["computed"] == 30
-    assert rows(tmp_path / "out") == rows(finished)
-    assert rows(tmp_path / "out", "pca").keys() == rows(finished, "pca").keys()
-    assert (tmp_path / "out" / "models" / "pca" / "metadata").is_dir()
-
-
-def test_a_cluster_writes_into_a_bucket(
+def test_a_cluster_writes_the_tables_of_a_laptop_into_a_bucket(
     cluster: Cluster, s3: str, finished: Path, photos: Path
 ) -> None:
-    """Spark's model too, though neither driver nor workers have a library of Hadoop's for S3."""
-    from pyarrow import fs
+    """Workers get Python, packages, Verger and the model from the driver: row for row the same.
 
-    from verger.files.folder import Folder
-
+    Spark's model is written too, though neither driver nor workers have a library of Hadoop's for
+    S3. One executor is enough for it: each unpacks the archive of the environment.
+    """
     bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
     bucket.create_dir("silo")
-    finish(start(cluster, photos, "s3://silo/out"))
+    record = finish(start(cluster, photos, "s3://silo/out", "--conf", "spark.cores.max=1"))
+    assert record["counts"]["computed"] == 30
     folder = Folder("s3://silo/out")
+    assert rows_in(folder, "features") == rows(finished)
+    assert rows_in(folder, "pca").keys() == rows(finished, "pca").keys()
+    assert [e.name for e in folder.files("models/pca/data")]
+    assert [e.name for e in folder.files("models/pca/metadata")]
+
+
+def rows_in(folder: Folder, table: str) -> dict[str, object]:
     found = {}
-    for entry in folder.files("features"):
+    for entry in folder.files(table):
         with folder.open(entry.name) as file:
             found |= {row["path"]: row for row in pq.read_table(file).to_pylist()}
-    assert found == rows(finished)
-    assert [e.name for e in folder.files("models/pca/data")]
+    return found
 
 
 def test_a_killed_executor_costs_nothing_but_time(
     cluster: Cluster, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
-    """The run itself goes on, and ends with the very table."""
+    """The run itself goes on, and ends with the very table, in a folder of this machine."""
     run = start(cluster, photos, tmp_path / "out")
     journal = tmp_path / "out" / ".journal"
     try:
@@ -118,6 +117,8 @@ def test_a_killed_executor_costs_nothing_but_time(
         record = finish(run)
     assert record["counts"]["featurized"] == 30
     assert rows(tmp_path / "out") == rows(finished)
+    assert rows(tmp_path / "out", "pca").keys() == rows(finished, "pca").keys()
+    assert (tmp_path / "out" / "models" / "pca" / "metadata").is_dir()
 
 
 def _committed(journal: Path) -> bool:

@@ -31,6 +31,12 @@ from verger.result.output import Output
 CONFIG = Config()
 
 
+@pytest.fixture(autouse=True)
+def two_penalties(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let cross-validation choose from two penalties: each costs Spark a job an iteration."""
+    monkeypatch.setattr("verger.classify.training.REG_PARAMS", (1e-4, 1e-2))
+
+
 @pytest.fixture
 def output(result: Path) -> Output:
     """Return the layout of a result of 6 classes of 5 photos."""
@@ -92,6 +98,7 @@ def test_an_evaluation_is_kept_and_shown(spark: SparkSession, output: Output) ->
     assert sum(n for _, _, n in found["confusion"]) == len(rows)
     assert [k["k"] for k in asked["by_k"]] == sorted(k["k"] for k in asked["by_k"])
     assert {"reg_param", "tried", "threshold"} <= set(asked["training"])
+    assert [one["reg_param"] for one in asked["training"]["tried"]] == [1e-4, 1e-2]
     assert "Confusion matrix" in Path(output.address("report.html")).read_text()
     assert CliRunner().invoke(app, ["validate", output.root]).exit_code == 0
 

@@ -150,7 +150,7 @@ def _wait_for(log: Path, text: str) -> str:
 
 def bare_environment() -> dict[str, str]:
     """Return the environment of machines with Java and nothing of ours; AWS_* goes along."""
-    own = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    own = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "JDK_"))}
     return own | {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "JAVA_HOME": str(find_java().spark_home()),

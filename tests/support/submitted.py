@@ -15,6 +15,7 @@ import boto3
 import pyspark
 
 from support import processes
+from support.java import JAVA_OPTIONS
 from support.standin import settings_of
 from verger.emr.aws import split_address
 
@@ -193,5 +194,5 @@ def wrapper() -> bytes:
 
 def variables(more: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of drivers."""
-    kept = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR")
+    kept = ("PATH", "HOME", "JAVA_HOME", JAVA_OPTIONS, "LANG", "TMPDIR")
     return {name: os.environ[name] for name in kept if name in os.environ} | dict(more)

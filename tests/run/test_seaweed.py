@@ -16,17 +16,7 @@ from support import processes
 from support.seaweed import KEYS, bucket_of, seaweed
 from verger.files.paths import normalize_source
 
-OPTIONS = (
-    "--model",
-    "efficientnet_lite0",
-    "--components",
-    "5",
-    "--commit-every",
-    "2",
-    "--master",
-    "local[2]",
-    "--json",
-)
+OPTIONS = ("--model", "efficientnet_lite0", "--components", "5", "--commit-every", "2", "--json")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +88,7 @@ def _batches(bucket: object, out: str) -> bool:
     return any(n.endswith(".json") and n not in ("start.json", "lock.json") for n in names)
 
 
-def test_wrong_keys_are_told_before_spark_starts(port: int) -> None:
+def test_wrong_keys_are_told_in_one_line(port: int) -> None:
     """A real server's refusal ends in one line that says which of the two keys is wrong."""
     for variable, advice in (
         ("AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID, or the profile's, is unknown there"),
