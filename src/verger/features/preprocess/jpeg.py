@@ -39,7 +39,7 @@ _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # 8 bits of 1, of which no Huffman code consists. libjpeg looks 8 bytes ahead of what it decodes.
 # Where pixels are missing they stand for three blocks of 8x8 of them at most.
 _FILLER, _N_AHEAD = b"\xff\x00", 8
-_LEAST_SCAN_BYTES = 16
+_LEAST_HEADER, _LEAST_SCAN_BYTES = 10, 16
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Scan:
 
     @property
     def components(self) -> bytes:
-        return self.header[5 : 5 + 2 * self.header[4] : 2]
+        return self.header[5:-3:2]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _Structure:
 
     @property
     def kind(self) -> int:
-        return self.frame[1]
+        return self.frame[1] if self.frame else 0
 
     @property
     def components(self) -> bytes:
@@ -112,7 +112,7 @@ def _structure(content: bytes) -> _Structure:
     frame, scans, end = b"", [], 0
     header = b""
     for marker, start, stop in _segments(content):
-        if header:
+        if len(header) >= _LEAST_HEADER:
             scans.append(_Scan(header, start))
         header = content[start:stop] if marker == _SOS else b""
         if marker in _FRAMES:
