@@ -298,7 +298,7 @@ def load_config(path: Path) -> dict[str, Any]:
     """Read options from a TOML file.
 
     Keys are the names of :class:`Config`'s fields, with dashes or underscores; ``conf`` is a
-    table of Spark's settings.
+    table of Spark's settings, and ``emr`` one of options of ``verger emr``, which reads it itself.
 
     Returns
     -------
@@ -312,6 +312,8 @@ def load_config(path: Path) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for key, value in read_toml(path, "--config").items():
+        if key == "emr":
+            continue
         name = _known_key(key, path)
         if name in values:
             raise ConfigError(f"--config {path}: {key!r} is there twice, with dash and underscore")

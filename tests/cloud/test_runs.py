@@ -476,6 +476,44 @@ def test_submit_without_waiting_says_how_to_look(plan: JobPlan, standin: Standin
     assert request["executionTimeoutMinutes"] == int(60 * 0.2 / hour)
 
 
+def test_a_saved_configuration_leaves_nothing_to_type(
+    plan: JobPlan, standin: Standin, tmp_path: Path
+) -> None:
+    """The table emr has what submit needs, the others are options of the run; flags win."""
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'model = "efficientnet_lite0"\ncomponents = 2\n[emr]\n'
+        f'region = "{REGION}"\npackage = "{plan.package.root}"\nmax_minutes = 77\n'
+        f'role = "arn:aws:iam::123456789012:role/{ROLE}"\ntag = ["project=fruits"]\n'
+    )
+    words = ["emr", "submit", plan.job.reads[0], plan.job.writes[0], "--config", str(file)]
+    for more, minutes in ([], 77), (["--max-minutes", "33"], 33):
+        done = CliRunner().invoke(app, [*words, "--no-wait", *more])
+        assert done.exit_code == 0, done.output
+        request = [r for name, r in standin.requests if name == "StartJobRun"][-1]
+        assert request["executionTimeoutMinutes"] == minutes
+        assert request["tags"] == {"project": "fruits"}
+        standin.runs.clear()
+    listed = CliRunner().invoke(app, ["emr", "list", "--config", str(file)])
+    assert "no run of Verger's" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("emr = 3", r"run\.toml: emr=3 must be a table: \[emr\]"),
+        ("[emr]\nmax_costs = 1", r"unknown key 'max-costs' in \[emr\]; known keys: region"),
+    ],
+)
+def test_a_saved_configuration_that_cannot_be_meant_is_refused(
+    text: str, says: str, tmp_path: Path
+) -> None:
+    (file := tmp_path / "run.toml").write_text(text)
+    done = CliRunner().invoke(app, ["emr", "submit", "s3://b/p", "s3://b/r", "--config", str(file)])
+    assert isinstance(done.exception, ConfigError)
+    assert re.search(says, str(done.exception))
+
+
 def test_a_region_outside_the_union_is_refused_before_aws_is_asked(standin: Standin) -> None:
     done = CliRunner().invoke(
         app, ["emr", "cancel", "r", "--application", "a", "--region", "us-east-1"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from verger.cli.emr.options import (
+    SavedCommand,
     application_option,
     check_application,
     connect_as_given,
@@ -16,6 +17,7 @@ from verger.cli.emr.options import (
     refuse,
     region_options,
     run_argument,
+    saved_option,
 )
 from verger.cli.emr.printing import bill_line, nodes_line, photos_line
 from verger.cli.options import json_option
@@ -145,11 +147,12 @@ def emr_logs(
         tell("nothing yet: AWS brings logs minutes after they were written")
 
 
-@click.command("list")
+@click.command("list", cls=SavedCommand)
 @on_option
 @application_option
 @click.option("--stack", metavar="NAME", help="Of the stack's application.")
 @click.option("--last", default=10, show_default=True, type=click.IntRange(1, 100), help="Runs.")
+@saved_option
 @region_options
 @json_option()
 def emr_list(

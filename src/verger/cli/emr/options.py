@@ -35,6 +35,54 @@ RUN_OPTIONS = (
 )
 
 
+#: Options of ``verger emr`` that the table ``emr`` of a configuration may have.
+SAVED = (
+    *("region", "allow-region", "on", "package", "stack", "role", "application", "logs"),
+    *("service-role", "instance-profile", "instance-type", "subnet", "tag"),
+    *("max-cost", "max-minutes", "max-executors", "speed", "rates"),
+)
+
+
+class SavedCommand(click.Command):
+    """A command whose options have their defaults in the table ``emr`` of ``--config FILE``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the defaults from the file, if there is one; flags win."""
+        typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        if file := typed.get("config_file"):
+            saved = read_saved(Path(file))
+            ctx.default_map = {
+                str(option.name): saved[flag]
+                for option in self.params
+                for flag in (name.removeprefix("--") for name in option.opts)
+                if flag in saved
+            }
+        return super().parse_args(ctx, args)
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """Return the table ``emr`` of a configuration by the names of the options.
+
+    Raises
+    ------
+    ConfigError
+        If it is no table, or has a key that is no option.
+    """
+    from verger.config import read_toml
+    from verger.errors import ConfigError
+
+    table = read_toml(path, "--config").get("emr", {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"--config {path}: emr={table!r} must be a table: [emr]")
+    saved = {key.replace("_", "-"): value for key, value in table.items()}
+    for key in saved:
+        if key not in SAVED:
+            raise ConfigError(
+                f"--config {path}: unknown key {key!r} in [emr]; known keys: {', '.join(SAVED)}"
+            )
+    return saved
+
+
 @dataclass(frozen=True)
 class PlaceOptions:
     """Where a run goes, as far as the options say."""
@@ -203,6 +251,12 @@ place_options = _add(
         help="Default: the stack's, else Verger's own, made where there is none.",
     ),
     click.option("--logs", metavar="s3://BUCKET/PREFIX", help="Default: logs/ of the bucket."),
+)
+saved_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file whose table [emr] has options; flags win.",
 )
 run_argument = click.argument("run_id", metavar="RUN")
 application_option = click.option(

@@ -11,6 +11,7 @@ import click
 from verger.cli.emr.options import (
     HostOptions,
     PlaceOptions,
+    SavedCommand,
     architecture_option,
     connect_as_given,
     given,
@@ -21,6 +22,7 @@ from verger.cli.emr.options import (
     refuse,
     refuse_elsewhere,
     region_options,
+    saved_option,
     speed_options,
     types_option,
 )
@@ -217,18 +219,21 @@ def _load_prices(region: str) -> Pricing:
     return load_rates(region, architecture, file)
 
 
-@click.command("doctor")
+@click.command("doctor", cls=SavedCommand)
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
 @on_option
 @place_options
 @host_options
 @click.option("--from-here", is_flag=True, help="Start nothing: look at what can be seen.")
-@click.option("--max-minutes", default=15, show_default=True, help="Most that the start may take.")
+@click.option(
+    "--start-minutes", default=15, show_default=True, help="Most that the start may take."
+)
+@saved_option
 @region_options
 @json_option()
 def emr_doctor(
-    source: str, out: str, on: str, from_here: bool, max_minutes: int, as_json: bool, **_: Any
+    source: str, out: str, on: str, from_here: bool, start_minutes: int, as_json: bool, **_: Any
 ) -> None:
     """Look at rights, regions and the package, and start its environment on one worker.
 
@@ -247,7 +252,7 @@ def emr_doctor(
     elif all(check.holds for check in checks) and not from_here:
         from verger.emr.doctor import look_from_there
 
-        job = _probe(cloud, source, out, place, max_minutes)
+        job = _probe(cloud, source, out, place, start_minutes)
         checks += print_checks(look_from_there(cloud, job, tell_progress()), as_json)
     if as_json:
         print_json(checks)

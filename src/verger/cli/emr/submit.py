@@ -17,6 +17,7 @@ from verger.cli.emr.options import (
     BudgetOptions,
     HostOptions,
     PlaceOptions,
+    SavedCommand,
     budget_options,
     connect_as_given,
     given,
@@ -58,7 +59,7 @@ class Order:
     tags: dict[str, str]
 
 
-@click.command("submit")
+@click.command("submit", cls=SavedCommand)
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
 @on_option
