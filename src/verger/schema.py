@@ -165,6 +165,16 @@ def clamp_times(times: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray
     return pc.min_element_wise(micros, last, skip_nulls=False).cast(kind)
 
 
+def normal_labels(labels: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return labels in Unicode's form NFC.
+
+    macOS unpacks ``Pêche`` as an ``e`` and an accent: another text, which prints alike.
+    """
+    import pyarrow.compute as pc
+
+    return pc.utf8_normalize(labels, "NFC")
+
+
 #: Arrow's types by the names that Spark and Hive give them.
 _SPARK_NAMES = {
     "string": "string",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from support.engines import BOTH_ENGINES
 from support.runs import CONFIG, rows
+from verger.classify.vectors import read_labelled
 from verger.cli.show import view_table
 from verger.job import pipeline
 from verger.result.output import Output
@@ -45,3 +48,43 @@ def test_a_table_that_others_wrote_is_shown_whatever_its_times(result: Path) -> 
     pq.write_table(table.set_column(place, "modification_time", times), file)
     shown = view_table(Output.at(result), "features").rows
     assert {row["modification_time"].year for row in shown} == {2261}
+
+
+def test_a_result_with_labels_of_another_form_gets_one(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier version stored as macOS spelt it: no photo is computed again, and the two
+    classes that print alike become one in every table.
+    """
+    first, second, *_ = sorted(photos.iterdir())
+    source, out = tmp_path / "in", tmp_path / "out"
+    for folder, form in ((first, "NFC"), (second, "NFD")):
+        shutil.copytree(folder, source / normalize(form, "Pêche"))
+    with monkeypatch.context() as earlier:
+        for room in ("source.listing", "result.ledger", "files.tables"):
+            earlier.setattr(f"verger.{room}.normal_labels", lambda labels: labels)
+        pipeline.run(str(source), out, CONFIG)
+    assert len({row["label"] for row in rows(out).values()}) == 2
+    assert set(read_labelled(Output.at(out)).labels) == {"P\xeache"}
+    before = {path: row["features"] for path, row in rows(out).items()}
+    found = pipeline.run(str(source), out, CONFIG)
+    assert found.counts.computed == 0
+    assert all(check.holds for check in found.checks)
+    assert {path: row["features"] for path, row in rows(out).items()} == before
+    for table in ("features", "pca"):
+        assert {row["label"] for row in rows(out, table).values()} == {"P\xeache"}
+    names = {path.name for path in (out / "features").iterdir()}
+    pipeline.run(str(source), out, CONFIG)
+    assert {path.name for path in (out / "features").iterdir()} == names
+
+
+def test_labels_that_people_read_as_one_are_told(photos: Path, tmp_path: Path) -> None:
+    """In the record, which the terminal prints, and on the page."""
+    first, second, *_ = sorted(photos.iterdir())
+    source = tmp_path / "in"
+    for folder, name in ((first, "Apple"), (second, "apple ")):
+        shutil.copytree(folder, source / name)
+    record = pipeline.run(str(source), tmp_path / "out", CONFIG)
+    (note,) = record.notices
+    assert "'Apple' (5 photos) and 'apple ' (5 photos)" in note
+    assert "differ only by case, blanks or form" in (tmp_path / "out" / "report.html").read_text()

@@ -25,6 +25,7 @@ from verger.files.vectors import iter_vectors, parts_with_vectors
 from verger.pca.fit import FittedPCA
 from verger.pca.moments import Moments, add_up, iter_sums
 from verger.result.output import PCA_NPZ, Output
+from verger.schema import normal_labels
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -90,6 +91,7 @@ def read_labelled(output: Output, labels: Sequence[str] | None = None) -> Labell
         ]
     )
     n_without = sum(part.rows for part in parts) - len(rows)
+    rows = rows.set_column(1, "label", normal_labels(rows["label"]))  # an older result's may differ
     labelled = rows.filter(pc.is_valid(rows["label"])).sort_by("path")
     if not len(labelled):
         raise ClassifierError(
@@ -97,7 +99,8 @@ def read_labelled(output: Output, labels: Sequence[str] | None = None) -> Labell
             "--label-from parent takes it from the folder"
         )
     classes = sorted(pc.unique(labelled["label"]).to_pylist()) if labels is None else list(labels)
-    index = pc.index_in(labelled["label"], value_set=pa.array(classes, pa.string()))
+    known = normal_labels(pa.array(classes, pa.string()))
+    index = pc.index_in(labelled["label"], value_set=known)
     targets = pc.fill_null(index, -1).combine_chunks().to_numpy().astype(np.int64)
     paths, names = labelled["path"].combine_chunks(), labelled["label"].combine_chunks()
     n_unlabelled = len(rows) - len(labelled)

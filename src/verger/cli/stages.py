@@ -134,3 +134,5 @@ def _print_plan(plan: Mapping[str, Any], as_json: bool) -> None:
     say("Would:")
     for step in plan["steps"]:
         say(f"  {step}")
+    for note in plan.get("notes", ()):
+        tell(f"note: {note}")

@@ -25,7 +25,7 @@ from verger.errors import SchemaError
 from verger.files.folder import Folder
 from verger.files.footer import check_pages, read_chunks
 from verger.files.reading import READ_ATTEMPTS, READ_PAUSE_S
-from verger.schema import CONTRACT_KEY, arrow_schema, spark_json
+from verger.schema import CONTRACT_KEY, arrow_schema, normal_labels, spark_json
 
 #: Rows of features in one Parquet file: about 32 MB.
 ROWS_PER_FILE = 6_000
@@ -369,6 +369,9 @@ def join_pieces(folder: Folder, pieces: Sequence[Piece], name: str, schema: pa.S
 
 def _rows_of(folder: Folder, piece: Piece, columns: Sequence[str]) -> pa.Table:
     rows = read_part(folder, piece.name, columns).replace_schema_metadata(None)
+    if "label" in columns:
+        labels = normal_labels(rows["label"])
+        rows = rows.set_column(rows.schema.get_field_index("label"), "label", labels)
     if not piece.without:
         return rows
     leaving = pa.compute.is_in(rows["path"], value_set=pa.array(piece.without))

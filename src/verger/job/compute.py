@@ -33,6 +33,7 @@ from verger.result.output import RUN, STOPPED, Output
 from verger.result.record import RunRecord
 from verger.source.cut import cut_listing
 from verger.source.listing import Listing
+from verger.source.notes import describe_source
 from verger.source.spark_reader import list_with_spark, read_images
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def _publish(
     record = describe_run(
         run, listing.source, model, started=started, counts=counts, spent=_spent(run, ours)
     )
+    notes = describe_source(listing, config.label_from, composition.labels)
+    record = replace(record, notices=(*record.notices, *notes))
     run.check_lock()
     if state.record is not None and not composition.changes:
         output.clear_journal()

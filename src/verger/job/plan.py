@@ -21,6 +21,7 @@ from verger.result.ledger import Ledger, compare, read_ledger, rows_files
 from verger.result.output import RUN, Output
 from verger.source.cut import count_partitions
 from verger.source.listing import Listing, list_photos
+from verger.source.notes import describe_source
 
 if TYPE_CHECKING:
     from verger.result.journal import Batch
@@ -151,7 +152,8 @@ def describe_plan(
     if reduce:
         steps.append(f"fit a PCA and keep components = {config.components}")
     steps += [f"if features or PCA change, {loss}" for loss in list_losses(run.output)]
-    return {"config": config.as_dict(), "steps": steps}
+    notes = describe_source(listing, config.label_from) if listing else []
+    return {"config": config.as_dict(), "steps": steps, "notes": notes}
 
 
 def _model_step(config: Config, model: Model | None) -> str:

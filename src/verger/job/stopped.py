@@ -22,6 +22,7 @@ from verger.job.resume import State
 from verger.redaction import redact
 from verger.result.ledger import Composition, RowsFile, compose, read_ledger, rows_files
 from verger.result.output import REPORT, RUN, STOPPED
+from verger.source.notes import describe_source
 
 if TYPE_CHECKING:
     from verger.features.model import Model
@@ -60,6 +61,8 @@ def report_stopped(
             record = describe_run(
                 run, listing.source, model, started=started, counts=counts, spent=None
             )
+            notes = describe_source(listing, run.config.label_from)
+            record = replace(record, notices=(*record.notices, *notes))
             rows = Rows(_pieces(done, "features"), _pieces(done, "rejected"))
             run.check_lock()
             write_report(run.engine, run.output, record, Stopped(redact(str(err)), rows, below))

@@ -18,7 +18,7 @@ from verger.errors import ValidationError
 from verger.files.tables import Part, Piece, read_part
 from verger.result.journal import Rejection
 from verger.result.record import Counts
-from verger.schema import Reason, clamp_times
+from verger.schema import Reason, clamp_times, normal_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,11 +62,14 @@ class Ledger:
         ``label``, ``truncated``, ``reason`` (null with features), ``file`` (index).
     superseded : DataFrame of pandas
         ``path`` and ``file`` of all older rows.
+    renamed : frozenset of int
+        Files whose labels are not all in Unicode's form NFC, in which ``rows`` has them.
     """
 
     files: list[RowsFile]
     rows: pd.DataFrame = field(repr=False)
     superseded: pd.DataFrame = field(repr=False)
+    renamed: frozenset[int] = frozenset()
 
 
 def rows_files(published: Mapping[str, Sequence[Part]], batches: Sequence[Batch]) -> list[RowsFile]:
@@ -90,7 +93,9 @@ def read_ledger(folder: Folder, files: Sequence[RowsFile]) -> Ledger:
         tables = list(pool.map(lambda pair: _keys(folder, *pair), enumerate(files)))
     rows = pa.concat_tables([_NO_KEYS, *tables]).to_pandas()
     old = rows["path"].duplicated(keep="last")
-    return Ledger(list(files), rows[~old], rows.loc[old, ["path", "file"]])
+    renamed = frozenset(rows.loc[rows["renamed"], "file"])
+    rows = rows.drop(columns="renamed")
+    return Ledger(list(files), rows[~old], rows.loc[old, ["path", "file"]], renamed)
 
 
 _NO_KEYS = pa.schema(
@@ -102,6 +107,7 @@ _NO_KEYS = pa.schema(
         ("truncated", pa.bool_()),
         ("reason", pa.string()),
         ("file", pa.int64()),
+        ("renamed", pa.bool_()),
     ]
 ).empty_table()
 
@@ -115,6 +121,8 @@ def _keys(folder: Folder, index: int, file: RowsFile) -> pa.Table:
     columns.setdefault("truncated", pa.array([False] * n, pa.bool_()))
     columns.setdefault("reason", pa.nulls(n, pa.string()))
     columns["file"] = pa.array([index] * n, pa.int64())
+    columns["label"] = normal_labels(found["label"])
+    columns["renamed"] = pc.fill_null(pc.not_equal(columns["label"], found["label"]), False)
     return pa.table([columns[name] for name in _NO_KEYS.schema.names], schema=_NO_KEYS.schema)
 
 
@@ -205,6 +213,8 @@ class Composition:
         Table to files whose rows go into new files.
     removed : list of str
         Published files that go.
+    labels : dict of str to int
+        Label to number of rows.
     counts : Counts
         Of the rows; what is of the listing or of the run is the run's to fill in.
     """
@@ -212,6 +222,7 @@ class Composition:
     kept: dict[str, list[Part]]
     pieces: dict[str, list[Piece]]
     removed: list[str]
+    labels: dict[str, int]
     counts: Counts
 
     @property
@@ -245,7 +256,7 @@ def compose(photos: pa.Table, ledger: Ledger, *, prune: bool) -> Composition:
     removed = []
     for index, file in enumerate(ledger.files):
         without = tuple(leaving.get(index, ()))
-        if file.published and not without:
+        if file.published and not without and index not in ledger.renamed:
             kept[file.table].append(file.part)
             continue
         if file.published:
@@ -253,7 +264,8 @@ def compose(photos: pa.Table, ledger: Ledger, *, prune: bool) -> Composition:
         n_left = file.part.rows - len(without)
         if n_left:
             pieces[file.table].append(Piece(file.part.name, n_left, without))
-    return Composition(kept, pieces, removed, _counts(rows, len(photos), n_here))
+    labels = {str(label): int(n) for label, n in rows["label"].value_counts().items()}
+    return Composition(kept, pieces, removed, labels, _counts(rows, len(photos), n_here))
 
 
 def _paths_by_file(rows: pd.DataFrame) -> dict[int, list[str]]:

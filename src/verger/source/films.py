@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -84,8 +85,8 @@ def find_films(paths: Sequence[str], frames: str = FRAMES) -> Films:
     ----------
     paths : sequence of str
     frames : str
-        Regular expression with the groups ``film`` and ``frame``, searched in each path. Photos of
-        different folders are never of one film.
+        Regular expression with the groups ``film`` and ``frame``, searched in each path, both in
+        Unicode's form NFC. Photos of different folders are never of one film.
 
     Raises
     ------
@@ -97,7 +98,7 @@ def find_films(paths: Sequence[str], frames: str = FRAMES) -> Films:
         raise ConfigError(f"frames={frames!r}: must have groups (?P<film>...) and (?P<frame>...)")
     keys: list[tuple[str, ...]] = []
     numbers = []
-    for path in paths:
+    for path in (normalize("NFC", path) for path in paths):
         match = pattern.search(path)
         if match is None or not match["frame"].isdecimal():
             keys.append((path,))
@@ -129,7 +130,7 @@ def match_groups(paths: Sequence[str], groups: str) -> Ints:
     """
     pattern = _compile("groups", groups)
     keys: list[tuple[str, ...]] = []
-    for path in paths:
+    for path in (normalize("NFC", path) for path in paths):
         match = pattern.search(path)
         if match is None:
             raise ConfigError(f"groups={groups!r}: must match every photo, and does not {path}")
@@ -145,7 +146,7 @@ def _compile(name: str, text: str) -> re.Pattern[str]:
     ConfigError
     """
     try:
-        return re.compile(text)
+        return re.compile(normalize("NFC", text))
     except re.error as err:
         raise ConfigError(f"{name}={text!r}: is no regular expression: {err}") from err
 

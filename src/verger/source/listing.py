@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import pyarrow as pa
 from pyarrow import fs
@@ -18,7 +19,7 @@ from pyarrow import fs
 from verger.config import IMAGE_SUFFIXES, check_label_rule
 from verger.errors import EmptySourceError, SourceError, SourceNotFoundError
 from verger.files.paths import explain, filesystem_of, normalize_source
-from verger.schema import IMAGES, TIMES_MS, arrow_schema
+from verger.schema import IMAGES, TIMES_MS, arrow_schema, normal_labels
 from verger.source.system_folders import is_system_folder
 
 
@@ -300,13 +301,17 @@ def _ignored_text(ignored: dict[str, int]) -> str:
 
 
 def labels_of(paths: Sequence[str], rule: str) -> list[str | None]:
-    """Return the label of every path by the rule of ``label_from``."""
+    """Return the label of every path by the rule of ``label_from``, in Unicode's form NFC."""
     if rule == "none":
         return [None] * len(paths)
     if rule == "parent":
-        return [_parent(path) for path in paths]
-    found = (re.search(rule, path) for path in paths)
-    return [match.group(1) if match else None for match in found]
+        labels = [_parent(path) for path in paths]
+    else:  # both in one form: an expression is typed in NFC, and a path may be in NFD
+        rule = normalize("NFC", rule)
+        found = (re.search(rule, normalize("NFC", path)) for path in paths)
+        labels = [match.group(1) if match else None for match in found]
+    normal: list[str | None] = normal_labels(pa.array(labels, pa.string())).to_pylist()
+    return normal
 
 
 def _parent(path: str) -> str | None:

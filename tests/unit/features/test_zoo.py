@@ -701,11 +701,13 @@ def formats(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def test_heic_without_its_package_is_unsupported(formats: pytest.MonkeyPatch) -> None:
-    """Where pillow_heif is not installed a HEIC is 'unsupported format', whole or cut."""
+    """Where pillow_heif is not installed a HEIC is 'unsupported format', and told what reads it."""
     formats.setitem(sys.modules, "pillow_heif", None)
     assert "HEIF" not in register_formats()
     for content in (HEIC + bytes(range(200)), HEIC):
         assert error_of(content).reason is Reason.UNSUPPORTED_FORMAT
+        assert "pip install 'verger[heif]'" in error_of(content).detail
+    assert "heif" not in error_of(b"no photo").detail
 
 
 def test_heic_decodes_with_its_package(formats: pytest.MonkeyPatch) -> None:

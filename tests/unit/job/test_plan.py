@@ -35,3 +35,11 @@ def test_a_plan_without_other_files_says_nothing_of_them(
     source = write_files(tmp_path / "in", *names)
     steps = describe_plan(str(source), tmp_path / "out", CONFIG, reduce=False)["steps"]
     assert not [step for step in steps if step.startswith("leave out")]
+
+
+def test_a_plan_tells_what_looks_like_a_mistake(tmp_path: Path) -> None:
+    """A flat folder becomes one class: better said before than after."""
+    source = write_files(tmp_path / "in", "a.jpg", "b.jpg")
+    plan = describe_plan(str(source), tmp_path / "out", CONFIG, reduce=False)
+    (note,) = plan["notes"]
+    assert "--label-from none" in note

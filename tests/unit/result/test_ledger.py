@@ -150,6 +150,22 @@ def test_photos_that_disappeared_are_named(store: Store) -> None:
     assert sorted(work.gone) == ["gone", "lost"]
 
 
+def test_a_label_in_another_form_of_unicode_is_no_change(store: Store) -> None:
+    """A result of before labels were brought to NFC needs no photo again, but other labels."""
+    store.add(photo("a", label="Pe\u0302che"), published=True)
+    store.add(photo("gone", label="Pe\u0302che", reason="empty"), published=True)
+    store.add(photo("b", label="P\xeache"), published=True)
+    photos = listing(photo("a", label="P\xeache"), photo("b", label="P\xeache"))
+    assert todo(photos, store.known()) == []
+    found = compose(photos, store.known(), prune=False)
+    assert found.labels == {"P\xeache": 3}
+    assert found.removed == ["features/0.parquet", "rejected/1.parquet"]
+    for table, columns in (("features", FEATURES), ("rejected", REJECTED)):
+        schema = stored_schema(columns, "f00d")
+        part = join_pieces(store.folder, found.pieces[table], f"new/{table}", schema)
+        assert read_part(store.folder, part.name)["label"].to_pylist() == ["P\xeache"]
+
+
 # What makes the result
 
 

@@ -293,3 +293,11 @@ def test_one_photo_cannot_be_compared(tmp_path: Path) -> None:
         read_photos(output)
     with pytest.raises(ConfigError, match=r"frames='x': must have groups"):
         read_photos(write_vectors(tmp_path / "two", np.ones((2, 4), np.float32)), "x")
+
+
+def test_one_class_in_two_forms_of_unicode(tmp_path: Path) -> None:
+    """An older result may have a label as macOS spelt it, and as others do: it is one class."""
+    vectors, labels = np.ones((3, 4), np.float32), ["Pe\u0302che", "P\xeache", None]
+    photos = read_photos(write_vectors(tmp_path / "out", vectors, labels=labels))
+    assert photos.labels == ("P\xeache",)
+    assert photos.targets.tolist() == [0, 0, -1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from unicodedata import normalize
+
 import numpy as np
 import pytest
 
-from verger.source.films import find_films
+from verger.source.films import find_films, match_groups
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,14 @@ def test_a_name_without_a_number_is_a_film_of_its_own() -> None:
     found = find_films(["/a/apple.jpg", "/a/pear.jpg", "/a/apple1.jpg"])
     assert len(set(found.film.tolist())) == 3
     assert found.frame.tolist() == [-1, -1, 1]
+
+
+def test_a_film_in_folders_of_two_forms_of_unicode_is_one() -> None:
+    """One class, unpacked twice by different systems; an expression is typed in either form."""
+    composed, decomposed = (f"/{normalize(form, 'Pêche')}" for form in ("NFC", "NFD"))
+    paths = [f"{composed}/r_1.jpg", f"{decomposed}/r_2.jpg"]
+    assert find_films(paths).film.tolist() == [0, 0]
+    assert match_groups(paths, normalize("NFD", "/(Pêche)/")).tolist() == [0, 0]
 
 
 def test_the_last_frame_of_a_turn_is_beside_the_first() -> None:

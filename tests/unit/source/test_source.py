@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -85,11 +86,11 @@ def test_photos_are_sorted_by_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_names_of_any_characters(tmp_path: Path, name: str) -> None:
-    """Folders and files keep their names to the character, in the path and in the label."""
+    """Folders and files keep their names to the character in the path, and in the label in NFC."""
     fill(tmp_path / name, f"{name}/{name}.jpg")
     listing = list_photos(str(tmp_path / name))
     assert listing.photos["path"].to_pylist() == [str(tmp_path / name / name / f"{name}.jpg")]
-    assert listing.photos["label"].to_pylist() == [name]
+    assert listing.photos["label"].to_pylist() == [normalize("NFC", name)]
 
 
 def test_a_name_that_is_no_utf8_is_counted(tmp_path: Path) -> None:
@@ -349,6 +350,16 @@ def test_the_label_of_a_photo_beside_its_source(tmp_path: Path) -> None:
     photos = list_photos(str(fill(tmp_path / "orchard", "1.jpg"))).photos
     assert photos["label"].to_pylist() == ["orchard"]
     assert labels_of(["/1.jpg", "s3://bucket/1.jpg"], "parent") == [None, "bucket"]
+
+
+@pytest.mark.parametrize("rule", ["parent", "in/([^/]+)/", "(Pêche)"])
+def test_one_class_in_two_forms_of_unicode(tmp_path: Path, rule: str) -> None:
+    """macOS unpacks a name in another form; the label is one, and the paths stay as they are."""
+    names = [normalize(form, "Pêche") for form in ("NFD", "NFC")]
+    fill(tmp_path / "in", *(f"{name}/1.jpg" for name in names))
+    photos = list_photos(str(tmp_path / "in"), label_from=normalize("NFD", rule)).photos
+    assert photos["path"].to_pylist() == [f"{tmp_path}/in/{name}/1.jpg" for name in names]
+    assert photos["label"].to_pylist() == [names[1]] * 2
 
 
 def test_the_label_of_a_key_with_two_slashes() -> None:

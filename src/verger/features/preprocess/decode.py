@@ -21,6 +21,7 @@ from verger.features.preprocess.reasons import (
     PHOTO_MAGIC,
     DecodeError,
     decode_errors,
+    unidentified_detail,
     unidentified_reason,
 )
 from verger.features.preprocess.samples import is_flat
@@ -206,7 +207,7 @@ def _identify(content: bytes) -> Image.Image:
             return open_tiff(content)
         return Image.open(io.BytesIO(content), formats=register_formats())
     except (UnidentifiedImageError, SyntaxError) as err:
-        raise DecodeError(unidentified_reason(content), "no decoder knows these bytes") from err
+        raise DecodeError(unidentified_reason(content), unidentified_detail(content)) from err
 
 
 _TILE = (ExifTags.Base.TileWidth, ExifTags.Base.TileLength)

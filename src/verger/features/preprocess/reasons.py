@@ -131,6 +131,14 @@ def unidentified_reason(content: bytes) -> Reason:
 _HEIF_CODEC = re.compile(rb"infe(?:\x02\0\0...|\x03\0\0.....)\0\0(....)", re.DOTALL)
 
 
+def unidentified_detail(content: bytes) -> str:
+    """Return what to tell of a file that no plug-in knows."""
+    is_heic = content[4:8] == b"ftyp" and content[8:12] in _BRANDS["HEIF"]
+    if is_heic and "HEIF" not in register_formats():
+        return "HEIC, which the extra heif reads: pip install 'verger[heif]' (docs/licences.md)"
+    return "no decoder knows these bytes"
+
+
 def _unidentified_media_reason(content: bytes) -> Reason:
     form = next((name for name in _BRANDS if content[8:12] in _BRANDS[name]), None)
     codecs = _HEIF_CODEC.findall(content, 0, 1 << 16) if form == "HEIF" else ()

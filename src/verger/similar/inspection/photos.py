@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from verger.errors import InspectionError
 from verger.result.output import Output
+from verger.schema import normal_labels
 from verger.similar.rows import StoredRows, read_stored_rows
 from verger.source.films import FRAMES, NEIGHBOUR_FRAMES, Films, find_films
 
@@ -88,8 +89,9 @@ def read_photos(output: Output, frames: str | None = None) -> Photos:
             f"OUT={output.root}: n_photos={len(rows)} with features must be at least 2 to compare"
         )
     paths = table["path"].to_pylist()
-    labels = sorted(pc.unique(table["label"].drop_null()).to_pylist())
-    targets = pc.index_in(table["label"], value_set=pa.array(labels, pa.string()))
+    names = normal_labels(table["label"])
+    labels = sorted(pc.unique(names.drop_null()).to_pylist())
+    targets = pc.index_in(names, value_set=pa.array(labels, pa.string()))
     return Photos(
         rows=rows,
         paths=paths,
