@@ -51,6 +51,7 @@ OWN_FILES = (
     "engine/log4j2.properties",
     "features/model/golden.npz",
     "job/report/*.j2",
+    "job/report/*.js",
     "serve/*.j2",
     "serve/static/*",
     "emr/*.yaml",
