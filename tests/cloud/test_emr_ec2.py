@@ -193,6 +193,20 @@ def test_without_the_right_to_list_types_of_nodes_all_are_asked_for(
     [
         (("status", "j-1", "--on", "ec2", "--application", "00a"), "--application: not with"),
         (("status", "j-1"), "Missing option '--application'; or --on ec2"),
+        (
+            (
+                *("submit", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--on", "ec2"),
+                *("--disk", "40", "--executor-size", "4x24", "--flex"),
+            ),
+            "--executor-size, --disk, --flex: not with --on ec2",
+        ),
+        (
+            (
+                *("submit", "s3://b/p", "s3://b/r", "--package", "s3://b/e"),
+                *("--executor-size", "large", "--role", "arn:x"),
+            ),
+            "large: must be VCPUxGB, such as 4x24",
+        ),
         (("list", "--on", "ec2", "--stack", "s"), "--stack: not with --on ec2"),
         (("logs", "j-1", "--on", "ec2", "--executor", "1"), "--executor: not with --on ec2"),
         (

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from support.cloud import BUCKET, CONFIG, REGION, ROLE, Bucket, Notes, put
-from support.standin import Standin
+from support.standin import Standin, settings_of
 from verger.cli import app
 from verger.config import Config
 from verger.emr import runs
@@ -487,12 +487,17 @@ def test_a_saved_configuration_leaves_nothing_to_type(
         f'role = "arn:aws:iam::123456789012:role/{ROLE}"\ntag = ["project=fruits"]\n'
     )
     words = ["emr", "submit", plan.job.reads[0], plan.job.writes[0], "--config", str(file)]
+    file.write_text(file.read_text() + 'executor_size = "8x32"\ndisk = 30\nflex = true\n')
     for more, minutes in ([], 77), (["--max-minutes", "33"], 33):
         done = CliRunner().invoke(app, [*words, "--no-wait", *more])
         assert done.exit_code == 0, done.output
         request = [r for name, r in standin.requests if name == "StartJobRun"][-1]
         assert request["executionTimeoutMinutes"] == minutes
         assert request["tags"] == {"project": "fruits"}
+        assert request["flexExecution"] == {"enabled": True}
+        settings = settings_of(request)
+        assert settings["spark.executor.cores"] == "8"
+        assert settings["spark.emr-serverless.executor.disk"] == "30g"
         standin.runs.clear()
     listed = CliRunner().invoke(app, ["emr", "list", "--config", str(file)])
     assert "no run of Verger's" in listed.stdout

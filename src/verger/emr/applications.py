@@ -101,7 +101,7 @@ def widen_application(cloud: Cloud, application: str, limit: Limit) -> None:
     ------
     CloudError
     """
-    details, wanted = read_application(cloud, application), capacity(limit.executors)
+    details, wanted = read_application(cloud, application), capacity(limit)
     room = capacity_of(details)
     if not can_be_widened(details) or all(_number(wanted[name]) <= room[name] for name in room):
         return

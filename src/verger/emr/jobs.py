@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from verger.emr.aws import split_address
-from verger.emr.price import DRIVER, EXECUTOR, Limit, Worker
+from verger.emr.price import DRIVER, FREE_DISK_GB, Limit, Worker
 from verger.engine.environment import PYTHON, UNPACKED
 from verger.errors import ConfigError
 
@@ -24,9 +24,10 @@ MAX_MINUTES = 10_080
 IDLE_MINUTES = 5
 #: Longest text of a policy that comes with a run.
 MAX_POLICY = 2048
-#: The rest of a worker's memory is for its Python processes, which Spark counts as overhead.
+#: GB of the driver's JVM; and one in how many of an executor's are its JVM's. The rest is for the
+#: Python processes, which Spark counts as overhead.
 DRIVER_JVM_GB = 3
-EXECUTOR_JVM_GB = 4
+EXECUTOR_JVM_SHARE = 3
 #: Where the driver over there keeps what Verger caches.
 DRIVER_HOME = "/tmp/verger"  # noqa: S108 - the driver's own machine
 
@@ -98,6 +99,8 @@ class Job:
         Settings of Spark, on top of ours.
     tags : dict of str to str
         Of the run, for Cost Explorer.
+    flex : bool
+        Let executors run on spare capacity, which AWS may take back.
     """
 
     entry: str = "main.py"
@@ -113,6 +116,7 @@ class Job:
     limit: Limit
     conf: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    flex: bool = False
 
     @property
     def partition(self) -> str:
@@ -133,7 +137,7 @@ def application_request(
         "releaseLabel": release,
         "type": "SPARK",
         "architecture": architecture,
-        "maximumCapacity": capacity(limit.executors),
+        "maximumCapacity": capacity(limit),
         "autoStartConfiguration": {"enabled": True},
         "autoStopConfiguration": {"enabled": True, "idleTimeoutMinutes": IDLE_MINUTES},
         "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{logs}/"}},
@@ -141,9 +145,9 @@ def application_request(
     }
 
 
-def capacity(executors: int) -> dict[str, str]:
+def capacity(limit: Limit) -> dict[str, str]:
     """Return the room for a driver and its executors."""
-    workers: list[tuple[Worker, int]] = [(DRIVER, 1), (EXECUTOR, executors)]
+    workers: list[tuple[Worker, int]] = [(DRIVER, 1), (limit.executor, limit.executors)]
     totals = {
         "cpu": (sum(n * w.vcpu for w, n in workers), "vCPU"),
         "memory": (sum(n * w.memory_gb for w, n in workers), "GB"),
@@ -179,6 +183,8 @@ def job_request(job: Job, earlier: int = 0) -> dict[str, Any]:
             **spark_defaults(job),
         },
     }
+    if job.flex:
+        request["flexExecution"] = {"enabled": True}
     if job.tags:  # which ask for a right more
         request["tags"] = dict(job.tags)
     name = job_name(job)
@@ -212,8 +218,15 @@ def spark_settings(job: Job) -> dict[str, str]:
         "spark.emr-serverless.driverEnv.AWS_REGION": job.region,
         "spark.emr-serverless.driverEnv.VERGER_HOME": DRIVER_HOME,
         **worker_settings(job),
+        **_disk(job.limit.executor),
         **job.conf,
     }
+
+
+def _disk(executor: Worker) -> dict[str, str]:
+    """Return the setting of a disk beyond the one that comes with a worker."""
+    name = "spark.emr-serverless.executor.disk"
+    return {name: f"{executor.disk_gb}g"} if executor.disk_gb > FREE_DISK_GB else {}
 
 
 def check_counts(job: Job) -> None:
@@ -237,25 +250,23 @@ def check_counts(job: Job) -> None:
 
 def worker_settings(job: Job) -> dict[str, str]:
     """Return the settings of every run, Serverless or on EC2: its interpreter and sizes."""
-    overhead = {
-        "driver": DRIVER.memory_gb - DRIVER_JVM_GB,
-        "executor": EXECUTOR.memory_gb - EXECUTOR_JVM_GB,
-    }
+    executor = job.limit.executor
+    jvm_gb = executor.memory_gb // EXECUTOR_JVM_SHARE
     return {
         "spark.executorEnv.PYSPARK_PYTHON": PYTHON,
         "spark.executorEnv.AWS_REGION": job.region,
         "spark.driver.cores": str(DRIVER.vcpu),
         "spark.driver.memory": f"{DRIVER_JVM_GB}g",
-        "spark.driver.memoryOverhead": f"{overhead['driver']}g",
-        "spark.executor.cores": str(EXECUTOR.vcpu),
-        "spark.executor.memory": f"{EXECUTOR_JVM_GB}g",
-        "spark.executor.memoryOverhead": f"{overhead['executor']}g",
+        "spark.driver.memoryOverhead": f"{DRIVER.memory_gb - DRIVER_JVM_GB}g",
+        "spark.executor.cores": str(executor.vcpu),
+        "spark.executor.memory": f"{jvm_gb}g",
+        "spark.executor.memoryOverhead": f"{executor.memory_gb - jvm_gb}g",
         "spark.dynamicAllocation.enabled": "true",
         **dict.fromkeys(COUNTS, "1"),
         "spark.dynamicAllocation.minExecutors": "0",
         "spark.dynamicAllocation.maxExecutors": str(job.limit.executors),
         # What partitions are cut for: all cores, not those of the executors that are up by then.
-        "spark.default.parallelism": str(job.limit.executors * EXECUTOR.vcpu),
+        "spark.default.parallelism": str(job.limit.executors * executor.vcpu),
         "spark.log.level": "WARN",
     }
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from verger.emr.price import LEAST_BILLED_S, UNCHECKED, RatesFile, per_thousand
+from verger.emr.price import EXECUTOR, LEAST_BILLED_S, UNCHECKED, RatesFile, Worker, per_thousand
 
 #: Nodes on demand: the primary one, and the one with the driver.
 N_ON_DEMAND = 2
@@ -104,6 +104,7 @@ class NodeRates:
     source: str
     date: str
     checked: bool
+    executor: ClassVar[Worker] = EXECUTOR
     startup_s: ClassVar[float] = CLUSTER_STARTUP_S
     unbounded_s: ClassVar[float] = CLUSTER_UNBOUNDED_S
 

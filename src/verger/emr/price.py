@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -52,6 +52,34 @@ class Worker:
     disk_gb: int = FREE_DISK_GB
 
 
+#: Virtual cores of workers to the least and the most GB of memory, and their step (EMR Serverless
+#: User Guide, "Worker configurations"; the last two and the most disk from memory).
+WORKER_GB = {2: (4, 16, 1), 4: (8, 30, 1), 8: (16, 60, 4), 16: (32, 120, 8)}
+MOST_DISK_GB = 200
+
+
+def check_worker(worker: Worker) -> Worker:
+    """Refuse an executor of a size that EMR Serverless does not have.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if worker.vcpu not in WORKER_GB:
+        raise ConfigError(f"vcpu={worker.vcpu} must be one of {', '.join(map(str, WORKER_GB))}")
+    least, most, step = WORKER_GB[worker.vcpu]
+    if not least <= worker.memory_gb <= most or worker.memory_gb % step:
+        raise ConfigError(
+            f"memory_gb={worker.memory_gb} must be between {least} and {most} for "
+            f"{worker.vcpu} vCPU, in steps of {step}"
+        )
+    if not FREE_DISK_GB <= worker.disk_gb <= MOST_DISK_GB:
+        raise ConfigError(
+            f"disk_gb={worker.disk_gb} must be between {FREE_DISK_GB} and {MOST_DISK_GB}"
+        )
+    return worker
+
+
 #: The driver lists, plans and adds up sums.
 DRIVER = Worker(2, 8)
 #: Four Python workers of 1 to 2 GB each and a JVM that moves no photo.
@@ -73,10 +101,10 @@ class Usage:
     storage_gb_hours: float = 0.0
 
     @classmethod
-    def of(cls, seconds: float, executors: int) -> Usage:
+    def of(cls, seconds: float, executors: int, executor: Worker = EXECUTOR) -> Usage:
         """Return the use of a driver and its executors, all there from beginning to end."""
         hours = max(LEAST_BILLED_S, seconds) / 3600
-        workers = [(DRIVER, 1), (EXECUTOR, executors)]
+        workers = [(DRIVER, 1), (executor, executors)]
         return cls(
             sum(n * worker.vcpu for worker, n in workers) * hours,
             sum(n * worker.memory_gb for worker, n in workers) * hours,
@@ -102,6 +130,10 @@ class Pricing(Protocol):
     @property
     def currency(self) -> str:
         """Such as ``USD``."""
+
+    @property
+    def executor(self) -> Worker:
+        """The size of an executor."""
 
     @property
     def startup_s(self) -> float:
@@ -138,6 +170,8 @@ class Rates:
         Where they come from, and as of when.
     checked : bool
         Whether somebody has held them against the source on that date.
+    executor : Worker
+        The size of an executor, for sums.
     """
 
     region: str
@@ -149,16 +183,17 @@ class Rates:
     source: str
     date: str
     checked: bool
+    executor: Worker = EXECUTOR
     startup_s: ClassVar[float] = STARTUP_S
     unbounded_s: ClassVar[float] = 0.0
 
     def usage(self, seconds: float, executors: int) -> Usage:
         """Return the use of a driver and its executors."""
-        return Usage.of(seconds, executors)
+        return Usage.of(seconds, executors, self.executor)
 
     def hour(self, executors: int) -> float:
         """Return the most that an hour can cost."""
-        return self.cost(Usage.of(3600, executors))
+        return self.cost(Usage.of(3600, executors, self.executor))
 
     def cost(self, usage: Usage) -> float:
         """Return what a use costs."""
@@ -324,19 +359,20 @@ def estimate_run(n_photos: int, speed: float, rates: Pricing, *, max_executors: 
     max_executors : int
         Fewer are planned with where each would have less than :data:`BUSY_S` of work.
     """
-    executors = executors_for(n_photos, speed, max_executors)
-    seconds = rates.startup_s + n_photos / (speed * executors * EXECUTOR.vcpu) + FINISH_S
+    vcpu = rates.executor.vcpu
+    executors = executors_for(n_photos, speed, max_executors, vcpu)
+    seconds = rates.startup_s + n_photos / (speed * executors * vcpu) + FINISH_S
     usage = rates.usage(seconds, executors)
     return Estimate(n_photos, speed, executors, seconds, usage, rates.cost(usage), rates)
 
 
-def executors_for(n_photos: int, speed: float, most: int) -> int:
-    """Return how many executors have enough to do."""
+def executors_for(n_photos: int, speed: float, most: int, vcpu: int = EXECUTOR.vcpu) -> int:
+    """Return how many executors of so many virtual cores have enough to do."""
     if speed <= 0:
         raise ConfigError(f"speed={speed} must be above 0, in photos a second and virtual core")
     if most < 1:
         raise ConfigError(f"max_executors={most} must be at least 1")
-    return max(1, min(most, math.ceil(n_photos / (speed * EXECUTOR.vcpu * BUSY_S))))
+    return max(1, min(most, math.ceil(n_photos / (speed * vcpu * BUSY_S))))
 
 
 def per_thousand(cost: float, n_photos: int) -> float | None:
@@ -346,10 +382,11 @@ def per_thousand(cost: float, n_photos: int) -> float | None:
 
 @dataclass(frozen=True)
 class Limit:
-    """The most executors at a time, and the most minutes, of a run."""
+    """The most executors at a time, the most minutes, and the size of the executors, of a run."""
 
     executors: int
     minutes: int
+    executor: Worker = EXECUTOR
 
 
 def limit_cost(rates: Pricing, limit: Limit, max_cost: float | None) -> Limit:
@@ -376,7 +413,7 @@ def limit_cost(rates: Pricing, limit: Limit, max_cost: float | None) -> Limit:
     for executors in range(limit.executors, 0, -1):
         paid = 60 * max_cost / rates.hour(executors) - rates.unbounded_s / 60
         if (minutes := math.floor(paid + 1e-9)) >= least:
-            return Limit(executors, min(minutes, limit.minutes))
+            return replace(limit, executors=executors, minutes=min(minutes, limit.minutes))
     cents = math.ceil(100 * most_cost(rates, Limit(1, least)) - 1e-9)
     raise ConfigError(
         f"max_cost={max_cost:g} must be at least {cents / 100:.2f} "

@@ -13,7 +13,7 @@ from verger.emr.applications import can_be_widened, capacity_of, own_application
 from verger.emr.aws import Cloud, aws_errors
 from verger.emr.jobs import capacity
 from verger.emr.package import Package
-from verger.emr.price import DRIVER, EXECUTOR, Limit
+from verger.emr.price import DRIVER, EXECUTOR, Limit, Worker
 from verger.errors import CloudError, ConfigError
 
 #: "Max concurrent vCPUs per account", and what AWS grants a new account in a region; EMR Serverless
@@ -33,11 +33,14 @@ class Room:
         What holds them, with its size.
     wider : str
         What makes it wider.
+    executor : Worker
+        The size of each.
     """
 
     executors: int
     holder: str
     wider: str
+    executor: Worker
 
     def check(self) -> str:
         """Say how many executors it holds.
@@ -50,7 +53,7 @@ class Room:
         if self.executors < 1:
             raise ConfigError(
                 f"{self.holder}: holds no driver of {DRIVER.vcpu} vCPU and {DRIVER.memory_gb} GB "
-                f"with an executor of {EXECUTOR.vcpu} vCPU and {EXECUTOR.memory_gb} GB; "
+                f"with an executor of {self.executor.vcpu} vCPU and {self.executor.memory_gb} GB; "
                 f"{self.wider}"
             )
         return f"{self.holder}, holds a driver and {self.executors} executors"
@@ -79,12 +82,15 @@ def narrow(
     """
     rooms, notes = [], []
     application = application or own_application(cloud, package)
-    if application is not None and (room := application_room(cloud, application)) is not None:
+    if (
+        application is not None
+        and (room := application_room(cloud, application, limit.executor)) is not None
+    ):
         rooms.append(room)
     try:
-        rooms.append(quota_room(cloud))
+        rooms.append(quota_room(cloud, limit.executor))
     except CloudError as err:
-        if limit.executors > _executors_in("cpu", QUOTA_VCPU):
+        if limit.executors > _executors_in("cpu", QUOTA_VCPU, limit.executor):
             notes.append(f"{limit.executors} executors may be too many: {err}")
     for room in rooms:
         room.check()
@@ -96,24 +102,25 @@ def narrow(
     return limit, notes
 
 
-def application_room(cloud: Cloud, application: str) -> Room | None:
+def application_room(cloud: Cloud, application: str, executor: Worker = EXECUTOR) -> Room | None:
     """Return the room of an application; None if it has no bound, or ``submit`` can raise it."""
     details = read_application(cloud, application)
     size = capacity_of(details)
     if not size or can_be_widened(details):
         return None
     words = ", ".join(details["maximumCapacity"].values())
-    wanted = capacity(8)
+    wanted = capacity(Limit(8, 1, executor))
     return Room(
-        min(_executors_in(name, number) for name, number in size.items()),
+        min(_executors_in(name, number, executor) for name, number in size.items()),
         f"application {application}, at most {words}",
         "deploy the stack with a larger MaximumVcpu and MaximumMemoryGb, or while it is stopped: "
         f"aws emr-serverless update-application --application-id {application} "
         f'--maximum-capacity cpu="{wanted["cpu"]}",memory="{wanted["memory"]}" (8 executors)',
+        executor,
     )
 
 
-def quota_room(cloud: Cloud) -> Room:
+def quota_room(cloud: Cloud, executor: Worker = EXECUTOR) -> Room:
     """Return the room of the account's quota of virtual cores in the region.
 
     Raises
@@ -129,21 +136,22 @@ def quota_room(cloud: Cloud) -> Room:
     except CloudError as err:
         raise CloudError(
             f"{err}; an account begins with {QUOTA_VCPU} vCPU, which hold "
-            f"{_executors_in('cpu', QUOTA_VCPU)} executors"
+            f"{_executors_in('cpu', QUOTA_VCPU, executor)} executors"
         ) from err
     return Room(
-        _executors_in("cpu", quota),
+        _executors_in("cpu", quota, executor),
         f"quota {QUOTA} of this account in {cloud.region}, {quota:g} vCPU",
         f"ask for more: aws service-quotas request-service-quota-increase --region {cloud.region} "
         f"--service-code emr-serverless --quota-code {QUOTA} --desired-value 64",
+        executor,
     )
 
 
-def _executors_in(name: str, size: float) -> int:
+def _executors_in(name: str, size: float, executor: Worker) -> int:
     """Return how many executors fit beside a driver into cores, or GB of memory or disk."""
-    driver, executor = {
-        "cpu": (DRIVER.vcpu, EXECUTOR.vcpu),
-        "memory": (DRIVER.memory_gb, EXECUTOR.memory_gb),
-        "disk": (DRIVER.disk_gb, EXECUTOR.disk_gb),
+    one, each = {
+        "cpu": (DRIVER.vcpu, executor.vcpu),
+        "memory": (DRIVER.memory_gb, executor.memory_gb),
+        "disk": (DRIVER.disk_gb, executor.disk_gb),
     }[name]
-    return math.floor((size - driver) / executor)
+    return math.floor((size - one) / each)

@@ -17,6 +17,7 @@ from verger.emr.price import (
     Limit,
     Rates,
     Usage,
+    check_worker,
     estimate_run,
     executors_for,
     limit_cost,
@@ -169,10 +170,11 @@ def plan_run(
         A file instead of Verger's own.
     """
     package, n_photos = check_run(cloud, source, out, config, place, limit.minutes)
-    prices = load_rates(cloud.region, package.architecture, rates)
+    executor = check_worker(limit.executor)
+    prices = replace(load_rates(cloud.region, package.architecture, rates), executor=executor)
     done, left = count_done(out, n_photos)
     if n_photos:
-        limit = replace(limit, executors=executors_for(left, speed, limit.executors))
+        limit = replace(limit, executors=executors_for(left, speed, limit.executors, executor.vcpu))
     limit, notes = narrow(cloud, package, place.application, limit)
     limit = limit_cost(prices, limit, max_cost)
     estimate = estimate_run(left, speed, prices, max_executors=limit.executors)

@@ -26,7 +26,7 @@ from verger.emr.jobs import (
     session_policy,
     spark_settings,
 )
-from verger.emr.price import DRIVER, EXECUTOR, Limit
+from verger.emr.price import DRIVER, EXECUTOR, Limit, Usage, Worker, check_worker
 from verger.emr.runs import pauses
 from verger.errors import ConfigError
 
@@ -120,7 +120,48 @@ def test_the_memory_that_is_asked_for_is_the_worker_that_is_reckoned_with(
     assert sum(int(text.removesuffix("g")) for text in memory) == worker.memory_gb
     assert int(settings[f"spark.{kind}.cores"]) == worker.vcpu
     assert 2 * worker.vcpu <= worker.memory_gb <= 7.5 * worker.vcpu
-    assert capacity(1)["cpu"] == "6 vCPU"
+    assert capacity(Limit(1, 60))["cpu"] == "6 vCPU"
+
+
+@pytest.mark.parametrize(("vcpu", "memory"), [(2, 4), (4, 8), (4, 30), (8, 60), (16, 120)])
+def test_an_executor_of_another_size_is_asked_for_and_paid_for(vcpu: int, memory: int) -> None:
+    """JVM and Python share its memory; capacity, partitions and disk are those of its size."""
+    executor = check_worker(Worker(vcpu, memory, 40))
+    job = replace(JOB, limit=Limit(5, 90, executor), flex=True)
+    request = job_request(job)
+    assert problems(request, shape_of("StartJobRun")) == []
+    assert request["flexExecution"] == {"enabled": True}
+    settings = spark_settings(job)
+    parts = [settings[f"spark.executor.{name}"] for name in ("memory", "memoryOverhead")]
+    heap, rest = (int(text.removesuffix("g")) for text in parts)
+    assert heap + rest == memory
+    assert rest >= 1.5 * vcpu or memory < 3 * vcpu  # a Python worker a core
+    assert heap >= 1
+    assert int(settings["spark.executor.cores"]) == vcpu
+    assert settings["spark.emr-serverless.executor.disk"] == "40g"
+    assert settings["spark.default.parallelism"] == str(5 * vcpu)
+    assert capacity(job.limit) == {
+        "cpu": f"{2 + 5 * vcpu} vCPU",
+        "memory": f"{8 + 5 * memory} GB",
+        "disk": f"{20 + 5 * 40} GB",
+    }
+    assert Usage.of(3600, 5, executor) == Usage(2 + 5 * vcpu, 8 + 5 * memory, 5 * 20)
+    assert not [key for key in spark_settings(JOB) if key.endswith(".disk")]
+    assert "flexExecution" not in job_request(JOB)
+
+
+@pytest.mark.parametrize(
+    ("worker", "says"),
+    [
+        (Worker(3, 12), "vcpu=3 must be one of 2, 4, 8, 16"),
+        (Worker(4, 31), "memory_gb=31 must be between 8 and 30 for 4 vCPU, in steps of 1"),
+        (Worker(8, 18), "memory_gb=18 must be between 16 and 60 for 8 vCPU, in steps of 4"),
+        (Worker(4, 12, 10), "disk_gb=10 must be between 20 and 200"),
+    ],
+)
+def test_a_size_that_aws_does_not_have_is_refused(worker: Worker, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_worker(worker)
 
 
 def test_settings_of_one_s_own_win_and_arrive_whole() -> None:

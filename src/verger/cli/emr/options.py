@@ -40,6 +40,7 @@ SAVED = (
     *("region", "allow-region", "on", "package", "stack", "role", "application", "logs"),
     *("service-role", "instance-profile", "instance-type", "subnet", "tag"),
     *("max-cost", "max-minutes", "max-executors", "speed", "rates"),
+    *("executor-size", "disk", "flex"),
 )
 
 
@@ -125,13 +126,28 @@ class BudgetOptions:
     max_executors: int
     speed: float | None
     rates: Path | None
+    executor_size: str | None
+    disk: int | None
 
     @property
     def limit(self) -> Limit:
-        """The limit of executors and minutes."""
-        from verger.emr.price import Limit
+        """The limit of executors, of what size, and of minutes."""
+        from dataclasses import replace
 
-        return Limit(self.max_executors, self.max_minutes)
+        from verger.emr.price import EXECUTOR, Limit
+
+        executor = EXECUTOR
+        if self.executor_size is not None:
+            vcpu, _, memory_gb = self.executor_size.partition("x")
+            if not vcpu.isdecimal() or not memory_gb.isdecimal():
+                raise click.BadParameter(
+                    f"{self.executor_size}: must be VCPUxGB, such as 4x24",
+                    param_hint="--executor-size",
+                )
+            executor = replace(executor, vcpu=int(vcpu), memory_gb=int(memory_gb))
+        if self.disk is not None:
+            executor = replace(executor, disk_gb=self.disk)
+        return Limit(self.max_executors, self.max_minutes, executor)
 
     @property
     def speed_or_guess(self) -> float:
@@ -298,4 +314,12 @@ budget_options = _add(
     click.option("--max-minutes", default=720, show_default=True, help="Most that it may take."),
     speed_options,
     rates_option,
+    click.option(
+        "--executor-size",
+        metavar="VCPUxGB",
+        help="Size of an executor on EMR Serverless, such as 4x24. Default: 4x12.",
+    ),
+    click.option(
+        "--disk", type=int, metavar="GB", help="Disk of an executor there; 20 come with it."
+    ),
 )

@@ -25,6 +25,7 @@ from verger.cli.emr.options import (
     on_option,
     parse_tags,
     place_options,
+    refuse,
     refuse_elsewhere,
     region_options,
 )
@@ -57,6 +58,7 @@ class Order:
     report: Path | None
     as_json: bool
     tags: dict[str, str]
+    flex: bool
 
 
 @click.command("submit", cls=SavedCommand)
@@ -76,6 +78,9 @@ class Order:
 @click.option(
     "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Of the run, for Cost Explorer."
 )
+@click.option(
+    "--flex", is_flag=True, help="Executors on spare capacity of EMR Serverless: cheaper, later."
+)
 @region_options
 @config_options(*RUN_OPTIONS)
 def emr_submit(
@@ -87,6 +92,7 @@ def emr_submit(
     as_json: bool,
     *,
     tags: tuple[str, ...],
+    flex: bool,
     **_: Any,
 ) -> None:
     """Do what verger run does, on EMR Serverless or on a cluster of its own."""
@@ -102,7 +108,11 @@ def emr_submit(
         report=report,
         as_json=as_json,
         tags=parse_tags(tags),
+        flex=flex,
     )
+    if on == "ec2":
+        budget = order.budget
+        refuse(on, executor_size=budget.executor_size, disk=budget.disk, flex=flex or None)
     refuse_elsewhere(on, place, hosts)
     submit = _submit_to_cluster if on == "ec2" else _submit_serverless
     submit(connect_as_given(), order)
@@ -129,7 +139,7 @@ def _submit_serverless(cloud: Cloud, order: Order) -> None:
     )
     _tell_plan(plan, assumed=budget.speed is None)
     job, created = with_application(cloud, plan)
-    job = replace(job, tags=order.tags)
+    job = replace(job, tags=order.tags, flex=order.flex)
     tell(f"application {job.application}, {'created' if created else 'that is there'}")
     run, started = start_run(cloud, job)
     tell(f"run {run.id}, {'started' if started else 'which was under way already'}")
