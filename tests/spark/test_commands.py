@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -75,10 +74,8 @@ def test_the_demo_runs_where_there_is_no_java(tmp_path: Path, no_java: str) -> N
     assert "efficientnet_lite0" in record["notices"][0]
     assert (out / "result" / "report.html").is_file()
     told = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
-    assert told[:3] == ["Looking for weights", "Rendering photos", "Starting Spark"]
-    assert "Computing features: 20 photos" in told
-    assert told[-1] == "Writing the report"
-    assert all(re.fullmatch(r"[A-Z][a-z ]+[A-Z]*[a-z]*(: 20 photos)?", line) for line in told)
+    assert told[:2] == ["Looking for weights", "Rendering photos"]
+    assert {"Starting Spark", "Computing features: 20 photos", "Writing the report"} < set(told)
 
 
 @pytest.mark.parametrize("home", [None, Path("/proc")])
