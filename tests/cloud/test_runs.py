@@ -356,6 +356,8 @@ def test_a_run_is_cancelled_once(cloud: Cloud, plan: JobPlan, standin: Standin) 
     assert cancel_run(cloud, run) is True
     assert read_run(cloud, run)["state"] == "CANCELLED"
     assert cancel_run(cloud, run) is False
+    (asked,) = (request for name, request in standin.requests if name == "CancelJobRun")
+    assert int(asked["shutdownGracePeriodInSeconds"]) == runs.SHUTDOWN_S  # to end as on Ctrl-C
 
 
 def test_a_request_that_aws_would_not_take_is_refused_by_the_stand_in(

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import botocore.session
 from botocore.model import OperationModel, Shape
@@ -64,6 +64,20 @@ def settings_of(run: dict[str, Any]) -> dict[str, str]:
     assert all(entry["classification"] == "spark-defaults" for entry in defaults)
     found = {key: value for entry in defaults for key, value in entry["properties"].items()}
     return found | dict(word.split("=", 1) for word in words[1::2])
+
+
+def asked_in_address(path: str, operation: OperationModel) -> dict[str, Any]:
+    """Return the parameters of a request that stand behind the ``?`` of its address."""
+    given = dict(parse_qsl(urlsplit(path).query))
+    named = {
+        shape.serialization.get("name", name): (name, shape)
+        for name, shape in operation.input_shape.members.items()
+        if shape.serialization.get("location") == "querystring"
+    }
+    return {
+        named[key][0]: int(value) if named[key][1].type_name == "integer" else value
+        for key, value in given.items()
+    }
 
 
 def problems(request: dict[str, Any], shape: Shape) -> list[str]:
@@ -168,6 +182,7 @@ class Standin:
             found = re.fullmatch(pattern, path)
             if operation.http["method"] == exchange.command and found:
                 request = {**json.loads(exchange.body or b"{}"), **found.groupdict()}
+                request |= asked_in_address(exchange.path, operation)
                 status, value = self.answer(operation, request)
                 break
         headers = [("Content-Type", "application/json")]

@@ -28,6 +28,8 @@ FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 30.0
 #: How much longer than its limit a run is waited for: AWS takes a while to cancel it.
 GRACE_S = 900.0
+#: Seconds that the driver of a cancelled run is given to end as on Ctrl-C, and give OUT back.
+SHUTDOWN_S = 60
 #: Lines of a log that are shown of a run that has failed.
 LAST_LINES = 20
 #: Most of a log that is unpacked.
@@ -118,7 +120,9 @@ def cancel_run(cloud: Cloud, run: JobRun) -> bool:
     if read_run(cloud, run)["state"] in ENDED:
         return False
     with aws_errors(f"cancel the run {run.id}"):
-        cloud.emr.cancel_job_run(applicationId=run.application, jobRunId=run.id)
+        cloud.emr.cancel_job_run(
+            applicationId=run.application, jobRunId=run.id, shutdownGracePeriodInSeconds=SHUTDOWN_S
+        )
     return True
 
 
