@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from support.runs import CONFIG, rows
 from verger.errors import EmptySourceError
 from verger.job import compute, pipeline
 from verger.source.listing import list_photos
+from verger.source.spark_reader import list_with_spark, read_images
 
 
 def test_features_pca_is_what_sparks_stored_model_gives(
@@ -73,6 +75,26 @@ def test_sparks_reader_reads_photos_of_any_time(
         path: row["modification_time"] for path, row in rows(tmp_path / "out").items()
     }
     assert pipeline.run_featurize(str(source), tmp_path / "out", CONFIG).counts.computed == 0
+
+
+@pytest.mark.parametrize("ignore", [True, False])
+def test_sparks_reader_lists_what_the_arrow_reader_lists(
+    spark: SparkSession, tmp_path: Path, ignore: bool
+) -> None:
+    """Labels in one form of Unicode, and thumbnails and bins left out and counted, or taken."""
+    names = [normalize(form, "Pêche") for form in ("NFC", "NFD")]
+    for name in (*names, f"{names[0]}/@eaDir/1.jpg", "$RECYCLE.BIN", "lost+found"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.jpg").write_bytes(b"x")
+    found = list_with_spark(spark, str(tmp_path), ignore=ignore)
+    expected = list_photos(str(tmp_path), ignore=ignore)
+    assert found.photos.to_pylist() == expected.photos.to_pylist()
+    assert found.ignored == expected.ignored
+    assert len(found.photos) == (2 if ignore else 5)
+    images = read_images(spark, str(tmp_path), reader="spark", ignore=ignore)
+    assert sorted(row.label for row in images.collect()) == sorted(
+        found.photos["label"].to_pylist()
+    )
 
 
 def test_sparks_reader_finds_no_photo(spark: SparkSession, tmp_path: Path) -> None:
