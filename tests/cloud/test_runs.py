@@ -209,6 +209,17 @@ def test_an_application_grows_for_a_wider_run_and_never_shrinks(
         assert standin.applications[number]["maximumCapacity"]["cpu"] == cpu
 
 
+def test_after_a_teardown_an_application_is_created_again(
+    cloud: Cloud, package: Package, standin: Standin
+) -> None:
+    """With the token of the deleted one AWS would return that one."""
+    first, _ = find_application(cloud, package, LIMIT, "s3://x/logs")
+    standin.applications[first]["state"] = "TERMINATED"
+    again, created = find_application(cloud, package, LIMIT, "s3://x/logs")
+    assert created
+    assert standin.applications[again]["state"] == "CREATED"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
