@@ -438,11 +438,12 @@ def test_runs_are_listed_the_youngest_first(cloud: Cloud, plan: JobPlan, standin
 
 
 def test_spark_s_pages_of_a_run_are_told(cloud: Cloud, plan: JobPlan, standin: Standin) -> None:
-    """The driver leaves them on, which Verger's own Spark leaves off."""
+    """The driver has them on, and ends when it is done: with ``--ui`` it would wait for Ctrl-C."""
     run = started(cloud, plan)
     done = call("ui", run.id, "--application", run.application)
     assert done.stdout.startswith(f"https://p-{run.id}.emrappui-prod.eu-west-3.amazonaws.com")
-    assert "--ui" in plan.job.arguments
+    assert "spark.ui.enabled=true" in plan.job.arguments
+    assert "--ui" not in plan.job.arguments
 
 
 def test_an_executor_s_log_is_read_where_aws_puts_it(

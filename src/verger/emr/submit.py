@@ -274,8 +274,10 @@ def _config_there(config: Config, package: Package) -> Config:
     return replace(
         config,
         master=None,
-        conf={},
-        ui=True,  # Spark's pages, which AWS shows of a run that is under way
+        # Spark's pages, which AWS shows of a run that is under way; --ui would keep the run waiting
+        # for Ctrl-C when it is done.
+        conf={"spark.ui.enabled": "true"},
+        ui=False,
         weights=weights,
         weights_sha256=config.weights_sha256 or digest,
     )
