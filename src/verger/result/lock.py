@@ -200,11 +200,16 @@ def _place() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process began, in ticks since boot: numbers are used again."""
+    """Return when a process began, in ticks since boot: numbers are used again.
+
+    None for one that has died, though its parent, in a container often without an init, may not
+    have asked for its end.
+    """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2]
-        return after_name.split()[19]
-    except (OSError, IndexError):
+        state, *_ = numbers = after_name.split()
+        return None if state == "Z" else numbers[19]
+    except (OSError, ValueError, IndexError):
         return None
 
 

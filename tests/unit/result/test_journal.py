@@ -206,10 +206,12 @@ def test_the_lock_of_a_dead_process_is_stale(out: Output) -> None:
         "from verger.result.lock import Lock\nfrom verger.result.output import Output\n"
         "Lock(Output.at(sys.argv[1])).acquire()\nos.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", code, out.root], check=False, timeout=60)
-    assert out.folder.exists(LOCK)
-    with locked(out) as lock:
-        lock.check()
+    with subprocess.Popen([sys.executable, "-c", code, out.root]) as process:
+        # Not reaped yet: the number of the dead process is still taken.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert out.folder.exists(LOCK)
+        with locked(out) as lock:
+            lock.check()
 
 
 def test_a_number_that_is_used_again_is_another_process(out: Output) -> None:
