@@ -1,10 +1,12 @@
-"""Classifiers that need no regression: the same on either engine, and honestly tested."""
+"""Classifiers: the same on either engine, without Spark ML, and honestly tested."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from pyarrow import fs
 from sklearn.decomposition import PCA as SklearnPCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
@@ -29,6 +32,8 @@ from verger.classify.vectors import LabelledVectors, read_labelled
 from verger.cli import app
 from verger.engine.tasks import Engine
 from verger.errors import ClassifierError, ConfigError, ContractError, OutputError
+from verger.files.tables import read_part
+from verger.job.context import Progress
 from verger.job.pipeline import run, run_featurize, run_reduce
 from verger.result.output import Output
 from verger.source.render import render_dataset
@@ -85,6 +90,35 @@ def test_what_needs_no_fit_recognises_the_photos_it_knows(
     assert not Path(distinct.address("models/classifier")).exists()
 
 
+@BOTH_ENGINES
+@pytest.mark.parametrize("on", ["features", "pca"])
+def test_a_regression_recognises_the_photos_it_knows(distinct: Output, on: str) -> None:
+    """Spark's pipeline stands beside the arrays, in the stages that Spark loads."""
+    found = train_classifier(distinct.root, CONFIG, Recipe(method="logistic", on=on))
+    x, target, _ = vectors_and_labels(distinct)
+    classifier = Classifier.load(distinct)
+    assert (classifier.probabilities(x).argmax(axis=1) == target).all()
+    assert found["reg_param"] in {tried["reg_param"] for tried in found["tried"]}
+    stages = sorted(Path(distinct.address("models/classifier/stages")).iterdir())
+    assert [stage.name.partition("_")[2].partition("_")[0] for stage in stages] == [
+        "StandardScaler",
+        "LogisticRegression",
+        "IndexToString",
+    ]
+
+
+def test_training_tells_each_fit(output: Output) -> None:
+    """Three folds of six penalties, one for the threshold, and the last: 20 fits."""
+    told: list[tuple[int, int]] = []
+
+    @contextmanager
+    def watch(name: str, total: int | None) -> Iterator[Progress]:
+        yield Progress(on_fits=lambda done, n_fits: told.append((done, n_fits)))
+
+    train_classifier(output.root, CONFIG, Recipe(), watch=watch)
+    assert told == [(done, 20) for done in range(1, 21)]
+
+
 def test_centroids_are_the_means_of_the_standardised_classes(output: Output) -> None:
     train_classifier(output.root, CONFIG, QUICK)
     x, target, _ = vectors_and_labels(output)
@@ -121,6 +155,55 @@ def test_the_components_of_a_split_are_of_its_training_photos(
 
 
 # Evaluations
+
+
+def test_an_evaluation_is_kept_and_shown(output: Output) -> None:
+    """The table of held-out photos, the record and the page say the same."""
+    found = evaluate_split(output.root, CONFIG, Recipe(on="pca", test_share=0.4))
+    assert json.loads(Path(output.address("classifier/evaluation.json")).read_text()) == found
+    asked = found["evaluation"]
+    assert asked["split"] == "random"
+    assert asked["n_train"] + asked["n_test"] == 30
+    rows = pq.read_table(f"{output.root}/predictions").to_pylist()
+    assert len(rows) == asked["n_test"] == asked["scores"]["n"]
+    right = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
+    assert asked["scores"]["accuracy"] == pytest.approx(right)
+    assert sum(n for _, _, n in found["confusion"]) == len(rows)
+    assert [k["k"] for k in asked["by_k"]] == sorted(k["k"] for k in asked["by_k"])
+    assert {"reg_param", "tried", "threshold"} <= set(asked["training"])
+    assert "Confusion matrix" in Path(output.address("report.html")).read_text()
+    assert CliRunner().invoke(app, ["validate", output.root]).exit_code == 0
+
+
+def test_a_regression_by_groups_is_judged_in_a_bucket(s3: str, output: Output) -> None:
+    """The whole command on s3://: what it writes there is what it says, and no group straddles."""
+    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
+    bucket.create_dir("pantry")
+    fs.copy_files(output.root, "pantry/out", destination_filesystem=bucket)
+    line = ["classify", "evaluate", "s3://pantry/out", "--groups", r"(\d+)_100\.jpg$", "--json"]
+    done = CliRunner().invoke(app, line, catch_exceptions=False)
+    found = json.loads(done.stdout)
+    there = Output.at("s3://pantry/out")
+    assert json.loads(there.folder.read("classifier/evaluation.json")) == found
+    assert (found["evaluation"]["split"], found["beside"]["split"]) == ("group", "random")
+    table = read_part(there.folder, *there.own_files("predictions"))
+    views = {path.rpartition("/")[2] for path in table["path"].to_pylist()}
+    assert len(table) == 6 * len(views) == found["evaluation"]["n_test"]  # a view of all 6 classes
+    right = np.equal(*(table[name].to_pylist() for name in ("label", "prediction")))
+    assert right.mean() == found["evaluation"]["scores"]["accuracy"] > 0.8
+    assert "Classifier" in there.folder.read("report.html").decode()
+
+
+def test_a_classifier_of_a_bucket_is_written_there_whole(s3: str, output: Output) -> None:
+    """Spark's pipeline too, which needed libraries of Hadoop's when Spark wrote it."""
+    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
+    bucket.create_dir("shed")
+    fs.copy_files(output.root, "shed/out", destination_filesystem=bucket)
+    train_classifier("s3://shed/out", CONFIG, Recipe())
+    there = Output.at("s3://shed/out")
+    assert Classifier.load(there).method == "logistic"
+    files = {name.rpartition("/")[2] for name in there.own_files("models/classifier")}
+    assert files == {"part-00000", "_SUCCESS", "part-00000.snappy.parquet"}
 
 
 @BOTH_ENGINES

@@ -107,10 +107,11 @@ def evaluate_split(
     run = Run(Output.at(out), config, watch)
     labelled = read_trainable(run.output)
     strategy = choose_split(labelled, recipe)
-    check_method(recipe.method, config)
+    check_method(run, recipe, labelled)
     with run, run.locked():
         run.output.read_run()
-        vectors = LabelledVectors(start_method(run, recipe.method), run.output, labelled)
+        engine = start_method(run, recipe, labelled)
+        vectors = LabelledVectors(engine, run.output, labelled)
         asked, tested = _evaluate(run, vectors, recipe, strategy)
         other = _beside(labelled, recipe, strategy)
         beside = _evaluate(run, vectors, recipe, other)[0] if other else None
@@ -151,7 +152,7 @@ def _evaluate(
     train_rows, test_rows = np.flatnonzero(roles == TRAIN), np.flatnonzero(roles == TEST)
     vectors = replace(vectors, labelled=only_labels(all_photos, train_rows))
     record = run.output.read_run()
-    with run.stage(f"train ({strategy})", len(train_rows)):
+    with run.stage(f"train ({strategy})", len(train_rows)) as progress:
         pca = fit_whole_pca(
             vectors,
             train_rows,
@@ -171,6 +172,7 @@ def _evaluate(
             strategy,
             contract_hash=record.contract_hash,
             references=REFERENCES if recipe.method == "knn" else 0,
+            on_fits=progress.on_fits,
         )
     with run.stage(f"test ({strategy})", len(test_rows)):
         rows, scored = score_rows(vectors, trained.classifier, test_rows)

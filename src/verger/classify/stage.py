@@ -16,8 +16,10 @@ import numpy as np
 
 from verger.classify.classifier import is_references
 from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_trainable
+from verger.classify.regression import fits_in_memory
+from verger.classify.spark_regression import write_pipeline
 from verger.classify.training import train
-from verger.classify.vectors import LabelledVectors, stored_projection
+from verger.classify.vectors import LabelledVectors, stored_projection, vector_column
 from verger.config import Config
 from verger.engine.choose import check_engine, has_active_session
 from verger.engine.session import check_environment, get_session
@@ -25,12 +27,12 @@ from verger.engine.tasks import Engine
 from verger.files.folder import Folder
 from verger.files.records import as_json, to_plain
 from verger.job.context import Run, Watch, no_watch
-from verger.pca.spark_models import save_spark_model
 from verger.result.derived import Training
 from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, STAGED, TRAINING, Output
 
 if TYPE_CHECKING:
     from verger.classify.training import Trained
+    from verger.classify.vectors import Labelled
 
 
 def train_classifier(
@@ -43,7 +45,7 @@ def train_classifier(
     out : path
         Folder of a result, or ``s3://bucket/prefix``.
     config : Config
-        Says which engine runs the tasks; ``logistic`` needs Spark.
+        Says which engine runs the tasks; a regression that is too large for memory needs Spark.
     recipe : Recipe
         Its split says how the folds are cut that choose penalty and threshold.
     watch : Watch, optional
@@ -65,14 +67,16 @@ def train_classifier(
     labelled = read_trainable(run.output)
     strategy = choose_split(labelled, recipe)
     projection = stored_projection(run.output) if recipe.on == "pca" else None
-    check_method(recipe.method, config)
+    check_method(run, recipe, labelled)
     with run, run.locked():
         contract = run.output.read_run().contract_hash
-        engine = start_method(run, recipe.method)
+        engine = start_method(run, recipe, labelled)
         vectors = LabelledVectors(engine, run.output, labelled, projection)
-        with run.stage("train", len(labelled)):
-            every = np.arange(len(labelled))
-            trained = train(vectors, every, recipe, strategy, contract_hash=contract)
+        with run.stage("train", len(labelled)) as progress:
+            every, on_fits = np.arange(len(labelled)), progress.on_fits
+            trained = train(
+                vectors, every, recipe, strategy, contract_hash=contract, on_fits=on_fits
+            )
         with run.stage("write"):
             names = stage_classifier(run.output, trained)
         about = describe_recipe(recipe, labelled) | vars(trained.fit)
@@ -80,11 +84,16 @@ def train_classifier(
         training = Training(**about, on_pca=on_pca, contract_hash=contract, seconds=run.seconds)
         run.check_lock()
         publish_classifier(run.output, names, training)
-    record: dict[str, Any] = to_plain(training)
-    return record
+    return to_plain(training)  # type: ignore[no-any-return]
 
 
-def check_method(method: str, config: Config) -> None:
+def needs_spark_ml(output: Output, recipe: Recipe, labelled: Labelled) -> bool:
+    """Whether Spark ML has to fit: a regression that does not fit into this machine's memory."""
+    size = len(labelled), output.read_run().model.n_features, len(labelled.labels)
+    return recipe.method == "logistic" and not fits_in_memory(*size)
+
+
+def check_method(run: Run, recipe: Recipe, labelled: Labelled) -> None:
     """Find out whether what a method needs could be started, without starting it.
 
     Raises
@@ -92,15 +101,15 @@ def check_method(method: str, config: Config) -> None:
     EnvironmentNotReadyError
         If it needs Spark, and that could not be started.
     """
-    if method == "logistic":
-        check_environment(config)
+    if needs_spark_ml(run.output, recipe, labelled):
+        check_environment(run.config)
     else:
-        check_engine(config)
+        check_engine(run.config)
 
 
-def start_method(run: Run, method: str) -> Engine:
-    """Start what a method needs: Spark ML fits a regression, and then Spark runs the tasks too."""
-    if method == "logistic" and not has_active_session():
+def start_method(run: Run, recipe: Recipe, labelled: Labelled) -> Engine:
+    """Start what a method needs: where Spark ML fits a regression, Spark runs the tasks too."""
+    if needs_spark_ml(run.output, recipe, labelled) and not has_active_session():
         with run.stage("start Spark"):
             get_session(run.config)
     return run.engine
@@ -109,17 +118,13 @@ def start_method(run: Run, method: str) -> Engine:
 def stage_classifier(output: Output, trained: Trained) -> list[str]:
     """Write a classifier into the journal; return the names that its files will have in OUT."""
     output.folder.remove_tree(STAGED)
-    names = []
-    if trained.model is not None:
-        from pyspark.ml import PipelineModel
-        from pyspark.ml.feature import IndexToString
-
-        labels = list(trained.classifier.labels)
-        texts = IndexToString(inputCol="prediction", outputCol="predicted_label", labels=labels)
-        whole = PipelineModel([*trained.model.stages, texts])
-        files = save_spark_model(whole, output.folder, f"{STAGED}/{SPARK_CLASSIFIER}")
-        names = [file.removeprefix(f"{STAGED}/") for file in files]
-    return [*names, *trained.classifier.save(Folder(output.address(STAGED)))]
+    staged, classifier, names = Folder(output.address(STAGED)), trained.classifier, []
+    if trained.regression is not None:
+        column = vector_column(classifier.on == "pca")
+        names = write_pipeline(
+            trained.regression, classifier.labels, column, staged, SPARK_CLASSIFIER
+        )
+    return [*names, *classifier.save(staged)]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Fitting a classifier: Spark ML's logistic regression, and two that need no fit."""
+"""Fitting a classifier: a logistic regression, and two methods that need no fit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +13,13 @@ import pyarrow as pa
 from verger.classify.classifier import Classifier, count_votes, softmax
 from verger.classify.nearest import Euclidean, NearestRows
 from verger.classify.recipe import Recipe
+from verger.classify.regression import Regression, fit_regressions, fits_in_memory
 from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize
+from verger.classify.spark_regression import fit_on_spark
 from verger.classify.splits import Cutter, SplitStrategy, draw_stratified, make_cutter
-from verger.classify.vectors import Labelled, LabelledVectors, vector_column
+from verger.classify.vectors import Labelled, LabelledVectors
 from verger.errors import ClassifierError, ConfigError
 from verger.result.derived import Fit, Penalty
-
-if TYPE_CHECKING:
-    from pyspark.ml import PipelineModel
-    from pyspark.sql import DataFrame
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -46,8 +45,8 @@ class Trained:
     Attributes
     ----------
     classifier : Classifier
-    model : PipelineModel or None
-        Spark's own, of ``logistic``.
+    regression : Regression or None
+        Of ``logistic``.
     fit : Fit
         The penalties that were tried, and on what the threshold was chosen.
     others : ndarray of shape (m,), float64
@@ -55,7 +54,7 @@ class Trained:
     """
 
     classifier: Classifier
-    model: PipelineModel | None
+    regression: Regression | None
     fit: Fit
     others: Array = field(repr=False)
 
@@ -68,6 +67,7 @@ def train(
     *,
     contract_hash: str,
     references: int = REFERENCES,
+    on_fits: OnFits | None = None,
 ) -> Trained:
     """Fit a classifier to some photos.
 
@@ -82,21 +82,24 @@ def train(
     contract_hash : str
     references : int
         Known photos to keep; ``knn`` keeps what it votes by.
+    on_fits : callable, optional
+        Called with the regressions that have been fitted, and those in all.
     """
+    vectors = _held_if_it_helps(vectors, rows, recipe)
     sample = draw_sample(vectors, rows, recipe, strategy)
-    fitted = _fit_arrays(vectors, rows, recipe, contract_hash, references)
-    model, tried, reg_param = None, None, None
+    regression, tried = None, None
     if recipe.method == "logistic":
-        tried = try_penalties(vectors, sample)
+        fits = Fits(vectors, len(REG_PARAMS) * sample.n_folds + 2, on_fits)
+        tried = try_penalties(fits, sample)
         reg_param = min(tried, key=lambda penalty: penalty.log_loss).reg_param
-        held_out, others = _held_out_photos(vectors, rows, recipe, sample, reg_param)
-        model = fit_logistic(vectors.frame(rows), vectors, reg_param)
-        fitted = _with_logistic(fitted, model)
-    else:
+        held_out, others = _held_out_photos(fits, rows, recipe, sample, reg_param)
+        regression = fits.one(rows, reg_param)
+    fitted = _fit_arrays(vectors, rows, recipe, contract_hash, references, regression)
+    if regression is None:
         fitted, held_out, others = _calibrate(fitted, sample)
     chosen = replace(fitted, threshold=choose_threshold(held_out, others))
     fit = Fit(
-        reg_param=reg_param,
+        reg_param=regression.reg_param if regression else None,
         tried=tried,
         n_trained=len(rows),
         n_sample=len(sample.rows),
@@ -105,7 +108,14 @@ def train(
         threshold=chosen.threshold,
         temperature=chosen.temperature,
     )
-    return Trained(chosen, model, fit, others)
+    return Trained(chosen, regression, fit, others)
+
+
+def _held_if_it_helps(vectors: LabelledVectors, rows: Ints, recipe: Recipe) -> LabelledVectors:
+    """Hold the vectors of a regression in memory, if they fit: all its fits need them."""
+    size = len(rows), vectors.n_features, len(vectors.labelled.labels)
+    helps = recipe.method == "logistic" and fits_in_memory(*size)
+    return vectors.hold(rows) if helps else vectors
 
 
 @dataclass(frozen=True)
@@ -179,142 +189,131 @@ def _cut_folds(
     return "random", make_cutter("random", paths, targets, seed=recipe.seed + 1).folds(N_FOLDS)
 
 
-def try_penalties(vectors: LabelledVectors, sample: ValidationSample) -> tuple[Penalty, ...]:
+#: Called with the regressions that have been fitted, and those in all.
+OnFits = Callable[[int, int], None]
+
+
+@dataclass
+class Fits:
+    """Fits regressions: here if the vectors are held here, else by Spark ML.
+
+    Attributes
+    ----------
+    vectors : LabelledVectors
+    total : int
+        Fits in all.
+    on_fits : callable or None
+    done : int
+    """
+
+    vectors: LabelledVectors
+    total: int
+    on_fits: OnFits | None = None
+    done: int = 0
+
+    def __call__(
+        self, rows: Ints, reg_params: Sequence[float], iterations: int
+    ) -> Iterator[Regression]:
+        """Fit a regression to some rows for each of some penalties, strongest first."""
+        labelled = self.vectors.labelled
+        if self.vectors.held is not None:
+            x, n_labels = self.vectors.collect(rows), len(labelled.labels)
+            fits = fit_regressions(x, labelled.targets[rows], n_labels, reg_params, iterations)
+        else:
+            frame = self.vectors.frame(rows)
+            fits = fit_on_spark(frame, self.vectors.column, reg_params, iterations)
+        for regression in fits:
+            self.done += 1
+            if self.on_fits is not None:
+                self.on_fits(self.done, self.total)
+            yield regression
+
+    def one(self, rows: Ints, reg_param: float) -> Regression:
+        """Fit one regression, in :data:`ITERATIONS` at most."""
+        (regression,) = self(rows, [reg_param], ITERATIONS)
+        return regression
+
+
+def try_penalties(fits: Fits, sample: ValidationSample) -> tuple[Penalty, ...]:
     """Try all penalties by cross-validation on the sample."""
-    frame = vectors.frame(sample.rows, sample.fold).persist()
-    tried = {reg_param: _hold_out(vectors, sample, frame, reg_param) for reg_param in REG_PARAMS}
-    frame.unpersist()
+    scored: dict[float, list[Scored]] = {reg_param: [] for reg_param in REG_PARAMS}
+    for fold in range(sample.n_folds):
+        there = sample.fold == fold
+        rows, strongest_first = sample.rows[~there], sorted(REG_PARAMS, reverse=True)
+        for regression in fits(rows, strongest_first, SAMPLE_ITERATIONS):
+            probabilities = regression.probabilities(sample.x[there])
+            scored[regression.reg_param].append(Scored.of(probabilities, sample.targets[there]))
     return tuple(
-        Penalty(reg_param, summarize(Scored.of(held_out, sample.targets))["log_loss"])
-        for reg_param, held_out in tried.items()
+        Penalty(reg_param, summarize(Scored.join(folds))["log_loss"])
+        for reg_param, folds in scored.items()
     )
 
 
 def _held_out_photos(
-    vectors: LabelledVectors, rows: Ints, recipe: Recipe, sample: ValidationSample, reg_param: float
+    fits: Fits, rows: Ints, recipe: Recipe, sample: ValidationSample, reg_param: float
 ) -> tuple[Scored, Array]:
     """Score a fold, and the withheld classes, by a regression on the rest of all photos.
 
     It is nearly as sure of itself as the final one, which models of the sample are not: their
     mistakes would ask for a threshold that lets hardly any photo pass.
     """
+    vectors = fits.vectors
     targets = vectors.labelled.targets[rows]
     _, fold = _cut_folds(vectors.labelled, rows, recipe, sample.strategy)
     other = np.isin(targets, np.unique(sample.targets[sample.withheld]))
     if len(np.unique(fold[(fold >= 0) & ~other])) < 2:
         other[:] = False  # without these classes there would be nothing to hold out
     held = fold == np.bincount(fold[(fold >= 0) & ~other]).argmax()
-    known = rows[(fold >= 0) & ~held & ~other]
-    model = fit_logistic(vectors.frame(known), vectors, reg_param)
-    held_out = _score_drawn(vectors, rows[held & ~other], model, recipe.seed)
+    regression = fits.one(rows[(fold >= 0) & ~held & ~other], reg_param)
+    held_out = _score_drawn(vectors, rows[held & ~other], regression, recipe.seed)
     if not other.any():
         return held_out, np.empty(0)
-    return held_out, _score_drawn(vectors, rows[other], model, recipe.seed).probability
+    return held_out, _score_drawn(vectors, rows[other], regression, recipe.seed).probability
 
 
-def _score_drawn(vectors: LabelledVectors, rows: Ints, model: PipelineModel, seed: int) -> Scored:
+def _score_drawn(vectors: LabelledVectors, rows: Ints, regression: Regression, seed: int) -> Scored:
     """Score :data:`SAMPLE_ROWS` of some rows."""
     drawn = rows[draw_stratified(vectors.labelled.targets[rows], SAMPLE_ROWS, seed)]
-    x = vectors.collect(drawn).astype(np.float64)
-    return Scored.of(_probabilities(model, x), vectors.labelled.targets[drawn])
-
-
-def _hold_out(
-    vectors: LabelledVectors, sample: ValidationSample, frame: DataFrame, reg_param: float
-) -> Array:
-    """Score each photo of the sample by a model of the other folds: (n, n_labels)."""
-    held_out = np.empty((len(sample.rows), len(vectors.labelled.labels)))
-    for fold in range(sample.n_folds):
-        there, rest = sample.fold == fold, frame.where(f"fold <> {fold}")
-        model = fit_logistic(rest, vectors, reg_param, SAMPLE_ITERATIONS)
-        held_out[there] = _probabilities(model, sample.x[there])
-    return held_out
-
-
-def _pipeline(vectors: LabelledVectors, reg_param: float, iterations: int) -> Any:
-    """Return Spark's pipeline: standardise, then multinomial logistic regression."""
-    from pyspark.ml import Pipeline
-    from pyspark.ml.classification import LogisticRegression
-    from pyspark.ml.feature import StandardScaler
-
-    column = vector_column(vectors.projection is not None)
-    scaler = StandardScaler(inputCol=column, outputCol="z", withMean=True, withStd=True)
-    regression = LogisticRegression(
-        featuresCol="z",
-        labelCol="target",
-        family="multinomial",
-        regParam=reg_param,
-        maxIter=iterations,
-        standardization=False,
-    )
-    return Pipeline(stages=[scaler, regression])
-
-
-def fit_logistic(
-    frame: DataFrame, vectors: LabelledVectors, reg_param: float, iterations: int = ITERATIONS
-) -> PipelineModel:
-    """Fit Spark's StandardScaler and LogisticRegression to a :meth:`LabelledVectors.frame`."""
-    kept = frame.persist()
-    try:
-        model: PipelineModel = _pipeline(vectors, reg_param, iterations).fit(kept)
-        return model
-    finally:
-        kept.unpersist()
-
-
-def _arrays(model: PipelineModel) -> dict[str, Any]:
-    scaler: Any = model.stages[0]
-    regression: Any = model.stages[1]
-    deviation = scaler.std.toArray()
-    return {
-        "mean": scaler.mean.toArray(),
-        "scale": np.where(deviation > 0, deviation, 1.0),
-        "coefficients": regression.coefficientMatrix.toArray(),
-        "intercepts": regression.interceptVector.toArray(),
-    }
-
-
-def _probabilities(model: PipelineModel, x: Array) -> Array:
-    of = _arrays(model)
-    scores = (x - of["mean"]) / of["scale"] @ of["coefficients"].T + of["intercepts"]
-    return softmax(scores)
-
-
-def _with_logistic(blank: Classifier, model: PipelineModel) -> Classifier:
-    arrays = _arrays(model)
-    # The references were standardised by sums of ours, which differ from Spark's by rounding.
-    references = blank.references * blank.scale + blank.mean
-    return replace(
-        blank,
-        references=((references - arrays["mean"]) / arrays["scale"]).astype(np.float32),
-        **arrays,
-    )
+    probabilities = regression.probabilities(vectors.collect(drawn))
+    return Scored.of(probabilities, vectors.labelled.targets[drawn])
 
 
 def _fit_arrays(
-    vectors: LabelledVectors, rows: Ints, recipe: Recipe, contract_hash: str, references: int
+    vectors: LabelledVectors,
+    rows: Ints,
+    recipe: Recipe,
+    contract_hash: str,
+    references: int,
+    regression: Regression | None,
 ) -> Classifier:
-    """Return what all methods have: standardisation, centroids, and known photos."""
-    labelled, projection = vectors.labelled, vectors.projection
-    moments = vectors.moments(rows)
-    scale = np.where(moments.deviation > 0, moments.deviation, 1.0)
-    n_labels, d = len(labelled.labels), len(scale)
-    coefficients = np.zeros((n_labels, d))
+    """Return what all methods have: standardisation, linear parts, and known photos."""
+    labelled, projection, n_labels = (
+        vectors.labelled,
+        vectors.projection,
+        len(vectors.labelled.labels),
+    )
+    if regression is not None:
+        mean, scale = regression.mean, regression.scale
+        coefficients, intercepts = regression.coefficients, regression.intercepts
+    else:
+        moments = vectors.moments(rows)
+        mean, scale = moments.mean, np.where(moments.deviation > 0, moments.deviation, 1.0)
+        coefficients, intercepts = np.zeros((n_labels, len(mean))), np.zeros(n_labels)
     if recipe.method == "centroid":
-        coefficients = (vectors.class_means(rows) - moments.mean) / scale
+        coefficients = (vectors.class_means(rows) - mean) / scale
     kept = rows[draw_stratified(labelled.targets[rows], references, recipe.seed)]
-    known = np.empty((0, d), np.float32)
+    known = np.empty((0, len(mean)), np.float32)
     if len(kept):
-        known = ((vectors.collect(kept) - moments.mean) / scale).astype(np.float32)
+        known = ((vectors.collect(kept) - mean) / scale).astype(np.float32)
     return Classifier(
         method=recipe.method,
         on=recipe.on,
         labels=labelled.labels,
         contract_hash=contract_hash,
-        mean=moments.mean,
+        mean=mean,
         scale=scale,
         coefficients=coefficients,
-        intercepts=np.zeros(n_labels),
+        intercepts=intercepts,
         temperature=1.0,
         threshold=0.0,
         n_neighbors=min(recipe.n_neighbors, max(len(kept), 1)),

@@ -45,6 +45,7 @@ _TITLES = {
     "write": "Writing tables",
     "validate": "Checking every count",
     "reduce": "Fitting the PCA",
+    "train": "Training",
     "report": "Writing the report",
     "export": "Exporting and checking",
 }
@@ -77,7 +78,7 @@ def _print(console: Console, name: str, total: int | None) -> Iterator[StageProg
     timer.daemon = True
     timer.start()
     try:
-        yield StageProgress(on_tasks=lines.on_tasks)
+        yield StageProgress(on_tasks=lines.on_tasks, on_fits=lines.on_fits)
         lines.begin()
     finally:
         timer.cancel()
@@ -104,14 +105,24 @@ class _Lines:
 
     def on_tasks(self, done: int, n_tasks: int) -> None:
         """Print a line if another tenth of the photos is done."""
-        tenths = 10 * done // n_tasks if n_tasks else 0
-        if not self._total or tenths <= self._tenths:
-            return
+        if self._total and self._is_another_tenth(done, n_tasks):
+            photos = self._total * done // n_tasks
+            rate = photos / max(time.monotonic() - self._start, 1e-9)
+            percent = f"{10 * self._tenths} %"
+            self._console.print(f"  {percent}: {photos:,} photos, {rate:,.0f} images/s")
+
+    def on_fits(self, done: int, n_fits: int) -> None:
+        """Print a line if another tenth of the models is fitted."""
+        if self._is_another_tenth(done, n_fits):
+            self._console.print(f"  fit {done} of {n_fits}")
+
+    def _is_another_tenth(self, done: int, total: int) -> bool:
+        tenths = 10 * done // total if total else 0
+        if tenths <= self._tenths:
+            return False
         self.begin()
         self._tenths = tenths
-        photos = self._total * done // n_tasks
-        rate = photos / max(time.monotonic() - self._start, 1e-9)
-        self._console.print(f"  {10 * tenths} %: {photos:,} photos, {rate:,.0f} images/s")
+        return True
 
 
 @contextmanager
@@ -134,7 +145,7 @@ def _draw(console: Console, name: str, total: int | None) -> Iterator[StageProgr
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total or 1)
         bar = _Bar(progress, task, title, total)
-        yield StageProgress(on_bytes=bar.on_bytes, on_tasks=bar.on_tasks)
+        yield StageProgress(bar.on_bytes, bar.on_tasks, bar.on_fits)
         progress.update(task, completed=total or 1)
 
 
@@ -159,6 +170,11 @@ class _Bar:
             return
         self.share = max(self.share, done / n_tasks)
         self.progress.update(self.task, completed=int(self.share * self.total))
+
+    def on_fits(self, done: int, n_fits: int) -> None:
+        """Say which fit has ended, and move the bar by its share."""
+        self.progress.update(self.task, description=f"{self.title}: fit {done} of {n_fits}")
+        self.on_tasks(done, n_fits)
 
 
 @contextmanager

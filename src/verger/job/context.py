@@ -35,10 +35,13 @@ class Progress:
         Called with the bytes that have been fetched, and the bytes in all.
     on_tasks : callable
         Called with the tasks that are done, and the tasks in all.
+    on_fits : callable
+        Called with the models that have been fitted, and those in all.
     """
 
     on_bytes: OnBytes = _ignore
     on_tasks: OnProgress = _ignore
+    on_fits: Callable[[int, int], None] = _ignore
 
 
 #: Shows that a stage runs: (name, number of photos or None) to a context that lasts as long as

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from verger.engine.scratch import scratch_folder
 from verger.files.folder import Folder
 from verger.pca.fit import FittedPCA
 
 if TYPE_CHECKING:
     from pyspark.ml.feature import PCAModel
     from pyspark.ml.linalg import DenseMatrix, DenseVector
-    from pyspark.ml.util import MLWritable
+
+Array = npt.NDArray[np.float64]
 
 INPUT, OUTPUT = "features_vec", "features_pca"
 
@@ -54,7 +54,7 @@ def to_spark_model(pca: FittedPCA, kind: type[PCAModel] | None = None) -> PCAMod
     # The constructor is private to Scala's package and public in the class file.
     jvm: Any = context._jvm
     java_model = jvm.org.apache.spark.ml.feature.PCAModel(
-        f"PCA_{uuid.uuid4().hex[-12:]}", _py2java(context, matrix), _py2java(context, ratio)
+        new_uid("PCA"), _py2java(context, matrix), _py2java(context, ratio)
     )
     model = (kind or PCAModel)(java_model)
     return model._set(k=pca.n_components, inputCol=INPUT, outputCol=OUTPUT)
@@ -70,36 +70,96 @@ def _parameters(pca: FittedPCA) -> tuple[DenseMatrix, DenseVector]:
 
 
 def write_spark_model(pca: FittedPCA, folder: Folder, name: str) -> list[str]:
-    """Write a fitted PCA in Spark's format; return the names of the files in the folder.
+    """Write a fitted PCA in Spark's format; return the names of the files in the folder."""
+    uid = new_uid("PCA")
+    stored = StoredModel(
+        kind="feature.PCAModel",
+        uid=uid,
+        parameters={"k": pca.n_components, "inputCol": INPUT, "outputCol": OUTPUT},
+        defaults={"outputCol": f"{uid}__output"},
+        columns={
+            "pc": dense_matrix(pca.projection, by_rows=False),
+            "explainedVariance": dense_vector(pca.explained_variance_ratio[: pca.n_components]),
+        },
+    )
+    return stored.write(folder, name)
 
-    Spark would write it from an executor, which reaches no folder of the driver's, and no bucket
-    without libraries of Hadoop's. The format is that of ``PCAModelWriter`` and
-    ``DefaultParamsWriter``, the same since Spark 2.0: a line of JSON, and a row of Parquet whose
-    footer names Spark's own types.
+
+def new_uid(stage: str) -> str:
+    """Return a new name of a stage, as Spark makes them."""
+    return f"{stage}_{uuid.uuid4().hex[-12:]}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a model's only row: its type for Spark and for Arrow, and its value."""
+
+    spark: object
+    arrow: pa.DataType
+    value: object
+    nullable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """A model as Spark stores it.
+
+    Attributes
+    ----------
+    kind : str
+        Its class, below ``org.apache.spark.ml``.
+    uid : str
+    parameters, defaults : mapping
+        What was set, and what holds where nothing was.
+    columns : mapping of str to Column
+        What was fitted, in Spark's order; empty for a model of parameters alone.
     """
-    success = b""
-    files = {
-        "metadata/part-00000": _metadata(pca),
-        "metadata/_SUCCESS": success,
-        "data/part-00000.snappy.parquet": _data(pca),
-        "data/_SUCCESS": success,
-    }
-    for file, content in files.items():
-        folder.write(f"{name}/{file}", content)
-    return [f"{name}/{file}" for file in files]
 
+    kind: str
+    uid: str
+    parameters: Mapping[str, object]
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
 
-def _metadata(pca: FittedPCA) -> bytes:
-    uid = f"PCA_{uuid.uuid4().hex[-12:]}"
-    metadata = {
-        "class": "org.apache.spark.ml.feature.PCAModel",
-        "timestamp": time.time_ns() // 1_000_000,
-        "sparkVersion": _spark_version(),
-        "uid": uid,
-        "paramMap": {"k": pca.n_components, "inputCol": INPUT, "outputCol": OUTPUT},
-        "defaultParamMap": {"outputCol": f"{uid}__output"},
-    }
-    return json.dumps(metadata, separators=(",", ":")).encode() + b"\n"
+    def write(self, folder: Folder, name: str) -> list[str]:
+        """Write it; return the names of the files in the folder.
+
+        Spark would write it from an executor, which reaches no folder of the driver's, and no
+        bucket without libraries of Hadoop's. The format is that of Spark's ``DefaultParamsWriter``
+        and of its models' writers, the same since Spark 2.0: a line of JSON, and a row of Parquet
+        whose footer names Spark's own types.
+        """
+        files = {"metadata/part-00000": self._metadata(), "metadata/_SUCCESS": b""}
+        if self.columns:
+            files |= {"data/part-00000.snappy.parquet": self._data(), "data/_SUCCESS": b""}
+        for file, content in files.items():
+            folder.write(f"{name}/{file}", content)
+        return [f"{name}/{file}" for file in files]
+
+    def _metadata(self) -> bytes:
+        metadata = {
+            "class": f"org.apache.spark.ml.{self.kind}",
+            "timestamp": time.time_ns() // 1_000_000,
+            "sparkVersion": _spark_version(),
+            "uid": self.uid,
+            "paramMap": self.parameters,
+            "defaultParamMap": self.defaults,
+        }
+        return json.dumps(metadata, separators=(",", ":")).encode() + b"\n"
+
+    def _data(self) -> bytes:
+        spark = [_field(name, c.spark, nullable=c.nullable) for name, c in self.columns.items()]
+        footer = {
+            "org.apache.spark.version": _spark_version(),
+            "org.apache.spark.sql.parquet.row.metadata": json.dumps(
+                {"type": "struct", "fields": spark}
+            ),
+        }
+        arrow = [pa.field(name, c.arrow, nullable=c.nullable) for name, c in self.columns.items()]
+        row = {name: column.value for name, column in self.columns.items()}
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([row], pa.schema(arrow, metadata=footer)), buffer)
+        return buffer.getvalue()
 
 
 def _spark_version() -> str:
@@ -138,36 +198,28 @@ _ARROW = {
 }
 
 
-def _data(pca: FittedPCA) -> bytes:
-    n_features, k = pca.projection.shape
-    ratios = pca.explained_variance_ratio[: pca.n_components]
-    # Both are dense: type 1, without indices; the matrix is stored column by column.
-    matrix = (1, n_features, k, None, None, pca.projection.ravel(order="F"), False)
-    columns = {
-        "pc": ("MatrixUDT", _MATRIX, matrix),
-        "explainedVariance": ("VectorUDT", _VECTOR, (1, None, None, ratios)),
-    }
-    spark = [
-        _field(name, _udt(kind, fields), nullable=True)
-        for name, (kind, fields, _) in columns.items()
-    ]
-    footer = {
-        "org.apache.spark.version": _spark_version(),
-        "org.apache.spark.sql.parquet.row.metadata": json.dumps(
-            {"type": "struct", "fields": spark}
-        ),
-    }
-    arrow = [
-        pa.field(name, pa.struct([pa.field(f, _ARROW[t], nullable=n) for f, t, n in fields]))
-        for name, (_, fields, _) in columns.items()
-    ]
-    row = {
-        name: dict(zip((f for f, _, _ in fields), values, strict=True))
-        for name, (_, fields, values) in columns.items()
-    }
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([row], pa.schema(arrow, metadata=footer)), buffer)
-    return buffer.getvalue()
+def scalar(spark: str, value: object) -> Column:
+    """Return a column of an ``integer`` or a ``boolean``."""
+    return Column(spark, _ARROW[spark], value, nullable=False)
+
+
+def dense_vector(values: Array) -> Column:
+    """Return a column of a dense vector."""
+    return _udt_column("VectorUDT", _VECTOR, (1, None, None, values))  # type 1 is dense
+
+
+def dense_matrix(values: Array, *, by_rows: bool) -> Column:
+    """Return a column of a dense matrix, stored row by row or column by column."""
+    numbers = values.ravel(order="C" if by_rows else "F")
+    return _udt_column("MatrixUDT", _MATRIX, (1, *values.shape, None, None, numbers, by_rows))
+
+
+def _udt_column(
+    kind: str, fields: Sequence[tuple[str, str, bool]], values: tuple[object, ...]
+) -> Column:
+    arrow = pa.struct([pa.field(f, _ARROW[t], nullable=n) for f, t, n in fields])
+    row = dict(zip((f for f, _, _ in fields), values, strict=True))
+    return Column(_udt(kind, fields), arrow, row, nullable=True)
 
 
 def _udt(kind: str, fields: Sequence[tuple[str, str, bool]]) -> dict[str, object]:
@@ -190,33 +242,3 @@ def _json_type(text: str) -> object:
 
 def _field(name: str, kind: object, *, nullable: bool) -> dict[str, object]:
     return {"name": name, "type": kind, "nullable": nullable, "metadata": {}}
-
-
-def save_spark_model(model: MLWritable, folder: Folder, name: str) -> list[str]:
-    """Save a model of Spark's in Spark's own format; return the names of its files below OUT.
-
-    Executors of a cluster write it: they must reach the folder, or have what Spark needs for a
-    bucket. From a local session it goes over the disk, and needs nothing.
-    """
-    from pyspark.sql import SparkSession
-
-    session = SparkSession.getActiveSession()
-    if folder.is_local:
-        model.save(Path(folder.address(name)).as_uri())
-        return _visible(folder, name)
-    if session is None or not str(session.sparkContext.master).startswith("local"):
-        model.save(re.sub("^s3:", "s3a:", folder.address(name)))
-        return _visible(folder, name)
-    with TemporaryDirectory(dir=scratch_folder()) as place:
-        model.save(Path(place, "model").as_uri())
-        disk = Folder(f"{place}/model")
-        names = _visible(disk, "")
-        for file in names:
-            folder.write(f"{name}/{file}", disk.read(file))
-        return [f"{name}/{file}" for file in names]
-
-
-def _visible(folder: Folder, name: str) -> list[str]:
-    """List the files that are not checksums of Hadoop's."""
-    files = folder.files(name, recursive=True)
-    return [file.name for file in files if not file.name.rsplit("/", 1)[-1].startswith(".")]

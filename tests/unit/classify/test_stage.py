@@ -157,9 +157,7 @@ def test_an_evaluation_by_a_split_stays(output: Output) -> None:
     assert output.folder.exists(f"{PREDICTIONS}/part-1.parquet")
 
 
-def test_what_needs_no_regression_is_trained_and_tested_without_java(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_a_classifier_is_trained_and_tested_without_java(trained: Path, tmp_path: Path) -> None:
     """In processes of this machine; pyspark is not even imported."""
     out = shutil.copytree(trained, tmp_path / "out")
     look = f"""
@@ -174,9 +172,10 @@ if __name__ == "__main__":
     print(train_classifier(out, config, Recipe(method="knn"))["n_trained"])
     found = evaluate_split(out, config, Recipe(method="centroid", test_share=0.4))
     print(found["evaluation"]["n_test"])
+    print(train_classifier(out, config, Recipe(method="logistic"))["n_trained"])
     print(inspect_photos(out, config, Criteria(k=3))["n_photos"])
     print([name for name in sys.modules if name.split(".")[0] in ("pyspark", "py4j")])
 """
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:4] == ["30", "12", "30", "[]"]
-    assert Classifier.load(Output.at(out)).method == "knn"
+    assert done.stdout.split("\n")[:5] == ["30", "12", "30", "30", "[]"]
+    assert Classifier.load(Output.at(out)).method == "logistic"

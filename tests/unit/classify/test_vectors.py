@@ -77,6 +77,18 @@ def test_sums_of_no_rows_are_an_error(vectors: LabelledVectors) -> None:
         vectors.moments(np.empty(0, np.int64))
 
 
+def test_rows_that_are_held_need_no_task(
+    vectors: LabelledVectors, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors, sums and means of any of them are those of the tasks."""
+    expected = vectors.moments(TRAINED), vectors.class_means(TRAINED)
+    held = vectors.hold(ROWS)
+    monkeypatch.delattr(LocalEngine, "run")
+    assert (held.collect(TRAINED) == x[TRAINED]).all()
+    np.testing.assert_allclose(held.moments(TRAINED).scatter, expected[0].scatter, atol=1e-10)
+    np.testing.assert_allclose(held.class_means(TRAINED), expected[1], rtol=1e-6)
+
+
 def test_means_are_those_of_each_class(vectors: LabelledVectors, x: np.ndarray) -> None:
     targets = vectors.labelled.targets[ROWS]
     expected = [x[ROWS][targets == target].mean(axis=0) for target in range(4)]
