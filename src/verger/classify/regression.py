@@ -126,7 +126,7 @@ def fit_regressions(
 _FLAT = 64 * float(np.finfo(np.float64).eps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Loss:
     """The loss and its gradient, summed over shares of the photos by a thread each.
 

@@ -191,7 +191,7 @@ class _Selection:
                 yield row, x if self.projection is None else self.projection(x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Held:
     """Vectors in memory, (n, d) float32, and the place of each photo's among them, or -1."""
 

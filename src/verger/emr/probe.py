@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -130,7 +130,7 @@ class Errand:
         Address of the result.
     """
 
-    photo: pa.Table | None
+    photo: pa.Table | None = field(repr=False)
     out: str
 
 

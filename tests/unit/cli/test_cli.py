@@ -61,9 +61,12 @@ COMMANDS |= {
         "package",
         "doctor",
         "estimate",
+        "rates",
         "submit",
         "status",
         "logs",
+        "list",
+        "ui",
         "cancel",
         "teardown",
     )
@@ -282,7 +285,7 @@ def test_a_dry_run_is_json(dry_run: Any) -> None:
     _, done, _ = dry_run
     assert (done.returncode, done.stderr) == (0, "")
     plan = json.loads(done.stdout)
-    assert set(plan) == {"config", "steps"}
+    assert set(plan) == {"config", "steps", "notes"}
     place, model, photos, compute, output, pca = plan["steps"]
     assert compute == "compute the features of 4 photos"
     assert place == "run the tasks on this machine"

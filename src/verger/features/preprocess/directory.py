@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from PIL import ExifTags
 
@@ -13,7 +14,8 @@ Tag = ExifTags.Base
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Entry:
     """An entry of a directory; ``place`` is where its value lies, or what says where it lies."""
 
     tag: int

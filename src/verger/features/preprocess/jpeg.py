@@ -42,7 +42,7 @@ _FILLER, _N_AHEAD = b"\xff\x00", 8
 _LEAST_HEADER, _LEAST_SCAN_BYTES = 10, 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Scan:
     """A scan: its header, from its marker on, and where its data end."""
 
@@ -54,7 +54,7 @@ class _Scan:
         return self.header[5:-3:2]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Structure:
     """The frame of a JPEG, from its marker on, its scans, and its end; 0 where that is missing."""
 

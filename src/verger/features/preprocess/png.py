@@ -23,7 +23,7 @@ _SEEN = (b"tRNS", b"eXIf")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Chunk:
     kind: bytes
     data: memoryview
