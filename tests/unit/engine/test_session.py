@@ -35,6 +35,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "bin" / "spark-submit").touch()
     monkeypatch.setenv("SPARK_HOME", str(tmp_path))
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+    # Of another test in this process; pyspark would take it instead of starting one.
+    monkeypatch.setattr(SparkSession, "_instantiatedSession", None)
 
 
 def test_workers_are_told_where_a_bucket_is_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
