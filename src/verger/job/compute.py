@@ -33,7 +33,6 @@ from verger.result.output import RUN, STOPPED, Output
 from verger.result.record import RunRecord
 from verger.source.cut import cut_listing
 from verger.source.listing import Listing
-from verger.source.notes import describe_source
 from verger.source.spark_reader import list_with_spark, read_images
 
 if TYPE_CHECKING:
@@ -86,19 +85,16 @@ def _publish(
     if output.folder.exists(RUN):
         check_error_rate(output.root, config, listing.photos, ledger, replaces=True)
     composition = compose(listing.photos, ledger, prune=config.prune)
-    counts = replace(
-        composition.counts,
-        computed=n_computed,
-        bytes=listing.n_bytes,
-        ignored=listing.ignored,
-        clamped=listing.n_clamped,
-    )
     ours = [batch for batch in batches if batch.name not in set(state.markers)]
     record = describe_run(
-        run, listing.source, model, started=started, counts=counts, spent=_spent(run, ours)
+        run,
+        listing,
+        model,
+        started=started,
+        counts=replace(composition.counts, computed=n_computed),
+        labels=composition.labels,
+        spent=_spent(run, ours),
     )
-    notes = describe_source(listing, config.label_from, composition.labels)
-    record = replace(record, notices=(*record.notices, *notes))
     run.check_lock()
     if state.record is not None and not composition.changes:
         output.clear_journal()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -16,28 +17,39 @@ from verger.pca.fit import SHARES, FittedPCA
 from verger.result.clock import Spent
 from verger.result.output import Output
 from verger.result.record import Counts, ModelRecord, PCARecord, RunRecord
+from verger.source.notes import describe_source
 
 if TYPE_CHECKING:
     from verger.features.model import Model
+    from verger.source.listing import Listing
 
 #: Options that are about the PCA alone.
 REDUCE_OPTIONS = ("components", "standardize", "center")
 
 
 def describe_run(
-    run: Run, source: str, model: Model, *, started: datetime, counts: Counts, spent: Spent | None
+    run: Run,
+    listing: Listing,
+    model: Model,
+    *,
+    started: datetime,
+    counts: Counts,
+    labels: Mapping[str, int] | None = None,
+    spent: Spent | None = None,
 ) -> RunRecord:
     """Return what ``run.json`` says of a run whose features have just been computed.
 
     Parameters
     ----------
     run : Run
-    source : str
-        In the form in which it is stored.
+    listing : Listing
     model : Model
     started : datetime
     counts : Counts
-    spent : Spent or None
+        Of the rows; what is of the listing is filled in.
+    labels : mapping of str to int, optional
+        Label to number of rows, by default of the listing.
+    spent : Spent, optional
         None where no worker had anything to do.
 
     Returns
@@ -45,7 +57,8 @@ def describe_run(
     RunRecord
         Without files, which are named when they are published.
     """
-    contract = model.contract
+    contract, source = model.contract, listing.source
+    notes = describe_source(listing, run.config.label_from, labels)
     return RunRecord(
         verger=version("verger"),
         source=source,
@@ -57,17 +70,31 @@ def describe_run(
         contract_hash=contract.hash,
         model=_describe_model(model, run.config.precision),
         versions=versions(run.engine),
-        machine={
-            "platform": platform.platform(),
-            "engine": run.engine.name,
-            "master": run.engine.master,
-            "cpu_count": run.engine.n_cores,
-        },
-        counts=counts,
-        notices=run.notices,
+        machine=_describe_machine(run.engine),
+        counts=_with_listing(counts, listing),
+        notices=(*run.notices, *notes),
         seconds=dict(run.seconds),
         spent=spent,
         files={},
+    )
+
+
+def _describe_machine(engine: Engine) -> dict[str, object]:
+    return {
+        "platform": platform.platform(),
+        "engine": engine.name,
+        "master": engine.master,
+        "cpu_count": engine.n_cores,
+    }
+
+
+def _with_listing(counts: Counts, listing: Listing) -> Counts:
+    return replace(
+        counts,
+        listed=len(listing.photos),
+        bytes=listing.n_bytes,
+        ignored=listing.ignored,
+        clamped=listing.n_clamped,
     )
 
 

@@ -22,7 +22,6 @@ from verger.job.resume import State
 from verger.redaction import redact
 from verger.result.ledger import Composition, RowsFile, compose, read_ledger, rows_files
 from verger.result.output import REPORT, RUN, STOPPED
-from verger.source.notes import describe_source
 
 if TYPE_CHECKING:
     from verger.features.model import Model
@@ -50,19 +49,9 @@ def report_stopped(
         with run.stage("report"):
             batches = committed_batches(run.output)
             done = _compose_committed(run, listing, rows_files(state.published, batches))
-            counts = replace(
-                done.counts,
-                listed=len(listing.photos),
-                computed=sum(b.n_photos for b in batches if b.name not in state.markers),
-                bytes=listing.n_bytes,
-                ignored=listing.ignored,
-                clamped=listing.n_clamped,
-            )
-            record = describe_run(
-                run, listing.source, model, started=started, counts=counts, spent=None
-            )
-            notes = describe_source(listing, run.config.label_from)
-            record = replace(record, notices=(*record.notices, *notes))
+            n_computed = sum(b.n_photos for b in batches if b.name not in state.markers)
+            counts = replace(done.counts, computed=n_computed)
+            record = describe_run(run, listing, model, started=started, counts=counts)
             rows = Rows(_pieces(done, "features"), _pieces(done, "rejected"))
             run.check_lock()
             write_report(run.engine, run.output, record, Stopped(redact(str(err)), rows, below))
