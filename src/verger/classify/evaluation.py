@@ -107,10 +107,10 @@ def evaluate_split(
     run = Run(Output.at(out), config, watch)
     labelled = read_trainable(run.output)
     strategy = choose_split(labelled, recipe)
-    check_method(run, recipe, labelled)
+    needs_spark = check_method(run, recipe, labelled)
     with run, run.locked():
         run.output.read_run()
-        engine = start_method(run, recipe, labelled)
+        engine = start_method(run, needs_spark=needs_spark)
         vectors = LabelledVectors(engine, run.output, labelled)
         asked, tested = _evaluate(run, vectors, recipe, strategy)
         other = _beside(labelled, recipe, strategy)

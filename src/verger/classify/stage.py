@@ -67,10 +67,10 @@ def train_classifier(
     labelled = read_trainable(run.output)
     strategy = choose_split(labelled, recipe)
     projection = stored_projection(run.output) if recipe.on == "pca" else None
-    check_method(run, recipe, labelled)
+    needs_spark = check_method(run, recipe, labelled)
     with run, run.locked():
         contract = run.output.read_run().contract_hash
-        engine = start_method(run, recipe, labelled)
+        engine = start_method(run, needs_spark=needs_spark)
         vectors = LabelledVectors(engine, run.output, labelled, projection)
         with run.stage("train", len(labelled)) as progress:
             every, on_fits = np.arange(len(labelled)), progress.on_fits
@@ -87,29 +87,31 @@ def train_classifier(
     return to_plain(training)  # type: ignore[no-any-return]
 
 
-def needs_spark_ml(output: Output, recipe: Recipe, labelled: Labelled) -> bool:
-    """Whether Spark ML has to fit: a regression that does not fit into this machine's memory."""
-    size = len(labelled), output.read_run().model.n_features, len(labelled.labels)
-    return recipe.method == "logistic" and not fits_in_memory(*size)
-
-
-def check_method(run: Run, recipe: Recipe, labelled: Labelled) -> None:
+def check_method(run: Run, recipe: Recipe, labelled: Labelled) -> bool:
     """Find out whether what a method needs could be started, without starting it.
+
+    Returns
+    -------
+    bool
+        Whether Spark ML has to fit: a regression that does not fit into this machine's memory.
 
     Raises
     ------
     EnvironmentNotReadyError
         If it needs Spark, and that could not be started.
     """
-    if needs_spark_ml(run.output, recipe, labelled):
+    size = len(labelled), run.output.read_run().model.n_features, len(labelled.labels)
+    needs_spark = recipe.method == "logistic" and not fits_in_memory(*size)
+    if needs_spark:
         check_environment(run.config)
     else:
         check_engine(run.config)
+    return needs_spark
 
 
-def start_method(run: Run, recipe: Recipe, labelled: Labelled) -> Engine:
+def start_method(run: Run, *, needs_spark: bool) -> Engine:
     """Start what a method needs: where Spark ML fits a regression, Spark runs the tasks too."""
-    if needs_spark_ml(run.output, recipe, labelled) and not has_active_session():
+    if needs_spark and not has_active_session():
         with run.stage("start Spark"):
             get_session(run.config)
     return run.engine
