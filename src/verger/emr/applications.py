@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors
@@ -58,14 +58,24 @@ def application_name(package: Package) -> str:
     return f"verger-{package.release}-{package.architecture.lower().replace('_', '-')}"
 
 
-def own_application(cloud: Cloud, package: Package) -> str | None:
-    """Return the identifier of Verger's own application for a package; None if there is none."""
+def list_applications(cloud: Cloud) -> Iterator[dict[str, Any]]:
+    """Yield what AWS says of each application of the region that was not deleted.
+
+    Raises
+    ------
+    CloudError
+    """
     pages = cloud.emr.get_paginator("list_applications").paginate()
     with aws_errors("list the applications"):
-        for entry in (entry for page in pages for entry in page["applications"]):
-            if entry.get("name") == application_name(package) and entry["state"] != "TERMINATED":
-                return str(entry["id"])
-    return None
+        for page in pages:
+            yield from (entry for entry in page["applications"] if entry["state"] != "TERMINATED")
+
+
+def own_application(cloud: Cloud, package: Package) -> str | None:
+    """Return the identifier of Verger's own application for a package; None if there is none."""
+    name = application_name(package)
+    named = (entry for entry in list_applications(cloud) if entry.get("name") == name)
+    return next((str(entry["id"]) for entry in named), None)
 
 
 def read_application(cloud: Cloud, application: str) -> dict[str, Any]:

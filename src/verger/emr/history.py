@@ -10,7 +10,7 @@ from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors
 from verger.emr.ec2 import read_cluster
-from verger.emr.runs import JobRun, list_runs, read_run
+from verger.emr.runs import JobRun, list_runs, out_of, read_run
 
 #: How the names of all runs begin; see :func:`verger.emr.jobs.job_name`.
 _OURS = "verger-"
@@ -53,7 +53,7 @@ def list_past(cloud: Cloud, application: str | None, most: int) -> list[PastRun]
             number,
             entry["state"],
             entry["createdAt"],
-            _out_of(cloud, number, entry["id"]),
+            out_of(read_run(cloud, JobRun(number, entry["id"]))),
         )
         for number in applications
         for entry in islice(_own_runs(cloud, number), most)
@@ -71,12 +71,6 @@ def _applications(cloud: Cloud) -> Iterator[str]:
 def _own_runs(cloud: Cloud, application: str) -> Iterator[dict[str, Any]]:
     runs = list_runs(cloud, application)
     return (entry for entry in runs if str(entry.get("name", "")).startswith(_OURS))
-
-
-def _out_of(cloud: Cloud, application: str, run: str) -> str | None:
-    described = read_run(cloud, JobRun(application, run))
-    words = described["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
-    return words[2] if words[:1] == ["run"] else None
 
 
 def list_past_clusters(cloud: Cloud, most: int) -> list[PastRun]:

@@ -302,11 +302,11 @@ class RatesFile:
             If the file does not say so.
         """
         keys = {"currency": "currency", "source": source, "date": date, "checked": "checked"}
-        rates = {name: row.get(name, self.values.get(key)) for name, key in keys.items()}
+        facts = {name: row.get(name, self.values.get(key)) for name, key in keys.items()}
         for name, key in keys.items():
-            if rates[name] is None:
+            if facts[name] is None:
                 raise ConfigError(f"rates {self.name}: {key} is missing")
-        return rates | {"date": str(rates["date"])}
+        return facts | {"date": str(facts["date"])}
 
 
 def _keys(value: Any) -> tuple[str, ...]:

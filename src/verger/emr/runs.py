@@ -231,6 +231,12 @@ def _ran_out(job_run: dict[str, Any]) -> bool:
     return late or "timeout" in job_run.get("stateDetails", "").lower()
 
 
+def out_of(job_run: dict[str, Any]) -> str | None:
+    """Return the address of a run's result; None of a probe, which has none."""
+    words = job_run["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
+    return str(words[2]) if words[:1] == ["run"] else None
+
+
 def logs_of(job_run: dict[str, Any]) -> str | None:
     """Return the address below which the logs of a run go; None where they go nowhere."""
     monitoring = job_run.get("configurationOverrides", {}).get("monitoringConfiguration", {})

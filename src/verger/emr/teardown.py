@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from verger.emr.applications import IDLE, list_applications
 from verger.emr.aws import Cloud, aws_errors, is_missing, split_address
 from verger.emr.jobs import ENDED
 from verger.emr.package import list_package
 from verger.emr.runs import list_runs
 from verger.errors import CloudError
 
-_IDLE = ("CREATED", "STOPPED")
 #: Times and seconds that an application is given to stop: AWS deletes none that runs.
 STOP_TRIES, STOP_PAUSE_S = 30, 4.0
 
@@ -59,14 +59,11 @@ def plan_teardown(cloud: Cloud, package: str | None, stack: str) -> Teardown:
     CloudError
         If a run is under way in an application that would go.
     """
-    pages = cloud.emr.get_paginator("list_applications").paginate()
-    with aws_errors("list the applications"):
-        named = [
-            str(entry["id"])
-            for page in pages
-            for entry in page["applications"]
-            if entry.get("name", "").startswith("verger-") and entry["state"] != "TERMINATED"
-        ]
+    named = [
+        str(entry["id"])
+        for entry in list_applications(cloud)
+        if entry.get("name", "").startswith("verger-")
+    ]
     ours = tuple(application for application in named if _is_ours(cloud, application))
     for application in ours:
         busy = [run["id"] for run in list_runs(cloud, application) if run["state"] not in ENDED]
@@ -120,7 +117,7 @@ def _delete_application(cloud: Cloud, application: str, sleep: Callable[[float],
         with aws_errors(f"delete the application {application}"):
             for attempt in range(STOP_TRIES):
                 described = cloud.emr.get_application(applicationId=application)["application"]
-                if described["state"] in (*_IDLE, "TERMINATED"):
+                if described["state"] in (*IDLE, "TERMINATED"):
                     break
                 if attempt == 0:
                     cloud.emr.stop_application(applicationId=application)

@@ -40,7 +40,7 @@ def emr_status(
     """Say how far a run is, and what AWS has billed for it."""
     from verger.emr.applications import read_application
     from verger.emr.price import load_rates
-    from verger.emr.runs import CommitCounter, JobRun, read_run
+    from verger.emr.runs import CommitCounter, JobRun, out_of, read_run
     from verger.emr.submit import describe_bill
 
     application = check_application(on, application)
@@ -49,8 +49,8 @@ def emr_status(
         _show_cluster(cloud, run_id, rates, as_json=as_json)
         return
     described = read_run(cloud, JobRun(application, run_id))
-    arguments = described["jobDriver"].get("sparkSubmit", {}).get("entryPointArguments", [])
-    done = CommitCounter(arguments[2]).read() if arguments[:1] == ["run"] else None
+    out = out_of(described)
+    done = CommitCounter(out).read() if out else None
     architecture = read_application(cloud, application).get("architecture", "X86_64")
     bill = describe_bill(described, load_rates(cloud.region, architecture, rates), 0)
     if as_json:
