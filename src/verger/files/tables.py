@@ -330,10 +330,8 @@ def iter_pieces(
 ) -> Iterator[pa.RecordBatch]:
     """Read some columns, ``path`` among them, of the rows of pieces."""
     for piece in pieces:
-        leaving = pa.array(piece.without, pa.string())
         for batch in iter_part(folder, piece.name, columns):
-            gone = pa.compute.is_in(batch.column("path"), value_set=leaving)
-            yield batch.filter(pa.compute.invert(gone)) if piece.without else batch
+            yield _left_of(batch, piece)
 
 
 def group_pieces(pieces: Iterable[Piece]) -> list[list[Piece]]:
@@ -372,7 +370,12 @@ def _rows_of(folder: Folder, piece: Piece, columns: Sequence[str]) -> pa.Table:
     if "label" in columns:
         labels = normal_labels(rows["label"])
         rows = rows.set_column(rows.schema.get_field_index("label"), "label", labels)
+    return _left_of(rows, piece)
+
+
+def _left_of(rows: _Rows, piece: Piece) -> _Rows:
+    """Return the rows of a file that its piece keeps."""
     if not piece.without:
         return rows
-    leaving = pa.compute.is_in(rows["path"], value_set=pa.array(piece.without))
+    leaving = pa.compute.is_in(rows["path"], value_set=pa.array(piece.without, pa.string()))
     return rows.filter(pa.compute.invert(leaving))
