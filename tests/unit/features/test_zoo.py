@@ -706,7 +706,7 @@ def test_heic_without_its_package_is_unsupported(formats: pytest.MonkeyPatch) ->
     assert "HEIF" not in register_formats()
     for content in (HEIC + bytes(range(200)), HEIC):
         assert error_of(content).reason is Reason.UNSUPPORTED_FORMAT
-        assert "pip install 'verger[heif]'" in error_of(content).detail
+        assert "pip install pillow-heif" in error_of(content).detail
     assert "heif" not in error_of(b"no photo").detail
 
 

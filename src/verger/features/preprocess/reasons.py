@@ -135,7 +135,7 @@ def unidentified_detail(content: bytes) -> str:
     """Return what to tell of a file that no plug-in knows."""
     is_heic = content[4:8] == b"ftyp" and content[8:12] in _BRANDS["HEIF"]
     if is_heic and "HEIF" not in register_formats():
-        return "HEIC, which the extra heif reads: pip install 'verger[heif]' (docs/licences.md)"
+        return "HEIC, which the extra heif reads: pip install pillow-heif (docs/licences.md)"
     return "no decoder knows these bytes"
 
 
