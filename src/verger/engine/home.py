@@ -34,8 +34,8 @@ def user_home() -> Path | None:
 def verger_home() -> Path:
     """Return the folder of Verger's cache.
 
-    It is ``VERGER_HOME``, else ``verger`` in the user's cache folder. Where that folder is not
-    there and cannot be made, it is one of this user's own among the temporary files.
+    It is ``VERGER_HOME``, else ``verger`` in the user's cache folder. Where that folder cannot be
+    written, it is one of this user's own among the temporary files.
 
     Raises
     ------
@@ -44,16 +44,30 @@ def verger_home() -> Path:
     EnvironmentNotReadyError
         If the temporary folder is another user's.
     """
+    return cache_folders()[0]
+
+
+def cache_folders() -> list[Path]:
+    """Return :func:`verger_home`, and behind it the user's own cache if it can only be read.
+
+    An image or a home that cannot be written may hold weights and graphs.
+
+    Raises
+    ------
+    ConfigError, EnvironmentNotReadyError
+        As from :func:`verger_home`.
+    """
     if given := os.environ.get("VERGER_HOME"):
         folder = Path(os.path.expanduser(given))
         if folder.parts[0].startswith("~"):
             raise ConfigError(f"VERGER_HOME={given}: no such home folder; give the whole path")
-        return folder
+        return [folder]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     folder = cache / "verger"
-    if cache.is_absolute() and (os.access(folder, os.R_OK) or can_be_made(folder)):
-        return folder
-    return temporary_home()
+    if cache.is_absolute() and can_be_made(folder):
+        return [folder]
+    is_readable = cache.is_absolute() and os.access(folder, os.R_OK | os.X_OK)
+    return [temporary_home(), *([folder] if is_readable else [])]
 
 
 def temporary_home() -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from verger.engine.home import (
+    cache_folders,
     environment_for_block,
     java_locale,
     matplotlib_variables,
@@ -76,6 +77,20 @@ def test_a_home_that_can_be_written_is_used(nobody: Path, monkeypatch: pytest.Mo
     assert user_home() == nobody
     assert verger_home() == nobody / ".cache" / "verger"
     assert matplotlib_variables() == {}
+
+
+def test_a_cache_that_can_only_be_read_is_read(
+    nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """YARN gives every user HOME=/home/, where root may have left a cache."""
+    monkeypatch.setenv("HOME", str(nobody))
+    theirs = nobody / ".cache" / "verger"
+    theirs.mkdir(parents=True)
+    allowed = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & 2 and allowed(path, mode))
+    assert verger_home() == nobody / f"verger-home-{os.getuid()}"
+    assert cache_folders() == [verger_home(), theirs]
+    assert matplotlib_variables() == {"MPLCONFIGDIR": str(verger_home() / "matplotlib")}
 
 
 def test_a_temporary_folder_of_somebody_elses_is_not_used(nobody: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 
-from verger.engine.home import verger_home
+from verger.engine.home import cache_folders
 from verger.engine.scratch import sweep_parts
 from verger.features.model.graph import Graph, Layer
 
@@ -37,12 +37,13 @@ def cached_graph(key: str, write: Callable[[], Graph]) -> Graph:
     write : callable
         Called if the cache has no such graph, or a damaged one.
     """
-    path = verger_home() / "graphs" / key
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return _read(path)
+    paths = [cache / "graphs" / key for cache in cache_folders()]
+    for path in paths:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return _read(path)
     graph = write()
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
-        _store(path, graph)
+        _store(paths[0], graph)
     return graph
 
 

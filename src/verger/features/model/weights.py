@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from verger.engine.home import verger_home
+from verger.engine.home import cache_folders, verger_home
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
 from verger.features.model.checksum import check_sha256
 
@@ -50,7 +50,7 @@ class WeightsSource:
 
     def candidates(self) -> list[Path]:
         """List every place on this machine where the file may be, in the order of preference."""
-        places = [verger_home() / "weights" / self.file_name]
+        places = [cache / "weights" / self.file_name for cache in cache_folders()]
         if self.package and self.package_path:
             spec = importlib.util.find_spec(self.package)
             roots = spec.submodule_search_locations if spec else None
