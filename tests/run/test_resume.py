@@ -82,6 +82,16 @@ def _kill_after_a_batch(source: Path, out: Path, *one_core: str) -> int:
     return len(list(out.glob(f"{JOURNAL}/0001-*/0*.json")))
 
 
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where an engine is started."""
+
+    def start(_: Config) -> Any:
+        raise AssertionError("an engine was started")
+
+    monkeypatch.setattr("verger.job.context.start_engine", start)
+
+
 @BOTH_ENGINES
 def test_a_killed_run_pays_only_for_what_it_had_not_committed(
     engine: str, finished: Path, photos: Path, tmp_path: Path
@@ -172,16 +182,26 @@ def test_tasks_that_are_lost_are_followed_by_others(
 # Changed sources
 
 
-def test_a_run_with_nothing_to_do_does_nothing(result: Path, photos: Path) -> None:
-    """The same command again keeps tables, models and PCA to the byte."""
-    before = {
-        p: p.read_bytes() for p in result.rglob("*") if p.is_file() and p.suffix == ".parquet"
-    }
-    found = pipeline.run(str(photos), result, CONFIG)
-    assert found.counts.computed == 0
-    assert found.pca.n_components == 5
-    assert "reduce" not in found.seconds
-    assert before == {p: p.read_bytes() for p in before}
+@pytest.mark.parametrize("options", [{}, {"master": "local[1]"}, {"reader": "spark"}])
+def test_a_run_with_nothing_to_do_starts_no_engine_and_writes_nothing(
+    result: Path, photos: Path, no_engine: None, options: dict[str, Any]
+) -> None:
+    """On any engine, the same command again is answered by the driver alone."""
+    before = {path: path.read_bytes() for path in result.rglob("*") if path.is_file()}
+    found = pipeline.run(str(photos), result, dataclasses.replace(CONFIG, **options))
+    assert found.up_to_date
+    assert (found.counts.computed, found.pca.n_components) == (0, 5)
+    assert before == {path: path.read_bytes() for path in result.rglob("*") if path.is_file()}
+
+
+def test_a_result_that_has_lost_a_file_or_is_asked_for_another_pca_is_not_up_to_date(
+    result: Path, photos: Path, no_engine: None
+) -> None:
+    with pytest.raises(AssertionError, match="an engine was started"):
+        pipeline.run(str(photos), result, dataclasses.replace(CONFIG, components=0.9))
+    min((result / "pca").iterdir()).unlink()
+    with pytest.raises(AssertionError, match="an engine was started"):
+        pipeline.run(str(photos), result, CONFIG)
 
 
 def test_new_photos_cost_only_themselves_and_the_pca_is_updated(

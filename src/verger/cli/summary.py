@@ -25,7 +25,9 @@ def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
 
     counts, model = record.counts, record.model
     lines = [("photos", _ledger(counts))]
-    if counts.computed != counts.listed:
+    if record.up_to_date:
+        lines.append(("", f"up to date: nothing has changed since {record.finished}"))
+    elif counts.computed != counts.listed:
         n_known = counts.listed - counts.computed
         lines.append(("", f"{n_known:,} were done before, {counts.computed:,} now"))
     for reason, n in counts.reasons.items():

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from verger.config import Config
+from verger.engine.choose import check_engine
 from verger.errors import (
     ErrorRateError,
     OutputExistsError,
@@ -28,6 +29,7 @@ from verger.job.compute import featurize
 from verger.job.context import Run, Watch, no_watch
 from verger.job.plan import plan
 from verger.job.reduce import pca_is_stale, reduce_features
+from verger.job.unchanged import up_to_date
 from verger.redaction import redact
 from verger.result.output import REPORT, Output
 from verger.result.record import FAILED, RunRecord
@@ -45,7 +47,8 @@ def run(
 ) -> RunRecord:
     """Featurize, reduce, validate all that was written, and report.
 
-    A run that was killed goes on where it was; a finished one takes in what is new.
+    A run that was killed goes on where it was; a finished one takes in what is new, and does
+    nothing if nothing is.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def run(
     Returns
     -------
     RunRecord
-        What ``run.json`` holds.
+        What ``run.json`` holds; with ``up_to_date`` if there was nothing to do.
 
     Raises
     ------
@@ -72,6 +75,9 @@ def run(
     run = Run(Output.at(out), config, watch, notices)
     with run:
         planned = plan(run, source, reduce=True)
+        if unchanged := up_to_date(run, planned, reduce=True):
+            return unchanged
+        check_engine(config)
         with run.locked(), _ended(run):
             featurize(run, planned, reduce=True)
             if pca_is_stale(run):
@@ -88,6 +94,9 @@ def run_featurize(
     run = Run(Output.at(out), config, watch)
     with run:
         planned = plan(run, source, reduce=False)
+        if unchanged := up_to_date(run, planned, reduce=False):
+            return unchanged
+        check_engine(config)
         with run.locked(), _ended(run):
             featurize(run, planned, reduce=False)
     return run.output.read_run()

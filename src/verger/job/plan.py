@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verger.config import Config
-from verger.engine.choose import check_engine, wants_spark
+from verger.engine.choose import wants_spark
 from verger.engine.session import check_hadoop_reads
 from verger.errors import ConfigError
 from verger.features.model import Model, find_card, load_model
@@ -20,7 +20,7 @@ from verger.result.journal import latest_attempt
 from verger.result.ledger import Ledger, compare, read_ledger, rows_files
 from verger.result.output import RUN, Output
 from verger.source.cut import count_partitions
-from verger.source.listing import Listing, list_photos
+from verger.source.listing import Listing, check_folder, list_photos
 from verger.source.notes import describe_source
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ def plan(run: Run, source: str, *, reduce: bool) -> Plan:
     model = _find_model(run, listing)
     root = listing.source if listing else normalize_source(source)
     find_state(run.output, root, model.contract, overwrite=run.config.overwrite)
-    check_engine(run.config)
     return Plan(root, listing, model)
 
 
@@ -77,19 +76,26 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         )
     run.output.prepare(source=source, overwrite=config.overwrite)
     if config.reader != "arrow":
+        check_folder(normalize_source(source))
         check_hadoop_reads(source, config)
         return None
+    listing = list_source(run, source)
+    if reduce:
+        check_count(len(listing.photos), source, config)
+    return listing
+
+
+def list_source(run: Run, source: str) -> Listing:
+    """List the photos of a source by the options of a run."""
+    config = run.config
     with run.stage("list"):
-        listing = list_photos(
+        return list_photos(
             source,
             glob=config.glob,
             recursive=config.recursive,
             label_from=config.label_from,
             ignore=config.ignore,
         )
-    if reduce:
-        check_count(len(listing.photos), source, config)
-    return listing
 
 
 def check_count(n: int, source: str, config: Config) -> None:

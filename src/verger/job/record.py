@@ -71,7 +71,7 @@ def describe_run(
         model=_describe_model(model, run.config.precision),
         versions=versions(run.engine),
         machine=_describe_machine(run.engine),
-        counts=_with_listing(counts, listing),
+        counts=with_listing(counts, listing),
         notices=(*run.notices, *notes),
         seconds=dict(run.seconds),
         spent=spent,
@@ -88,7 +88,8 @@ def _describe_machine(engine: Engine) -> dict[str, object]:
     }
 
 
-def _with_listing(counts: Counts, listing: Listing) -> Counts:
+def with_listing(counts: Counts, listing: Listing) -> Counts:
+    """Return counts of rows with what is of the listing."""
     return replace(
         counts,
         listed=len(listing.photos),

@@ -194,13 +194,14 @@ def _compare_paths(engine: Engine, output: Output, tables: list[str]) -> _Paths:
     """Compare the paths of the tables, in as many passes as the driver's memory takes."""
     n_rows = sum(part.rows for table in tables for part in output.parts(table))
     n_passes = n_rows // PATHS_AT_ONCE + 1
+    no_path = int(digest_paths(pa.array([None], pa.string()))[0])
     suspect, missing, extra = set[int](), 0, 0
     for number in range(n_passes):
         found = _collect_digests(engine, output, tables, number, n_passes)
         paths, counts = np.unique(
             np.concatenate([found["features"], found["rejected"]]), return_counts=True
         )
-        suspect |= set(paths[(counts > 1) | (paths == _NO_PATH)].tolist())
+        suspect |= set(paths[(counts > 1) | (paths == no_path)].tolist())
         if "pca" in found:
             surplus = _surplus(found["pca"], found["features"])
             missing -= int(surplus[surplus < 0].sum())
@@ -229,9 +230,6 @@ def _digest_share(
         for batch in iter_part(folder, name, ["path"]):
             digests = digest_paths(batch.column("path"))
             yield table, digests[digests % n_passes == number]
-
-
-_NO_PATH = int(digest_paths(pa.array([None], pa.string()))[0])
 
 
 def _surplus(these: _Digests, those: _Digests) -> npt.NDArray[np.int64]:

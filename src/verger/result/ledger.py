@@ -91,14 +91,14 @@ def read_ledger(folder: Folder, files: Sequence[RowsFile]) -> Ledger:
     """
     with ThreadPoolExecutor(_READERS) as pool:
         tables = list(pool.map(lambda pair: _keys(folder, *pair), enumerate(files)))
-    rows = pa.concat_tables([_NO_KEYS, *tables]).to_pandas()
+    rows = pa.concat_tables([_KEYS.empty_table(), *tables]).to_pandas()
     old = rows["path"].duplicated(keep="last")
     renamed = frozenset(rows.loc[rows["renamed"], "file"])
     rows = rows.drop(columns="renamed")
     return Ledger(list(files), rows[~old], rows.loc[old, ["path", "file"]], renamed)
 
 
-_NO_KEYS = pa.schema(
+_KEYS = pa.schema(
     [
         ("path", pa.string()),
         ("length", pa.int64()),
@@ -109,7 +109,7 @@ _NO_KEYS = pa.schema(
         ("file", pa.int64()),
         ("renamed", pa.bool_()),
     ]
-).empty_table()
+)
 
 
 def _keys(folder: Folder, index: int, file: RowsFile) -> pa.Table:
@@ -123,7 +123,7 @@ def _keys(folder: Folder, index: int, file: RowsFile) -> pa.Table:
     columns["file"] = pa.array([index] * n, pa.int64())
     columns["label"] = normal_labels(found["label"])
     columns["renamed"] = pc.fill_null(pc.not_equal(columns["label"], found["label"]), False)
-    return pa.table([columns[name] for name in _NO_KEYS.schema.names], schema=_NO_KEYS.schema)
+    return pa.table([columns[name] for name in _KEYS.names], schema=_KEYS)
 
 
 def _millis(times: pa.ChunkedArray) -> pa.ChunkedArray:

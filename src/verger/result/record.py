@@ -160,6 +160,8 @@ class RunRecord:
         Table to its files.
     checks : tuple of Check or None
         None where nothing was validated since the result has changed.
+    up_to_date : bool or None
+        True in what a run returns that had nothing to do; it writes nothing.
     """
 
     verger: str = ""
@@ -181,6 +183,7 @@ class RunRecord:
     pca: PCARecord | None = field(default=None, metadata=OMIT_NONE)
     checks: tuple[Check, ...] | None = field(default=None, metadata=OMIT_NONE)
     finished: str | None = field(default=None, metadata=OMIT_NONE)
+    up_to_date: bool | None = field(default=None, metadata=OMIT_NONE)
 
     def __post_init__(self) -> None:
         _check_not_negative(self)

@@ -160,16 +160,26 @@ class StoredFile(NamedTuple):
     is_regular: bool = True
 
 
+def check_folder(root: str) -> None:
+    """Refuse a source on this machine that is no folder; another is not looked at.
+
+    Raises
+    ------
+    SourceNotFoundError
+    """
+    folder = Path(root)
+    if not root.startswith("/") or folder.is_dir():
+        return
+    what = "is a file; give the folder of the photos" if folder.exists() else "does not exist"
+    raise SourceNotFoundError(f"source {root}: {what}")
+
+
 def _list_local(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile]:
     """Walk a folder, through links to folders too, but never in a circle.
 
     One that is left out may be closed to this user, as ``lost+found`` is; it counts as one file.
     """
-    folder = Path(root)
-    if not folder.exists():
-        raise SourceNotFoundError(f"source {root}: does not exist")
-    if not folder.is_dir():
-        raise SourceNotFoundError(f"source {root}: is a file; give the folder of the photos")
+    check_folder(root)
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
     while waiting:
         place, above = waiting.pop()

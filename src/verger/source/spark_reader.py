@@ -15,7 +15,7 @@ from verger.files.paths import normalize_source
 from verger.files.reading import MAX_FILE_BYTES
 from verger.schema import IMAGES
 from verger.source.cut import cut_listing
-from verger.source.listing import Listing, StoredFile, list_photos, make_listing
+from verger.source.listing import Listing, StoredFile, check_folder, list_photos, make_listing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,8 +110,7 @@ def _binary_files(spark: SparkSession, root: str, **options: str) -> DataFrame:
     from pyspark.errors import AnalysisException
     from pyspark.sql import functions as F
 
-    if root.startswith("/") and not Path(root).is_dir():
-        raise SourceNotFoundError(f"source {root}: does not exist, or is no folder")
+    check_folder(root)
     loader = spark.read.format("binaryFile").options(**options)
     try:
         files = loader.load(hadoop_path(root))
