@@ -27,6 +27,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from verger.cli.terminal import clean
 from verger.job.context import Progress as StageProgress
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ def _print(console: Console, name: str, total: int | None) -> Iterator[StageProg
     timer.daemon = True
     timer.start()
     try:
-        yield StageProgress(on_tasks=lines.on_tasks, on_fits=lines.on_fits)
+        yield StageProgress(
+            on_tasks=lines.on_tasks, on_fits=lines.on_fits, on_wait=partial(_tell, console)
+        )
         lines.begin()
     finally:
         timer.cancel()
@@ -125,6 +128,11 @@ class _Lines:
         return True
 
 
+def _tell(console: Console, line: str) -> None:
+    """Print a line, above the bars if there are any."""
+    console.print(clean(line), markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def _draw(console: Console, name: str, total: int | None) -> Iterator[StageProgress]:
     """Draw one stage: a bar of its photos, or the time that it takes."""
@@ -145,7 +153,8 @@ def _draw(console: Console, name: str, total: int | None) -> Iterator[StageProgr
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total or 1)
         bar = _Bar(progress, task, title, total)
-        yield StageProgress(bar.on_bytes, bar.on_tasks, bar.on_fits)
+        on_wait = partial(_tell, console)
+        yield StageProgress(bar.on_bytes, bar.on_tasks, bar.on_fits, on_wait)
         progress.update(task, completed=total or 1)
 
 

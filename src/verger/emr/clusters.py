@@ -32,6 +32,8 @@ IDLE_S = 3600
 KILL_AFTER_S = 60
 #: Tag of clusters and networks that AWS' own policy for the service role reaches.
 EMR_MARK = "for-use-with-amazon-emr-managed-policies"
+#: YARN's label of the nodes that are on demand.
+DRIVER_LABEL = "ON_DEMAND"
 #: First release 7 whose managed scaling knows labels of the market that a node is from.
 LEAST_MINOR = 2
 
@@ -176,7 +178,7 @@ def yarn_settings() -> dict[str, Any]:
             "yarn.nodemanager.resource.memory-mb": memory_mb,
             "yarn.scheduler.maximum-allocation-mb": memory_mb,
             "yarn.node-labels.enabled": "true",
-            "yarn.node-labels.am.default-node-label-expression": "ON_DEMAND",
+            "yarn.node-labels.am.default-node-label-expression": DRIVER_LABEL,
         },
     }
 
@@ -235,6 +237,8 @@ def cluster_settings(job: Job) -> dict[str, str]:
         # The nodes are there from the start: held from the start, or scaling takes them away.
         "spark.executor.instances": str(job.limit.executors),
         "spark.dynamicAllocation.initialExecutors": str(job.limit.executors),
+        # By Apache's name, whatever EMR's own of yarn_settings() does.
+        "spark.yarn.am.nodeLabelExpression": DRIVER_LABEL,
         # Else EMR resizes executors by the nodes that it finds, whatever was asked for.
         "spark.yarn.heterogeneousExecutors.enabled": "false",
         **job.conf,

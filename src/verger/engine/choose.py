@@ -7,7 +7,7 @@ import sys
 from verger.config import Config
 from verger.engine.local import LocalEngine
 from verger.engine.scratch import sweep_scratch, temporary_folder
-from verger.engine.tasks import Engine
+from verger.engine.tasks import LOG_WAIT, Engine, OnWait
 from verger.errors import EnvironmentNotReadyError
 
 
@@ -57,10 +57,16 @@ def check_engine(config: Config) -> None:
         check_environment(config)
 
 
-def start_engine(config: Config) -> Engine:
+def start_engine(config: Config, on_wait: OnWait = LOG_WAIT) -> Engine:
     """Return the engine that runs the tasks; starts Spark if it is wanted and not active.
 
     Removes the temporary files of runs that have been killed.
+
+    Parameters
+    ----------
+    config : Config
+    on_wait : callable, optional
+        Told if a cluster has no room.
 
     Raises
     ------
@@ -73,4 +79,4 @@ def start_engine(config: Config) -> Engine:
     from verger.engine.session import get_session
     from verger.engine.spark import SparkEngine
 
-    return SparkEngine(get_session(config))
+    return SparkEngine(get_session(config, on_wait=on_wait), on_wait)

@@ -27,7 +27,8 @@ from verger.engine.java import Java, find_java
 from verger.engine.limits import default_workers, java_heap_mib
 from verger.engine.local import WORKER_ENVIRONMENT
 from verger.engine.scratch import scratch_folder
-from verger.engine.tasks import TASK_ATTEMPTS
+from verger.engine.tasks import LOG_WAIT, TASK_ATTEMPTS, OnWait
+from verger.engine.yarn import Application, check_hadoop_conf, followed
 from verger.errors import EnvironmentNotReadyError
 from verger.redaction import SECRET_NAMES
 
@@ -59,7 +60,7 @@ _NAMELESS = ("invalid null input: name", "Invalid UID")
 _JAVA_OPTIONS = "spark.driver.defaultJavaOptions"
 
 
-def get_session(config: Config | None = None) -> SparkSession:
+def get_session(config: Config | None = None, *, on_wait: OnWait = LOG_WAIT) -> SparkSession:
     """Return the active SparkSession, or start one.
 
     Parameters
@@ -67,6 +68,8 @@ def get_session(config: Config | None = None) -> SparkSession:
     config : Config, optional
         ``master``, ``conf``, ``app_name`` and ``ui`` are used. An active session is taken as it
         is, with the settings of ``conf`` that can still be changed.
+    on_wait : callable, optional
+        Told if YARN has no room for half a minute; by default the log says it.
 
     Raises
     ------
@@ -86,7 +89,7 @@ def get_session(config: Config | None = None) -> SparkSession:
     settings, variables = _plan_start(config, java.spark_home(log) if java else None)
     try:
         with environment_for_block(variables):
-            session = SparkSession.builder.config(map=settings).getOrCreate()
+            session = _start(settings, on_wait)
     except Exception as err:
         raise EnvironmentNotReadyError(
             f"Spark does not start (master {settings.get('spark.master')}): {_cause(err, log)}; "
@@ -96,6 +99,16 @@ def get_session(config: Config | None = None) -> SparkSession:
         _hush()
         _log_in(session)
     return session
+
+
+def _start(settings: dict[str, Any], on_wait: OnWait) -> SparkSession:
+    from pyspark.sql import SparkSession
+
+    if settings.get("spark.master") != "yarn":
+        return SparkSession.builder.config(map=settings).getOrCreate()
+    application = Application(settings)
+    with followed(application, on_wait):
+        return SparkSession.builder.config(map=application.settings).getOrCreate()
 
 
 def check_environment(config: Config) -> Java | None:
@@ -120,6 +133,8 @@ def check_environment(config: Config) -> Java | None:
         return None
     settings = spark_defaults() | dict(config.conf)
     check_start(settings, local=_is_local(_master(config)))
+    if _master(config) == "yarn":
+        check_hadoop_conf(settings)
     return find_java()
 
 
@@ -150,11 +165,15 @@ def _plan_start(config: Config, java: Path | None) -> tuple[dict[str, Any], dict
     submitted = java is None
     master = config.master if submitted else _master(config)
     local = _is_local(master)
-    settings = session_settings(config, local=local)
-    _, python = named_python(spark_defaults() | dict(config.conf))
+    given = (_submitted_settings() if submitted else spark_defaults()) | dict(config.conf)
+    settings = memory_settings(master or given.get("spark.master"), given)
+    settings |= session_settings(config, local=local)
+    _, python = named_python(given)
     if python is None and not local and not submitted:
         python = PYTHON
-        settings = {"spark.archives": f"{cached_environment().as_uri()}#{UNPACKED}"} | settings
+        # Of spark.archives YARN would get a copy, and each executor another one from the driver.
+        name = "spark.yarn.dist.archives" if master == "yarn" else "spark.archives"
+        settings = {name: f"{cached_environment().as_uri()}#{UNPACKED}"} | settings
     if master:
         settings |= {"spark.master": forgiving_master(master)}
     settings |= {"spark.app.name": config.app_name}
@@ -164,6 +183,48 @@ def _plan_start(config: Config, java: Path | None) -> tuple[dict[str, Any], dict
     if local:  # a laptop's session is nobody else's: it listens on loopback only
         variables["SPARK_LOCAL_IP"] = os.environ.get("SPARK_LOCAL_IP", "127.0.0.1")
     return settings, variables
+
+
+def _submitted_settings() -> dict[str, str]:
+    """Return what ``spark-submit`` was given."""
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()
+    return dict(SparkConf().getAll())
+
+
+#: Memory beside the heap of an executor, in MiB: of each Python worker, and of the rest. One of
+#: four workers took 1.6 GB.
+_WORKER_MIB, _EXECUTOR_MIB = 350, 200
+
+
+def memory_settings(master: str | None, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the setting by which YARN and Kubernetes leave room for Python beside Java's heap.
+
+    A tenth of the heap, Spark's own, is too little for the model in each worker: the whole executor
+    would be killed. Where it is more, it stays.
+
+    Parameters
+    ----------
+    master : str or None
+    given : mapping
+        What the user has set; nothing is added to a memory of theirs.
+    """
+    theirs = ("memoryOverhead", "memoryOverheadFactor", "pyspark.memory")
+    named = {f"spark.executor.{name}" for name in theirs} | {
+        "spark.kubernetes.memoryOverheadFactor"
+    }
+    if not str(master).startswith(("yarn", "k8s://")) or named & set(given):
+        return {}
+    try:
+        cores = int(given.get("spark.executor.cores", "1"))
+        workers = max(1, cores // int(given.get("spark.task.cpus", "1")))
+        size = re.fullmatch(r"(\d+)([mgt]?)b?", given.get("spark.executor.memory", "1g").lower())
+    except (ValueError, ZeroDivisionError):  # Spark says what is wrong with them
+        return {}
+    heap_mib = int(size[1]) * {"": 1, "m": 1, "g": 2**10, "t": 2**20}[size[2]] if size else 0
+    overhead_mib = max(_WORKER_MIB * workers + _EXECUTOR_MIB, heap_mib // 10)
+    return {"spark.executor.memoryOverhead": f"{overhead_mib}m"}
 
 
 def _identity() -> dict[str, str]:

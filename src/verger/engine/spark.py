@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from verger import errors
 from verger.engine.causes import cause_of
-from verger.engine.tasks import OnProgress, Task
+from verger.engine.tasks import LOG_WAIT, PATIENCE_S, OnProgress, OnWait, Task
 from verger.errors import TasksLostError, VergerError
 
 if TYPE_CHECKING:
@@ -44,17 +46,20 @@ class SparkEngine:
     ----------
     session : SparkSession
         It stays active when the engine is stopped.
+    on_wait : callable
+        Told if a job has waited for its first executor for half a minute.
     """
 
     name = "spark"
 
-    def __init__(self, session: SparkSession) -> None:
+    def __init__(self, session: SparkSession, on_wait: OnWait = LOG_WAIT) -> None:
         self.session = session
+        self._on_wait = on_wait
 
     @property
     def n_cores(self) -> int:
-        """Cores of all executors, as Spark counts them."""
-        return self.session.sparkContext.defaultParallelism
+        """Tasks that all executors run at once: their cores, by those that a task takes."""
+        return n_slots(self.session)
 
     @property
     def master(self) -> str:
@@ -112,7 +117,7 @@ class SparkEngine:
         """
         context, group = self.session.sparkContext, f"verger-{uuid.uuid4().hex}"
         context.setJobGroup(group, "tasks of Verger", interruptOnCancel=False)
-        watcher = _Watcher(context, group, on_progress)
+        watcher = _Watcher(context, group, on_progress, self._on_wait)
         watcher.start()
         try:
             yield
@@ -136,6 +141,12 @@ class SparkEngine:
         if not stopped and any(words in str(err) for words in _DEATHS):
             return TasksLostError(f"Spark gave up a task: {cause_of(err)}")
         return err
+
+
+def n_slots(session: SparkSession) -> int:
+    """Return how many tasks a session runs at once, as Spark counts cores."""
+    context = session.sparkContext
+    return max(1, context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1")))
 
 
 def _run_tasks(
@@ -173,12 +184,18 @@ def current_task() -> Task:
 
 
 class _Watcher(threading.Thread):
-    """Tells how many tasks of a job group are done, and cancels it when it is told to."""
+    """Tells how many tasks of a job group are done, and cancels it when it is told to.
 
-    def __init__(self, context: Any, group: str, on_progress: OnProgress | None) -> None:
+    It also tells once if there was no executor for any of them for :data:`PATIENCE_S`.
+    """
+
+    def __init__(
+        self, context: Any, group: str, on_progress: OnProgress | None, on_wait: OnWait
+    ) -> None:
         super().__init__(daemon=True, name="watch-spark")
         self._context, self._group = context, group
         self._on_progress, self._ended = on_progress, threading.Event()
+        self._on_wait, self._waits_since = on_wait, time.monotonic()
         #: What ``on_progress`` has raised.
         self.cause: BaseException | None = None
 
@@ -192,10 +209,21 @@ class _Watcher(threading.Thread):
                 stages = [stage for stage in map(tracker.getStageInfo, ids) if stage]
                 done = sum(stage.numCompletedTasks for stage in stages)
                 self._on_progress(done, sum(stage.numTasks for stage in stages))
+                self._tell_if_idle(any(s.numActiveTasks + s.numCompletedTasks for s in stages))
             except BaseException as err:  # noqa: BLE001 - raised again in the driver's thread
                 self.cause = err
                 self._context.cancelJobGroup(self._group)
                 return
+
+    def _tell_if_idle(self, has_begun: bool) -> None:
+        if has_begun:
+            self._waits_since = math.inf
+        elif time.monotonic() - self._waits_since >= PATIENCE_S:
+            self._waits_since = math.inf
+            self._on_wait(
+                f"the cluster has no room yet for an executor of {self._context.applicationId}; "
+                "the tasks begin when it has"
+            )
 
     def stop(self) -> None:
         """End the polling."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -36,6 +37,12 @@ class Task:
 #: Called with the tasks that are done and the tasks in all, several times a second. What it
 #: raises cancels the tasks that still run, and is raised by ``run``.
 OnProgress = Callable[[int, int], None]
+
+#: Told in a line what a run has been waiting for, for :data:`PATIENCE_S` seconds.
+OnWait = Callable[[str], None]
+PATIENCE_S = 30.0
+#: Who is told if nobody asks to be.
+LOG_WAIT: OnWait = logging.getLogger("verger").warning
 
 
 class Engine(Protocol):

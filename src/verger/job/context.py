@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from verger.config import Config
 from verger.engine.choose import has_active_session, start_engine, wants_spark
 from verger.engine.local import LocalEngine
-from verger.engine.tasks import Engine, OnProgress
+from verger.engine.tasks import Engine, OnProgress, OnWait
 from verger.result.lock import locked
 from verger.result.output import Output
 from verger.result.record import RunRecord
@@ -37,11 +37,14 @@ class Progress:
         Called with the tasks that are done, and the tasks in all.
     on_fits : callable
         Called with the models that have been fitted, and those in all.
+    on_wait : callable
+        Called with a line about what is waited for; also after the stage.
     """
 
     on_bytes: OnBytes = _ignore
     on_tasks: OnProgress = _ignore
     on_fits: Callable[[int, int], None] = _ignore
+    on_wait: OnWait = _ignore
 
 
 #: Shows that a stage runs: (name, number of photos or None) to a context that lasts as long as
@@ -101,8 +104,9 @@ class Run:
         """
         if self._engine is None:
             starts_spark = wants_spark(self.config) and not has_active_session()
-            with self.stage("start Spark") if starts_spark else nullcontext():
-                self._engine = start_engine(self.config)
+            stage = self.stage("start Spark") if starts_spark else nullcontext(Progress())
+            with stage as progress:
+                self._engine = start_engine(self.config, progress.on_wait)
         return self._engine
 
     def start_workers(self, n_tasks: int, module: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.engine.spark import RESULT, SparkEngine, current_task, pack, unpack
+from verger.engine.spark import RESULT, SparkEngine, current_task, n_slots, pack, unpack
 from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ReduceError, SchemaError
 from verger.features.columns import find_vectors
@@ -157,7 +157,7 @@ def sum_moments(features: DataFrame, column: str = "features") -> Moments:
     if features.isStreaming:
         raise SchemaError(f"column {column!r} is of a stream, which has no end: sum a table")
     session = features.sparkSession
-    parallelism = session.sparkContext.defaultParallelism
+    parallelism = n_slots(session)
     # A partial sum is 13 MB whatever its rows are: one a core, not one a partition.
     arrays = find_vectors(features, column, f"column {column!r}")
     named = ["path"] if features.dtypes.count(("path", "string")) == 1 else []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from verger.config import IMAGE_SUFFIXES, check_label_rule
+from verger.engine.spark import n_slots
 from verger.errors import SourceNotFoundError
 from verger.files.paths import normalize_source
 from verger.files.reading import MAX_FILE_BYTES
@@ -66,8 +67,7 @@ def read_images(
         )
     if reader == "spark":
         return _read_binary_files(spark, source, patterns, partitions)
-    parallelism = spark.sparkContext.defaultParallelism
-    return plan_images(spark, *cut_listing(source.photos, parallelism, partitions))
+    return plan_images(spark, *cut_listing(source.photos, n_slots(spark), partitions))
 
 
 def plan_images(spark: SparkSession, photos: pa.Table, n_partitions: int) -> DataFrame:

@@ -123,6 +123,7 @@ def test_the_driver_is_on_demand_and_the_executors_are_spot_nodes_with_a_fall_ba
     (yarn,) = request["Configurations"]
     label = yarn["Properties"]["yarn.node-labels.am.default-node-label-expression"]
     assert (label, yarn["Properties"]["yarn.node-labels.enabled"]) == ("ON_DEMAND", "true")
+    assert cluster_settings(JOB)["spark.yarn.am.nodeLabelExpression"] == "ON_DEMAND"
 
 
 def test_scaling_never_passes_the_executors_that_were_allowed() -> None:

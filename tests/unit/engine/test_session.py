@@ -123,6 +123,42 @@ def test_workers_use_the_python_that_is_named(
         assert os.environ["PYSPARK_PYTHON"] == str(ours)
 
 
+def test_yarn_gets_the_archive_by_its_own_setting(
+    monkeypatch: pytest.MonkeyPatch, java: Path, tmp_path: Path
+) -> None:
+    """Of ``spark.archives`` it would be sent twice: to YARN, and from the driver."""
+    archive = tmp_path / "environment.tar.gz"
+    monkeypatch.setattr(session, "cached_environment", lambda: archive)
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    (tmp_path / "yarn-site.xml").touch()
+    settings, _ = start(monkeypatch, Config(master="yarn", conf={"spark.executor.cores": "4"}))
+    assert settings["spark.yarn.dist.archives"] == f"file://{archive}#environment"
+    assert "spark.archives" not in settings
+    assert settings["spark.executor.memoryOverhead"] == "1600m"
+
+
+@pytest.mark.parametrize(
+    ("master", "given", "overhead"),
+    [
+        ("yarn", {}, "550m"),
+        ("k8s://https://orchard", {"cores": "4"}, "1600m"),
+        ("yarn", {"cores": "8", "task.cpus": "2"}, "1600m"),
+        ("yarn", {"memory": "20g"}, "2048m"),
+        ("yarn", {"memoryOverhead": "1g"}, None),
+        ("yarn", {"memoryOverheadFactor": "0.4"}, None),
+        ("yarn", {"cores": "many"}, None),
+        ("spark://orchard:7077", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_executors_have_room_for_python(
+    master: str | None, given: dict[str, str], overhead: str | None
+) -> None:
+    """350 MiB a worker and 200, where YARN or Kubernetes ask and the user says nothing of it."""
+    named = {f"spark.{'' if '.' in k else 'executor.'}{k}": v for k, v in given.items()}
+    assert session.memory_settings(master, named).get("spark.executor.memoryOverhead") == overhead
+
+
 def test_a_user_without_a_name_gets_one_and_a_home(
     monkeypatch: pytest.MonkeyPatch, java: Path, tmp_path: Path
 ) -> None:
