@@ -22,8 +22,9 @@ from verger.errors import EnvironmentNotReadyError
 
 #: Seconds between two looks at an application that waits.
 LOOK_S = 2.0
-#: Seconds in which Spark sees that an application was killed, and removes what it has uploaded.
-_CLEAN_S = 3.0
+
+#: What YARN says of an application whose machine is found.
+_BEGUN = "AM container is launched"
 
 #: Variables that name the folder of Hadoop's settings.
 _FOLDERS = ("HADOOP_CONF_DIR", "YARN_CONF_DIR")
@@ -107,28 +108,32 @@ class Application:
             )
 
     def kill(self) -> None:
-        """End it, if it was submitted, and let Spark remove its files."""
+        """End it, if it was submitted, and remove what Spark has uploaded for it."""
         with self._found() as (client, found):
-            if found is not None:
-                client.killApplication(found.getApplicationId())
-                time.sleep(_CLEAN_S)
+            if found is None:
+                return
+            client.killApplication(found.getApplicationId())
+            path, staging = _jvm().org.apache.hadoop.fs.Path, ".sparkStaging"
+            if root := self._conf().get("spark.yarn.stagingDir", ""):
+                staging = f"{root}/{found.getUser()}/{staging}"
+            folder = path(f"{staging}/{found.getApplicationId().toString()}")
+            folder.getFileSystem(client.getConfig()).delete(folder, True)
+
+    def _conf(self) -> Any:
+        conf = _jvm().org.apache.spark.SparkConf()
+        for name, value in self.settings.items():
+            conf.set(name, str(value))
+        return conf
 
     @contextmanager
     def _found(self) -> Iterator[tuple[Any, Any]]:
-        """Yield a client of YARN's, and its report of this application or None."""
-        from pyspark import SparkContext
-
-        jvm: Any = SparkContext._jvm
-        if jvm is None:  # Java has not started
+        """Yield a client of YARN's and its report, or None of each before Java has started."""
+        if _jvm() is None:
             yield None, None
             return
-        conf = jvm.org.apache.spark.SparkConf()
-        for name, value in self.settings.items():
-            conf.set(name, str(value))
-        hadoop = jvm.org.apache.spark.deploy.SparkHadoopUtil.get().newConfiguration(conf)
-        yarn = jvm.org.apache.hadoop.yarn
+        util, yarn = _jvm().org.apache.spark.deploy.SparkHadoopUtil, _jvm().org.apache.hadoop.yarn
         client = yarn.client.api.YarnClient.createYarnClient()
-        client.init(yarn.conf.YarnConfiguration(hadoop))
+        client.init(yarn.conf.YarnConfiguration(util.get().newConfiguration(self._conf())))
         client.start()
         try:
             asked = yarn.api.protocolrecords.GetApplicationsRequest.newInstance()
@@ -136,6 +141,12 @@ class Application:
             yield client, next(iter(client.getApplications(asked)), None)
         finally:
             client.stop()
+
+
+def _jvm() -> Any:
+    from pyspark import SparkContext
+
+    return SparkContext._jvm
 
 
 def _reason(diagnostics: str) -> str:
@@ -176,8 +187,8 @@ def _follow(application: Application, on_wait: OnWait, ended: threading.Event) -
         report = None
         with suppress(Exception):  # YARN does not answer, or Java has not started or has ended
             report = application.report()
-        if report is None:
-            continue
+        if report is None or report.why.startswith(_BEGUN):
+            continue  # it has room, and copies its files there
         if report.state not in ("NEW", "NEW_SAVING", "SUBMITTED", "ACCEPTED"):
             return
         since = since or time.monotonic()
