@@ -144,7 +144,8 @@ def commit_unread(photos: pa.Table, attempt: Attempt) -> None:
         return
     rows = []
     for photo in photos.to_pylist():
-        unread = refuse(photo["path"], photo["length"]) or Unread(Reason.VANISHED, WAS_THERE)
+        unread = refuse(photo["path"], photo["length"], slashes=True)
+        unread = unread or Unread(Reason.VANISHED, WAS_THERE)
         rows.append(photo | {"reason": unread.reason.value, "detail": unread.detail})
     batch = pa.RecordBatch.from_pylist(rows, arrow_schema(OUTCOMES))
     BatchWriter.of(attempt).commit("unread", [batch], Clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -54,20 +55,45 @@ def normalize_source(source: str) -> str:
     return source if scheme else os.path.abspath(os.path.expanduser(source))
 
 
-def odd_part(path: str) -> str | None:
+def odd_part(path: str, *, slashes: bool = True) -> str | None:
     """Return the part of a bucket's key that cannot be read, or is read as another key; or None.
 
-    Arrow refuses an empty part (two slashes, or one at the end), and curl, below it, asks for
-    ``a/c`` where ``a/b/../c`` was meant.
+    Clients ask for ``a/c`` where ``a/b/../c`` was meant, and Arrow refuses an empty part.
+
+    Parameters
+    ----------
+    path : str
+    slashes : bool
+        Whether an empty part in the midst, of two slashes, counts.
     """
     if not path.startswith("s3://"):
         return None
-    return next((part for part in path.split("/")[2:] if part in ("", ".", "..")), None)
+    *folders, name = path.split("/")[2:]
+    folders = [part for part in folders if part or slashes]
+    return next((part for part in (*folders, name) if part in ("", ".", "..")), None)
+
+
+def aws_variables() -> tuple[tuple[str, str], ...]:
+    """Return AWS's variables: one that is set again, in a notebook, opens a bucket anew."""
+    return tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+
+
+def is_unsigned(given: Mapping[str, str]) -> bool:
+    """Whether the variables say that requests are to be nobody's."""
+    return given.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true")
 
 
 @lru_cache(maxsize=64)
-def _s3(bucket: str, variables: tuple[tuple[str, str], ...]) -> fs.FileSystem:
-    """Open S3 for one bucket, by the standard AWS variables, profile or role."""
+def endpoint_and_region(
+    bucket: str, variables: tuple[tuple[str, str], ...]
+) -> tuple[str | None, str | None]:
+    """Return the address of the server if it is not AWS's, and the region of a bucket.
+
+    Raises
+    ------
+    SourceError
+        If neither AWS nor a variable tells the region.
+    """
     given = dict(variables)
     endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL")
     region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION")
@@ -77,10 +103,17 @@ def _s3(bucket: str, variables: tuple[tuple[str, str], ...]) -> fs.FileSystem:
         except OSError as err:
             if region is None:
                 raise SourceError(f"s3://{bucket}: no such bucket, or no way to it: {err}") from err
+    return endpoint, region
+
+
+@lru_cache(maxsize=64)
+def _s3(bucket: str, variables: tuple[tuple[str, str], ...]) -> fs.FileSystem:
+    """Open S3 for one bucket, by the standard AWS variables, profile or role."""
+    endpoint, region = endpoint_and_region(bucket, variables)
     return fs.S3FileSystem(
         endpoint_override=endpoint,
         region=region,
-        anonymous=given.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true"),
+        anonymous=is_unsigned(dict(variables)),
         connect_timeout=CONNECT_TIMEOUT_S,
         request_timeout=REQUEST_TIMEOUT_S,
         # A small file is one request, not three, and a killed writer leaves no upload unfinished
@@ -121,9 +154,7 @@ def filesystem_of(path: str) -> tuple[fs.FileSystem, str]:
     path = re.sub("^s3[an]://", "s3://", re.sub("^file:/+", "/", path))
     if path.startswith("s3://"):
         inner = path.removeprefix("s3://")
-        # A variable that is set anew, in a notebook, is a filesystem of its own.
-        variables = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
-        return _s3(inner.split("/", 1)[0], tuple(variables)), inner
+        return _s3(inner.split("/", 1)[0], aws_variables()), inner
     if "://" in path:
         scheme = path.split("://", 1)[0]
         raise ConfigError(

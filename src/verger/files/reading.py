@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 from time import perf_counter
@@ -18,11 +19,12 @@ from pyarrow import fs
 
 from verger.config import MAX_PIXELS
 from verger.errors import ConfigError
+from verger.files.bucket import read_object, store_of
 from verger.files.paths import filesystem_of, odd_part
 from verger.schema import Reason
 
-#: Reads that one task keeps in flight. On object storage each waits 20 to 50 ms twice, for the size
-#: and for the bytes, and longer where all cores are busy: eight were too few.
+#: Reads that one task keeps in flight. On object storage each waits 20 to 50 ms, and longer where
+#: all cores are busy: eight were too few.
 READS_IN_FLIGHT = 24
 
 
@@ -52,14 +54,21 @@ class Unread:
 WAS_THERE = "it was there when the source was listed"
 
 
-def refuse(path: str, length: int | None) -> Unread | None:
-    """Return why a file of this name and size is not read, or None."""
-    part = odd_part(path)
+def refuse(path: str, length: int | None, *, slashes: bool = False) -> Unread | None:
+    """Return why a file of this name and size is not read, or None.
+
+    Two slashes in a key are refused only where ``slashes`` says so.
+    """
+    part = odd_part(path, slashes=slashes)
     if part is not None:
-        return Unread(Reason.UNREADABLE_KEY, f"a part of it is {part!r}; copy it to another key")
+        return _unreadable(part)
     if length is None or length <= MAX_FILE_BYTES:
         return None
     return Unread(Reason.TOO_MANY_PIXELS, f"{length} bytes is more than {MAX_FILE_BYTES}")
+
+
+def _unreadable(part: str) -> Unread:
+    return Unread(Reason.UNREADABLE_KEY, f"a part of it is {part!r}; copy it to another key")
 
 
 def read_photo(path: str, length: int | None = None) -> bytes | Unread:
@@ -78,7 +87,7 @@ def read_photo(path: str, length: int | None = None) -> bytes | Unread:
         return Unread(Reason.READ_ERROR, "it has no path")
     for attempt in range(1, READ_ATTEMPTS + 1):
         try:
-            content = _read_bytes(path)
+            content = _read_bytes(path, first=attempt == 1)
         except FileNotFoundError:
             return Unread(Reason.VANISHED, WAS_THERE)
         except ConfigError as err:  # an address that only Hadoop may know, in a table of the user's
@@ -86,6 +95,8 @@ def read_photo(path: str, length: int | None = None) -> bytes | Unread:
         except (OSError, pa.ArrowInvalid) as err:  # ArrowInvalid: a key that S3 has but Arrow not
             if isinstance(err, PermissionError) or "ACCESS_DENIED" in str(err):
                 return Unread(Reason.PERMISSION, getattr(err, "strerror", None) or str(err))
+            if isinstance(err, pa.ArrowInvalid) and odd_part(path) == "":
+                return _unreadable("")
             last = f"{READ_ATTEMPTS} times: {err}"
         else:
             if length is None or len(content) == length:
@@ -96,7 +107,7 @@ def read_photo(path: str, length: int | None = None) -> bytes | Unread:
     return Unread(Reason.READ_ERROR, last)
 
 
-def _read_bytes(path: str) -> bytes:
+def _read_bytes(path: str, *, first: bool) -> bytes:
     filesystem, inner = filesystem_of(path)
     if isinstance(filesystem, fs.LocalFileSystem):
         with open(inner, "rb", opener=_open_without_waiting) as file:
@@ -105,6 +116,11 @@ def _read_bytes(path: str) -> bytes:
                 raise OSError(errno.EINVAL, "is no file any more")
             # One byte more than there is, or than is allowed, tells a file that grows.
             return file.read(min(found.st_size, MAX_FILE_BYTES) + 1)
+    # Another client is tried where the first one fails: it looks for credentials in other places.
+    if first or "//" in inner:
+        with suppress(ValueError):  # a key of characters that only Arrow takes
+            if found_store := store_of(f"s3://{inner}"):
+                return read_object(*found_store)
     with filesystem.open_input_stream(inner) as stream:
         content: bytes = stream.read()
         return content

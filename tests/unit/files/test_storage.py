@@ -602,7 +602,8 @@ def s3_server(aws_server: str) -> str:
     backend.put_object("orchard", "only text/readme.txt", b"x")
     backend.put_object("orchard", "marked/", b"")
     backend.put_object("orchard", "marked/x.jpg", b"x")
-    backend.put_object("orchard", "double//x.jpg", b"x")
+    for key in ("double//x.jpg", "double/x.jpg", "double/é +%//#///x.jpg"):
+        backend.put_object("orchard", key, key.encode())
     return aws_server
 
 
@@ -689,12 +690,25 @@ def test_a_key_that_is_gone_has_vanished(pauses: list[float]) -> None:
     assert pauses == []
 
 
-@pytest.mark.usefixtures("s3", "pauses")
-def test_a_key_that_arrow_cannot_read_stops_no_run() -> None:
-    """A key with an empty folder name, which is listed, is read or told, but raises nothing."""
-    (path,) = list_photos("s3://orchard/double").photos["path"].to_pylist()
-    found = read_photo(path)
-    assert found == b"x" or isinstance(found, Unread)
+@pytest.mark.usefixtures("s3")
+def test_keys_with_two_slashes_are_read_as_themselves(
+    pauses: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not the object with one slash; a profile in AWS's files is Arrow's to read, which cannot."""
+    paths = list_photos("s3://orchard/double").photos["path"].to_pylist()
+    assert len(paths) == 3
+    for path in paths:
+        assert read_photo(path) == path.removeprefix("s3://orchard/").encode()
+    (credentials := tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = testing\naws_secret_access_key = testing\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    found = {path: read_photo(path) for path in paths}
+    assert found.pop("s3://orchard/double/x.jpg") == b"double/x.jpg"
+    reasons = {unread.reason for unread in found.values() if isinstance(unread, Unread)}
+    assert (len(found), reasons, pauses) == (2, {Reason.UNREADABLE_KEY}, [])
 
 
 @pytest.mark.usefixtures("s3")
