@@ -29,6 +29,8 @@ FEATURES = (
     "modification_time",
     "truncated",
 )
+#: Of a result whose contract names crops of every photo: their features, one after the other.
+VIEWS = "views"
 REJECTED = ("path", "label", "length", "modification_time", "reason", "detail")
 #: What the one Arrow function returns: both tables in one, told apart by ``reason``.
 OUTCOMES = (*FEATURES, "reason", "detail")
@@ -70,6 +72,7 @@ _TYPES = {
     "content": "binary",
     "features": "vector",
     "features_pca": "vector",
+    "views": "vector",
     "width": "int32",
     "height": "int32",
     "truncated": "bool",
@@ -117,6 +120,16 @@ class Reason(StrEnum):
 
 
 _PASSING = frozenset({Reason.VANISHED, Reason.PERMISSION, Reason.READ_ERROR, Reason.DECODE_TIMEOUT})
+
+
+def features_columns(contract: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the columns of ``features`` in a result of a contract, given as its JSON values."""
+    return (*FEATURES, VIEWS) if VIEWS in contract else FEATURES
+
+
+def outcome_columns(contract: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the columns of what the one Arrow function returns, by a contract's JSON values."""
+    return (*features_columns(contract), "reason", "detail")
 
 
 def arrow_schema(columns: tuple[str, ...]) -> pa.Schema:

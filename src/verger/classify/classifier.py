@@ -125,13 +125,19 @@ class Classifier:
 
         Parameters
         ----------
-        features : ndarray of shape (n, n_features), float32
+        features : ndarray of shape (n, n_features), or (n, n_views, n_features), float32
+            With several views, their probabilities are averaged.
 
         Returns
         -------
         ndarray of shape (n, n_labels), float64
             Rows sum to 1.
         """
+        if features.ndim == 3:
+            n, n_views, n_features = features.shape
+            of_views = self.probabilities(features.reshape(n * n_views, n_features))
+            averaged: Array = of_views.reshape(n, n_views, -1).mean(axis=1)
+            return averaged
         if self.method == "knn":
             return self._votes(features)
         z = self.standardized(features)
@@ -407,6 +413,6 @@ def count_votes(targets: npt.NDArray[Any], n_labels: int) -> Array:
 
 def softmax(scores: Array) -> Array:
     """Turn rows of scores into probabilities, shifted so that nothing overflows."""
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares: Array = powers / powers.sum(axis=1, keepdims=True)
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    shares: Array = powers / powers.sum(axis=-1, keepdims=True)
     return shares

@@ -23,6 +23,7 @@ from verger.features.model.weights import OnProgress
 from verger.features.outcomes import Decoding, Outcome, featurize_rows
 from verger.files.reading import Unread
 from verger.result.output import Output
+from verger.schema import VIEWS
 from verger.source.listing import list_photos
 
 #: Labels and known photos that a prediction has at most.
@@ -188,7 +189,10 @@ class Predictor:
         vectors = [outcome["features"] for _, outcome in rows if "features" in outcome]
         shape = len(vectors), self.classifier.n_features
         features = np.array(vectors, np.float32).reshape(shape)
-        probabilities = iter(self.classifier.probabilities(features))
+        crops = [outcome[VIEWS] for _, outcome in rows if VIEWS in outcome]
+        views = np.concatenate([features, crops], axis=1) if crops else features
+        views = views.reshape(len(vectors), self.model.contract.n_views, shape[1])
+        probabilities = iter(self.classifier.probabilities(views))
         nearest = iter(self._nearest(features))
         for path, outcome in rows:
             if "features" in outcome:

@@ -65,9 +65,10 @@ class Regression:
         return np.where(self.deviation > 0, self.deviation, 1.0)
 
     def probabilities(self, x: npt.NDArray[Any]) -> Array:
-        """Compute the probability of every label: (n, d) to (n, n_labels)."""
+        """Compute the probability of every label: (n, d) or (n, n_views, d) to (n, n_labels)."""
         z = (x - self.mean) / self.scale
-        return softmax(z @ self.coefficients.T + self.intercepts)
+        shares = softmax(z @ self.coefficients.T + self.intercepts)
+        return shares if x.ndim == 2 else np.asarray(shares.mean(axis=1))
 
 
 def fit_regressions(

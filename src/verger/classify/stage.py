@@ -24,6 +24,7 @@ from verger.config import Config
 from verger.engine.choose import check_engine, has_active_session
 from verger.engine.session import check_environment, get_session
 from verger.engine.tasks import Engine
+from verger.features.contract import count_views
 from verger.files.folder import Folder
 from verger.files.records import as_json, to_plain
 from verger.job.context import Run, Watch, no_watch
@@ -100,7 +101,9 @@ def check_method(run: Run, recipe: Recipe, labelled: Labelled) -> bool:
     EnvironmentNotReadyError
         If it needs Spark, and that could not be started.
     """
-    size = len(labelled), run.output.read_run().model.n_features, len(labelled.labels)
+    record = run.output.read_run()
+    n_vectors = len(labelled) * count_views(record.contract)
+    size = n_vectors, record.model.n_features, len(labelled.labels)
     needs_spark = recipe.method == "logistic" and not fits_in_memory(*size)
     if needs_spark:
         check_environment(run.config)

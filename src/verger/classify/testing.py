@@ -40,7 +40,7 @@ def score_rows(vectors: LabelledVectors, classifier: Classifier, rows: Ints) -> 
     scored : Scored
         In their order.
     """
-    blocks = vectors.scan(rows, _score, (classifier, vectors.labelled.targets))
+    blocks = vectors.scan(rows, _score, (classifier, vectors.labelled.targets), views=True)
     row = np.concatenate([row for row, _ in blocks])
     order = np.argsort(row)
     return row[order], Scored.join([scored for _, scored in blocks])[order]

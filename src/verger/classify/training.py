@@ -113,7 +113,7 @@ def train(
 
 def _held_if_it_helps(vectors: LabelledVectors, rows: Ints, recipe: Recipe) -> LabelledVectors:
     """Hold the vectors of a regression in memory, if they fit: all its fits need them."""
-    size = len(rows), vectors.n_features, len(vectors.labelled.labels)
+    size = len(rows) * vectors.n_views, vectors.n_features, len(vectors.labelled.labels)
     helps = recipe.method == "logistic" and fits_in_memory(*size)
     return vectors.hold(rows) if helps else vectors
 
@@ -127,7 +127,7 @@ class ValidationSample:
     rows : ndarray of shape (n,), int64
     targets : ndarray of shape (n,), int64
     fold : ndarray of shape (n,), int64
-    x : ndarray of shape (n, d), float64
+    x : ndarray of shape (n, d), or with crops (n, n_views, d), float64
     withheld : ndarray of shape (n,), bool
         Photos of the classes that play the part of other things.
     strategy : {"random", "group", "contiguous"}
@@ -169,7 +169,7 @@ def draw_sample(
     present = np.unique(targets[drawn])
     n_withheld = int(WITHHELD * len(present))
     others = np.random.default_rng(recipe.seed).permutation(present)[:n_withheld]
-    x = vectors.collect(rows[drawn]).astype(np.float64)
+    x = vectors.collect_views(rows[drawn]).astype(np.float64)
     withheld = np.isin(targets[drawn], others)
     return ValidationSample(rows[drawn], targets[drawn], fold, x, withheld, strategy)
 
@@ -217,8 +217,10 @@ class Fits:
         """Fit a regression to some rows for each of some penalties, strongest first."""
         labelled = self.vectors.labelled
         if self.vectors.held is not None:
-            x, n_labels = self.vectors.collect(rows), len(labelled.labels)
-            fits = fit_regressions(x, labelled.targets[rows], n_labels, reg_params, iterations)
+            x, n_labels = self.vectors.collect_views(rows), len(labelled.labels)
+            x = x.reshape(-1, x.shape[-1])
+            targets = labelled.targets[rows].repeat(len(x) // len(rows))
+            fits = fit_regressions(x, targets, n_labels, reg_params, iterations)
         else:
             frame = self.vectors.frame(rows)
             fits = fit_on_spark(frame, self.vectors.column, reg_params, iterations)
@@ -274,7 +276,7 @@ def _held_out_photos(
 def _score_drawn(vectors: LabelledVectors, rows: Ints, regression: Regression, seed: int) -> Scored:
     """Score :data:`SAMPLE_ROWS` of some rows."""
     drawn = rows[draw_stratified(vectors.labelled.targets[rows], SAMPLE_ROWS, seed)]
-    probabilities = regression.probabilities(vectors.collect(drawn))
+    probabilities = regression.probabilities(vectors.collect_views(drawn))
     return Scored.of(probabilities, vectors.labelled.targets[drawn])
 
 
@@ -332,28 +334,45 @@ def _calibrate(fitted: Classifier, sample: ValidationSample) -> tuple[Classifier
     """Choose the temperature; score photos that were held out, and other things."""
     held_out, others = _held_out_arrays(fitted, sample)
     if fitted.method == "centroid":
-        seen = np.isfinite(held_out[np.arange(len(held_out)), sample.targets])
-        temperature = fit_temperature(held_out[seen], sample.targets[seen])
+        flat = held_out.reshape(-1, held_out.shape[-1])
+        true = sample.targets.repeat(held_out.shape[1])
+        seen = np.isfinite(flat[np.arange(len(flat)), true])
+        temperature = fit_temperature(flat[seen], true[seen])
         held_out, others = softmax(held_out / temperature), softmax(others / temperature)
         fitted = replace(fitted, temperature=temperature)
-    return fitted, Scored.of(held_out, sample.targets), others.max(axis=1)
+    others = others.mean(axis=1).max(axis=1)
+    return fitted, Scored.of(held_out.mean(axis=1), sample.targets), others
 
 
 def _held_out_arrays(fitted: Classifier, sample: ValidationSample) -> tuple[Array, Array]:
-    """Score the sample by folds, and the withheld classes by all others; scores or votes."""
-    z = (sample.x - fitted.mean) / fitted.scale
-    held_out = np.empty((len(z), len(fitted.labels)))
+    """Score the sample by folds, and the withheld classes by all others.
+
+    Returns
+    -------
+    held_out : ndarray of shape (n, n_views, n_labels), float64
+        Scores or votes.
+    others : ndarray of shape (m, n_views, n_labels), float64
+    """
+    z = ((sample.x - fitted.mean) / fitted.scale).reshape(len(sample.x), -1, len(fitted.mean))
+    held_out = np.empty((*z.shape[:2], len(fitted.labels)))
     for fold in range(sample.n_folds):
         there = sample.fold == fold
         held_out[there] = _score_by(fitted, z[~there], sample.targets[~there], z[there])
     away = sample.withheld
     if not away.any():
-        return held_out, np.empty((0, len(fitted.labels)))
+        return held_out, held_out[:0]
     return held_out, _score_by(fitted, z[~away], sample.targets[~away], z[away])
 
 
-def _score_by(fitted: Classifier, known: Array, targets: Ints, z: Array) -> Array:
-    """Score z by known photos alone: votes of the nearest, or minus the distance to means."""
+def _score_by(fitted: Classifier, known: Array, targets: Ints, views: Array) -> Array:
+    """Score views by known photos alone: votes of the nearest, or minus the distance to means."""
+    n, n_views, d = views.shape
+    known, z = known[:, 0], views.reshape(-1, d)
+    scores = _score_rows(fitted, known, targets, z)
+    return scores.reshape(n, n_views, -1)
+
+
+def _score_rows(fitted: Classifier, known: Array, targets: Ints, z: Array) -> Array:
     n_labels = len(fitted.labels)
     if fitted.method == "knn":
         nearest = NearestRows(Euclidean(z), min(fitted.n_neighbors, len(known)))

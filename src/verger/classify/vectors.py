@@ -18,14 +18,15 @@ import pyarrow.compute as pc
 
 from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ClassifierError, OutputError
+from verger.features.contract import count_views
 from verger.files.folder import Folder
 from verger.files.npz import UNREADABLE, read_npz
 from verger.files.tables import read_part
-from verger.files.vectors import iter_vectors, parts_with_vectors
+from verger.files.vectors import iter_vectors, parts_with_vectors, vectors_of
 from verger.pca.fit import FittedPCA
 from verger.pca.moments import Moments, add_up, iter_sums
 from verger.result.output import PCA_NPZ, Output
-from verger.schema import normal_labels
+from verger.schema import VIEWS, normal_labels
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -166,7 +167,7 @@ def stored_projection(output: Output) -> Projection:
 
 # Vectors, where they are: in the tasks
 
-#: Pairs of row numbers (n,) and vectors (n, d).
+#: Pairs of row numbers (n,) and vectors (n, d), or where all views are asked for (n, n_views, d).
 VectorBatches = Iterator[tuple[Ints, npt.NDArray[Any]]]
 
 C = TypeVar("C")
@@ -181,27 +182,33 @@ class _Selection:
     paths: pa.Array = field(repr=False)
     rows: Ints = field(repr=False)
     projection: Projection | None
+    views: bool
 
     def read(self, names: Iterable[str]) -> VectorBatches:
-        for block in iter_vectors(self.folder, names, ["path", "features"]):
+        extra = [VIEWS] if self.views else []
+        for block in iter_vectors(self.folder, names, ["path", *extra, "features"]):
             index = pc.index_in(block.rows.column("path"), value_set=self.paths)
             there = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
             if len(there):
                 row, x = self.rows[index.drop_null().to_numpy()], block.x[there]
+                if self.views:
+                    crops = vectors_of(block.rows.column(VIEWS).take(pa.array(there)))
+                    x = np.concatenate([x, crops], axis=1).reshape(len(x), -1, x.shape[1])
                 yield row, x if self.projection is None else self.projection(x)
 
 
 @dataclass(frozen=True, repr=False)
 class _Held:
-    """Vectors in memory, (n, d) float32, and the place of each photo's among them, or -1."""
+    """Vectors of all views in memory, (n, n_views, d) float32, and each photo's place, or -1."""
 
     x: npt.NDArray[np.float32]
     place: Ints
 
-    def read(self, rows: Ints) -> VectorBatches:
+    def read(self, rows: Ints, *, views: bool) -> VectorBatches:
+        x = self.x if views else self.x[:, 0]
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            yield some, self.x[self.place[some]]
+            yield some, x[self.place[some]]
 
 
 #: Rows that a function is handed at once: 1024 of 1,280 features are 5 MB.
@@ -230,7 +237,12 @@ class LabelledVectors:
     held: _Held | None = field(default=None, repr=False)
 
     def scan(
-        self, rows: Ints, function: Callable[[VectorBatches, C], Iterable[R]], carry: C
+        self,
+        rows: Ints,
+        function: Callable[[VectorBatches, C], Iterable[R]],
+        carry: C,
+        *,
+        views: bool = False,
     ) -> list[R]:
         """Apply a function to some rows in tasks, and return what it yields.
 
@@ -242,23 +254,31 @@ class LabelledVectors:
         function : callable
             Takes a task's batches of vectors and ``carry``. Of a module.
         carry : any
+        views : bool
+            Whether the vectors are those of all views.
         """
         if self.held is not None:
-            return list(function(self.held.read(rows), carry))
+            return list(function(self.held.read(rows, views=views), carry))
         names = self.output.part_names("features")
-        work = function, self._select(rows), carry
+        work = function, self._select(rows, views=views), carry
         return run_pieces(self.engine, _scan_share, names, work, n_tasks=self._n_tasks(names))
 
     def hold(self, rows: Ints) -> LabelledVectors:
         """Read some rows into the memory of this process, and return the vectors that hold them."""
         place = np.full(len(self.labelled), -1)
         place[rows] = np.arange(len(rows))
-        x = np.empty((0, 0), np.float32)
-        for row, some in self._select(rows).read(self.output.part_names("features")):
+        x = np.empty((0, 0, 0), np.float32)
+        for row, some in self._select(rows, views=True).read(self.output.part_names("features")):
+            some = some.reshape(len(row), -1, some.shape[-1])
             if not len(x):
-                x = np.empty((len(rows), some.shape[1]), np.float32)
+                x = np.empty((len(rows), *some.shape[1:]), np.float32)
             x[place[row]] = some
         return replace(self, held=_Held(x, place))
+
+    @property
+    def n_views(self) -> int:
+        """Vectors of a photo."""
+        return count_views(self.output.read_run().contract)
 
     @property
     def n_features(self) -> int:
@@ -267,16 +287,27 @@ class LabelledVectors:
             return len(self.projection.components)
         return self.output.read_run().model.n_features
 
-    def _select(self, rows: Ints) -> _Selection:
+    def _select(self, rows: Ints, *, views: bool) -> _Selection:
         paths = self.labelled.paths.take(pa.array(rows))
-        return _Selection(self.output.folder, paths, rows, self.projection)
+        views = views and self.n_views > 1
+        return _Selection(self.output.folder, paths, rows, self.projection, views)
 
     def _n_tasks(self, names: Sequence[str]) -> int:
         return max(1, min(len(names), self.engine.n_cores))
 
     def collect(self, rows: Ints) -> npt.NDArray[np.float32]:
         """Bring vectors to the driver, in the order of the rows: (n, d)."""
-        batches = self.scan(rows, _in_float32, None)
+        return self.collect_views(rows, views=False)
+
+    def collect_views(self, rows: Ints, *, views: bool = True) -> npt.NDArray[np.float32]:
+        """Bring the vectors of all views to the driver, in the order of the rows.
+
+        Returns
+        -------
+        ndarray of shape (n, n_views, d), float32
+            Without crops (n, d).
+        """
+        batches = self.scan(rows, _in_float32, None, views=views)
         row = np.concatenate([row for row, _ in batches])
         place = np.argsort(row)[np.argsort(np.argsort(rows))]
         vectors: npt.NDArray[np.float32] = np.concatenate([x for _, x in batches])[place]
@@ -312,7 +343,8 @@ class LabelledVectors:
         names = self.output.part_names("features")
         n_tasks = self._n_tasks(names)
         shares = [names[task::n_tasks] for task in range(n_tasks)]
-        write = partial(_write_frame, self._select(rows), shares, self.labelled.targets)
+        selection = self._select(rows, views=True)
+        write = partial(_write_frame, selection, shares, self.labelled.targets)
         tasks = SparkSession.active().range(0, n_tasks, 1, n_tasks)
         table = tasks.mapInArrow(write, "target double, x array<double>")
         attribute = {"type": "nominal", "vals": list(self.labelled.labels)}
@@ -355,9 +387,10 @@ def _write_frame(
 ) -> Iterator[pa.RecordBatch]:
     names = (name for batch in tasks for task in batch[0].to_pylist() for name in shares[task])
     for row, x in selection.read(names):
-        starts = pa.array(np.arange(0, x.size + 1, x.shape[1], dtype=np.int32))
+        starts = pa.array(np.arange(0, x.size + 1, x.shape[-1], dtype=np.int32))
         vector = pa.ListArray.from_arrays(starts, pa.array(x.astype(np.float64).ravel()))
-        columns = [targets[row].astype(np.float64), vector]
+        of_views = np.repeat(targets[row], len(vector) // len(row))
+        columns = [of_views.astype(np.float64), vector]
         yield pa.RecordBatch.from_arrays(list(map(pa.array, columns)), _FRAME)
 
 

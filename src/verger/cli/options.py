@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from verger.config import PRECISIONS, READERS, Config, load_config
+from verger.config import PRECISIONS, READERS, VIEWS, Config, load_config
 from verger.errors import ConfigError
 
 #: Every option by its name.
@@ -18,7 +18,7 @@ FIELDS = {f.name: f for f in fields(Config)}
 
 # Options that belong together.
 PHOTOS = ("glob", "recursive", "ignore", "label_from", "reader")
-MODEL = ("model", "weights", "weights_sha256", "input_size", "precision", "micro_batch")
+MODEL = ("model", "weights", "weights_sha256", "input_size", "precision", "views", "micro_batch")
 FEATURES = (
     "max_error_rate",
     "accept_truncated",
@@ -97,6 +97,7 @@ def config_option(name: str) -> Callable[..., Any]:
         "conf": {"multiple": True, "metavar": "KEY=VALUE"},
         "reader": {"type": click.Choice(READERS)},
         "precision": {"type": click.Choice(PRECISIONS)},
+        "views": {"type": click.Choice(VIEWS)},
         "components": {"type": _Components()},
         "weights": {"metavar": "PATH"},
         "partitions": {"type": int},

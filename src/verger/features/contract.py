@@ -13,8 +13,13 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from verger.errors import ContractError
-from verger.features.preprocess import DCT_MARGIN, PREPROCESS_VERSION
+from verger.features.preprocess import CROPS, DCT_MARGIN, PREPROCESS_VERSION
 from verger.files.records import from_plain, to_plain
+
+
+def count_views(contract: Mapping[str, object]) -> int:
+    """Return how many vectors a photo has by a contract's JSON values, whoever wrote them."""
+    return 1 + len(CROPS.get(str(contract.get("views")), CROPS["whole"])[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,8 @@ class FeatureContract:
         and HEIC. XMP is not asked (:mod:`verger.features.preprocess.turn`).
     color : str
         What samples of every depth and kind are worth (:mod:`verger.features.preprocess.samples`).
+    views : {"whole", "center", "five"}
+        Which crops have features beside the whole photo (:mod:`verger.features.preprocess.views`).
     """
 
     model: str
@@ -65,10 +72,26 @@ class FeatureContract:
     )
     resize: str = "pillow bicubic to (input_size, input_size)"
     dtype: str = "float32"
+    views: str = "whole"
+
+    def __post_init__(self) -> None:
+        if self.views not in CROPS:
+            raise ValueError(f"views={self.views!r} must be one of {', '.join(CROPS)}")
+
+    @property
+    def n_views(self) -> int:
+        """Vectors of a photo: of the whole of it, and of each crop."""
+        return 1 + len(CROPS[self.views][-1])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the contract as plain JSON values."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        """Return the contract as plain JSON values.
+
+        Views are named where there are crops, so that contracts from before have their hash.
+        """
+        values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        if self.views == "whole":
+            del values["views"]
+        return values
 
     @property
     def hash(self) -> str:
@@ -90,7 +113,7 @@ class FeatureContract:
         ContractError
             If keys are missing or unknown: written by another version of Verger.
         """
-        missing = {f.name for f in fields(cls)} - set(values)
+        missing = {f.name for f in fields(cls)} - {"views"} - set(values)
         if missing:
             raise ContractError(f"not a whole feature contract: {sorted(missing)[0]!r} is missing")
         unknown = set(values) - {f.name for f in fields(cls)}

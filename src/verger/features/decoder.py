@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
-from verger.features.preprocess import DecodeError, Photo, register_formats
+from verger.features.preprocess import CROPS, DecodeError, Photo, register_formats
 from verger.schema import Reason
 
 #: Address space that one photo may take on top of what the process starts with, in bytes: for each
@@ -26,11 +27,11 @@ from verger.schema import Reason
 BYTES_PER_PIXEL = 24
 SPARE_BYTES = 1 << 30
 
-#: A request: size, max_pixels, accept_truncated, time-out in seconds (0 for none), bytes of the
-#: photo, which follow.
-REQUEST = struct.Struct("<IQ?dQ")
+#: A request: size, max_pixels, accept_truncated, views by their place in CROPS, time-out in seconds
+#: (0 for none), bytes of the photo, which follow.
+REQUEST = struct.Struct("<IQ?BdQ")
 #: An answer: is it a photo, its width and height, is it truncated, bytes of the body that follows:
-#: the pixels, or reason and detail.
+#: the pixels of all views, or reason and detail.
 ANSWER = struct.Struct("<?II?Q")
 #: Sent once the process can take photos.
 READY = b"\x01"
@@ -76,12 +77,18 @@ def main(decode_name: str) -> None:
     with socket.socket(fileno=0) as connection, connection.makefile("rb") as requests:
         connection.sendall(READY)
         while len(head := requests.read(REQUEST.size)) == REQUEST.size:
-            size, max_pixels, accept_truncated, timeout_s, n_bytes = REQUEST.unpack(head)
+            size, max_pixels, accept_truncated, place, timeout_s, n_bytes = REQUEST.unpack(head)
             content = requests.read(n_bytes)
             limits.allow(n_bytes + BYTES_PER_PIXEL * max_pixels + SPARE_BYTES)
             # The parent kills at the time-out; should it be gone, this timer does.
             signal.setitimer(signal.ITIMER_REAL, timeout_s and timeout_s + 1)
-            answer = _answer(decode, content, size, max_pixels, accept_truncated)
+            options = {
+                "size": size,
+                "max_pixels": max_pixels,
+                "accept_truncated": accept_truncated,
+                "views": list(CROPS)[place],
+            }
+            answer = _answer(decode, content, options)
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.sendall(answer)
             del content, answer
@@ -89,12 +96,10 @@ def main(decode_name: str) -> None:
                 return
 
 
-def _answer(
-    decode: Decode, content: bytes, size: int, max_pixels: int, accept_truncated: bool
-) -> bytes:
+def _answer(decode: Decode, content: bytes, options: dict[str, Any]) -> bytes:
     try:
-        photo = decode(content, size=size, max_pixels=max_pixels, accept_truncated=accept_truncated)
-        pixels = photo.pixels.tobytes()
+        photo = decode(content, **options)
+        pixels = photo.views.tobytes()
     except MemoryError:
         return _rejection(Reason.TOO_MANY_PIXELS, "out of memory while decoding")
     except DecodeError as err:

@@ -71,14 +71,19 @@ def _load_base(
     place = Path(recorded or "")
     if contract.model not in CARDS:
         digest = None if model else contract.weights_sha256
-        return load_model(str(model or place), weights=weights, weights_sha256=digest)
+        named = str(model or place)
+        return load_model(named, weights=weights, weights_sha256=digest, views=contract.views)
     if model is not None:
         raise ConfigError(f"model={str(model)!r}: OUT was made with the built-in {contract.model}")
     # A result may name any file: it is parsed only if it is the one that the contract names.
     if weights is None and place.is_file() and sha256_of(place) == contract.weights_sha256:
         weights = place
     return load_model(
-        contract.model, weights=weights, input_size=contract.input_size, on_progress=on_progress
+        contract.model,
+        weights=weights,
+        input_size=contract.input_size,
+        views=contract.views,
+        on_progress=on_progress,
     )
 
 
@@ -86,7 +91,7 @@ def _check_same(output: Output, wanted: FeatureContract, made: FeatureContract) 
     if made == wanted:
         return
     ours, theirs = made.as_dict(), wanted.as_dict()
-    name = next(key for key in theirs if ours[key] != theirs[key])
+    name = next(key for key in theirs if ours.get(key) != theirs[key])
     raise ContractError(
         f"OUT={output.root}: its features were made with {name}={theirs[name]!r}, and here it is "
         f"{ours[name]!r}; name the same weights or model, or run verger run again"

@@ -17,7 +17,16 @@ from verger.features.columns import find_column
 from verger.features.model import Model, load_model, open_cached
 from verger.features.outcomes import Decoding, featurize_rows, read_rows
 from verger.features.task import Extraction, commit_images, to_arrow
-from verger.schema import CONTRACT_KEY, FEATURES, IMAGES, OUTCOMES, REJECTED, spark_schema
+from verger.schema import (
+    CONTRACT_KEY,
+    FEATURES,
+    IMAGES,
+    OUTCOMES,
+    REJECTED,
+    VIEWS,
+    outcome_columns,
+    spark_schema,
+)
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
@@ -53,7 +62,7 @@ def featurize(
     Returns
     -------
     DataFrame
-        One row a photo, columns :data:`verger.schema.OUTCOMES`. Where ``reason`` is null the
+        One row a photo, columns :func:`verger.schema.outcome_columns`. Where ``reason`` is null the
         row has ``features`` (array<float>, ``n_features`` long), ``width`` and ``height``;
         elsewhere it has ``reason`` and ``detail`` and no features. The metadata of the column
         ``features`` names the contract.
@@ -67,7 +76,8 @@ def featurize(
         model = load_model(model)
     shared = images.sparkSession.sparkContext.broadcast(model)
     work = partial(_featurize_partition, shared, micro_batch, decoding or Decoding())
-    outcomes = _select_images(images).mapInArrow(work, spark_schema(OUTCOMES))
+    columns = outcome_columns(model.contract.as_dict())
+    outcomes = _select_images(images).mapInArrow(work, spark_schema(columns))
     return outcomes.withMetadata("features", {CONTRACT_KEY: model.contract.hash})
 
 
@@ -77,13 +87,14 @@ def _featurize_partition(
     decoding: Decoding,
     batches: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
+    session = open_cached(shared.value)
     outcomes = featurize_rows(
         chain.from_iterable(map(read_rows, batches)),
-        open_cached(shared.value),
+        session,
         micro_batch=micro_batch,
         decoding=replace(decoding, apart=True) if current_task().attempt else decoding,
     )
-    yield from to_arrow(outcomes)
+    yield from to_arrow(outcomes, outcome_columns(session.contract.as_dict()))
 
 
 def commit_frame(
@@ -169,6 +180,7 @@ def split_outcomes(outcomes: DataFrame) -> tuple[DataFrame, DataFrame]:
     """
     for name in OUTCOMES:
         find_column(outcomes, name, f"outcomes: column {name!r}")
-    features = outcomes.where("reason IS NULL").select(*FEATURES)
+    crops = [name for name in outcomes.columns if name == VIEWS]
+    features = outcomes.where("reason IS NULL").select(*FEATURES, *crops)
     rejected = outcomes.where("reason IS NOT NULL").select(*REJECTED)
     return features, rejected

@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from verger.config import MAX_PIXELS
 from verger.engine.limits import usable_cores
 from verger.errors import EnvironmentNotReadyError
 from verger.features.decoder import ANSWER, READY, REQUEST
-from verger.features.preprocess import DecodeError, Photo
+from verger.features.preprocess import CROPS, DecodeError, Photo
 from verger.schema import Reason
 
 # Longest that a decoding process may take to start; it takes 0.2 s on an idle core.
@@ -78,6 +79,7 @@ def decode_apart(
     size: int,
     max_pixels: int = MAX_PIXELS,
     accept_truncated: bool = False,
+    views: str = "whole",
     timeout_s: float | None = None,
 ) -> Photo:
     """Decode one photo in another process, which may hang, crash or run out of memory.
@@ -88,7 +90,7 @@ def decode_apart(
     Parameters
     ----------
     content : bytes
-    size, max_pixels, accept_truncated
+    size, max_pixels, accept_truncated, views
         As for :func:`verger.features.preprocess.decode_photo`.
     timeout_s : float, optional
         How long the decoder may take; after that its process is killed.
@@ -113,6 +115,7 @@ def decode_apart(
         size=size,
         max_pixels=max_pixels,
         accept_truncated=accept_truncated,
+        views=views,
         timeout_s=timeout_s,
     )
 
@@ -148,16 +151,19 @@ class DecoderPool:
         size: int,
         max_pixels: int = MAX_PIXELS,
         accept_truncated: bool = False,
+        views: str = "whole",
         timeout_s: float | None = None,
     ) -> Photo:
         """Decode one photo; see :func:`decode_apart`."""
-        request = REQUEST.pack(size, max_pixels, accept_truncated, timeout_s or 0, len(content))
+        place, shape = list(CROPS).index(views), (1 + len(CROPS[views][-1]), size, size, 3)
+        settings = size, max_pixels, accept_truncated, place, timeout_s or 0
+        request = REQUEST.pack(*settings, len(content))
         with self._places:
             while True:
                 is_new = not self._idle
                 process = DecoderProcess(self._decode) if is_new else self._idle.pop()
                 try:
-                    head, body = process.ask(request, content, size, timeout_s)
+                    head, body = process.ask(request, content, prod(shape), timeout_s)
                     break
                 except TimeoutError as err:
                     process.end()
@@ -173,7 +179,7 @@ class DecoderPool:
                     process.end()
                     raise
             self._idle.append(process)
-        return _photo_of(head, body, size)
+        return _photo_of(head, body, shape)
 
     def close(self) -> None:
         """End the processes that decode nothing now."""
@@ -211,9 +217,9 @@ class DecoderProcess:
             ) from err
 
     def ask(
-        self, request: bytes, content: bytes, size: int, timeout_s: float | None
+        self, request: bytes, content: bytes, n_pixels: int, timeout_s: float | None
     ) -> tuple[tuple[bool, int, int, bool], bytes]:
-        """Send a photo; return the head and the body of the answer.
+        """Send a photo; return the head and the body of the answer, of ``n_pixels`` bytes.
 
         Raises
         ------
@@ -230,7 +236,7 @@ class DecoderProcess:
         except ConnectionError as err:
             raise EOFError from err
         *head, n_bytes = ANSWER.unpack(self._receive(ANSWER.size, end))
-        is_right = n_bytes == 3 * size * size if head[0] else n_bytes <= _MOST_TEXT_BYTES
+        is_right = n_bytes == n_pixels if head[0] else n_bytes <= _MOST_TEXT_BYTES
         if not is_right:
             raise EOFError
         return tuple(head), self._receive(n_bytes, end)
@@ -283,10 +289,10 @@ def _end(connection: socket.socket, pid: int, parent: int) -> int:
     return 0
 
 
-def _photo_of(head: tuple[bool, int, int, bool], body: bytes, size: int) -> Photo:
+def _photo_of(head: tuple[bool, int, int, bool], body: bytes, shape: tuple[int, ...]) -> Photo:
     is_photo, width, height, truncated = head
     if not is_photo:
         reason, _, detail = body.decode(errors="replace").partition("\0")
         raise DecodeError(Reason(reason), detail)
-    pixels = np.frombuffer(body, np.uint8).reshape(size, size, 3)
-    return Photo(pixels, width, height, truncated)
+    pixels, *crops = np.frombuffer(body, np.uint8).reshape(shape)
+    return Photo(pixels, width, height, truncated, np.stack(crops) if crops else None)

@@ -20,7 +20,7 @@ from verger.features.model import ModelSession
 from verger.features.preprocess import DecodeError, Photo, decode_photo
 from verger.files.reading import Unread, read_ahead
 from verger.result.clock import Clock
-from verger.schema import IMAGES, Reason, clamp_times
+from verger.schema import IMAGES, VIEWS, Reason, clamp_times
 
 #: Rejected photos that wait for the next call of the model, at most.
 _ROWS_WAITING = 64
@@ -56,8 +56,8 @@ class Decoding:
     timeout_s: float | None = None
     apart: bool = False
 
-    def decode(self, content: bytes, size: int) -> Photo:
-        """Decode one photo to (size, size, 3) pixels.
+    def decode(self, content: bytes, size: int, views: str = "whole") -> Photo:
+        """Decode one photo, and crops of it, to (size, size, 3) pixels each.
 
         Raises
         ------
@@ -69,6 +69,7 @@ class Decoding:
                 size=size,
                 max_pixels=self.max_pixels,
                 accept_truncated=self.accept_truncated,
+                views=views,
                 timeout_s=self.timeout_s,
             )
         with deadline(self.timeout_s):
@@ -77,6 +78,7 @@ class Decoding:
                 size=size,
                 max_pixels=self.max_pixels,
                 accept_truncated=self.accept_truncated,
+                views=views,
             )
 
 
@@ -140,16 +142,23 @@ def featurize_rows(
     dict
         One for each row, in their order: the row with ``features`` (ndarray of shape
         (n_features,), float32), ``width``, ``height`` and ``truncated``, or with ``reason`` and
-        ``detail``.
+        ``detail``. Where the contract names crops, with ``views`` besides: their features, one
+        after the other.
     """
     clock = clock or Clock()
-    size = session.contract.input_size
-    photos = decode_rows(clock.waiting("read", rows), size, decoding or Decoding(), clock)
+    contract = session.contract
+    photos = decode_rows(
+        clock.waiting("read", rows),
+        contract.input_size,
+        decoding or Decoding(),
+        clock,
+        views=contract.views,
+    )
     yield from _infer_rows(photos, session, micro_batch, clock)
 
 
 def decode_rows(
-    rows: Iterable[Row], size: int, decoding: Decoding, clock: Clock
+    rows: Iterable[Row], size: int, decoding: Decoding, clock: Clock, *, views: str = "whole"
 ) -> Iterator[tuple[Outcome, Photo | Unread]]:
     """Decode photos, one after the other; see :func:`featurize_rows`."""
     for row, content in rows:
@@ -159,7 +168,9 @@ def decode_rows(
         photo: Photo | Unread
         try:
             with clock.part("decode"):
-                photo = decoding.decode(bytes(content), size)  # Spark's rows have a bytearray
+                photo = decoding.decode(
+                    bytes(content), size, views
+                )  # Spark's rows have a bytearray
         except DecodeError as err:
             photo = Unread(err.reason, err.detail)
         del content  # it would be held while the model works
@@ -188,12 +199,14 @@ def _outcomes(
     rows: list[tuple[Outcome, Photo | Unread]], session: ModelSession, clock: Clock
 ) -> Iterator[Outcome]:
     photos = [photo for _, photo in rows if isinstance(photo, Photo)]
-    size = session.contract.input_size
-    pixels = np.empty((len(photos), size, size, 3), np.uint8)
+    size, n_views = session.contract.input_size, session.contract.n_views
+    pixels = np.empty((len(photos), n_views, size, size, 3), np.uint8)
     for target, decoded in zip(pixels, photos, strict=True):
-        target[:] = decoded.pixels
+        target[0] = decoded.pixels
+        target[1:] = decoded.views[1:]
     with clock.part("model"):
-        features = iter(session.predict(pixels))
+        vectors = session.predict(pixels.reshape(-1, size, size, 3))
+        features = iter(vectors.reshape(len(photos), n_views, *vectors.shape[1:]))
     for row, photo in rows:
         if isinstance(photo, Unread):
             yield row | {"reason": photo.reason.value, "detail": photo.detail}
@@ -202,11 +215,15 @@ def _outcomes(
 
 
 def _vector_or_reason(features: Any, photo: Photo, session: ModelSession) -> Outcome:
-    if features.shape != (session.contract.n_features,) or not np.isfinite(features).all():
-        detail = f"shape {features.shape}, {int((~np.isfinite(features)).sum())} not finite"
+    """Say what the vectors (n_views, n_features) of a photo are worth."""
+    n_views = session.contract.n_views
+    shape = n_views, session.contract.n_features
+    if features.shape != shape or not np.isfinite(features).all():
+        detail = f"shape {features.shape[1:]}, {int((~np.isfinite(features)).sum())} not finite"
         return {"reason": Reason.MODEL_OUTPUT.value, "detail": detail}
-    return {
-        "features": features,
+    crops = {VIEWS: features[1:].ravel()} if n_views > 1 else {}
+    return crops | {
+        "features": features[0],
         "width": photo.width,
         "height": photo.height,
         "truncated": photo.truncated,

@@ -16,7 +16,7 @@ from verger.files.reading import WAS_THERE, Unread, refuse
 from verger.files.shares import Shares
 from verger.result.clock import Clock
 from verger.result.journal import Attempt, BatchWriter
-from verger.schema import OUTCOMES, Reason, arrow_schema
+from verger.schema import OUTCOMES, Reason, arrow_schema, outcome_columns
 
 #: Rows that become Arrow's at once: 64 x 1280 float32 are 330 kB.
 _ROWS_AT_ONCE = 64
@@ -83,6 +83,7 @@ def commit_images(
         The name of every batch.
     """
     session = open_cached(extraction.model)
+    columns = outcome_columns(session.contract.as_dict())
     decoding = extraction.decoding
     if task.attempt:
         decoding = replace(decoding, apart=True)
@@ -100,7 +101,7 @@ def commit_images(
             decoding=decoding,
             clock=clock,
         )
-        yield extraction.writer.commit(key, list(to_arrow(outcomes)), clock)
+        yield extraction.writer.commit(key, list(to_arrow(outcomes, columns)), clock)
 
 
 def cut_images(
@@ -118,9 +119,11 @@ def cut_images(
             seen += len(rows)
 
 
-def to_arrow(outcomes: Iterable[dict[str, object]]) -> Iterator[pa.RecordBatch]:
-    """Gather outcomes into Arrow batches, columns :data:`verger.schema.OUTCOMES`."""
-    schema = arrow_schema(OUTCOMES)
+def to_arrow(
+    outcomes: Iterable[dict[str, object]], columns: tuple[str, ...] = OUTCOMES
+) -> Iterator[pa.RecordBatch]:
+    """Gather outcomes into Arrow batches; see :func:`verger.schema.outcome_columns`."""
+    schema = arrow_schema(columns)
     rows: list[dict[str, object]] = []
     for outcome in outcomes:
         rows.append(outcome)

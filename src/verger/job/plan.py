@@ -121,6 +121,7 @@ def _find_model(run: Run, listing: Listing | None) -> Model:
             weights=config.weights,
             weights_sha256=config.weights_sha256,
             input_size=config.input_size,
+            views=config.views,
             on_progress=progress.on_bytes,
         )
     if config.precision == "float32" or listing is None:  # the latter only with float32

@@ -27,7 +27,7 @@ from verger.files.tables import (
 from verger.result.ledger import Composition
 from verger.result.output import EXTRACTOR, MOMENTS_NPZ, STAGED, Output
 from verger.result.record import RunRecord
-from verger.schema import FEATURES, REJECTED
+from verger.schema import REJECTED, features_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -64,7 +64,7 @@ def publish_features(
     output.folder.remove_tree(STAGED)
     files: dict[str, tuple[Part, ...]] = {}
     moves: list[tuple[str, str]] = []
-    for table, columns in (("features", FEATURES), ("rejected", REJECTED)):
+    for table, columns in (("features", features_columns(record.contract)), ("rejected", REJECTED)):
         kept, groups = found.kept[table], group_pieces(found.pieces[table])
         if not kept and not groups:
             groups = [[]]  # a table without a row is still a table

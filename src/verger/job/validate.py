@@ -13,19 +13,19 @@ import pyarrow as pa
 
 from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ContractError, OutputError, ValidationError
-from verger.features.contract import FeatureContract
+from verger.features.contract import FeatureContract, count_views
 from verger.features.precision import check_kept_model, model_file
 from verger.files.tables import digest_paths, iter_part, iter_parts
 from verger.job.validate_files import (
-    COLUMNS,
     FileFacts,
     check_files,
     check_vectors,
     column_types,
     look_at_files,
+    table_columns,
 )
 from verger.result.record import Check, Counts, RunRecord
-from verger.schema import Reason
+from verger.schema import VIEWS, Reason
 
 if TYPE_CHECKING:
     from verger.files.folder import Folder
@@ -67,22 +67,24 @@ def validate_output(engine: Engine, output: Output) -> Validation:
         featurized + rejected, one contract in every file, counts by label.
     """
     record = output.read_run()
-    tables = {name: output.parts(name) for name in COLUMNS if name in record.files}
+    columns = table_columns(record)
+    tables = {name: output.parts(name) for name in columns if name in record.files}
     dimensions = {
         "features": record.model.n_features,
-        "pca": record.pca.n_components if record.pca else 0,
+        VIEWS: record.model.n_features * (count_views(record.contract) - 1),
+        "features_pca": record.pca.n_components if record.pca else 0,
     }
     files = look_at_files(engine, output, tables, dimensions)
     checks = [
         check
         for name, parts in tables.items()
-        for check in check_files(output, name, parts, files[name])
+        for check in check_files(output, name, parts, files[name], columns[name])
     ]
     labels: dict[str | None, int] = {}  # the rows of a table that cannot be read prove nothing
-    if all(file.types == column_types(name) for name in tables for file in files[name]):
-        for name, dimension in dimensions.items():
+    if all(file.types == column_types(columns[name]) for name in tables for file in files[name]):
+        for name, column in (("features", "features"), ("pca", "features_pca")):
             if name in tables:
-                checks += check_vectors(name, files[name], dimension)
+                checks += check_vectors(name, files[name], dimensions[column])
         labels = _check_rows(engine, output, record, files, checks)
     checks += _check_contract(record, files)
     checks += _check_kept_model(output, record)

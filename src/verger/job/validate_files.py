@@ -15,17 +15,19 @@ import pyarrow.parquet as pq
 
 from verger.engine.tasks import Engine, run_pieces
 from verger.errors import SchemaError
-from verger.files.tables import VECTORS, Part, contract_in, iter_batches, open_parquet
+from verger.files.tables import Part, contract_in, iter_batches, open_parquet
 from verger.files.vectors import VectorReader
-from verger.result.record import Check
-from verger.schema import FEATURES, PCA, REJECTED, arrow_schema, type_name
+from verger.result.record import Check, RunRecord
+from verger.schema import PCA, REJECTED, arrow_schema, features_columns, type_name
 
 if TYPE_CHECKING:
     from verger.files.folder import Folder
     from verger.result.output import Output
 
-#: Columns of the tables of a result.
-COLUMNS = {"features": FEATURES, "rejected": REJECTED, "pca": PCA}
+
+def table_columns(record: RunRecord) -> dict[str, tuple[str, ...]]:
+    """Return the columns of the tables of a result."""
+    return {"features": features_columns(record.contract), "rejected": REJECTED, "pca": PCA}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,16 @@ class FileFacts:
 def look_at_files(
     engine: Engine, output: Output, tables: dict[str, list[Part]], dimensions: dict[str, int]
 ) -> dict[str, list[FileFacts]]:
-    """Let the tasks read every file whole, and say what is in it."""
+    """Let the tasks read every file whole, and say what is in it.
+
+    Parameters
+    ----------
+    engine : Engine
+    output : Output
+    tables : dict of str to list of Part
+    dimensions : dict of str to int
+        Numbers in a vector, by column.
+    """
     work = [(table, part.name) for table, parts in tables.items() for part in parts]
     facts = run_pieces(engine, _look_at_share, work, (output.folder, dimensions), light=True)
     return {table: [file for file in facts if file.table == table] for table in tables}
@@ -79,10 +90,10 @@ def _look_at_share(
 ) -> Iterator[FileFacts]:
     folder, dimensions = carry
     for table, name in share:
-        yield _look_at(folder, FileFacts(table=table, name=name), dimensions.get(table, 0))
+        yield _look_at(folder, FileFacts(table=table, name=name), dimensions)
 
 
-def _look_at(folder: Folder, file: FileFacts, dimension: int) -> FileFacts:
+def _look_at(folder: Folder, file: FileFacts, dimensions: dict[str, int]) -> FileFacts:
     try:
         content = folder.read(file.name)
     except FileNotFoundError:
@@ -94,7 +105,7 @@ def _look_at(folder: Folder, file: FileFacts, dimension: int) -> FileFacts:
         parquet, bound = open_parquet(pa.BufferReader(content))
         types = _as_text(parquet.metadata.schema.to_arrow_schema())
         contract = contract_in(parquet.metadata)
-        return replace(_count(file, parquet, bound, dimension), types=types, contract=contract)
+        return replace(_count(file, parquet, bound, dimensions), types=types, contract=contract)
     except (OSError, ValueError, pa.ArrowException) as err:
         return replace(file, problem=f"cannot be read: {err}")
 
@@ -103,18 +114,20 @@ def _as_text(schema: pa.Schema) -> str:
     return str([(field.name, type_name(field.type)) for field in schema])
 
 
-def column_types(table: str) -> str:
+def column_types(columns: tuple[str, ...]) -> str:
     """Return the columns and types that a table has to have, as text."""
-    return _as_text(arrow_schema(COLUMNS[table]))
+    return _as_text(arrow_schema(columns))
 
 
-def _count(file: FileFacts, parquet: pq.ParquetFile, bound: int, dimension: int) -> FileFacts:
+def _count(
+    file: FileFacts, parquet: pq.ParquetFile, bound: int, dimensions: dict[str, int]
+) -> FileFacts:
     """Count rows by label and reason, null vectors, wrong dimensions, values that are no numbers.
 
     Every column is read, so that a damaged one is found here, where it is a finding.
     """
     names = parquet.schema_arrow.names
-    column = next((name for name in VECTORS if name in names), None)
+    vectors = [name for name in names if name in dimensions]
     groups: dict[str, Counter[str | None]] = {"label": Counter(), "reason": Counter()}
     n_rows = 0
     for batch in iter_batches(parquet, bound):
@@ -122,8 +135,8 @@ def _count(file: FileFacts, parquet: pq.ParquetFile, bound: int, dimension: int)
         for name in groups.keys() & names:
             for group in batch.column(name).value_counts().to_pylist():
                 groups[name][group["values"]] += group["counts"]
-        if column is not None:
-            file = _count_vectors(file, batch.column(column), dimension, n_rows)
+        for name in vectors:
+            file = _count_vectors(file, batch.column(name), dimensions[name], n_rows)
         n_rows += batch.num_rows
     n = parquet.metadata.num_rows
     return replace(file, n=n, labels=groups["label"], reasons=groups["reason"])
@@ -150,7 +163,7 @@ def _count_vectors(file: FileFacts, vectors: pa.Array, dimension: int, n_rows: i
 
 
 def check_files(
-    output: Output, name: str, parts: list[Part], files: list[FileFacts]
+    output: Output, name: str, parts: list[Part], files: list[FileFacts], columns: tuple[str, ...]
 ) -> list[Check]:
     """Check that a table has its files, their bytes, and in each the table's columns."""
     gone = sorted(file.name for file in files if file.problem == "is missing")
@@ -164,7 +177,7 @@ def check_files(
         if file.sha256 is not None and (file.n, file.size, file.sha256) != written[file.name]
     )
     broken = [f"{file.name}: {file.problem}" for file in files if file.problem]
-    types = column_types(name)
+    types = column_types(columns)
     broken += [f"{file.name}: {file.types}, not {types}" for file in whole if file.types != types]
     n_rows = sum(file.n for file in whole)
     return [

@@ -40,7 +40,7 @@ from verger.files.records import (
 from verger.files.tables import Part, stored_schema, write_part
 from verger.result.clock import Clock, Reading
 from verger.result.output import JOURNAL, Output
-from verger.schema import FEATURES, REJECTED
+from verger.schema import REJECTED, features_columns
 
 #: Rejected photos that a marker spells out.
 FIRST_REJECTED = 3
@@ -268,7 +268,8 @@ class BatchWriter:
     def of(cls, attempt: Attempt) -> BatchWriter:
         """Return what commits the batches of an attempt."""
         contract = attempt.start.contract_hash
-        schemas = (stored_schema(columns, contract) for columns in (FEATURES, REJECTED))
+        tables = features_columns(attempt.start.contract), REJECTED
+        schemas = (stored_schema(columns, contract) for columns in tables)
         return cls(attempt.output.folder, attempt.path, *schemas)
 
     def committed_keys(self) -> set[str]:

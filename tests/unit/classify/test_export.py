@@ -207,7 +207,7 @@ def test_half_precision_halves_the_file(trained: Path) -> None:
 
 def photos_of(photos: Path, n: int = 8) -> list[LabelledPhoto]:
     contents = [(f.parent.name, f.read_bytes()) for f in sorted(photos.rglob("*.jpg"))[:n]]
-    return [LabelledPhoto(label, c, decode_photo(c, size=224).pixels) for label, c in contents]
+    return [LabelledPhoto(label, c, decode_photo(c, size=224).views) for label, c in contents]
 
 
 def test_a_good_file_keeps_its_promise(trained: Path, photos: Path) -> None:
@@ -318,7 +318,7 @@ def test_people_are_told_size_and_accuracy(trained: Path, tmp_path: Path) -> Non
 
 def test_an_int8_result_is_exported_as_it_is(photos: Path, model: Model, tmp_path: Path) -> None:
     known = photos_of(photos, 30)
-    int8 = quantize(model, [photo.pixels for photo in known[::6]])
+    int8 = quantize(model, [photo.views[0] for photo in known[::6]])
     output = write_result(tmp_path / "out", photos, int8)
     keep_model(output, int8)
     train(output)

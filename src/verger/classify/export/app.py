@@ -28,6 +28,7 @@ from verger.files.paths import is_below
 from verger.files.reading import Unread, read_ahead
 from verger.files.tables import read_part
 from verger.result.output import Output
+from verger.schema import VIEWS
 
 #: What may be given up for a smaller file; by default nothing is.
 PRECISIONS = ("fp16", "int8")
@@ -152,14 +153,15 @@ def _draw(output: Output) -> Iterator[LabelledPhoto]:
     rows = rows.filter(pa.array(here, pa.bool_()))
     order = np.random.default_rng(0).permutation(len(rows))
     drawn = rows.take(order[: N_CALIBRATION + N_CHECKED + _N_SPARE])
-    size = record.model.input_size
+    size, views = record.model.input_size, str(record.contract.get(VIEWS, "whole"))
     labels = drawn["label"].to_pylist()
     contents = read_ahead(drawn["path"].to_pylist())
     for label, content in zip(labels, contents, strict=True):
         if isinstance(content, Unread):
             continue
         try:
-            yield LabelledPhoto(label, content, decode_photo(content, size=size).pixels)
+            photo = decode_photo(content, size=size, views=views)
+            yield LabelledPhoto(label, content, photo.views)
         except DecodeError:  # changed since, or accepted though it was cut off
             continue
 
@@ -167,7 +169,7 @@ def _draw(output: Output) -> Iterator[LabelledPhoto]:
 def _write(predictor: Predictor, precision: str | None, photos: Iterator[LabelledPhoto]) -> bytes:
     model = predictor.model
     if precision == "int8":
-        model = quantize(model, [photo.pixels for photo in islice(photos, N_CALIBRATION)])
+        model = quantize(model, [photo.views[0] for photo in islice(photos, N_CALIBRATION)])
     graph = write_app_graph(model, predictor.classifier)
     if precision == "fp16":
         graph = in_half(graph)

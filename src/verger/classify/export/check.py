@@ -14,7 +14,7 @@ from verger.classify.predict import Predictor
 from verger.errors import SourceError, WeightsError
 from verger.features.model import Vector, import_onnxruntime, open_cached
 from verger.features.model.int8 import graph_digest
-from verger.features.preprocess import decode_full_size, resize_image
+from verger.features.preprocess import cut_views, decode_full_size, resize_image
 
 
 class Promise(NamedTuple):
@@ -113,13 +113,13 @@ class LabelledPhoto:
     label : str or None
     content : bytes
         Its file.
-    pixels : ndarray of shape (size, size, 3), uint8
-        What the model was given of it.
+    views : ndarray of shape (n_views, size, size, 3), uint8
+        What the model was given of it, the whole photo first.
     """
 
     label: str | None
     content: bytes = field(repr=False)
-    pixels: npt.NDArray[np.uint8] = field(repr=False)
+    views: npt.NDArray[np.uint8] = field(repr=False)
 
 
 def check_app(graph: bytes, predictor: Predictor, photos: Sequence[LabelledPhoto]) -> ExportCheck:
@@ -142,17 +142,20 @@ def check_app(graph: bytes, predictor: Predictor, photos: Sequence[LabelledPhoto
     if not photos:
         raise SourceError("export: no photo of OUT can be read any more, to check the file on")
     session = open_cached(predictor.model)
-    size = predictor.model.contract.input_size
-    app = _open(graph)
+    contract = predictor.model.contract
+    size, app = contract.input_size, _open(graph)
     given, vectors, resized = [], [], []
     for photo in photos:
         image = decode_full_size(photo.content)
         probabilities, features = app.run(["probabilities", "features"], {"image": image})
         given.append(probabilities)
         vectors.append(features)
-        resized.append(np.asarray(resize_image(Image.fromarray(image), size)))
-    expected = session.predict(np.stack(resized))
-    own = session.predict(np.stack([photo.pixels for photo in photos]))
+        whole = np.asarray(resize_image(Image.fromarray(image), size))[None]
+        crops = cut_views(Image.fromarray(image), size, contract.views)
+        resized.append(np.concatenate([whole, crops]))
+    shape = len(photos), contract.n_views, contract.n_features
+    expected = session.predict(np.concatenate(resized)).reshape(shape)
+    own = session.predict(np.concatenate([photo.views for photo in photos])).reshape(shape)
     return _compare(
         predictor,
         np.array(given),
@@ -172,7 +175,7 @@ def _compare(
     labels: list[str | None],
 ) -> ExportCheck:
     classifier = predictor.classifier
-    wanted = classifier.probabilities(expected)
+    wanted, whole = classifier.probabilities(expected), expected[:, 0]
     best, best_of_run = given.argmax(axis=1), wanted.argmax(axis=1)
     best_of_files = classifier.probabilities(own).argmax(axis=1)
     is_labelled = any(label in classifier.labels for label in labels)
@@ -180,7 +183,7 @@ def _compare(
     return ExportCheck(
         n_photos=len(labels),
         probability_difference=float(np.abs(given - wanted).max()),
-        features_difference=float(np.abs(vectors - expected).max() / np.abs(expected).max()),
+        features_difference=float(np.abs(vectors - whole).max() / np.abs(whole).max()),
         agreement=float((best == best_of_run).mean()),
         agreement_on_files=float((best == best_of_files).mean()),
         accuracy=float((best == truth).mean()) if is_labelled else None,

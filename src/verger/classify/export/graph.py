@@ -21,6 +21,7 @@ from verger.classify.classifier import Array, Classifier
 from verger.errors import WeightsError
 from verger.features.contract import FeatureContract
 from verger.features.model import Model
+from verger.features.preprocess import CROPS
 
 #: The first opset whose ``Resize`` averages over what it makes smaller.
 OPSET = 18
@@ -43,8 +44,9 @@ def write_app_graph(model: Model, classifier: Classifier) -> onnx.ModelProto:
     -------
     onnx.ModelProto
         Input ``image``, (height, width, 3) uint8, RGB and upright. Outputs ``probabilities``,
-        (n_labels,) float32, and ``features``, (n_features,) float32. Labels, contract and
-        threshold are in its metadata.
+        (n_labels,) float32, averaged over the views of the contract, and ``features``,
+        (n_features,) float32, of the whole photo. Labels, contract and threshold are in its
+        metadata.
 
     Raises
     ------
@@ -54,13 +56,12 @@ def write_app_graph(model: Model, classifier: Classifier) -> onnx.ModelProto:
     extractor = _at_opset(model)
     taken, given = extractor.graph.input[0].name, extractor.graph.output[0].name
     versions_of = extractor.opset_import[0].version, extractor.ir_version
-    head = _part(
-        _HEAD, *versions_of, _head_constants(model.contract), size=model.contract.input_size
-    )
+    head = _part(_head(model.contract), *versions_of, _head_constants(model.contract))
+    sizes = _sizes(classifier) | {"n_views": model.contract.n_views}
     if classifier.method == "knn":
-        tail = _part(_VOTES, *versions_of, _vote_constants(classifier), **_sizes(classifier))
+        tail = _part(_VOTES, *versions_of, _vote_constants(classifier), **sizes)
     else:
-        tail = _part(_LINEAR, *versions_of, _linear_constants(classifier), **_sizes(classifier))
+        tail = _part(_LINEAR, *versions_of, _linear_constants(classifier), **sizes)
     graph = compose.merge_models(
         head, extractor, [("normalised", taken)], prefix1="image/", prefix2="model/"
     )
@@ -149,25 +150,15 @@ def _part(
 # between the two passes. Width goes first, unless the photo loses more than twice as many rows as
 # columns: then one resize of the height alone precedes, which else changes nothing.
 _HEAD = """
-head (uint8[height, width, 3] image) => (float[1, $size, $size, 3] normalised)
-<int64[1] size = {$size}, int64[1] first = {0}, int64[1] two = {2},
- int64[2] one_photo = {1, 3}, int64[4] square = {1, 3, $size, $size}>
+head (uint8[height, width, 3] image) => (float[$n_views, $size, $size, 3] normalised)
+<int64[1] size = {$size}, int64[1] first = {0}, int64[1] two = {2}, $of_crops
+ int64[2] n_whole = {1, 3}, int64[4] square_whole = {1, 3, $size, $size}>
 {
-    rows = Shape <start=0, end=1> (image)
-    columns = Shape <start=1, end=2> (image)
-    rows_lost = Sub (rows, size)
-    columns_lost = Sub (columns, size)
-    twice = Mul (columns_lost, two)
-    bound = Max (twice, first)
-    height_first = Greater (rows_lost, bound)
-    rows_between = Where (height_first, size, rows)
-    between = Concat <axis=0> (one_photo, rows_between, columns)
+    rows_whole = Shape <start=0, end=1> (image)
+    columns_whole = Shape <start=1, end=2> (image)
     planes = Transpose <perm=[2, 0, 1]> (image)
-    photo = Unsqueeze (planes, first)
-    lower = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
-        (photo, none, none, between)
-    resized = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
-        (lower, none, none, square)
+    whole = Unsqueeze (planes, first)
+    $resized
     pixels = Transpose <perm=[0, 2, 3, 1]> (resized)
     wide = Cast <to=1> (pixels)
     scaled = Div (wide, std)
@@ -175,16 +166,77 @@ head (uint8[height, width, 3] image) => (float[1, $size, $size, 3] normalised)
 }
 """
 
+# $the are the whole photo or its crops, which have one size.
+_RESIZE = """
+    rows_lost_$the = Sub (rows_$the, size)
+    columns_lost_$the = Sub (columns_$the, size)
+    twice_$the = Mul (columns_lost_$the, two)
+    bound_$the = Max (twice_$the, first)
+    height_first_$the = Greater (rows_lost_$the, bound_$the)
+    rows_between_$the = Where (height_first_$the, size, rows_$the)
+    between_$the = Concat <axis=0> (n_$the, rows_between_$the, columns_$the)
+    lower_$the = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
+        ($the, none, none, between_$the)
+    resized_$the = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
+        (lower_$the, none, none, square_$the)
+"""
+
+# As verger.features.preprocess.views cuts them, in whole numbers.
+_SIZES = """
+    rows_kept = Mul (rows_whole, kept)
+    columns_kept = Mul (columns_whole, kept)
+    rows_more = Add (rows_kept, half)
+    columns_more = Add (columns_kept, half)
+    rows_crops = Div (rows_more, of)
+    columns_crops = Div (columns_more, of)
+    rows_left = Sub (rows_whole, rows_crops)
+    columns_left = Sub (columns_whole, columns_crops)
+    spare = Concat <axis=0> (rows_left, columns_left)
+    extent = Concat <axis=0> (rows_crops, columns_crops)
+"""
+_CROP_CONSTANTS = """
+ int64[2] n_crops = {$n, 3}, int64[4] square_crops = {$n, 3, $size, $size}, int64[2] axes = {2, 3},
+ int64[1] kept = {$kept}, int64[1] half = {$half}, int64[1] of = {$of}, $places,
+"""
+_CROP = """
+    start_twice_$i = Mul (spare, place_$i)
+    start_$i = Div (start_twice_$i, two)
+    end_$i = Add (start_$i, extent)
+    crop_$i = Slice (whole, start_$i, end_$i, axes)
+"""
+
+
+def _head(contract: FeatureContract) -> str:
+    """Write the part that resizes a photo and its crops, and stacks them."""
+    kept, of, places = CROPS[contract.views]
+    n, size = len(places), contract.input_size
+    parts, constants = [Template(_RESIZE).substitute(the="whole")], ""
+    if places:
+        stands = (f"int64[2] place_{i} = {{{y}, {x}}}" for i, (x, y) in enumerate(places))
+        numbers = {"n": n, "size": size, "kept": 2 * kept, "half": of, "of": 2 * of}
+        constants = Template(_CROP_CONSTANTS).substitute(numbers, places=", ".join(stands))
+        parts += [_SIZES, *(Template(_CROP).substitute(i=i) for i in range(n))]
+        crops = ", ".join(f"crop_{i}" for i in range(n))
+        parts += [f"crops = Concat <axis=0> ({crops})", Template(_RESIZE).substitute(the="crops")]
+        parts.append("resized = Concat <axis=0> (resized_whole, resized_crops)")
+    else:
+        parts.append("resized = Identity (resized_whole)")
+    return Template(_HEAD).substitute(
+        size=size, n_views=contract.n_views, of_crops=constants, resized="\n".join(parts)
+    )
+
+
 # Logistic regression and centroids alike: standardisation, PCA and slopes are one matrix.
 _LINEAR = """
-tail (float[1, $n_features] row) => (float[$n_labels] probabilities, float[$n_features] features)
-<int64[1] first = {0}>
+tail (float[$n_views, $n_features] row)
+    => (float[$n_labels] probabilities, float[$n_features] features)
+<int64[1] first = {0}, int64 whole = {0}>
 {
     centred = Sub (row, centre)
     scores = Gemm <transB=1> (centred, slopes, offsets)
     shares = Softmax <axis=1> (scores)
-    probabilities = Squeeze (shares, first)
-    features = Squeeze (row, first)
+    probabilities = ReduceMean <keepdims=0> (shares, first)
+    features = Gather <axis=0> (row, whole)
 }
 """
 
@@ -202,16 +254,16 @@ _NEAREST = """
 """
 
 _VOTES = """
-tail (float[1, $n_features] row) => (float[$n_labels] probabilities, float[$n_features] features)
-<int64[1] first = {0}, int64[1] k = {$n_neighbors}, int64[1] n_labels = {$n_labels},
- float two = {2.0}, float[2] off_on = {0.0, 1.0}>
+tail (float[$n_views, $n_features] row)
+    => (float[$n_labels] probabilities, float[$n_features] features)
+<int64[1] first = {0}, int64 whole = {0}, int64[1] k = {$n_neighbors},
+ int64[1] n_labels = {$n_labels}, float two = {2.0}, float[2] off_on = {0.0, 1.0}>
 {
     $nearest
     labels = Gather <axis=0> (reference_labels, indices)
     votes = OneHot <axis=1> (labels, n_labels, off_on)
-    probabilities_row = ReduceMean <keepdims=0> (votes, last)
-    probabilities = Squeeze (probabilities_row, first)
-    features = Squeeze (row, first)
+    probabilities = ReduceMean <keepdims=0> (votes, voters)
+    features = Gather <axis=0> (row, whole)
 }
 """
 
@@ -275,7 +327,7 @@ def _reference_constants(classifier: Classifier) -> dict[str, npt.NDArray[np.flo
 def _vote_constants(classifier: Classifier) -> dict[str, npt.NDArray[Any]]:
     return _reference_constants(classifier) | {
         "reference_labels": classifier.reference_labels.astype(np.int64),
-        "last": np.array([2], np.int64),
+        "voters": np.array([0, 2], np.int64),  # views, and the neighbours of each
     }
 
 

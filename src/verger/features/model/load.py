@@ -36,6 +36,7 @@ def load_model(
     weights: str | Path | None = None,
     weights_sha256: str | None = None,
     input_size: int | None = None,
+    views: str = "whole",
     on_progress: OnProgress | None = None,
 ) -> Model:
     """Load a model on the driver.
@@ -52,6 +53,8 @@ def load_model(
     input_size : int, optional
         One of :data:`verger.config.INPUT_SIZES`, by default the model's own: the side in pixels
         that photos are resized to. A smaller one is cheaper and gives other features.
+    views : {"whole", "center", "five"}
+        Which crops of a photo have features beside the whole of it.
     on_progress : callable, optional
         Told (bytes so far, bytes in all) while weights are downloaded.
 
@@ -64,6 +67,17 @@ def load_model(
     WeightsError
         If they are damaged or not this model's.
     """
+    model = _load_whole(name, weights, weights_sha256, input_size, on_progress)
+    return replace(model, contract=replace(model.contract, views=views))
+
+
+def _load_whole(
+    name: str,
+    weights: str | Path | None,
+    weights_sha256: str | None,
+    input_size: int | None,
+    on_progress: OnProgress | None,
+) -> Model:
     if not is_built_in(name):
         if weights is not None:
             raise ConfigError(f"weights={str(weights)!r}: model={name!r} has its weights inside")

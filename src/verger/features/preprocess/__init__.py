@@ -22,13 +22,16 @@ from verger.features.preprocess.decode import (
 from verger.features.preprocess.pillow import FORMATS, register_formats
 from verger.features.preprocess.pixels import normalize, resize_image, to_rgb
 from verger.features.preprocess.reasons import DecodeError
+from verger.features.preprocess.views import CROPS, cut_views
 
 __all__ = [
+    "CROPS",
     "DCT_MARGIN",
     "FORMATS",
     "PREPROCESS_VERSION",
     "DecodeError",
     "Photo",
+    "cut_views",
     "decode_full_size",
     "decode_photo",
     "normalize",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -26,6 +26,7 @@ from verger.features.preprocess.reasons import (
 )
 from verger.features.preprocess.samples import is_flat
 from verger.features.preprocess.turn import turn_of, turned_box, turned_size
+from verger.features.preprocess.views import cut_views
 from verger.schema import Reason
 
 if TYPE_CHECKING:
@@ -51,16 +52,30 @@ class Photo:
         Pixels of the photo as it is seen, after the EXIF turn and before the resize.
     truncated : bool
         The file was cut off or broken: a part of the pixels is Pillow's filling, grey or black.
+    crops : ndarray of shape (n_crops, size, size, 3), uint8, or None
+        Its other views; see :mod:`verger.features.preprocess.views`.
     """
 
     pixels: npt.NDArray[np.uint8] = field(repr=False)
     width: int
     height: int
     truncated: bool = False
+    crops: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    @property
+    def views(self) -> npt.NDArray[np.uint8]:
+        """The whole photo and its crops, (n_views, size, size, 3)."""
+        whole = self.pixels[None]
+        return whole if self.crops is None else np.concatenate([whole, self.crops])
 
 
 def decode_photo(
-    content: bytes, *, size: int, max_pixels: int = MAX_PIXELS, accept_truncated: bool = False
+    content: bytes,
+    *,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+    accept_truncated: bool = False,
+    views: str = "whole",
 ) -> Photo:
     """Decode, turn and resize one photo.
 
@@ -75,6 +90,8 @@ def decode_photo(
     accept_truncated : bool
         Decode what there is of a photo that was cut off or is broken, and mark it. Whole photos
         give the same pixels either way.
+    views : {"whole", "center", "five"}
+        Which crops are cut out besides.
 
     Returns
     -------
@@ -88,14 +105,14 @@ def decode_photo(
     """
     content = _prepared(content)
     try:
-        return _decode(content, size, max_pixels)
+        return _decode(content, size, max_pixels, views)
     except DecodeError as err:
         if not accept_truncated or err.reason is not Reason.TRUNCATED:
             raise
         reason, detail = err.reason, err.detail
     # Outside the handler, whose traceback holds the pixels of the first try.
     with suppress(DecodeError):
-        photo = _decode_part(content, size, max_pixels)
+        photo = _decode_part(content, size, max_pixels, views)
         if photo is not None:
             return photo
     raise DecodeError(reason, detail)
@@ -111,7 +128,7 @@ def _prepared(content: bytes) -> bytes:
     return pixels_of_png(content) if content.startswith(PNG_MAGIC) else content
 
 
-def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
+def _decode(content: bytes, size: int, max_pixels: int, views: str) -> Photo:
     with pillow_settings(max_pixels, load_truncated=False):
         image, layout = _open(content, max_pixels, size)
         turn = turn_of(image)
@@ -121,7 +138,19 @@ def _decode(content: bytes, size: int, max_pixels: int) -> Photo:
             # One name for every step, so that no more than two of them are in memory.
             image = to_rgb(image, layout)
             image = image if turn is None else image.transpose(turn)
-            return Photo(np.asarray(resize_image(image, size, box)), *seen)
+            return _photo_of(image, size, views, seen, box)
+
+
+def _photo_of(
+    image: Image.Image,
+    size: int,
+    views: str,
+    seen: tuple[int, int],
+    box: tuple[float, float, float, float] | None,
+) -> Photo:
+    """Resize a photo, and the crops of it."""
+    crops = None if views == "whole" else cut_views(image, size, views, seen, box)
+    return Photo(np.asarray(resize_image(image, size, box)), *seen, crops=crops)
 
 
 def _load_whole(image: Image.Image, content: bytes, max_pixels: int) -> None:
@@ -165,7 +194,7 @@ def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDA
             return np.asarray(image if turn is None else image.transpose(turn))
 
 
-def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
+def _decode_part(content: bytes, size: int, max_pixels: int, views: str) -> Photo | None:
     """Decode what there is of a photo; None if that is one colour, as Pillow fills."""
     if content.startswith(JPEG_MAGIC):
         content = without_cut_segment(content)
@@ -180,7 +209,8 @@ def _decode_part(content: bytes, size: int, max_pixels: int) -> Photo | None:
             if is_flat(image):
                 return None
             image = image if turn is None else image.transpose(turn)
-            return Photo(np.asarray(resize_image(image, size, box)), *seen, truncated=True)
+            photo = _photo_of(image, size, views, seen, box)
+            return replace(photo, truncated=True)
 
 
 def _open(content: bytes, max_pixels: int, size: int | None) -> tuple[Image.Image, Layout]:
