@@ -141,7 +141,7 @@ def build_here(release: str, architecture: str) -> Path:
             f"{platform.machine()}, and an environment for the workers is made on their like; "
             "--dockerfile FILE writes what makes it anywhere"
         )
-    return cached_environment()
+    return cached_environment(for_driver=True)
 
 
 def inspect_environment(archive: Path) -> Environment:

