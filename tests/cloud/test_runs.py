@@ -63,7 +63,8 @@ def test_what_is_planned_is_bounded_and_priced(plan: JobPlan, bucket: Bucket) ->
     """Three photos are work for one executor; the most is that of an hour of it."""
     assert plan.estimate.n_photos == 3
     assert plan.job.limit == Limit(1, 60)
-    assert plan.most == pytest.approx(plan.rates.vcpu_hour * 6 + plan.rates.memory_gb_hour * 20)
+    hour = plan.rates.vcpu_hour * 6 + plan.rates.memory_gb_hour * 20
+    assert plan.most == pytest.approx(hour + plan.estimate.requests_cost)
     assert plan.job.arguments[:3] == ("run", bucket.address("photos"), bucket.address("results"))
     assert "--components" in plan.job.arguments
 

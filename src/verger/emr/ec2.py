@@ -16,6 +16,7 @@ from verger.emr.jobs import Job, job_name
 from verger.emr.node_price import NodeRates, NodeUsage
 from verger.emr.package import Package
 from verger.emr.price import Estimate, Limit, estimate_run, executors_for, limit_cost
+from verger.emr.requests import count_requests
 from verger.emr.runs import GRACE_S, LAST_LINES, CommitCounter, Watcher, pauses, unzip_log
 from verger.emr.submit import Place, check_run, count_done, make_job, read_stack
 from verger.errors import CloudError, ConfigError, JobError
@@ -230,8 +231,10 @@ def plan_cluster(
         limit = replace(limit, executors=executors_for(left, speed, limit.executors))
     estimate = None
     if rates is not None:
-        limit = limit_cost(rates, limit, max_cost)
-        estimate = estimate_run(left, speed, rates, max_executors=limit.executors)
+        requests = rates.requests.cost(count_requests(left, config.commit_every))
+        limit = limit_cost(rates, limit, max_cost, requests)
+        options = {"max_executors": limit.executors, "commit_every": config.commit_every}
+        estimate = estimate_run(left, speed, rates, **options)
     job = make_job(cloud, source, out, config, place, package, limit=limit)
     return ClusterPlan(job, hosts, n_photos, done, estimate)
 

@@ -12,7 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from verger.emr.price import EXECUTOR, LEAST_BILLED_S, UNCHECKED, RatesFile, Worker, per_thousand
+from verger.emr.price import EXECUTOR, LEAST_BILLED_S, Worker, per_thousand
+from verger.emr.rates import UNCHECKED, RatesFile
+from verger.emr.requests import FREE, RequestPrice
 
 #: Nodes on demand: the primary one, and the one with the driver.
 N_ON_DEMAND = 2
@@ -94,6 +96,8 @@ class NodeRates:
     disk_gb_month : float
     currency, source, date : str
     checked : bool
+    requests : RequestPrice
+        Of S3.
     """
 
     region: str
@@ -104,6 +108,7 @@ class NodeRates:
     source: str
     date: str
     checked: bool
+    requests: RequestPrice = FREE
     executor: ClassVar[Worker] = EXECUTOR
     startup_s: ClassVar[float] = CLUSTER_STARTUP_S
     unbounded_s: ClassVar[float] = CLUSTER_UNBOUNDED_S
@@ -153,7 +158,7 @@ class NodeRates:
         return (
             f"an hour on demand and of EMR: {nodes}; spot nodes at {self.spot_share:.0%} of the "
             f"first, which is assumed; {self.disk_gb_month:g} a GB-month of disk, {NODE_DISK_GB} "
-            f"GB a node ({self.currency}, {self.region}, {self.date}, "
+            f"GB a node; {self.requests.words} ({self.currency}, {self.region}, {self.date}, "
             f"{self.source}{'' if self.checked else UNCHECKED})"
         )
 
@@ -183,6 +188,7 @@ def load_node_rates(region: str, types: Sequence[str], file: Path | None = None)
         values.number(values.values, "spot_share", "spot nodes"),
         values.number(disk, "gb_month", f"disks in {region}"),
         **values.about("ec2_source", "ec2_date", found),
+        requests=values.requests(region),
     )
 
 

@@ -9,12 +9,13 @@ and what is reckoned alike wherever a run goes; those of machines are in
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from verger.config import Config
+from verger.emr.rates import UNCHECKED, RatesFile
+from verger.emr.requests import FREE, RequestPrice, Requests, count_requests
 from verger.errors import ConfigError
 
 #: Disk that comes with every worker, in GB.
@@ -29,8 +30,6 @@ LEAST_BILLED_S = 60.0
 BUSY_S = 300.0
 #: A run of fewer minutes would hardly get beyond its start.
 LEAST_MINUTES = 10
-#: What is said of rates that nobody has held against their source.
-UNCHECKED = "; check them"
 #: Assumed where nothing was timed: photos of 100 x 100 pixels, a virtual core of x86.
 ASSUMED_SPEED = 25.0
 
@@ -136,6 +135,10 @@ class Pricing(Protocol):
         """The size of an executor."""
 
     @property
+    def requests(self) -> RequestPrice:
+        """Those of requests to S3."""
+
+    @property
     def startup_s(self) -> float:
         """Assumed, from the submission until executors compute."""
 
@@ -172,6 +175,8 @@ class Rates:
         Whether somebody has held them against the source on that date.
     executor : Worker
         The size of an executor, for sums.
+    requests : RequestPrice
+        Of S3.
     """
 
     region: str
@@ -184,6 +189,7 @@ class Rates:
     date: str
     checked: bool
     executor: Worker = EXECUTOR
+    requests: RequestPrice = FREE
     startup_s: ClassVar[float] = STARTUP_S
     unbounded_s: ClassVar[float] = 0.0
 
@@ -208,7 +214,8 @@ class Rates:
         """Say what the rates are, and whether they can be relied on."""
         return (
             f"{self.vcpu_hour:g} a vCPU-hour, {self.memory_gb_hour:g} a GB-hour of memory, "
-            f"{self.storage_gb_hour:g} a GB-hour of disk beyond {FREE_DISK_GB} GB "
+            f"{self.storage_gb_hour:g} a GB-hour of disk beyond {FREE_DISK_GB} GB; "
+            f"{self.requests.words} "
             f"({self.currency}, {self.region}, {self.architecture}, {self.date}, "
             f"{self.source}{'' if self.checked else UNCHECKED})"
         )
@@ -227,90 +234,8 @@ def load_rates(region: str, architecture: str, file: Path | None = None) -> Rate
     keys, where = ("vcpu_hour", "memory_gb_hour", "storage_gb_hour"), f"{region}, {architecture}"
     vcpu, memory, storage = (values.number(row, key, where) for key in keys)
     about = values.about("source", "date", row)
-    return Rates(region, architecture, vcpu, memory, storage, **about)
-
-
-@dataclass(frozen=True)
-class RatesFile:
-    """What a file of rates says, and its name for messages."""
-
-    name: str
-    values: dict[str, Any]
-
-    @classmethod
-    def read(cls, file: Path | None) -> RatesFile:
-        """Read a file, by default Verger's own.
-
-        Raises
-        ------
-        ConfigError
-        """
-        name = str(file or "rates.toml")
-        own = resources.files("verger.emr") / "rates.toml"
-        try:
-            return cls(name, tomllib.loads((file or own).read_text("utf-8")))
-        except (OSError, ValueError) as err:
-            raise ConfigError(f"rates {name}: cannot be read: {err}") from err
-
-    def table(self, region: str, kind: str) -> dict[str, Any]:
-        """Return the rates of a region for a kind of machine.
-
-        Raises
-        ------
-        ConfigError
-            If there are none.
-        """
-        row = self.values.get(region, {}).get(kind)
-        if isinstance(row, dict):
-            return row
-        raise ConfigError(
-            f"rates {self.name}: none for region={region}, {kind}; there are "
-            f"{', '.join(self.regions(kind)) or 'none at all'}; --rates FILE names others, and "
-            f"verger emr rates --region {region} --refresh FILE asks AWS for them"
-        )
-
-    def regions(self, kind: str) -> list[str]:
-        """Return the regions that have rates for a kind of machine."""
-        return sorted(key for key, value in self.values.items() if kind in _keys(value))
-
-    def number(self, row: dict[str, Any], key: str, where: str) -> float:
-        """Return one rate.
-
-        Raises
-        ------
-        ConfigError
-            If it is none.
-        """
-        value = row.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ConfigError(f"rates {self.name}: {key}={value!r} for {where}")
-        return value
-
-    def about(self, source: str, date: str, row: dict[str, Any]) -> dict[str, Any]:
-        """Return where rates come from: currency, source, date, and whether they were checked.
-
-        Parameters
-        ----------
-        source, date : str
-            Keys of the file.
-        row : dict
-            A table, which may have a ``source`` and a ``date`` of its own.
-
-        Raises
-        ------
-        ConfigError
-            If the file does not say so.
-        """
-        keys = {"currency": "currency", "source": source, "date": date, "checked": "checked"}
-        facts = {name: row.get(name, self.values.get(key)) for name, key in keys.items()}
-        for name, key in keys.items():
-            if facts[name] is None:
-                raise ConfigError(f"rates {self.name}: {key} is missing")
-        return facts | {"date": str(facts["date"])}
-
-
-def _keys(value: Any) -> tuple[str, ...]:
-    return tuple(value) if isinstance(value, dict) else ()
+    requests = values.requests(region)
+    return Rates(region, architecture, vcpu, memory, storage, **about, requests=requests)
 
 
 @dataclass(frozen=True)
@@ -327,7 +252,11 @@ class Estimate:
         From the submission to the report.
     usage : Usage or NodeUsage
     cost : float
+        Of computing.
     rates : Pricing
+    requests : Requests
+        To S3.
+    requests_cost : float
     """
 
     n_photos: int
@@ -337,17 +266,32 @@ class Estimate:
     usage: Any
     cost: float
     rates: Pricing
+    requests: Requests
+    requests_cost: float
+
+    @property
+    def total(self) -> float:
+        """Computing and requests."""
+        return self.cost + self.requests_cost
 
     def as_dict(self) -> dict[str, Any]:
         """Return the estimate as plain JSON values."""
         return asdict(self) | {
             "minutes": self.seconds / 60,
-            "cost_per_1000_photos": per_thousand(self.cost, self.n_photos),
+            "total": self.total,
+            "cost_per_1000_photos": per_thousand(self.total, self.n_photos),
             "assumed": {"startup_s": self.rates.startup_s, "finish_s": FINISH_S},
         }
 
 
-def estimate_run(n_photos: int, speed: float, rates: Pricing, *, max_executors: int) -> Estimate:
+def estimate_run(
+    n_photos: int,
+    speed: float,
+    rates: Pricing,
+    *,
+    max_executors: int,
+    commit_every: int = Config.commit_every,
+) -> Estimate:
     """Estimate time and money of a run.
 
     Parameters
@@ -358,12 +302,17 @@ def estimate_run(n_photos: int, speed: float, rates: Pricing, *, max_executors: 
     rates : Pricing
     max_executors : int
         Fewer are planned with where each would have less than :data:`BUSY_S` of work.
+    commit_every : int
+        Photos in a batch.
     """
     vcpu = rates.executor.vcpu
     executors = executors_for(n_photos, speed, max_executors, vcpu)
     seconds = rates.startup_s + n_photos / (speed * executors * vcpu) + FINISH_S
     usage = rates.usage(seconds, executors)
-    return Estimate(n_photos, speed, executors, seconds, usage, rates.cost(usage), rates)
+    requests = count_requests(n_photos, commit_every)
+    price = rates.requests.cost(requests)
+    cost = rates.cost(usage)
+    return Estimate(n_photos, speed, executors, seconds, usage, cost, rates, requests, price)
 
 
 def executors_for(n_photos: int, speed: float, most: int, vcpu: int = EXECUTOR.vcpu) -> int:
@@ -389,7 +338,9 @@ class Limit:
     executor: Worker = EXECUTOR
 
 
-def limit_cost(rates: Pricing, limit: Limit, max_cost: float | None) -> Limit:
+def limit_cost(
+    rates: Pricing, limit: Limit, max_cost: float | None, requests_cost: float = 0.0
+) -> Limit:
     """Return a limit under which a run cannot cost more than a sum.
 
     The dearest that it can do is to keep all its workers busy until its time is over.
@@ -401,6 +352,8 @@ def limit_cost(rates: Pricing, limit: Limit, max_cost: float | None) -> Limit:
         What is wanted; minutes are taken away first, and executors where too few would be left.
     max_cost : float or None
         In the currency of the rates.
+    requests_cost : float
+        What is paid for requests, out of the same sum.
 
     Raises
     ------
@@ -411,14 +364,15 @@ def limit_cost(rates: Pricing, limit: Limit, max_cost: float | None) -> Limit:
         return limit
     least = min(LEAST_MINUTES, limit.minutes)
     for executors in range(limit.executors, 0, -1):
-        paid = 60 * max_cost / rates.hour(executors) - rates.unbounded_s / 60
+        paid = 60 * (max_cost - requests_cost) / rates.hour(executors) - rates.unbounded_s / 60
         if (minutes := math.floor(paid + 1e-9)) >= least:
             return replace(limit, executors=executors, minutes=min(minutes, limit.minutes))
-    cents = math.ceil(100 * most_cost(rates, Limit(1, least)) - 1e-9)
+    cents = math.ceil(100 * (most_cost(rates, Limit(1, least)) + requests_cost) - 1e-9)
     raise ConfigError(
         f"max_cost={max_cost:g} must be at least {cents / 100:.2f} "
         f"{rates.currency}: a driver and one executor for {least} minutes"
         + (f", and {rates.unbounded_s / 60:.0f} to start and to end" if rates.unbounded_s else "")
+        + (f", and {requests_cost:.2f} of requests" if requests_cost >= 0.01 else "")
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from verger.emr.aws import aws_errors
-from verger.emr.price import RatesFile
+from verger.emr.rates import RatesFile
 from verger.errors import CloudError, OutputError
 
 #: The region in the European Union that has an endpoint of the price list, for all regions.
@@ -26,6 +26,8 @@ _SERVERLESS = {
     "ARMGBHours": ("ARM64", "memory_gb_hour"),
 }
 _STORAGE = "StorageGBHours"
+#: Group of requests to S3, which are priced one by one, to their rate for 1,000.
+_REQUESTS = {"S3-API-Tier2": "read_1000", "S3-API-Tier1": "write_1000"}
 #: What EMR gives nodes as disks when nothing is asked.
 _VOLUME = "gp2"
 #: A table of a file of rates: name to number, or to the rates of one type of nodes.
@@ -33,7 +35,7 @@ Table = dict[str, Any]
 
 
 def read_prices(client: Any, region: str, types: Sequence[str]) -> dict[str, Table]:
-    """Return the tables of a region: ``X86_64``, ``ARM64``, ``disk`` and ``nodes``.
+    """Return the tables of a region: ``X86_64``, ``ARM64``, ``s3``, ``disk`` and ``nodes``.
 
     Parameters
     ----------
@@ -50,6 +52,7 @@ def read_prices(client: Any, region: str, types: Sequence[str]) -> dict[str, Tab
     """
     return {
         **_serverless(client, region),
+        "s3": _requests(client, region),
         "disk": {"gb_month": _disk(client, region)},
         "nodes": dict(_nodes(client, region, types)),
     }
@@ -66,6 +69,18 @@ def _serverless(client: Any, region: str) -> dict[str, Table]:
         for table in [tables[kind]] if kind else tables.values():
             table[rate] = prices[0]
     return tables
+
+
+def _requests(client: Any, region: str) -> Table:
+    rates: Table = {}
+    for group, rate in _REQUESTS.items():
+        prices = [
+            price for _, price in _products(client, "AmazonS3", regionCode=region, group=group)
+        ]
+        if not prices:
+            raise CloudError(f"the price list of AWS has no {group} in {region}")
+        rates[rate] = round(1000 * prices[0], 9)
+    return rates
 
 
 def _disk(client: Any, region: str) -> float:

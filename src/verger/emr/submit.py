@@ -25,6 +25,7 @@ from verger.emr.price import (
     most_cost,
     per_thousand,
 )
+from verger.emr.requests import count_requests
 from verger.emr.room import narrow
 from verger.emr.runs import CommitCounter
 from verger.errors import CloudError, ConfigError
@@ -176,10 +177,12 @@ def plan_run(
     if n_photos:
         limit = replace(limit, executors=executors_for(left, speed, limit.executors, executor.vcpu))
     limit, notes = narrow(cloud, package, place.application, limit)
-    limit = limit_cost(prices, limit, max_cost)
-    estimate = estimate_run(left, speed, prices, max_executors=limit.executors)
+    requests = prices.requests.cost(count_requests(left, config.commit_every))
+    limit = limit_cost(prices, limit, max_cost, requests)
+    options = {"max_executors": limit.executors, "commit_every": config.commit_every}
+    estimate = estimate_run(left, speed, prices, **options)
     job = make_job(cloud, source, out, config, place, package, limit=limit)
-    most = most_cost(prices, limit)
+    most = most_cost(prices, limit) + requests
     return JobPlan(job, place, package, estimate, most, prices, done, tuple(notes))
 
 

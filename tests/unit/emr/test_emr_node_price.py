@@ -156,6 +156,9 @@ ec2_date = 2026-11-01
 checked = true
 currency = "EUR"
 spot_share = 0.3
+[eu-north-1.s3]
+read_1000 = 0.1
+write_1000 = 1
 [eu-north-1.disk]
 gb_month = 0.1
 [eu-north-1.nodes]

@@ -23,6 +23,7 @@ from verger.emr.price import (
     load_rates,
     per_thousand,
 )
+from verger.emr.requests import RequestPrice
 from verger.errors import ConfigError
 
 #: A dollar a core and hour, ten cents a GB of memory: sums one can see through.
@@ -54,6 +55,21 @@ def test_an_estimate_has_the_start_in_it() -> None:
     assert values["cost_per_1000_photos"] == pytest.approx(found.cost / 24)
     assert values["minutes"] == pytest.approx(found.seconds / 60)
     assert values["rates"]["source"] == "a test"
+
+
+def test_requests_are_counted_and_priced_apart() -> None:
+    """A million photos at 0.42 for a million reads are more than a few cents for all else."""
+    rates = replace(RATES, requests=RequestPrice(0.00042, 0.0053))
+    found = estimate_run(10**6, 10.0, rates, max_executors=2)
+    assert 1 <= found.requests.reads / 10**6 <= 1.1
+    assert found.requests.writes < 20_000
+    reads, writes = found.requests.reads * 0.42e-6, found.requests.writes * 5.3e-6
+    assert found.requests_cost == pytest.approx(reads + writes)
+    assert found.cost == estimate_run(10**6, 10.0, RATES, max_executors=2).cost
+    assert found.as_dict()["total"] == pytest.approx(found.cost + found.requests_cost)
+    assert limit_cost(RATES, Limit(2, 600), 7.7, 1.1) == Limit(2, 30)
+    with pytest.raises(ConfigError, match=r"at least 2\.34 USD: .*, and 1\.00 of requests"):
+        limit_cost(RATES, Limit(4, 600), 1.0, 1.0)
 
 
 def test_an_executor_that_had_nothing_to_do_is_not_planned_with() -> None:
@@ -146,6 +162,7 @@ def _file(folder: Path, number: str = "0.5") -> Path:
     file.write_text(
         'source = "my bill"\ndate = 2026-11-01\nchecked = true\ncurrency = "EUR"\n'
         f"[eu-north-1.ARM64]\nvcpu_hour = {number}\nmemory_gb_hour = 0.1\nstorage_gb_hour = 0\n"
+        "[eu-north-1.s3]\nread_1000 = 0.1\nwrite_1000 = 1\n"
     )
     return file
 
@@ -153,6 +170,7 @@ def _file(folder: Path, number: str = "0.5") -> Path:
 def test_rates_of_one_s_own_replace_them(tmp_path: Path) -> None:
     rates = load_rates("eu-north-1", "ARM64", _file(tmp_path))
     assert (rates.vcpu_hour, rates.currency, rates.date) == (0.5, "EUR", "2026-11-01")
+    assert rates.requests == RequestPrice(0.1, 1.0)
     assert "check them" not in rates.words
 
 

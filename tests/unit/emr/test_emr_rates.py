@@ -29,6 +29,7 @@ UNITS = {
 TABLES = {
     "X86_64": {"vcpu_hour": 0.05, "memory_gb_hour": 0.006, "storage_gb_hour": 0.0001},
     "ARM64": {"vcpu_hour": 0.04, "memory_gb_hour": 0.005, "storage_gb_hour": 0.0001},
+    "s3": {"read_1000": 0.0004, "write_1000": 0.005},
     "disk": {"gb_month": 0.11},
     "nodes": {"m5.xlarge": {"on_demand_hour": 0.2, "emr_hour": 0.05}},
 }
@@ -60,6 +61,8 @@ def test_a_region_s_prices_are_read_from_aws_s_list(stub: Stubber) -> None:
         others = [product(9.0, usagetype="EU-EKS-EC2"), product(0.0, usagetype="EU-SERVERLESS")]
         mine = product(price, usagetype="EU-EMR-SERVERLESS")
         expect(stub, "ElasticMapReduce", [*others, mine], regionCode="eu-west-1", meterunit=unit)
+    for group, price in (("S3-API-Tier2", 4e-7), ("S3-API-Tier1", 5e-6)):
+        expect(stub, "AmazonS3", [product(price)], regionCode="eu-west-1", group=group)
     volumes = {"productFamily": "Storage", "volumeApiName": "gp2"}
     expect(stub, "AmazonEC2", [product(0.11)], regionCode="eu-west-1", **volumes)
     linux = {
@@ -120,7 +123,7 @@ def test_every_rate_is_shown_with_its_source_and_date(region: str, storage: floa
     prices = {row["rate"]: row["price"] for row in shown}
     assert {row["region"] for row in shown} == {region}
     assert prices["X86_64 storage_gb_hour"] == prices["ARM64 storage_gb_hour"] == storage
-    assert len(prices) == 3 + 3 + 2 * 8 + 1
+    assert len(prices) == 3 + 3 + 2 + 2 * 8 + 1
     assert all(row["source"] and row["date"] and not row["checked"] for row in shown)
     sources = {row["rate"].split()[0]: row["source"] for row in shown}
     assert "PerfKitBenchmarker" in sources["X86_64"]
@@ -152,6 +155,6 @@ def test_rates_are_refreshed_into_a_file_and_shown(
     done = call("--region", "eu-south-2", "--refresh", str(tmp_path / "mine.toml"))
     assert done.exit_code == 0, done.output
     assert asked == ["pricing in eu-central-1"]
-    assert len(done.stdout.splitlines()) == 3 + 3 + 2 + 1
+    assert len(done.stdout.splitlines()) == 3 + 3 + 2 + 2 + 1
     assert "AWS Price List API, eu-south-2" in done.stdout
     assert load_rates("eu-south-2", "X86_64", tmp_path / "mine.toml").checked is True

@@ -64,11 +64,14 @@ def estimate_line(estimate: Estimate) -> str:
     """Say what a run is expected to take."""
     from verger.emr.price import per_thousand
 
-    each = per_thousand(estimate.cost, estimate.n_photos)
+    each = per_thousand(estimate.total, estimate.n_photos)
+    currency, requests = estimate.rates.currency, estimate.requests
     return (
         f"estimate  {estimate.n_photos:,} photos, {estimate.executors} executors: "
-        f"{estimate.seconds / 60:,.0f} minutes with the start, {estimate.cost:,.2f} "
-        f"{estimate.rates.currency}" + (f", {each:.4f} for 1,000 photos" if each else "")
+        f"{estimate.seconds / 60:,.0f} minutes with the start, "
+        f"{estimate.cost:,.2f} {currency} of computing and {estimate.requests_cost:,.2f} of "
+        f"{requests.reads + requests.writes:,} requests"
+        + (f", {each:.4f} for 1,000 photos" if each else "")
     )
 
 

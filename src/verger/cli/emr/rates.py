@@ -60,7 +60,8 @@ def _rows(file: Path | None) -> Iterator[dict[str, Any]]:
 
     from verger.emr.jobs import ARCHITECTURES
     from verger.emr.node_price import load_node_rates
-    from verger.emr.price import RatesFile, load_rates
+    from verger.emr.price import load_rates
+    from verger.emr.rates import RatesFile
 
     values = RatesFile.read(file)
     for kind in ARCHITECTURES:
@@ -68,6 +69,10 @@ def _rows(file: Path | None) -> Iterator[dict[str, Any]]:
             rates = asdict(load_rates(region, kind, file))
             for name in ("vcpu_hour", "memory_gb_hour", "storage_gb_hour"):
                 yield _row(rates, f"{kind} {name}", rates[name])
+    for region in values.regions("s3"):
+        about = values.about("source", "date", values.table(region, "s3")) | {"region": region}
+        for name, price in asdict(values.requests(region)).items():
+            yield _row(about, f"S3 {name}", price)
     for region in values.regions("nodes"):
         types = [key for key, row in values.table(region, "nodes").items() if isinstance(row, dict)]
         nodes = asdict(load_node_rates(region, types, file))

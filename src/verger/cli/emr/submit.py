@@ -267,8 +267,9 @@ def _tell_cluster_plan(plan: ClusterPlan, *, assumed: bool) -> None:
         rates = plan.estimate.rates
         tell(estimate_line(plan.estimate) + (" (a speed was assumed)" if assumed else ""))
         tell(f"rates     {rates.words}")
+        sum_of_all = most_cost(rates, limit) + plan.estimate.requests_cost
         most = (
-            f"{most_cost(rates, limit):,.2f} {rates.currency}, all nodes on demand and "
+            f"{sum_of_all:,.2f} {rates.currency}, all nodes on demand and "
             f"{rates.unbounded_s / 60:.0f} minutes to come and to go: "
         )
     tell(
