@@ -59,6 +59,9 @@ MAX_TOML_DEPTH = 32
 
 READERS = ("arrow", "spark")
 VIEWS = ("whole", "center", "five")
+#: Options that are patterns, of which there may be several.
+PATTERNS = ("glob", "exclude")
+_TYPED_TEXTS = (*PATTERNS, "label_from", "app_name")
 PRECISIONS = ("float32", "int8")
 
 
@@ -79,7 +82,12 @@ class Config:
     """
 
     glob: tuple[str, ...] = _option(
-        (), "Names to take, e.g. '*.jpg'; several allowed. Default: every image suffix."
+        (),
+        "Names to take, e.g. '*.jpg', or with a slash paths below SRC, e.g. 'train/*.jpg'; several "
+        "allowed. Default: every image suffix.",
+    )
+    exclude: tuple[str, ...] = _option(
+        (), "Names of files and folders to leave out, or with a slash paths below SRC."
     )
     recursive: bool = _option(True, "Look into subfolders.")
     ignore: bool = _option(
@@ -88,6 +96,11 @@ class Config:
     label_from: str = _option(
         "parent",
         "parent, none, or a regular expression on the path whose first group is the label.",
+    )
+    labels: str | None = _option(
+        None,
+        "List that has the labels (.csv, .txt or .parquet): path below SRC, label, and a group if "
+        "you like.",
     )
     reader: Literal["arrow", "spark"] = _option(
         "arrow", "arrow lists and reads by itself (folders, s3://); spark is Spark's binaryFile."
@@ -160,10 +173,12 @@ class Config:
     ui: bool = _option(False, "Keep Spark's own web page up and print its address.")
 
     def __post_init__(self) -> None:
-        for name in ("model", "weights", "master"):
+        for name in ("model", "weights", "master", "labels"):
             refuse_secret(name, getattr(self, name) or "")
-        patterns = (self.glob,) if isinstance(self.glob, str) else tuple(self.glob)
-        object.__setattr__(self, "glob", patterns)
+        for name in PATTERNS:
+            value = getattr(self, name)
+            patterns = (value,) if isinstance(value, str) else tuple(value)
+            object.__setattr__(self, name, patterns)
         object.__setattr__(self, "conf", dict(self.conf))
         _check_choice("reader", self.reader, READERS)
         _check_choice("precision", self.precision, PRECISIONS)
@@ -204,7 +219,7 @@ class Config:
         """Return the options as plain values, ready for JSON or TOML; no secret is among them."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         conf = {key: redact_setting(key, value) for key, value in self.conf.items()}
-        plain |= {name: redact_json(plain[name]) for name in ("glob", "label_from", "app_name")}
+        plain |= {name: redact_json(plain[name]) for name in _TYPED_TEXTS}
         return plain | {"conf": conf}
 
 
@@ -386,9 +401,11 @@ def _known_key(key: str, path: Path) -> str:
 
 _ACCEPTED: dict[str, tuple[type, ...]] = {
     "glob": (str, list),
+    "exclude": (str, list),
     "recursive": (bool,),
     "ignore": (bool,),
     "label_from": (str,),
+    "labels": (str,),
     "reader": (str,),
     "model": (str,),
     "weights": (str,),
@@ -425,7 +442,7 @@ def _typed(key: str, value: Any, path: Path) -> Any:
         return tuple(str(item) for item in value)
     if isinstance(value, dict):
         return {str(k): str(v).lower() if isinstance(v, bool) else str(v) for k, v in _flat(value)}
-    return (value,) if "glob" in key else value
+    return (value,) if key in PATTERNS else value
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -35,6 +35,8 @@ REJECTED = ("path", "label", "length", "modification_time", "reason", "detail")
 #: What the one Arrow function returns: both tables in one, told apart by ``reason``.
 OUTCOMES = (*FEATURES, "reason", "detail")
 PCA = ("path", "label", "features_pca")
+#: Photos that a list puts into groups: photos of one group have one number.
+GROUPS = ("path", "group")
 PREDICTIONS = ("path", "label", "prediction", "probability")
 #: Of ``verger inspect``: a row for every member of a group, for every photo with a doubtful label,
 #: and for every outlier of a class.

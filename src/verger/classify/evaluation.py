@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verger.classify.classifier import Classifier
+from verger.classify.label_map import merge_labels
 from verger.classify.recipe import (
     Recipe,
     assign_roles,
@@ -105,7 +107,7 @@ def evaluate_split(
         If the split leaves too little.
     """
     run = Run(Output.at(out), config, watch)
-    labelled = read_trainable(run.output)
+    labelled = read_trainable(run.output, recipe.label_map)
     strategy = choose_split(labelled, recipe)
     needs_spark = check_method(run, recipe, labelled)
     with run, run.locked():
@@ -229,7 +231,12 @@ def _leakage(
 
 
 def evaluate_against(
-    out: str | Path, other: str | Path, config: Config, *, watch: Watch = no_watch
+    out: str | Path,
+    other: str | Path,
+    config: Config,
+    *,
+    label_map: Mapping[str, str] | None = None,
+    watch: Watch = no_watch,
 ) -> dict[str, Any]:
     """Test the classifier of a result on the photos of another one.
 
@@ -238,39 +245,34 @@ def evaluate_against(
 
     Parameters
     ----------
-    out : path
-        The result with the classifier; the evaluation is kept there.
-    other : path
-        A result with the features of other photos.
+    out, other : path
+        The result with the classifier, where the evaluation is kept, and one of other photos.
     config : Config
+    label_map : mapping of str to str, optional
+        Other names for the labels of both: probabilities are summed by name.
     watch : Watch, optional
 
     Raises
     ------
-    ContractError
-        If the two have features of different contracts.
-    ClassifierError
-        If no photo of the other has a label that the classifier knows.
+    ContractError, ClassifierError
+        If their features are of different contracts, or not one label is known.
     """
     run, there = Run(Output.at(out), config, watch), Output.at(other)
-    if run.output.root == there.root:
-        raise ConfigError(f"against={other}: must be another result than OUT; --split tests on OUT")
-    classifier = Classifier.load(run.output, run.output.read_run())
-    _check_contracts(run.output, there, classifier)
-    labelled = _read_known(there, classifier)
+    classifier = _load_to_test(run.output, there)
+    label_map = dict(label_map or {})
+    merged = merge_labels(classifier.labels, label_map)
+    labelled = _read_known(there, merged.names, label_map)
     check_engine(config)
     with run, run.locked():
         vectors = LabelledVectors(run.engine, there, labelled)
         with run.stage("test", len(labelled)):
-            rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)))
-            is_known = scored.true >= 0
-            judged = _judged(scored[is_known], scored[~is_known].probability, classifier.threshold)
-            untested = _untested(labelled, np.flatnonzero(labelled.targets >= 0))
-        judged |= {"split": "against", "n_test": int(is_known.sum()), "untested": untested}
-        record = describe_recipe(Recipe(method=classifier.method, on=classifier.on), labelled) | {
+            rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)), merged)
+        judged = _judged_against(labelled, scored, classifier.threshold)
+        recipe = Recipe(method=classifier.method, on=classifier.on, label_map=label_map)
+        record = describe_recipe(recipe, labelled) | {
             "against": there.root,
-            "method": classifier.method,
-            "on": classifier.on,
+            "method": recipe.method,
+            "on": recipe.on,
             "evaluation": judged,
             "beside": None,
             "seconds": run.seconds,
@@ -279,13 +281,32 @@ def evaluate_against(
     return _reported(run, record)
 
 
-def _read_known(there: Output, classifier: Classifier) -> Labelled:
+def _judged_against(labelled: Labelled, scored: Scored, threshold: float) -> dict[str, Any]:
+    """Return what is said of the photos of another result, known labels and others apart."""
+    is_known = scored.true >= 0
+    untested = _untested(labelled, np.flatnonzero(labelled.targets >= 0))
+    judged = _judged(scored[is_known], scored[~is_known].probability, threshold)
+    return judged | {"split": "against", "n_test": int(is_known.sum()), "untested": untested}
+
+
+def _load_to_test(output: Output, there: Output) -> Classifier:
+    """Load the classifier of a result, which must be of the contract of another one."""
+    if output.root == there.root:
+        raise ConfigError(
+            f"against={there.root}: must be another result than OUT; --split tests on OUT"
+        )
+    classifier = Classifier.load(output, output.read_run())
+    _check_contracts(output, there, classifier)
+    return classifier
+
+
+def _read_known(there: Output, names: tuple[str, ...], label_map: Mapping[str, str]) -> Labelled:
     """Read the labelled photos of another result, some of which must have known labels."""
-    labelled = read_labelled(there, classifier.labels)
+    labelled = read_labelled(there, names, label_map)
     if (labelled.targets < 0).all():
         raise ClassifierError(
             f"against={there.root}: none of its {len(labelled)} photos has one of the "
-            f"{len(classifier.labels)} labels that the classifier knows"
+            f"{len(names)} labels that the classifier knows; --label-map gives labels other names"
         )
     return labelled
 

@@ -5,8 +5,9 @@ A :class:`Predictor` is loaded once and may be used from several threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verger.classify.classifier import Array, Classifier
+from verger.classify.label_map import Merged, merge_labels
 from verger.errors import ConfigError, ContractError, SourceNotFoundError
 from verger.features.extractor import load_extractor
 from verger.features.model import Model, open_cached
@@ -100,6 +102,9 @@ class Predictor:
         Bounds of the decoder, for photos of strangers.
     n_top, n_nearest : int
         How many labels and known photos a prediction has at most.
+    label_map : mapping of str to str
+        Other names for labels, by which their probabilities are summed. Known photos keep their
+        labels.
     """
 
     classifier: Classifier
@@ -107,6 +112,7 @@ class Predictor:
     decoding: Decoding = field(default_factory=Decoding)
     n_top: int = N_TOP
     n_nearest: int = N_NEAREST
+    label_map: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.classifier.contract_hash != self.model.contract.hash:
@@ -115,6 +121,7 @@ class Predictor:
                 f"and the features are of {self.model.contract.short_hash}; "
                 "train it again with verger classify train"
             )
+        merge_labels(self.classifier.labels, self.label_map)  # refuses the map of other labels
 
     def _repr_html_(self) -> str:
         classifier = self.classifier
@@ -192,7 +199,7 @@ class Predictor:
         crops = [outcome[VIEWS] for _, outcome in rows if VIEWS in outcome]
         views = np.concatenate([features, crops], axis=1) if crops else features
         views = views.reshape(len(vectors), self.model.contract.n_views, shape[1])
-        probabilities = iter(self.classifier.probabilities(views))
+        probabilities = iter(self._merged.sum(self.classifier.probabilities(views)))
         nearest = iter(self._nearest(features))
         for path, outcome in rows:
             if "features" in outcome:
@@ -204,7 +211,7 @@ class Predictor:
         self, path: str, probabilities: Array, nearest: tuple[Neighbor, ...]
     ) -> Prediction:
         order = np.argsort(-probabilities, kind="stable")[: self.n_top]
-        labels = self.classifier.labels
+        labels = self._merged.names
         top = tuple(Score(labels[j], float(probabilities[j])) for j in order)
         known = top[0].probability >= self.classifier.threshold
         return Prediction(
@@ -214,6 +221,10 @@ class Predictor:
             top=top,
             nearest=nearest,
         )
+
+    @cached_property
+    def _merged(self) -> Merged:
+        return merge_labels(self.classifier.labels, self.label_map)
 
     def _nearest(self, features: npt.NDArray[np.float32]) -> list[tuple[Neighbor, ...]]:
         classifier = self.classifier

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -31,11 +32,13 @@ class Recipe:
     split : {"random", "group", "contiguous"} or None
         None for the strictest that the paths allow.
     groups : str or None
-        Expression of ``group``.
+        Expression of ``group``, instead of the groups that a list gave.
     frames : str
         Expression of ``contiguous``.
     test_share : float
     seed : int
+    label_map : mapping of str to str
+        Other names for labels, which are learnt in their place.
     """
 
     method: str = "logistic"
@@ -46,6 +49,7 @@ class Recipe:
     frames: str = FRAMES
     test_share: float = TEST_SHARE
     seed: int = 0
+    label_map: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("method", self.method, METHODS), ("on", self.on, INPUTS)):
@@ -57,8 +61,8 @@ class Recipe:
             raise ConfigError(f"test_share={self.test_share} must be above 0 and below 1")
 
 
-def read_trainable(output: Output) -> Labelled:
-    """Read the labelled photos of a result.
+def read_trainable(output: Output, label_map: Mapping[str, str] | None = None) -> Labelled:
+    """Read the labelled photos of a result, with the labels that a map gives them.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def read_trainable(output: Output) -> Labelled:
         If they have fewer than two classes.
     """
     output.read_run()
-    labelled = read_labelled(output)
+    labelled = read_labelled(output, label_map=label_map)
     if len(labelled.labels) < 2:
         raise ClassifierError(
             f"OUT={output.root}: n_labels={len(labelled.labels)} must be at least 2 to tell apart; "
@@ -91,11 +95,22 @@ def choose_split(labelled: Labelled, recipe: Recipe) -> SplitStrategy:
 
 
 def _strictest(labelled: Labelled, recipe: Recipe) -> SplitStrategy:
-    if recipe.groups is not None:
+    if recipe.groups is not None or _groups_can_be_held_out(labelled, recipe):
         return "group"
     films = find_films(labelled.path_list, recipe.frames)
     in_films = np.bincount(films.film)[films.film] > 1
     return "contiguous" if films.n_films and in_films.mean() > 0.5 else "random"
+
+
+def _groups_can_be_held_out(labelled: Labelled, recipe: Recipe) -> bool:
+    """Whether a list gave groups, and not all photos of every class the same one."""
+    if labelled.groups is None:
+        return False
+    try:
+        assign_roles(labelled, recipe, "group")
+    except (ConfigError, ClassifierError):
+        return False
+    return True
 
 
 def assign_roles(
@@ -112,7 +127,7 @@ def assign_roles(
         strategy,
         labelled.path_list,
         labelled.targets,
-        groups=recipe.groups,
+        groups=labelled.groups if recipe.groups is None else recipe.groups,
         frames=recipe.frames,
         seed=recipe.seed,
     )

@@ -110,7 +110,7 @@ def make_cutter(
     paths: Sequence[str],
     targets: Ints,
     *,
-    groups: str | None = None,
+    groups: str | Ints | None = None,
     frames: str = FRAMES,
     seed: int = 0,
 ) -> Cutter:
@@ -123,8 +123,9 @@ def make_cutter(
         gap between.
     paths : sequence of str
     targets : ndarray of shape (n,), int64
-    groups : str, optional
-        As for :func:`verger.source.films.match_groups`; needed by "group" alone.
+    groups : str or ndarray of shape (n,), int64, optional
+        As for :func:`verger.source.films.match_groups`, or the groups themselves; needed by
+        "group" alone.
     frames : str
         As for :func:`verger.source.films.find_films`.
     seed : int
@@ -137,8 +138,12 @@ def make_cutter(
     rng = np.random.default_rng(seed)
     if strategy == "group":
         if groups is None:
-            raise ConfigError("split=group needs groups: --groups REGEX, matched with each path")
-        return _by_group(match_groups(paths, groups), targets, rng)
+            raise ConfigError(
+                "split=group needs groups: --groups REGEX, matched with each path, or a column "
+                "group in the list that the photos or their labels are from"
+            )
+        numbers = match_groups(paths, groups) if isinstance(groups, str) else groups
+        return _by_group(np.unique(numbers, return_inverse=True)[1], targets, rng)
     if strategy == "contiguous":
         return _by_arc(find_films(paths, frames), rng)
     if strategy != "random":
@@ -170,7 +175,7 @@ def _by_group(group: Ints, targets: Ints, rng: np.random.Generator) -> Cutter:
     counts = np.zeros((n_groups, n_targets))
     np.add.at(counts, (group, targets), 1)
     if n_groups < 2:
-        raise ConfigError("split=group: the expression puts all photos into one group")
+        raise ConfigError("split=group: all photos are in one group")
     order = rng.permutation(n_groups)
     ends, shares = np.empty_like(counts), counts / np.maximum(counts.sum(axis=0), 1)
     ends[order] = shares[order].cumsum(axis=0)

@@ -65,7 +65,7 @@ def train_classifier(
         With ``on="pca"`` where the result has no PCA.
     """
     run = Run(Output.at(out), config, watch)
-    labelled = read_trainable(run.output)
+    labelled = read_trainable(run.output, recipe.label_map)
     strategy = choose_split(labelled, recipe)
     projection = stored_projection(run.output) if recipe.on == "pca" else None
     needs_spark = check_method(run, recipe, labelled)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verger.classify.classifier import Classifier
+from verger.classify.label_map import Merged
 from verger.classify.nearest import Euclidean, NearestRows
 from verger.classify.scores import Scored
 from verger.classify.vectors import LabelledVectors, Projection, VectorBatches
@@ -23,7 +24,9 @@ NEAREST_ROWS = 5_000
 SOME_K = (1, 2, 5, 10, 20, 50, 100, 174, 328, 640, 1280)
 
 
-def score_rows(vectors: LabelledVectors, classifier: Classifier, rows: Ints) -> tuple[Ints, Scored]:
+def score_rows(
+    vectors: LabelledVectors, classifier: Classifier, rows: Ints, merged: Merged | None = None
+) -> tuple[Ints, Scored]:
     """Score photos in the tasks.
 
     Parameters
@@ -32,6 +35,8 @@ def score_rows(vectors: LabelledVectors, classifier: Classifier, rows: Ints) -> 
         Of features; the classifier brings its own projection.
     classifier : Classifier
     rows : ndarray of shape (n,), int64
+    merged : Merged, optional
+        Names that probabilities are summed by.
 
     Returns
     -------
@@ -40,16 +45,20 @@ def score_rows(vectors: LabelledVectors, classifier: Classifier, rows: Ints) -> 
     scored : Scored
         In their order.
     """
-    blocks = vectors.scan(rows, _score, (classifier, vectors.labelled.targets), views=True)
+    carry = classifier, merged, vectors.labelled.targets
+    blocks = vectors.scan(rows, _score, carry, views=True)
     row = np.concatenate([row for row, _ in blocks])
     order = np.argsort(row)
     return row[order], Scored.join([scored for _, scored in blocks])[order]
 
 
-def _score(batches: VectorBatches, carry: tuple[Classifier, Ints]) -> Iterator[tuple[Ints, Scored]]:
-    classifier, targets = carry
+def _score(
+    batches: VectorBatches, carry: tuple[Classifier, Merged | None, Ints]
+) -> Iterator[tuple[Ints, Scored]]:
+    classifier, merged, targets = carry
     for row, x in batches:
-        yield row, Scored.of(classifier.probabilities(x), targets[row])
+        probabilities = classifier.probabilities(x)
+        yield row, Scored.of(merged.sum(probabilities) if merged else probabilities, targets[row])
 
 
 def find_nearest(vectors: LabelledVectors, known: Ints, photos: Ints) -> Ints:

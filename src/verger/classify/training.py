@@ -178,7 +178,9 @@ def _cut_folds(
     labelled: Labelled, rows: Ints, recipe: Recipe, strategy: SplitStrategy
 ) -> tuple[SplitStrategy, npt.NDArray[Any]]:
     paths, targets = labelled.paths.take(pa.array(rows)).to_pylist(), labelled.targets[rows]
-    how = {"groups": recipe.groups, "frames": recipe.frames, "seed": recipe.seed + 1}
+    groups = labelled.groups if recipe.groups is None else recipe.groups
+    groups = groups[rows] if isinstance(groups, np.ndarray) else groups
+    how = {"groups": groups, "frames": recipe.frames, "seed": recipe.seed + 1}
     try:
         cutter: Cutter | None = make_cutter(strategy, paths, targets, **how)  # type: ignore[arg-type]
     except ConfigError:  # too little is left of films or groups once the test is taken away

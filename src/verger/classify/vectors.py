@@ -6,7 +6,7 @@ tasks, but for samples of bounded size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from verger.classify.label_map import merge_labels
 from verger.engine.tasks import Engine, run_pieces
 from verger.errors import ClassifierError, OutputError
 from verger.features.contract import count_views
@@ -52,6 +53,8 @@ class Labelled:
         The label of each photo.
     n_without_features : int
         Photos that were left out: they have no vector.
+    groups : ndarray of shape (n,), int64, or None
+        Group of each photo by the list that named them; one without a group is one of its own.
     """
 
     paths: pa.Array = field(repr=False)
@@ -60,6 +63,7 @@ class Labelled:
     n_unlabelled: int
     names: pa.Array = field(repr=False)
     n_without_features: int = 0
+    groups: Ints | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -70,7 +74,9 @@ class Labelled:
         return self.paths.to_pylist()  # type: ignore[no-any-return]
 
 
-def read_labelled(output: Output, labels: Sequence[str] | None = None) -> Labelled:
+def read_labelled(
+    output: Output, labels: Sequence[str] | None = None, label_map: Mapping[str, str] | None = None
+) -> Labelled:
     """Read which photos there are, and their labels.
 
     Parameters
@@ -78,11 +84,15 @@ def read_labelled(output: Output, labels: Sequence[str] | None = None) -> Labell
     output : Output
     labels : sequence of str, optional
         By default those of the table.
+    label_map : mapping of str to str, optional
+        Other names for labels.
 
     Raises
     ------
     ClassifierError
         If no photo has a label.
+    ConfigError
+        If the map has none of the labels.
     """
     parts, dimension = output.parts("features"), output.read_run().model.n_features or None
     rows = pa.concat_tables(
@@ -99,13 +109,35 @@ def read_labelled(output: Output, labels: Sequence[str] | None = None) -> Labell
             f"OUT={output.root}: none of its {len(rows)} photos has a label; verger run "
             "--label-from parent takes it from the folder"
         )
+    labelled = labelled.set_column(1, "label", _named(labelled["label"], label_map or {}))
     classes = sorted(pc.unique(labelled["label"]).to_pylist()) if labels is None else list(labels)
     known = normal_labels(pa.array(classes, pa.string()))
     index = pc.index_in(labelled["label"], value_set=known)
     targets = pc.fill_null(index, -1).combine_chunks().to_numpy().astype(np.int64)
     paths, names = labelled["path"].combine_chunks(), labelled["label"].combine_chunks()
     n_unlabelled = len(rows) - len(labelled)
-    return Labelled(paths, targets, tuple(classes), n_unlabelled, names, n_without)
+    groups = _groups_of(paths, output.read_groups())
+    return Labelled(paths, targets, tuple(classes), n_unlabelled, names, n_without, groups)
+
+
+def _named(labels: pa.ChunkedArray, label_map: Mapping[str, str]) -> pa.ChunkedArray:
+    if not label_map:
+        return labels
+    known = sorted(pc.unique(labels).to_pylist())
+    merged = merge_labels(known, label_map)
+    place = merged.place[pc.index_in(labels, value_set=pa.array(known)).to_numpy()]
+    return pa.chunked_array([pa.array(merged.names).take(pa.array(place))])
+
+
+def _groups_of(paths: pa.Array, groups: pa.Table | None) -> Ints | None:
+    """Return the group of each photo, numbered from 0; one that is in none gets a number."""
+    if groups is None:
+        return None
+    index = pc.index_in(paths, value_set=groups["path"].combine_chunks())
+    found = groups["group"].combine_chunks().take(index).fill_null(-1).to_numpy()
+    own = -1 - np.arange(len(paths))
+    numbers = np.unique(np.where(found < 0, own, found), return_inverse=True)[1]
+    return numbers.astype(np.int64)
 
 
 def only_labels(labelled: Labelled, rows: Ints) -> Labelled:

@@ -16,6 +16,7 @@ from verger.cli.options import (
     extractor_option,
     frames_option,
     json_option,
+    label_map_option,
     resolve_config,
     weights_option,
 )
@@ -76,6 +77,7 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--test-share", default=0.25, show_default=True, help="Share that is held out."
         ),
         click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn."),
+        label_map_option,
     ]
     for option in reversed(options):
         function = option(function)
@@ -85,11 +87,19 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
 _RECIPE = ("method", "on", "n_neighbors", "split", "groups", "frames", "test_share", "seed")
 
 
+def _label_map() -> dict[str, str]:
+    from verger.classify.label_map import read_label_map
+
+    path = click.get_current_context().params["label_map"]
+    return read_label_map(path) if path else {}
+
+
 def _recipe() -> Recipe:
     from verger.classify.recipe import Recipe
 
     given = click.get_current_context().params
-    return Recipe(**{name: given[name] for name in _RECIPE if given[name] is not None})
+    values = {name: given[name] for name in _RECIPE if given[name] is not None}
+    return Recipe(**values, label_map=_label_map())
 
 
 @classify.command("train")
@@ -128,7 +138,9 @@ def classify_evaluate(out: str, against: str | None, as_json: bool, **_: Any) ->
         record = evaluation.evaluate_split(out, config, _recipe(), watch=watch)
     else:
         _refuse_with_against()
-        record = evaluation.evaluate_against(out, against, config, watch=watch)
+        record = evaluation.evaluate_against(
+            out, against, config, label_map=_label_map(), watch=watch
+        )
     if as_json:
         print_json(record)
     else:
@@ -152,17 +164,24 @@ def _refuse_with_against() -> None:
 @click.option("--model", "out", metavar="OUT", required=True, help="Result with a classifier.")
 @weights_option
 @extractor_option
+@label_map_option
 @json_option("Print a list of objects as JSON.")
 def predict(
-    photos: tuple[str, ...], out: str, weights: str | None, model: str | None, as_json: bool
+    photos: tuple[str, ...],
+    out: str,
+    weights: str | None,
+    model: str | None,
+    as_json: bool,
+    **_: Any,
 ) -> None:
     """Say what is on photos: files, folders, or - for standard input. No Spark, no Java."""
     from verger.classify.predict import Predictor, list_named
     from verger.features.outcomes import Decoding
 
-    paths = list_named(photos)
+    paths, label_map = list_named(photos), _label_map()
     with download_bar() as on_progress:
         predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+    predictor = replace(predictor, label_map=label_map)
     if len(paths) > 1:  # one that hangs or crashes a decoder must not cost the others
         decoding = Decoding(apart=True, timeout_s=Config().decode_timeout_s)
         predictor = replace(predictor, decoding=decoding)

@@ -17,7 +17,7 @@ from verger.errors import ConfigError
 FIELDS = {f.name: f for f in fields(Config)}
 
 # Options that belong together.
-PHOTOS = ("glob", "recursive", "ignore", "label_from", "reader")
+PHOTOS = ("glob", "exclude", "recursive", "ignore", "label_from", "labels", "reader")
 MODEL = ("model", "weights", "weights_sha256", "input_size", "precision", "views", "micro_batch")
 FEATURES = (
     "max_error_rate",
@@ -94,6 +94,8 @@ def config_option(name: str) -> Callable[..., Any]:
         return click.option(both, name, default=None, is_flag=True, help=shown)
     special: dict[str, dict[str, Any]] = {
         "glob": {"multiple": True, "metavar": "PATTERN"},
+        "exclude": {"multiple": True, "metavar": "PATTERN"},
+        "labels": {"metavar": "FILE.csv"},
         "conf": {"multiple": True, "metavar": "KEY=VALUE"},
         "reader": {"type": click.Choice(READERS)},
         "precision": {"type": click.Choice(PRECISIONS)},
@@ -121,6 +123,13 @@ frames_option = click.option(
     "--frames",
     metavar="REGEX",
     help="Where a path says film and frame: with (?P<film>...) and (?P<frame>...).",
+)
+
+label_map_option = click.option(
+    "--label-map",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Other names for labels, such as one for all apples: TOML or CSV (docs/classifier.md).",
 )
 
 

@@ -30,6 +30,8 @@ def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
     elif counts.computed != counts.listed:
         n_known = counts.listed - counts.computed
         lines.append(("", f"{n_known:,} were done before, {counts.computed:,} now"))
+    if counts.relabelled:
+        lines.append(("", f"{counts.relabelled:,} got another label, and no features again"))
     for reason, n in counts.reasons.items():
         lines.append(("", f"{n:,} rejected: {reason}"))
     if counts.truncated:

@@ -34,6 +34,7 @@ from verger.job.context import Run
 from verger.job.plan import check_and_list
 from verger.job.record import command_line
 from verger.result.output import Output
+from verger.source.lists import is_list
 
 
 @dataclass(frozen=True)
@@ -229,9 +230,10 @@ def make_job(
     """Return the run of a source; its application is not known yet."""
     source, output = normalize_source(source), Output.at(out)
     there = _config_there(config, package)
+    labels = [normalize_source(config.labels)] if config.labels else []
     return Job(
         arguments=tuple(shlex.split(command_line(source, output, there.as_dict()))[1:]),
-        reads=(source,),
+        reads=(source.rpartition("/")[0] if is_list(source) else source, *labels),
         writes=(output.root,),
         package=package.root,
         archive=package.archive,
@@ -268,6 +270,8 @@ def _config_there(config: Config, package: Package) -> Config:
             f"model={config.model}: the package {package.root} has {package.model}; "
             f"--model {package.model}, or verger emr package --model {config.model}"
         )
+    if config.labels is not None and not normalize_source(config.labels).startswith("s3://"):
+        raise ConfigError(f"labels={config.labels}: must be s3://bucket/file; AWS sees no other")
     if config.weights is not None:
         raise ConfigError(
             f"weights={config.weights}: those of the package are used; verger emr package --weights"

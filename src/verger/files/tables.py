@@ -11,8 +11,8 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -264,21 +264,19 @@ _Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
 def _decode_texts(rows: _Rows, bound: int) -> _Rows:
     """Replace dictionaries of texts by the texts, if these fit into memory."""
     columns = []
-    for field, column in zip(rows.schema, rows.columns, strict=True):
-        if pa.types.is_dictionary(field.type):
+    for name, column in zip(rows.schema.names, rows.columns, strict=True):
+        if pa.types.is_dictionary(column.type):
             chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
             size = sum(map(_text_size, chunks))
             if size > bound:
                 raise ValueError(
-                    f"the texts of column {field.name} would take {size:,} bytes of memory in "
+                    f"the texts of column {name} would take {size:,} bytes of memory in "
                     f"{len(rows):,} rows; this file may take {bound:,}"
                 )
-            column = column.cast(field.type.value_type)
+            column = column.cast(column.type.value_type)
         columns.append(column)
-    fields = [
-        field.with_type(column.type) for field, column in zip(rows.schema, columns, strict=True)
-    ]
-    schema = pa.schema(fields, rows.schema.metadata)
+    pairs = zip(rows.schema, columns, strict=True)
+    schema = pa.schema([old.with_type(new.type) for old, new in pairs], rows.schema.metadata)
     return type(rows).from_arrays(columns, schema=schema)
 
 
@@ -310,7 +308,7 @@ def digest_paths(paths: pa.Array) -> npt.NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Piece:
-    """A file whose rows go into a table, less those of some paths.
+    """A file whose rows go into a table, less those of some paths, and with other labels.
 
     Attributes
     ----------
@@ -318,11 +316,14 @@ class Piece:
     rows : int
     without : tuple of str
         Paths of rows that do not go in: a later file has them, or they are to leave.
+    labels : mapping of str to (str or None)
+        Path to label of rows that get another one.
     """
 
     name: str
     rows: int
     without: tuple[str, ...] = ()
+    labels: Mapping[str, str | None] = field(default_factory=dict, repr=False)
 
 
 def iter_pieces(
@@ -374,8 +375,15 @@ def _rows_of(folder: Folder, piece: Piece, columns: Sequence[str]) -> pa.Table:
 
 
 def _left_of(rows: _Rows, piece: Piece) -> _Rows:
-    """Return the rows of a file that its piece keeps."""
-    if not piece.without:
+    """Return the rows of a file that its piece keeps, with the labels that it gives them."""
+    if piece.without:
+        leaving = pa.compute.is_in(rows["path"], value_set=pa.array(piece.without, pa.string()))
+        rows = rows.filter(pa.compute.invert(leaving))
+    place = rows.schema.get_field_index("label")
+    if not piece.labels or place < 0:
         return rows
-    leaving = pa.compute.is_in(rows["path"], value_set=pa.array(piece.without, pa.string()))
-    return rows.filter(pa.compute.invert(leaving))
+    known = pa.array(piece.labels.keys(), pa.string())
+    index = pa.compute.index_in(rows["path"], value_set=known)
+    others = pa.array(piece.labels.values(), pa.string()).take(index)
+    labels = pa.compute.if_else(index.is_valid(), others, rows["label"])
+    return rows.set_column(place, "label", labels)

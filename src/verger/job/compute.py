@@ -21,7 +21,7 @@ from verger.features.task import Extraction, commit_share, commit_unread
 from verger.files.shares import Shares
 from verger.job.context import Run
 from verger.job.overseer import Overseer, check_error_rate
-from verger.job.plan import Plan, check_count, committed_batches, read_ledger_of
+from verger.job.plan import Plan, check_count, committed_batches, listing_options, read_ledger_of
 from verger.job.publish import publish_features
 from verger.job.record import REDUCE_OPTIONS, describe_run
 from verger.job.resume import State, find_state
@@ -96,13 +96,15 @@ def _publish(
         spent=_spent(run, ours),
     )
     run.check_lock()
-    if state.record is not None and not composition.changes:
+    added = state.record is not None
+    groups = listing.groups
+    if state.record is not None and not composition.changes and groups == output.read_groups():
         output.clear_journal()
         for name in output.own_files(STOPPED):
             output.folder.remove(name)
         return _carry_over(state.record, record), ledger
-    added, legacy = state.record is not None, config.legacy_parquet
-    record = publish_features(engine, output, composition, record, added=added, legacy=legacy)
+    how = {"added": added, "legacy": config.legacy_parquet}
+    record = publish_features(engine, output, composition, record, groups=groups, **how)
     return record, ledger
 
 
@@ -119,14 +121,8 @@ def _listing(run: Run, planned: Plan, *, reduce: bool) -> Listing:
         return planned.listing
     config, source = run.config, planned.source
     with run.stage("list"):
-        listing = list_with_spark(
-            _spark(run).session,
-            source,
-            glob=config.glob,
-            recursive=config.recursive,
-            label_from=config.label_from,
-            ignore=config.ignore,
-        )
+        session = _spark(run).session
+        listing = list_with_spark(session, source, **listing_options(config))
     if reduce:
         check_count(len(listing.photos), source, config)
     return listing

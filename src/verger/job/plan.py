@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 from verger.config import Config
 from verger.engine.choose import wants_spark
 from verger.engine.session import check_hadoop_reads
@@ -21,6 +23,7 @@ from verger.result.ledger import Ledger, compare, read_ledger, rows_files
 from verger.result.output import RUN, Output
 from verger.source.cut import count_partitions
 from verger.source.listing import Listing, check_folder, list_photos
+from verger.source.lists import is_list
 from verger.source.notes import describe_source
 
 if TYPE_CHECKING:
@@ -76,6 +79,8 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         )
     run.output.prepare(source=source, overwrite=config.overwrite)
     if config.reader != "arrow":
+        if is_list(source):
+            raise ConfigError(f"SRC={source}: is a list, which needs --reader arrow")
         check_folder(normalize_source(source))
         check_hadoop_reads(source, config)
         return None
@@ -89,13 +94,24 @@ def list_source(run: Run, source: str) -> Listing:
     """List the photos of a source by the options of a run."""
     config = run.config
     with run.stage("list"):
-        return list_photos(
-            source,
-            glob=config.glob,
-            recursive=config.recursive,
-            label_from=config.label_from,
-            ignore=config.ignore,
-        )
+        listing = list_photos(source, **listing_options(config))
+    if listing.named_by:
+        _check_apart(run.output, listing)
+    return listing
+
+
+def listing_options(config: Config) -> dict[str, Any]:
+    """Return the options that say which photos a source has, and their labels."""
+    names = ("glob", "exclude", "recursive", "ignore", "label_from", "labels")
+    return {name: getattr(config, name) for name in names}
+
+
+def _check_apart(output: Output, listing: Listing) -> None:
+    """Refuse a list that names photos in OUT, which may lie beside the photos of a list."""
+    below = output.root.rstrip("/") + "/"
+    inside = pc.starts_with(listing.photos["path"], below)
+    if pc.any(inside).as_py():
+        raise ConfigError(f"OUT={output.root}: holds photos that {listing.named_by} names")
 
 
 def check_count(n: int, source: str, config: Config) -> None:
@@ -143,7 +159,7 @@ def describe_plan(
         n_labels = len(listing.photos["label"].unique())
         listed = (
             f"read {len(listing.photos):,} photos ({listing.n_bytes / 1e6:,.1f} MB, "
-            f"{n_labels:,} labels) of {listing.source}"
+            f"{n_labels:,} labels) of {listing.named_by or listing.source}"
         )
     else:
         listed = f"let Spark list and read {source}"
@@ -200,6 +216,8 @@ def _output_steps(run: Run, listing: Listing | None, model: Model | None) -> lis
     n_done = len(listing.photos) - len(work.todo)
     done = f" ({n_done:,} are done already)" if n_done else ""
     steps = [f"compute the features of {len(work.todo):,} photos{done}", f"{verb} {output.root}"]
+    if work.relabelled:
+        steps.append(f"change the labels of {work.relabelled:,} photos, and compute nothing again")
     if work.gone:
         what = "drop" if config.prune else "keep"
         steps.append(f"{what} the rows of {len(work.gone):,} photos that have disappeared")

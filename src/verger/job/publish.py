@@ -23,11 +23,12 @@ from verger.files.tables import (
     part_name,
     part_of,
     stored_schema,
+    write_part,
 )
 from verger.result.ledger import Composition
 from verger.result.output import EXTRACTOR, MOMENTS_NPZ, STAGED, Output
 from verger.result.record import RunRecord
-from verger.schema import REJECTED, features_columns
+from verger.schema import GROUPS, REJECTED, arrow_schema, features_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,6 +40,7 @@ def publish_features(
     found: Composition,
     record: RunRecord,
     *,
+    groups: pa.Table | None,
     added: bool,
     legacy: bool,
 ) -> RunRecord:
@@ -46,39 +48,39 @@ def publish_features(
 
     Parameters
     ----------
-    engine : Engine
-    output : Output
+    engine, output
     found : Composition
     record : RunRecord
-        What ``run.json`` is to say, but for its files.
+        Without files.
+    groups : pyarrow.Table or None
     added : bool
         Whether the result is added to; else it is a new one, and all of an old one goes.
     legacy : bool
-        Write Parquet as Spark does for old readers.
-
-    Returns
-    -------
-    RunRecord
-        What ``run.json`` says now.
+        Whether for old readers.
     """
     output.folder.remove_tree(STAGED)
     files: dict[str, tuple[Part, ...]] = {}
     moves: list[tuple[str, str]] = []
     for table, columns in (("features", features_columns(record.contract)), ("rejected", REJECTED)):
-        kept, groups = found.kept[table], group_pieces(found.pieces[table])
-        if not kept and not groups:
-            groups = [[]]  # a table without a row is still a table
-        work = [(part_name(table), pieces) for pieces in groups]
+        kept, joined = found.kept[table], group_pieces(found.pieces[table])
+        if not kept:
+            joined = joined or [[]]  # a table without a row is still a table
+        work = [(part_name(table), pieces) for pieces in joined]
         new = _join(engine, output, work, stored_schema(columns, record.contract_hash))
         if legacy and isinstance(engine, SparkEngine):
             new = [_as_legacy(engine.session, output, part) for part in new]
         moves += [(f"{STAGED}/{part.name}", part.name) for part in new]
         files[table] = (*kept, *new)
+    if groups is not None:
+        part = _stage_groups(output, groups)
+        files["groups"] = (part,)
+        moves.append((f"{STAGED}/{part.name}", part.name))
     record = replace(record, files=files)
     old = found.removed if added else [*_own_parts(output), *_old_models(output, record)]
     # The sums over files that stay are good for those that come.
     stale = [name for name in output.derived_files() if not added or name != MOMENTS_NPZ]
-    output.publish(record, add=moves, remove=[*stale, *old], attempts=True)
+    remove = [*stale, *old, *output.own_files("groups")]
+    output.publish(record, add=moves, remove=remove, attempts=True)
     return record
 
 
@@ -91,6 +93,12 @@ def _old_models(output: Output, record: RunRecord) -> list[str]:
     """List kept models of other contracts than this one's."""
     ours = model_file(FeatureContract.from_dict(record.contract))
     return [name for name in output.own_files(EXTRACTOR) if name != ours]
+
+
+def _stage_groups(output: Output, groups: pa.Table) -> Part:
+    name = part_name("groups")
+    part = write_part(output.folder, f"{STAGED}/{name}", groups, arrow_schema(GROUPS))
+    return replace(part, name=name)
 
 
 def _join(

@@ -41,16 +41,12 @@ def describe_run(
 
     Parameters
     ----------
-    run : Run
-    listing : Listing
-    model : Model
-    started : datetime
+    run, listing, model, started
     counts : Counts
         Of the rows; what is of the listing is filled in.
     labels : mapping of str to int, optional
         Label to number of rows, by default of the listing.
     spent : Spent, optional
-        None where no worker had anything to do.
 
     Returns
     -------
@@ -62,9 +58,10 @@ def describe_run(
     return RunRecord(
         verger=version("verger"),
         source=source,
+        named_by=listing.named_by,
         output=run.output.root,
         started=started.isoformat(timespec="seconds"),
-        command=command_line(source, run.output, run.config.as_dict()),
+        command=command_line(listing.named_by or source, run.output, run.config.as_dict()),
         config=run.config.as_dict(),
         contract=contract.as_dict(),
         contract_hash=contract.hash,

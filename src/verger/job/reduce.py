@@ -76,7 +76,7 @@ def _with_pca(record: RunRecord, parts: list[Part], pca: PCARecord, run: Run) ->
         checks=None,
         notices=tuple(text for text in record.notices if not text.startswith(FAILED)),
         config=options,
-        command=command_line(record.source, run.output, options),
+        command=command_line(record.named_by or record.source, run.output, options),
     )
 
 

@@ -36,7 +36,7 @@ def up_to_date(run: Run, planned: Plan, *, reduce: bool) -> RunRecord | None:
     listing = planned.listing or _without_spark(run, planned.source)
     if listing is None or not _is_composed_of(run, record, listing):
         return None
-    counts = replace(record.counts, computed=0)
+    counts = replace(record.counts, computed=0, relabelled=0)
     return replace(record, counts=counts, seconds=dict(run.seconds), spent=None, up_to_date=True)
 
 
@@ -96,4 +96,5 @@ def _is_composed_of(run: Run, record: RunRecord, listing: Listing) -> bool:
         return False
     composition = compose(listing.photos, ledger, prune=config.prune)
     counts = with_listing(composition.counts, listing)
-    return not composition.changes and counts == replace(record.counts, computed=0)
+    same = counts == replace(record.counts, computed=0, relabelled=0)
+    return same and not composition.changes and listing.groups == run.output.read_groups()

@@ -18,7 +18,7 @@ from verger.errors import SchemaError
 from verger.files.tables import Part, contract_in, iter_batches, open_parquet
 from verger.files.vectors import VectorReader
 from verger.result.record import Check, RunRecord
-from verger.schema import PCA, REJECTED, arrow_schema, features_columns, type_name
+from verger.schema import GROUPS, PCA, REJECTED, arrow_schema, features_columns, type_name
 
 if TYPE_CHECKING:
     from verger.files.folder import Folder
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 def table_columns(record: RunRecord) -> dict[str, tuple[str, ...]]:
     """Return the columns of the tables of a result."""
-    return {"features": features_columns(record.contract), "rejected": REJECTED, "pca": PCA}
+    features = features_columns(record.contract)
+    return {"features": features, "rejected": REJECTED, "groups": GROUPS, "pca": PCA}
 
 
 @dataclass(frozen=True, kw_only=True)

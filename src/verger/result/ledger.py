@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -139,8 +139,10 @@ class Work:
     todo : pyarrow.Table
         Photos of the listing that have no row, or none that counts.
     new, changed, retried : int
-        Why: never seen; another length, time or label than before; rejected for something that
-        may have passed.
+        Why: never seen; another length or time than before; rejected for something that may have
+        passed.
+    relabelled : int
+        Photos that need no features, but another label.
     rejected : list of Rejection
         Photos that were rejected and are not tried again.
     gone : list of str
@@ -151,6 +153,7 @@ class Work:
     new: int
     changed: int
     retried: int
+    relabelled: int
     rejected: list[Rejection]
     gone: list[str]
 
@@ -176,8 +179,6 @@ def compare(photos: pa.Table, ledger: Ledger, *, accept_truncated: bool) -> Work
     same = (both["length"] == both["length_known"]) & (
         both["modification_time"] == both["modification_time_known"]
     )
-    labels = both["label"], both["label_known"]
-    same &= (labels[0] == labels[1]) | (labels[0].isna() & labels[1].isna())
     again = both["reason"].isin(_PASSING)
     if accept_truncated:
         again |= both["reason"] == Reason.TRUNCATED.value
@@ -193,12 +194,17 @@ def compare(photos: pa.Table, ledger: Ledger, *, accept_truncated: bool) -> Work
         new=int((~seen).sum()),
         changed=int((seen & ~same).sum()),
         retried=int((seen & same & again).sum()),
+        relabelled=int((done & _differ(both["label"], both["label_known"])).sum()),
         rejected=[
             Rejection(path=path, reason=reason)
             for path, reason in zip(left["path"], left["reason"], strict=True)
         ],
         gone=gone.to_pylist(),
     )
+
+
+def _differ(labels: pd.Series[Any], others: pd.Series[Any]) -> pd.Series[bool]:
+    return (labels != others) & ~(labels.isna() & others.isna())
 
 
 @dataclass(frozen=True)
@@ -234,13 +240,18 @@ class Composition:
 def compose(photos: pa.Table, ledger: Ledger, *, prune: bool) -> Composition:
     """Choose the rows of the next result, and prove that they are one for every photo.
 
+    A row that is there stays, with the label that its photo is listed with.
+
     Raises
     ------
     ValidationError
         If a listed photo has no row: rows were lost.
     """
-    here = ledger.rows["path"].isin(photos["path"].to_pandas())
-    rows = ledger.rows[here] if prune else ledger.rows
+    listed = photos.select(["path", "label"]).to_pandas().set_index("path")["label"]
+    here = ledger.rows["path"].isin(listed.index)
+    labels = ledger.rows["path"].map(listed).where(here, ledger.rows["label"])
+    every = ledger.rows.assign(label=labels)
+    rows, moved = every[here] if prune else every, every[_differ(labels, ledger.rows["label"])]
     n_here = int(here.sum())
     if n_here != len(photos):
         raise ValidationError(
@@ -251,25 +262,35 @@ def compose(photos: pa.Table, ledger: Ledger, *, prune: bool) -> Composition:
     if prune:
         for index, paths in _paths_by_file(ledger.rows[~here]).items():
             leaving.setdefault(index, []).extend(paths)
+    relabelled = _labels_by_file(moved)
     kept: dict[str, list[Part]] = {"features": [], "rejected": []}
     pieces: dict[str, list[Piece]] = {"features": [], "rejected": []}
     removed = []
     for index, file in enumerate(ledger.files):
-        without = tuple(leaving.get(index, ()))
-        if file.published and not without and index not in ledger.renamed:
+        without, other = tuple(leaving.get(index, ())), relabelled.get(index, {})
+        if file.published and not without and not other and index not in ledger.renamed:
             kept[file.table].append(file.part)
             continue
         if file.published:
             removed.append(file.part.name)
         n_left = file.part.rows - len(without)
         if n_left:
-            pieces[file.table].append(Piece(file.part.name, n_left, without))
-    labels = {str(label): int(n) for label, n in rows["label"].value_counts().items()}
-    return Composition(kept, pieces, removed, labels, _counts(rows, len(photos), n_here))
+            pieces[file.table].append(Piece(file.part.name, n_left, without, other))
+    by_label = {str(label): int(n) for label, n in rows["label"].value_counts().items()}
+    counts = replace(_counts(rows, len(photos), n_here), relabelled=len(moved))
+    return Composition(kept, pieces, removed, by_label, counts)
 
 
 def _paths_by_file(rows: pd.DataFrame) -> dict[int, list[str]]:
     return {int(index): list(group["path"]) for index, group in rows.groupby("file")}
+
+
+def _labels_by_file(rows: pd.DataFrame) -> dict[int, dict[str, str | None]]:
+    texts = rows["label"].astype(object).where(rows["label"].notna(), None)
+    return {
+        int(index): dict(zip(group["path"], texts[group.index], strict=True))
+        for index, group in rows.groupby("file")
+    }
 
 
 def _counts(rows: pd.DataFrame, n_listed: int, n_here: int) -> Counts:

@@ -12,17 +12,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from verger.errors import ConfigError, OutputError, OutputExistsError, SchemaError
 from verger.files.folder import Folder, is_half_written
 from verger.files.paths import normalize_source
 from verger.files.records import MAX_RECORD_BYTES, as_json, from_plain, parse_json, read_record
-from verger.files.tables import Part
+from verger.files.tables import Part, read_part
 from verger.result.record import RunRecord
 from verger.schema import INSPECTED
 
-TABLES = ("features", "rejected", "pca")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TABLES = ("features", "rejected", "groups", "pca")
 RUN = "run.json"
 #: What is under way; the leading dot hides it from readers of Parquet.
 JOURNAL = ".journal"
@@ -290,6 +293,11 @@ class Output:
     def part_names(self, table: str) -> list[str]:
         """Return the names of the files of a table, by ``run.json``."""
         return [part.name for part in self.parts(table)]
+
+    def read_groups(self) -> pa.Table | None:
+        """Read which photos a list puts into groups: ``path`` and ``group``; None without any."""
+        parts = self.read_run().files.get("groups")
+        return read_part(self.folder, parts[0].name) if parts else None
 
     # Publishing
 

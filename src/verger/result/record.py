@@ -37,6 +37,8 @@ class Counts:
         Rejected photos by reason.
     computed : int
         Photos whose features this run computed; the others had them before.
+    relabelled : int
+        Rows that got another label than they had.
     bytes : int
         Size of all listed photos.
     ignored : mapping of str to int
@@ -53,6 +55,7 @@ class Counts:
     truncated: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     computed: int = 0
+    relabelled: int = 0
     bytes: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
     clamped: int = 0
@@ -146,6 +149,8 @@ class RunRecord:
     ----------
     source, output : str
         As they are stored: absolute folders, or ``s3://bucket/prefix``.
+    named_by : str or None
+        The list that named the photos, where a list was the source.
     started, finished : str
         ISO times; ``finished`` is missing while a run is under way, or was killed.
     config : mapping
@@ -166,6 +171,7 @@ class RunRecord:
 
     verger: str = ""
     source: str
+    named_by: str | None = field(default=None, metadata=OMIT_NONE)
     output: str
     started: str = ""
     command: str = ""

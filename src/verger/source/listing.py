@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from html import escape
 from pathlib import Path, PurePosixPath
@@ -17,9 +18,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from verger.config import IMAGE_SUFFIXES, check_label_rule
-from verger.errors import EmptySourceError, SourceError, SourceNotFoundError
+from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
 from verger.files.paths import explain, filesystem_of, normalize_source
 from verger.schema import IMAGES, TIMES_MS, arrow_schema, normal_labels
+from verger.source.lists import PhotoList, is_list, read_list
 from verger.source.system_folders import is_system_folder
 
 
@@ -39,6 +41,14 @@ class Listing:
         Whether subfolders were looked into.
     n_clamped : int
         Photos whose modification time no table holds; see :data:`verger.schema.TIMES_MS`.
+    named_by : str or None
+        The list that was given as the source.
+    labelled_by : str or None
+        The list that the labels are from, where no rule gave them.
+    groups : pyarrow.Table or None
+        Columns ``path`` and ``group`` (int32) of the photos that a list puts into groups.
+    notes : tuple of str
+        What looks like a mistake in a list, in words.
     """
 
     source: str
@@ -46,6 +56,10 @@ class Listing:
     ignored: dict[str, int]
     recursive: bool = True
     n_clamped: int = 0
+    named_by: str | None = None
+    labelled_by: str | None = None
+    groups: pa.Table | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def n_bytes(self) -> int:
@@ -76,16 +90,19 @@ def list_photos(
     recursive: bool = True,
     label_from: str = "parent",
     ignore: bool = True,
+    exclude: Sequence[str] = (),
+    labels: str | None = None,
 ) -> Listing:
-    """List the photos of a folder or a bucket.
+    """List the photos of a folder or a bucket, or those that a list names.
 
     Parameters
     ----------
     source : str
-        A folder, ``file://`` or ``s3://bucket/prefix``.
+        A folder, ``file://`` or ``s3://bucket/prefix``; or a list of photos below its own folder
+        (:func:`verger.source.lists.read_list`), all of which are taken.
     glob : sequence of str
-        Patterns of file names, case as written; one may be a plain string. Without any, every
-        common suffix of an image, in any case.
+        Patterns of file names, case as written, or with a slash of paths below the source, where
+        ``*`` matches slashes too. Without any, every common suffix of an image, in any case.
     recursive : bool
         Look into subfolders.
     label_from : str
@@ -93,6 +110,10 @@ def list_photos(
         the path and whose first group is the label.
     ignore : bool
         Leave out hidden files, and folders that systems and cameras make (thumbnails, bins).
+    exclude : sequence of str
+        Names of files and folders to leave out; with a slash, as for ``glob``.
+    labels : str, optional
+        A list that has the labels, by path below the source; a photo without a line has none.
 
     Returns
     -------
@@ -103,15 +124,59 @@ def list_photos(
     SourceNotFoundError, EmptySourceError, SourceError
         If there is no such source, not one photo in it, or it cannot be listed.
     ConfigError
-        If ``label_from`` is no usable rule.
+        If ``label_from`` is no usable rule, or a list cannot be used.
     """
     check_label_rule(label_from)
-    patterns = (glob,) if isinstance(glob, str) else tuple(glob)
+    how: Any = {"recursive": recursive, "exclude": exclude, "labels": labels}
+    if is_list(source):
+        return _list_named(source, _several(glob), label_from, **how)
     root = normalize_source(source)
-    is_local = root.startswith("/")
-    files = _list_local(root, recursive, ignore) if is_local else _list_s3(root, recursive)
-    options = {"recursive": recursive, "ignore": ignore}
-    return make_listing(files, root, source, patterns, label_from, **options)
+    files = _list_files(root, recursive, ignore)
+    return make_listing(files, root, source, _several(glob), label_from, ignore=ignore, **how)
+
+
+def _list_files(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile]:
+    local = root.startswith("/")
+    return _list_local(root, recursive, ignore) if local else _list_s3(root, recursive)
+
+
+def _several(patterns: str | Sequence[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def _list_named(
+    source: str, glob: tuple[str, ...], label_from: str, *, labels: str | None, **how: Any
+) -> Listing:
+    """List the photos that a list names; one that is not there will be rejected, never just lost.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If not one of them is there.
+    """
+    named = read_list(source)
+    if labels is not None and named.has_labels:
+        raise ConfigError(f"labels={labels}: the list {named.address} has labels already")
+    root = named.address.rpartition("/")[0]
+    if root.startswith("/"):
+        files = [_stat(_spelled(path)) for path in named.photos]
+    else:
+        there = {file.path: file for file in _list_s3(root, recursive=True)}
+        files = [there.get(path, StoredFile(path, 0, 0)) for path in named.photos]
+    if not any(file.modified_ns for file in files):
+        raise SourceNotFoundError(
+            f"list {named.address}: not one of its {len(files):,} photos is there; the first is "
+            f"{files[0].path}; paths are relative to {root}"
+        )
+    how |= {"labels": labels, "named": named, "ignore": False}
+    listing = make_listing(files, root, source, glob or ("*",), label_from, **how)
+    return replace(listing, named_by=named.address)
+
+
+def _spelled(path: str) -> str:
+    """Return a listed path as this machine's folders spell it: in Unicode's form NFC, or NFD."""
+    decomposed = normalize("NFD", path)
+    return decomposed if not os.path.lexists(path) and os.path.lexists(decomposed) else path
 
 
 def make_listing(
@@ -123,9 +188,13 @@ def make_listing(
     *,
     recursive: bool,
     ignore: bool = True,
+    exclude: Sequence[str] = (),
+    labels: str | None = None,
+    named: PhotoList | None = None,
 ) -> Listing:
-    """Make the listing of all files that are there."""
-    wanted, ignored = _by_glob(files, root, glob, ignore)
+    """Make the listing of all files that are there; ``named`` is the list that named them."""
+    labelled = read_list(labels, root) if labels is not None else named
+    wanted, ignored = _by_glob(files, root, glob, ignore, _several(exclude))
     _check_any(wanted, source, glob, ignored)
     paths = [file.path for file in wanted]
     # Milliseconds are the finest that both readers give.
@@ -136,11 +205,45 @@ def make_listing(
         "path": paths,
         "modification_time": pa.array(held, pa.timestamp("ms", tz="UTC")),
         "length": [file.length for file in wanted],
-        "label": labels_of(paths, label_from),
+        "label": (
+            labelled.labels(paths)
+            if labelled and (labelled.has_labels or labels is not None)
+            else labels_of(paths, label_from)
+        ),
     }
     table = pa.table(columns).cast(arrow_schema(IMAGES)).sort_by("path")
     n_clamped = sum(time != kept for time, kept in zip(times, held, strict=True))
-    return Listing(root, table, ignored, recursive, n_clamped)
+    listing = Listing(root, table, ignored, recursive, n_clamped)
+    return listing if labelled is None else _with_list(listing, labelled, joined=labels is not None)
+
+
+def _with_list(listing: Listing, said: PhotoList, *, joined: bool) -> Listing:
+    """Add to a listing what a list says of its photos.
+
+    Raises
+    ------
+    ConfigError
+        If a list of labels has none, or names not one of the photos.
+    """
+    paths: list[str] = listing.photos["path"].to_pylist()
+    n_named = sum(normalize("NFC", path) in said.photos for path in paths)
+    notes = []
+    if joined and not said.has_labels:
+        raise ConfigError(f"labels={said.address}: has no labels; a line is path,label[,group]")
+    if joined and not n_named:
+        raise ConfigError(
+            f"labels={said.address}: names not one of the {len(paths):,} photos; the first of its "
+            f"paths is {next(iter(said.photos))}; they are relative to {listing.source}"
+        )
+    if joined and n_named < len(paths):
+        notes.append(f"{len(paths) - n_named:,} photos have no line in {said.address}, so no label")
+    if joined and n_named < len(said.photos):
+        away = len(said.photos) - n_named
+        notes.append(f"{away:,} paths of {said.address} are no photos of {listing.source}")
+    if said.n_twice:
+        notes.append(f"{said.n_twice:,} lines of {said.address} repeat another one")
+    by = said.address if said.has_labels else None
+    return replace(listing, labelled_by=by, groups=said.groups(paths), notes=tuple(notes))
 
 
 def _check_any(
@@ -194,7 +297,7 @@ def _list_local(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile
                         if recursive:
                             waiting.append((entry.path, above | {identity}))
                     elif _is(entry.is_file) or _leads_nowhere(entry):
-                        yield _stat(entry)
+                        yield _stat(entry.path)
                     else:
                         yield StoredFile(entry.path, 0, 0, is_regular=False)
         except OSError as err:
@@ -219,12 +322,13 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and not _is(Path(entry.path).exists)
 
 
-def _stat(entry: os.DirEntry[str]) -> StoredFile:
+def _stat(path: str) -> StoredFile:
     try:
-        found = entry.stat()
+        found = Path(path).stat()
     except OSError:
-        return StoredFile(entry.path, 0, 0)
-    return StoredFile(entry.path, found.st_size, found.st_mtime_ns)
+        return StoredFile(path, 0, 0)
+    is_regular = stat.S_ISREG(found.st_mode)
+    return StoredFile(path, found.st_size, found.st_mtime_ns, is_regular)
 
 
 def _list_s3(root: str, recursive: bool) -> Iterator[StoredFile]:
@@ -248,13 +352,20 @@ def _list_s3(root: str, recursive: bool) -> Iterator[StoredFile]:
 
 
 def _by_glob(
-    files: Iterable[StoredFile], root: str, glob: tuple[str, ...], ignore: bool
+    files: Iterable[StoredFile],
+    root: str,
+    glob: tuple[str, ...],
+    ignore: bool,
+    exclude: tuple[str, ...],
 ) -> tuple[list[StoredFile], dict[str, int]]:
     wanted: list[StoredFile] = []
     ignored: Counter[str] = Counter()
     for file in files:
-        why = _hidden(_below(file.path, root)) if ignore else None
-        why = why or _left_out(file, glob)
+        parts = _below(file.path, root)
+        why = _hidden(parts) if ignore else None
+        why = why or _left_out(file, parts, glob)
+        if why is None and any(_excludes(pattern, parts) for pattern in exclude):
+            why = "excluded"
         if why is None:
             wanted.append(file)
         else:
@@ -275,14 +386,14 @@ def _hidden(parts: list[str]) -> str | None:
     return f"in {folder}" if folder else None
 
 
-def _left_out(file: StoredFile, glob: tuple[str, ...]) -> str | None:
+def _left_out(file: StoredFile, parts: list[str], glob: tuple[str, ...]) -> str | None:
     """Return what a file that is no photo is counted under, or None for a photo."""
-    name = file.path.rsplit("/", 1)[-1]
+    name = parts[-1]
     if not file.is_regular:
         return "no file (pipe or device)" if name else "with a key that ends in /"
     if name.startswith("._"):  # what macOS keeps beside a photo on other systems' disks
         return "hidden"
-    if not matches(name, glob):
+    if not matches("/".join(parts), glob):
         return PurePosixPath(name).suffix.lower() or "no suffix"
     # A name of bytes that are no UTF-8 can stand in no table.
     return None if _is_utf8(file.path) else "with a name that is not UTF-8"
@@ -296,11 +407,26 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def matches(name: str, glob: tuple[str, ...]) -> bool:
-    """Whether a file name is a photo's: by the patterns, or by its suffix where there are none."""
+def matches(path: str, glob: tuple[str, ...]) -> bool:
+    """Whether a file is a photo: by the patterns, or by its suffix where there are none.
+
+    Parameters
+    ----------
+    path : str
+        Below the source. A pattern without a slash is matched with its last part alone.
+    glob : tuple of str
+    """
     if not glob:
-        return name.lower().endswith(IMAGE_SUFFIXES)
-    return any(fnmatchcase(name, pattern) for pattern in glob)
+        return path.lower().endswith(IMAGE_SUFFIXES)
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in glob)
+
+
+def _excludes(pattern: str, parts: list[str]) -> bool:
+    """Whether a pattern leaves out a file, by its path or the name of any of its parts."""
+    if "/" in pattern:
+        return fnmatchcase("/".join(parts), pattern)
+    return any(fnmatchcase(part, pattern) for part in parts)
 
 
 def _ignored_text(ignored: dict[str, int]) -> str:

@@ -37,7 +37,7 @@ def describe_source(
     if counts is None:
         found = listing.photos["label"].drop_null().value_counts().to_pylist()
         counts = {entry["values"]: entry["counts"] for entry in found}
-    return describe_folders(listing, label_from) + describe_labels(counts)
+    return [*listing.notes, *describe_folders(listing, label_from), *describe_labels(counts)]
 
 
 def describe_labels(counts: Mapping[str, int]) -> list[str]:
@@ -75,7 +75,7 @@ def describe_folders(listing: Listing, label_from: str) -> list[str]:
         The rule that its labels were taken by.
     """
     labels = listing.photos["label"].unique().to_pylist()
-    if label_from != "parent" or labels == [None]:
+    if label_from != "parent" or labels == [None] or listing.labelled_by:
         return []
     source, n = listing.source.rstrip("/") + "/", len(listing.photos)
     folders = pc.utf8_slice_codeunits(listing.photos["path"], len(source))

@@ -31,6 +31,8 @@ def read_images(
     recursive: bool = True,
     label_from: str = "parent",
     ignore: bool = True,
+    exclude: Sequence[str] = (),
+    labels: str | None = None,
     reader: str = "arrow",
     partitions: int | None = None,
 ) -> DataFrame:
@@ -41,7 +43,7 @@ def read_images(
     spark : SparkSession
     source : str or Listing
         What to list, or what was listed already.
-    glob, recursive, label_from, ignore
+    glob, recursive, label_from, ignore, exclude, labels
         As in :func:`list_photos`; ``glob`` also tells Spark's reader what not to open.
     reader : {"arrow", "spark"}
         With ``arrow`` the DataFrame holds no content: :func:`verger.featurize` reads the files
@@ -60,6 +62,7 @@ def read_images(
     if not isinstance(source, Listing):
         how: dict[str, Any] = {"glob": patterns, "recursive": recursive}
         how |= {"label_from": label_from, "ignore": ignore}
+        how |= {"exclude": exclude, "labels": labels}
         source = (
             list_with_spark(spark, source, **how)
             if reader == "spark"
@@ -128,6 +131,8 @@ def list_with_spark(
     recursive: bool = True,
     label_from: str = "parent",
     ignore: bool = True,
+    exclude: Sequence[str] = (),
+    labels: str | None = None,
 ) -> Listing:
     """List the photos of a source that only Hadoop may reach; see :func:`list_photos`.
 
@@ -137,8 +142,9 @@ def list_with_spark(
     root = normalize_source(source)
     files = _binary_files(spark, root, recursiveFileLookup=str(recursive).lower())
     listed = _local_files(files) if root.startswith("/") else _hadoop_files(files)
-    options = {"recursive": recursive, "ignore": ignore}
-    return make_listing(listed, root, source, tuple(glob), label_from, **options)
+    how: dict[str, Any] = {"recursive": recursive, "ignore": ignore}
+    how |= {"exclude": exclude, "labels": labels}
+    return make_listing(listed, root, source, tuple(glob), label_from, **how)
 
 
 def _local_files(files: DataFrame) -> Iterator[StoredFile]:
@@ -189,7 +195,7 @@ def hadoop_glob(glob: tuple[str, ...]) -> str | None:
 
     It has no switch for the case, and signs of its own in patterns.
     """
-    if any(re.search(r"[\\{}\[\],^!]", pattern) for pattern in glob):
+    if any(re.search(r"[\\{}\[\],^!/]", pattern) for pattern in glob):
         return None
     if glob:
         return glob[0] if len(glob) == 1 else "{" + ",".join(glob) + "}"

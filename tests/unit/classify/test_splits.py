@@ -41,7 +41,7 @@ def turntable(
         ("contiguous", {"frames": r"(?P<film>q)(?P<frame>\d)"}, "no film has 12 frames"),
         ("group", {}, "needs groups"),
         ("group", {"groups": "x"}, "must match every photo"),
-        ("group", {"groups": "photos"}, "all photos into one group"),
+        ("group", {"groups": "photos"}, "all photos are in one group"),
         ("halves", {}, "must be one of random, group, contiguous"),
     ],
 )

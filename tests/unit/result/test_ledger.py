@@ -91,19 +91,39 @@ def test_a_known_photo_is_not_done_again(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"length": 11},
-        {"modification_time": THEN + timedelta(milliseconds=1)},
-        {"label": "b"},
-        {"label": None},
-    ],
+    "change", [{"length": 11}, {"modification_time": THEN + timedelta(milliseconds=1)}]
 )
 def test_a_changed_photo_is_done_again(store: Store, change: dict[str, Any]) -> None:
-    """Another size, time or label makes a photo a new one."""
+    """Another size or time makes a photo a new one."""
     store.add(photo("a"))
     work = compare(listing(photo("a", **change)), store.known(), accept_truncated=False)
     assert (len(work.todo), work.changed) == (1, 1)
+
+
+def test_another_label_is_a_change_of_a_column(store: Store) -> None:
+    """No photo is computed again; files with other labels alone are written again."""
+    store.add(photo("a"), photo("b"), photo("c", label=None), published=True)
+    store.add(photo("d"), published=True)
+    store.add(photo("e"), photo("gone"))
+    photos = listing(
+        *(photo("a", label="x"), photo("b", label=None), photo("c", label="y")),
+        *(photo("d"), photo("e", label="z")),
+    )
+    work = compare(photos, store.known(), accept_truncated=False)
+    assert (len(work.todo), work.relabelled) == (0, 4)
+    found = compose(photos, store.known(), prune=False)
+    assert (found.counts.relabelled, found.labels) == (4, {"a": 2, "x": 1, "y": 1, "z": 1})
+    assert (len(found.kept["features"]), len(found.removed)) == (1, 1)
+    schema = stored_schema(FEATURES, "f00d")
+    part = join_pieces(store.folder, found.pieces["features"], "new.parquet", schema)
+    rows = read_part(store.folder, part.name).select(["path", "label"]).to_pylist()
+    assert {row["path"]: row["label"] for row in rows} == {
+        "a": "x",
+        "b": None,
+        "c": "y",
+        "e": "z",
+        "gone": "a",
+    }
 
 
 def test_a_time_that_was_stored_as_it_is_is_no_change(store: Store) -> None:

@@ -167,7 +167,7 @@ def _print_package(made: Package, as_json: bool) -> None:
 @speed_options
 @click.option("--sample", default=64, show_default=True, help="Photos that are timed here.")
 @rates_option
-@config_options("glob", "recursive", "model", "weights", "input_size")
+@config_options("glob", "exclude", "recursive", "model", "weights", "input_size")
 def emr_estimate(
     source: str,
     region: str,
@@ -189,7 +189,9 @@ def emr_estimate(
     config = resolve_config()
     check_region(region, allow=allow_region)
     prices = _load_prices(region)
-    listing = list_photos(source, glob=config.glob, recursive=config.recursive)
+    listing = list_photos(
+        source, glob=config.glob, exclude=config.exclude, recursive=config.recursive
+    )
     if timed := speed is None:
         model = load_model(config.model, weights=config.weights, input_size=config.input_size)
         speed = time_sample(listing, model, n=sample)

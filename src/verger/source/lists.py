@@ -1,0 +1,200 @@
+"""Lists of photos, as people have them: a path a line, with a label and a group if they are known.
+
+A list is a source (``verger run train.csv OUT``), or it labels the photos of a folder
+(``--labels``).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from unicodedata import normalize
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from verger.errors import ConfigError, SourceNotFoundError
+from verger.files.paths import explain, filesystem_of, normalize_source
+from verger.schema import GROUPS, arrow_schema
+
+LIST_SUFFIXES = (".txt", ".csv", ".parquet")
+#: Columns of a list, in the order in which they stand where no line names them.
+COLUMNS = ("path", "label", "group")
+
+
+@dataclass(frozen=True)
+class PhotoList:
+    """What a list says of photos.
+
+    Attributes
+    ----------
+    address : str
+        Of the list itself, in the form in which it is stored.
+    photos : mapping of str to (str or None, str or None)
+        Stored path, in Unicode's form NFC, to label and group.
+    has_labels, has_groups : bool
+        Whether it has these columns.
+    n_twice : int
+        Lines that repeat another one.
+    """
+
+    address: str
+    photos: Mapping[str, tuple[str | None, str | None]] = field(repr=False)
+    has_labels: bool
+    has_groups: bool
+    n_twice: int = 0
+
+    def labels(self, paths: Iterable[str]) -> list[str | None]:
+        """Return the label of each path; None for one that the list does not name."""
+        return [self.photos.get(normalize("NFC", path), (None, None))[0] for path in paths]
+
+    def groups(self, paths: Sequence[str]) -> pa.Table | None:
+        """Return ``path`` and ``group`` of those of some paths that have a group, numbered.
+
+        Returns
+        -------
+        pyarrow.Table or None
+            ``group`` is int32: photos of one group have one number. None without groups.
+        """
+        named = (self.photos.get(normalize("NFC", path), (None, None))[1] for path in paths)
+        pairs = [(path, group) for path, group in zip(paths, named, strict=True) if group]
+        if not pairs:
+            return None
+        numbers = {group: i for i, group in enumerate(sorted({group for _, group in pairs}))}
+        columns = [[path for path, _ in pairs], [numbers[group] for _, group in pairs]]
+        return pa.table(columns, schema=arrow_schema(GROUPS)).sort_by("path")
+
+
+def is_list(source: str) -> bool:
+    """Whether a source is a list of photos: a file by its suffix, and not a folder."""
+    if not source.lower().endswith(LIST_SUFFIXES):
+        return False
+    return "://" in source or not Path(normalize_source(source)).is_dir()
+
+
+def read_list(address: str, root: str | None = None) -> PhotoList:
+    """Read a list.
+
+    Parameters
+    ----------
+    address : str
+        A ``.txt``, ``.csv`` or ``.parquet`` file, here or in a bucket. Text has a photo a line,
+        ``path[, label[, group]]``, or a first line that names its columns.
+    root : str, optional
+        What paths are relative to, and below which all are; by default the list's folder.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If it is not there.
+    ConfigError
+        If it is no such list, or gives one photo two labels or groups.
+    """
+    stored = normalize_source(address)
+    if not stored.lower().endswith(LIST_SUFFIXES):
+        raise ConfigError(f"list {address}: must end in one of {', '.join(LIST_SUFFIXES)}")
+    root = stored.rpartition("/")[0] if root is None else root
+    content = _read(stored)
+    read = _read_parquet if stored.lower().endswith(".parquet") else _read_text
+    names, rows = read(content, stored)
+    photos: dict[str, tuple[str | None, str | None]] = {}
+    n_twice = 0
+    for path, label, group in rows:
+        key, said = normalize("NFC", _below(path, root, stored)), (label, group)
+        n_twice += key in photos
+        if photos.setdefault(key, said) != said:
+            raise ConfigError(
+                f"list {stored}: names {path} twice, as {photos[key]} and as {said}; keep one line"
+            )
+    if not photos:
+        raise ConfigError(f"list {stored}: names no photo")
+    return PhotoList(stored, photos, "label" in names, "group" in names, n_twice)
+
+
+def _read(stored: str) -> bytes:
+    filesystem, inner = filesystem_of(stored)
+    try:
+        with filesystem.open_input_file(inner) as file:
+            return file.read()  # type: ignore[no-any-return]
+    except (FileNotFoundError, IsADirectoryError) as err:
+        raise SourceNotFoundError(f"list {stored}: does not exist, or is no file") from err
+    except (OSError, pa.ArrowException) as err:
+        raise SourceNotFoundError(f"list {stored}: cannot be read: {explain(err)}") from err
+
+
+_Row = tuple[str, str | None, str | None]
+
+
+def _read_parquet(content: bytes, stored: str) -> tuple[Sequence[str], Iterator[_Row]]:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        names = [name for name in COLUMNS if name in file.schema_arrow.names]
+        table = file.read(columns=names)
+        columns = {name: table[name].cast(pa.string()).to_pylist() for name in names}
+    except (OSError, ValueError, pa.ArrowException) as err:
+        raise ConfigError(f"list {stored}: cannot be read: {err}") from err
+    if "path" not in columns:
+        raise ConfigError(f"list {stored}: must have a column path; optional: label, group")
+    nothing = [None] * len(table)
+    rows = zip(*(columns.get(name, nothing) for name in COLUMNS), strict=True)
+    return names, (_row(list(row)) for row in rows if row[0])
+
+
+def _read_text(content: bytes, stored: str) -> tuple[Sequence[str], Iterator[_Row]]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"list {stored}: is not UTF-8: save it as CSV UTF-8") from err
+    first = text.partition("\n")[0]
+    signs = ",;\t" if stored.lower().endswith(".csv") else ","  # spreadsheets write ; in France
+    delimiter = max(signs, key=first.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        lines = [line for line in reader if any(line)]
+    except csv.Error as err:
+        raise ConfigError(f"list {stored}: line {reader.line_num}: {err}") from err
+    names = [cell.strip().lower() for cell in lines[0]] if lines else []
+    if "path" in names:
+        lines = lines[1:]
+    else:
+        names = list(COLUMNS[: max(map(len, lines), default=1)])
+    longest = max(map(len, lines), default=0)
+    if longest > len(names):
+        raise ConfigError(
+            f"list {stored}: a line has {longest} columns, not {len(names)}: a line is "
+            "path[,label[,group]], and a path with a comma stands in quotes"
+        )
+    place = {name: names.index(name) for name in COLUMNS if name in names}
+    return list(place), (_row(_cells(line, place)) for line in lines)
+
+
+def _cells(line: Sequence[str], place: Mapping[str, int]) -> list[str | None]:
+    cells = (place.get(name, len(line)) for name in COLUMNS)
+    return [line[i] if i < len(line) else None for i in cells]
+
+
+def _row(cells: Sequence[str | None]) -> _Row:
+    """Return path, label and group; blank text is no label, and no group."""
+    path, label, group = cells
+    label, group = ((text or "").strip() or None for text in (label, group))
+    return path or "", label and normalize("NFC", label), group
+
+
+def _below(path: str, root: str, stored: str) -> str:
+    """Return a listed path as it is stored."""
+    top = root.rstrip("/") + "/"
+    whole = path.removeprefix("file://")
+    if not whole.startswith(("/", "s3://")):
+        whole = top + whole
+    if not whole.startswith("s3://"):
+        whole = os.path.normpath(whole)
+    if not path.strip() or not whole.startswith(top) or "\0" in whole:
+        raise ConfigError(
+            f"list {stored}: {path!r} is no path below {root}: paths are relative to it, or begin "
+            "with it"
+        )
+    return whole
