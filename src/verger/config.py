@@ -399,37 +399,18 @@ def _known_key(key: str, path: Path) -> str:
     raise ConfigError(f"--config {path}: unknown key {key!r}; {hint}")
 
 
-_ACCEPTED: dict[str, tuple[type, ...]] = {
-    "glob": (str, list),
-    "exclude": (str, list),
-    "recursive": (bool,),
-    "ignore": (bool,),
-    "label_from": (str,),
-    "labels": (str,),
-    "reader": (str,),
-    "model": (str,),
-    "weights": (str,),
-    "weights_sha256": (str,),
-    "input_size": (int,),
-    "precision": (str,),
-    "views": (str,),
-    "micro_batch": (int,),
-    "max_error_rate": (float, int),
-    "accept_truncated": (bool,),
-    "decode_timeout_s": (float, int),
-    "commit_every": (int,),
-    "prune": (bool,),
-    "partitions": (int,),
-    "workers": (int,),
-    "components": (int, float),
-    "standardize": (bool,),
-    "center": (bool,),
-    "legacy_parquet": (bool,),
-    "overwrite": (bool,),
-    "master": (str,),
-    "conf": (dict,),
-    "app_name": (str,),
-    "ui": (bool,),
+#: Types that a TOML file may have for the type of an option, as it is written above; else a text.
+_TOML_TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "int | float": (int, float),
+    "tuple[str, ...]": (str, list),
+    "Mapping[str, str]": (dict,),
+}
+_ACCEPTED = {
+    option.name: _TOML_TYPES.get(str(option.type).removesuffix(" | None"), (str,))
+    for option in fields(Config)
 }
 
 

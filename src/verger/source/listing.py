@@ -8,7 +8,6 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,12 +16,12 @@ from unicodedata import normalize
 import pyarrow as pa
 from pyarrow import fs
 
-from verger.config import IMAGE_SUFFIXES, check_label_rule
+from verger.config import check_label_rule
 from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
 from verger.files.paths import explain, filesystem_of, normalize_source
 from verger.schema import IMAGES, TIMES_MS, arrow_schema, normal_labels
 from verger.source.lists import PhotoList, is_list, read_list
-from verger.source.system_folders import is_system_folder
+from verger.source.patterns import excludes, hidden_as, matches, path_below, several
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,19 +128,15 @@ def list_photos(
     check_label_rule(label_from)
     how: Any = {"recursive": recursive, "exclude": exclude, "labels": labels}
     if is_list(source):
-        return _list_named(source, _several(glob), label_from, **how)
+        return _list_named(source, several(glob), label_from, **how)
     root = normalize_source(source)
     files = _list_files(root, recursive, ignore)
-    return make_listing(files, root, source, _several(glob), label_from, ignore=ignore, **how)
+    return make_listing(files, root, source, several(glob), label_from, ignore=ignore, **how)
 
 
 def _list_files(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile]:
     local = root.startswith("/")
     return _list_local(root, recursive, ignore) if local else _list_s3(root, recursive)
-
-
-def _several(patterns: str | Sequence[str]) -> tuple[str, ...]:
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
 def _list_named(
@@ -194,7 +189,7 @@ def make_listing(
 ) -> Listing:
     """Make the listing of all files that are there; ``named`` is the list that named them."""
     labelled = read_list(labels, root) if labels is not None else named
-    wanted, ignored = _by_glob(files, root, glob, ignore, _several(exclude))
+    wanted, ignored = _by_glob(files, root, glob, ignore, several(exclude))
     _check_any(wanted, source, glob, ignored)
     paths = [file.path for file in wanted]
     # Milliseconds are the finest that both readers give.
@@ -302,7 +297,7 @@ def _list_local(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile
                         yield StoredFile(entry.path, 0, 0, is_regular=False)
         except OSError as err:
             closed = StoredFile(f"{place}/", 0, 0, is_regular=False)
-            if not ignore or _hidden(_below(closed.path, root)) is None:
+            if not ignore or hidden_as(path_below(closed.path, root)) is None:
                 raise SourceError(f"source {place}: cannot be listed: {err.strerror}") from err
             yield closed
 
@@ -361,29 +356,16 @@ def _by_glob(
     wanted: list[StoredFile] = []
     ignored: Counter[str] = Counter()
     for file in files:
-        parts = _below(file.path, root)
-        why = _hidden(parts) if ignore else None
+        parts = path_below(file.path, root)
+        why = hidden_as(parts) if ignore else None
         why = why or _left_out(file, parts, glob)
-        if why is None and any(_excludes(pattern, parts) for pattern in exclude):
+        if why is None and any(excludes(pattern, parts) for pattern in exclude):
             why = "excluded"
         if why is None:
             wanted.append(file)
         else:
             ignored[why] += 1
     return wanted, dict(ignored.most_common())
-
-
-def _below(path: str, root: str) -> list[str]:
-    """Return the folders below the source that a file is in, and its name; "" of a folder."""
-    return path.removeprefix(root.rstrip("/")).split("/")[1:]
-
-
-def _hidden(parts: list[str]) -> str | None:
-    """Return what a file is counted under that is left out for its name or its folders' names."""
-    if any(part.startswith(".") and part not in (".", "..") for part in parts):
-        return "hidden"
-    folder = next(filter(is_system_folder, parts[:-1]), None)
-    return f"in {folder}" if folder else None
 
 
 def _left_out(file: StoredFile, parts: list[str], glob: tuple[str, ...]) -> str | None:
@@ -405,28 +387,6 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def matches(path: str, glob: tuple[str, ...]) -> bool:
-    """Whether a file is a photo: by the patterns, or by its suffix where there are none.
-
-    Parameters
-    ----------
-    path : str
-        Below the source. A pattern without a slash is matched with its last part alone.
-    glob : tuple of str
-    """
-    if not glob:
-        return path.lower().endswith(IMAGE_SUFFIXES)
-    name = path.rpartition("/")[2]
-    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in glob)
-
-
-def _excludes(pattern: str, parts: list[str]) -> bool:
-    """Whether a pattern leaves out a file, by its path or the name of any of its parts."""
-    if "/" in pattern:
-        return fnmatchcase("/".join(parts), pattern)
-    return any(fnmatchcase(part, pattern) for part in parts)
 
 
 def _ignored_text(ignored: dict[str, int]) -> str:

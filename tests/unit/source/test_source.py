@@ -20,7 +20,8 @@ from verger.config import IMAGE_SUFFIXES
 from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
 from verger.schema import IMAGES, arrow_schema
 from verger.source.cut import count_partitions, cut_partitions
-from verger.source.listing import StoredFile, labels_of, list_photos, make_listing, matches
+from verger.source.listing import StoredFile, labels_of, list_photos, make_listing
+from verger.source.patterns import matches
 from verger.source.spark_reader import hadoop_glob, hadoop_path
 
 ODD_NAMES = [
