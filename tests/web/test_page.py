@@ -5,6 +5,7 @@ Pictures of it lie in the folder that VERGER_SCREENSHOTS names, where it is set.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -57,7 +58,8 @@ def test_a_photo_is_named_in_a_browser(
     facts = tmp_path / "facts.toml"
     facts.write_text(f"[{json.dumps(photo.parent.name)}]\nline = {json.dumps(FACT)}\n")
     more = ("--in-browser", "--ort-web", RUNTIME) if in_browser else ()
-    with server(trained, "--facts", facts, *more) as address:
+    feedback = tmp_path / "feedback.csv"
+    with server(trained, "--facts", facts, "--feedback", feedback, *more) as address:
         seen = use_page(address, photo, tmp_path)
     (expected,) = Predictor.load(trained).predict([photo.read_bytes()], ["photo"])
     told = [float(text.removesuffix("%")) / 100 for text in seen["scores"]]
@@ -66,11 +68,22 @@ def test_a_photo_is_named_in_a_browser(
     assert seen["status"].startswith(f"{photo.parent.name}. Probability ")  # read aloud
     assert seen["fact"] == FACT  # as text, not as markup
     assert seen["similar"] == [score.label for score in expected.nearest]
-    assert seen["failure"].startswith("No answer: not an image")
+    assert seen["failure"].startswith("This file is not a photo that can be read.")
     assert seen["hidden"] is True
     assert seen["again"] == [photo.parent.name] * 2 + [True]  # by camera, and dropped
-    large = "not an image that" if in_browser else "the photo is larger than 10 MB"
-    assert seen["large"].startswith(f"No answer: {large}")
+    large = "not a photo that can be read" if in_browser else "too large to be sent"
+    assert large in seen["large"]
+    assert seen["heavy"] > 10_000_000  # more than the server takes: the page makes it smaller
+    assert "Probability" in seen["heavyStatus"] or "likeliest" in seen["heavyStatus"]
+    assert (seen["underWay"], seen["stopped"]) == ([True, True], "Stopped.")
+    assert seen["title"].endswith("a-t-il sur cette photo ? - Verger")
+    assert "Probabilités" in seen["french"]
+    assert seen["thanks"].startswith("Merci.")
+    ((path, label, prediction, _),) = list(csv.reader(feedback.open()))[1:]
+    assert (label, prediction) == ("Pêche", photo.parent.name)
+    assert Path(path).parent == tmp_path / "feedback-photos"
+    assert seen["violations"] == seen["installability"] == []
+    assert seen["manifest"][1:] == ["standalone", [200, 200]]
     _check_place(seen, address, in_browser)
 
 
@@ -94,7 +107,7 @@ def _check_place(seen: dict[str, Any], address: str, in_browser: bool) -> None:
     """Nothing is asked of others, no photo leaves, nothing is refused or runs off the screen."""
     own = (address, f"blob:{address}", "data:")
     assert [url for _, url in seen["requests"] if not url.startswith(own)] == []
-    assert [m for m, _ in seen["requests"]].count("POST") == (0 if in_browser else 5)
+    assert [m for m, _ in seen["requests"]].count("POST") == (0 if in_browser else 7)
     assert seen["problemsBefore"] == []
     assert seen["overflow"] == {"phone": 0, "small": 0, "desktop": 0}
     assert seen["firstFocus"] == "file"

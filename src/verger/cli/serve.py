@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,23 @@ import click
 from verger.cli.options import extractor_option, weights_option
 from verger.cli.terminal import download_bar, say, tell, tell_source
 from verger.errors import missing_extra
+from verger.language import LANGUAGES
+
+
+def look_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a page presents itself."""
+    for option in (
+        click.option("--lang", type=click.Choice(LANGUAGES), help="Instead of the browser's own."),
+        click.option(
+            "--logo",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="A picture beside the title, and the icon of the installed page.",
+        ),
+        click.option("--title", help="Heading of the page."),
+    ):
+        function = option(function)
+    return function
 
 
 @click.command()
@@ -46,17 +64,28 @@ from verger.errors import missing_extra
     is_flag=True,
     help="Believe X-Forwarded-For and -Proto: all requests come from a web server in front.",
 )
+@look_options
+@click.option(
+    "--feedback",
+    metavar="FILE.csv",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Ask whether the answer was right, and write it there; a photo only if that is ticked.",
+)
 @weights_option
 @extractor_option
-def serve(out: str, host: str, **options: Any) -> None:
+def serve(
+    out: str, host: str, title: str | None, logo: Path | None, lang: str | None, **options: Any
+) -> None:
     """Serve a page, and a REST interface, to try a classifier with; photos are never stored."""
     # Requests are answered side by side: more threads in a product only wait for one another.
     # numpy reads this when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from verger import serve as web
+        from verger.serve.look import Look
     except ModuleNotFoundError as err:
         raise missing_extra(err.name, "verger serve", "serve") from err
+    look = Look.of(title=title, logo=logo, lang=lang)
     if not web.is_loopback(host):
         tell(
             f"--host {host}: everybody who reaches this machine can ask, without password or "
@@ -64,7 +93,9 @@ def serve(out: str, host: str, **options: Any) -> None:
         )
     tell_source(out)
     with suppress(KeyboardInterrupt), download_bar() as on_progress:
-        web.serve(out, host=host, on_progress=on_progress, on_start=_tell_address, **options)
+        web.serve(
+            out, host=host, look=look, on_progress=on_progress, on_start=_tell_address, **options
+        )
 
 
 def _tell_address(address: str) -> None:

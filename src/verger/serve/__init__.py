@@ -21,7 +21,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import Environment, PackageLoader
 
 from verger.classify.predict import Predictor
 from verger.errors import ConfigError, EnvironmentNotReadyError
@@ -32,8 +31,10 @@ from verger.serve.answers import Answer, Answerer
 from verger.serve.browser import Browser, add_browser, check_runtime, export_browser
 from verger.serve.connections import run
 from verger.serve.facts import load_facts
+from verger.serve.feedback import Feedback
 from verger.serve.guard import Guard
 from verger.serve.limits import Limits, Refusal, Refused, photo_of, read_body
+from verger.serve.look import Look
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
@@ -115,6 +116,8 @@ def load_app(
     on_progress: OnProgress | None = None,
     limits: Limits | None = None,
     hosts: tuple[str, ...] = _LOCAL_NAMES,
+    look: Look | None = None,
+    feedback: Path | None = None,
 ) -> FastAPI:
     """Load a result's classifier, and make its web application.
 
@@ -128,17 +131,27 @@ def load_app(
         The folder of onnxruntime-web's files; then the page does the work.
     weights, model, on_progress
         As for :func:`verger.features.extractor.load_extractor`.
-    limits, hosts
+    limits, hosts, look
         As for :func:`create_app`.
+    feedback : path, optional
+        A file for :class:`verger.serve.feedback.Feedback`.
     """
     told = load_facts(facts) if facts else {}
     predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+    heard = Feedback(feedback, predictor.classifier.labels) if feedback else None
     browser = None
     if ort_web is not None:
         browser = export_browser(predictor, out, ort_web, weights=weights, model=model)
     source = Output.at(out).read_run().source
     return create_app(
-        predictor, source=source, facts=told, limits=limits, hosts=hosts, browser=browser
+        predictor,
+        source=source,
+        facts=told,
+        limits=limits,
+        hosts=hosts,
+        browser=browser,
+        look=look,
+        feedback=heard,
     )
 
 
@@ -150,6 +163,8 @@ def create_app(
     limits: Limits | None = None,
     hosts: tuple[str, ...] = _LOCAL_NAMES,
     browser: Browser | None = None,
+    look: Look | None = None,
+    feedback: Feedback | None = None,
 ) -> FastAPI:
     """Make the web application of a classifier.
 
@@ -167,6 +182,9 @@ def create_app(
         read answers by pointing a name of its own at this machine.
     browser : Browser, optional
         What the page needs to do the work itself; then there is no ``POST /predict``.
+    look : Look, optional
+    feedback : Feedback, optional
+        Ask visitors whether the answer was right, by ``POST /feedback``.
 
     Returns
     -------
@@ -180,7 +198,9 @@ def create_app(
         docs_url=None,
         redoc_url=None,  # these load scripts from another host
     )
-    _add_page(app, in_browser=browser is not None, max_bytes=limits.max_bytes)
+    labels = feedback.labels if feedback else None
+    page = {"in_browser": browser is not None, "max_bytes": limits.max_bytes, "labels": labels}
+    _add_page(app, look or Look(), page)
     decoding = Decoding(max_pixels=limits.max_pixels, timeout_s=limits.decode_timeout_s, apart=True)
     predictor = replace(predictor, decoding=decoding)
     if browser is None:
@@ -188,6 +208,9 @@ def create_app(
         _add_predict(app, predictor, source, facts, limits)
     else:
         add_browser(app, browser, predictor, source, facts)
+    _add_refusals(app)
+    if feedback is not None:
+        _add_feedback(app, feedback, decoding, limits)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(Guard, wasm=browser is not None)
     return app
@@ -201,19 +224,22 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _add_page(app: FastAPI, **values: Any) -> None:
-    environment = Environment(
-        loader=PackageLoader("verger.serve", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html.j2").render(values)
+def _add_page(app: FastAPI, look: Look, values: Mapping[str, Any]) -> None:
+    page, manifest = look.page(**values), look.manifest()
     app.mount("/static", StaticFiles(packages=[("verger.serve", "static")]))
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def read_page() -> str:
         return page
+
+    @app.get("/manifest.webmanifest", include_in_schema=False)
+    async def read_manifest() -> JSONResponse:
+        return JSONResponse(manifest, media_type="application/manifest+json")
+
+    @app.get("/logo-{side}.png", include_in_schema=False)
+    async def read_logo(side: int) -> Response:
+        icon = look.logo.get(side)
+        return Response(icon, 200 if icon else 404, media_type="image/png")
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -250,6 +276,19 @@ def _add_predict(
         response.status_code = 422 if answer.error else 200
         return answer
 
+
+def _add_feedback(app: FastAPI, feedback: Feedback, decoding: Decoding, limits: Limits) -> None:
+    threads = anyio.CapacityLimiter(1)
+
+    @app.post("/feedback", status_code=204, response_class=Response)
+    async def note(request: Request, label: str, prediction: str = "") -> None:
+        """Note what a photo shows; its body is the photo, if it is to be kept."""
+        photo = await read_body(request.stream(), request.headers.get("content-length"), limits)
+        add = partial(feedback.add, label, prediction, photo, decoding)
+        await anyio.to_thread.run_sync(add, limiter=threads)
+
+
+def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     async def refuse(_: Request, err: Refused) -> JSONResponse:
         return _refusal(err)

@@ -47,10 +47,13 @@ class Answer(Prediction):
         Their paths are told from the folder of the source on, never from the root of the disk.
     fact : str or None
         The line about the predicted label.
+    threshold : float or None
+        Probability from which on a label is predicted.
     """
 
     nearest: tuple[SimilarPhoto, ...] = ()
     fact: str | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class Answerer:
         values = {each.name: getattr(found, each.name) for each in fields(found)}
         values["nearest"] = tuple(self._similar(known) for known in found.nearest)
         fact = self.facts.get(found.prediction) if found.prediction is not None else None
-        return Answer(**values, fact=fact)
+        return Answer(**values, fact=fact, threshold=self.predictor.classifier.threshold)
 
     def _similar(self, known: Neighbor) -> SimilarPhoto:
         path = PurePosixPath(known.path)

@@ -21,10 +21,11 @@ from verger.errors import ConfigError
 from verger.serve.answers import thumbnail_of
 
 #: Of onnxruntime-web's folder ``dist``: the smallest set that runs on any browser's processor.
+WASM = "ort-wasm-simd-threaded.wasm"
 RUNTIME = {
     "ort.wasm.min.mjs": "text/javascript",
     "ort-wasm-simd-threaded.mjs": "text/javascript",
-    "ort-wasm-simd-threaded.wasm": "application/wasm",
+    WASM: "application/wasm",
 }
 
 #: Known photos that a page looks through: the size of their vectors, in half precision, and their
@@ -154,7 +155,7 @@ def add_browser(
     facts : mapping of str to str
         Label to a line about it.
     """
-    names = _names(browser, predictor, facts)
+    names = describe_browser(browser, predictor, facts)
 
     @app.get("/app.json")
     async def read_names() -> dict[str, Any]:
@@ -196,7 +197,9 @@ async def _parts(content: bytes) -> AsyncIterator[memoryview]:
         yield memoryview(content)[start : start + _PART_BYTES]
 
 
-def _names(browser: Browser, predictor: Predictor, facts: Mapping[str, str]) -> dict[str, Any]:
+def describe_browser(
+    browser: Browser, predictor: Predictor, facts: Mapping[str, str]
+) -> dict[str, Any]:
     """Return what the page has to know of the exported files."""
     classifier = predictor.classifier
     return {
@@ -209,6 +212,9 @@ def _names(browser: Browser, predictor: Predictor, facts: Mapping[str, str]) -> 
         if browser.references.paths
         else None,
         "known": browser.references.labels,
+        "bytes": len(browser.graph)
+        + len(browser.references.graph)
+        + (browser.ort_web / WASM).stat().st_size,
     }
 
 

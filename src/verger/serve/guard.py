@@ -17,8 +17,13 @@ _HEADERS = {
 }
 _POLICY = (
     "default-src 'none'; script-src 'self'{wasm}; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; manifest-src 'self'; form-action 'none'; base-uri 'none'"
 )
+
+
+def page_policy(*, wasm: bool) -> str:
+    """Return the content policy of a page that asks nothing of other hosts."""
+    return _POLICY.format(wasm=" 'wasm-unsafe-eval'" if wasm else "")
 
 
 class Guard:
@@ -33,7 +38,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, wasm: bool = False) -> None:
         self._app = app
-        policy = _POLICY.format(wasm=" 'wasm-unsafe-eval'" if wasm else "")
+        policy = f"{page_policy(wasm=wasm)}; frame-ancestors 'none'"
         self._headers = _HEADERS | {"Content-Security-Policy": policy}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -80,6 +80,7 @@ def test_an_answer_is_the_prediction_with_a_fact_and_pictures(
     answer = response.json()
     assert response.status_code == 200
     assert answer.pop("fact") == "Keeps until spring."
+    assert answer.pop("threshold") == predictor.classifier.threshold
     for known in answer["nearest"]:
         assert max(picture_of(known.pop("thumbnail")).size) == 144
         known["path"] = str(photos / known["path"])
@@ -427,6 +428,7 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
         "n_top": 5,
         "nearest": None,
         "known": [],
+        "bytes": len("graph" + "ort-wasm-simd-threaded.wasm"),
     }
     for name, kind in RUNTIME.items():
         response = client.get(f"/ort/{name}")

@@ -1,5 +1,7 @@
 // The exported files in onnxruntime's WebAssembly build: no photo leaves the page.
 import * as ort from "../ort/ort.wasm.min.mjs";
+import { draw } from "./photo.js";
+import { Problem } from "./server.js";
 
 // What a phone's memory takes; larger photos are made smaller first.
 const MAX_SIDE = 4096;
@@ -8,37 +10,55 @@ ort.env.wasm.numThreads = 1; // more need headers that pages seldom have
 ort.env.wasm.wasmPaths = new URL("../ort/", import.meta.url).href;
 
 const below = (address) => new URL(`../${address}`, import.meta.url).href;
-const loaded = load();
-loaded.catch(() => {}); // told with the photo that needs it
+let watch = () => {};
+let loaded;
+ready().catch(() => {}); // told with the photo that needs it
+
+/** Load what the page needs, once; a load that failed is tried again. */
+function ready() {
+  loaded ??= load().catch((error) => {
+    loaded = undefined;
+    throw error instanceof TypeError ? new Problem("unreachable") : error;
+  });
+  return loaded;
+}
 
 async function load() {
   const names = await (await fetch(below("app.json"))).json();
-  const open = (address) =>
-    ort.InferenceSession.create(below(address), { executionProviders: ["wasm"] });
+  let done = 0;
+  const read = async (address) => {
+    const parts = [];
+    const response = await fetch(below(address));
+    if (!response.ok) throw new Problem("unreachable");
+    for await (const part of chunksOf(response.body)) {
+      parts.push(part);
+      watch((done += part.length) / names.bytes);
+    }
+    return new Uint8Array(await new Blob(parts).arrayBuffer());
+  };
+  const open = async (address) =>
+    ort.InferenceSession.create(await read(address), { executionProviders: ["wasm"] });
+  ort.env.wasm.wasmBinary = await read("ort/ort-wasm-simd-threaded.wasm");
   const session = await open(names.graph);
-  return [session, names.nearest && (await open(names.nearest)), names];
+  const nearest = names.nearest && (await open(names.nearest));
+  return [session, nearest, names];
+}
+
+async function* chunksOf(stream) {
+  const reader = stream.getReader(); // not every browser iterates over a stream
+  for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
 }
 
 /** Decode a photo to upright RGB on white: a uint8 tensor of height, width, 3. */
 async function pixelsOf(photo) {
-  let bitmap;
+  let canvas;
   try {
-    bitmap = await createImageBitmap(photo, { imageOrientation: "from-image" });
+    canvas = await draw(photo, MAX_SIDE);
   } catch {
-    throw new Error("not an image that this browser can show");
+    throw new Problem("not an image");
   }
-  const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
-  const width = Math.max(1, Math.round(bitmap.width * scale));
-  const height = Math.max(1, Math.round(bitmap.height * scale));
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "#fff";
-  context.fillRect(0, 0, width, height);
-  context.drawImage(bitmap, 0, 0, width, height);
-  bitmap.close();
-  const rgba = context.getImageData(0, 0, width, height).data;
+  const { width, height } = canvas;
+  const rgba = canvas.getContext("2d").getImageData(0, 0, width, height).data;
   const rgb = new Uint8Array(width * height * 3);
   for (let from = 0, to = 0; from < rgba.length; from += 4) {
     rgb[to++] = rgba[from];
@@ -55,9 +75,11 @@ async function similarTo(features, nearest, names) {
     ({ label: names.labels[names.known[number]], thumbnail: below(`known/${number}.jpg`) }));
 }
 
-/** Give what the server's POST /predict gives. */
-export async function predict(photo) {
-  const [[session, nearest, names], image] = await Promise.all([loaded, pixelsOf(photo)]);
+/** Give what the server's POST /predict gives; `onShare` is told how much has been loaded, 0 to 1. */
+export async function predict(photo, onShare) {
+  watch = onShare;
+  const [[session, nearest, names], image] = await Promise.all([ready(), pixelsOf(photo)]);
+  onShare(1);
   const { probabilities, features } = await session.run({ image });
   const top = Array.from(probabilities.data, (probability, i) => ({ label: names.labels[i], probability }))
     .sort((a, b) => b.probability - a.probability)
@@ -65,5 +87,5 @@ export async function predict(photo) {
   const prediction = top[0].probability >= names.threshold ? top[0].label : null;
   const fact = names.facts[prediction] ?? null;
   const similar = await similarTo(features, nearest, names);
-  return { prediction, probability: top[0].probability, top, nearest: similar, fact };
+  return { prediction, probability: top[0].probability, top, nearest: similar, fact, threshold: names.threshold };
 }

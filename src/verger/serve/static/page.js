@@ -1,26 +1,36 @@
 // Takes a photo, asks the server or this page's own model, and shows the answer.
+import { percent, say } from "./language.js";
+import { shrink } from "./photo.js";
+import { post, Problem } from "./server.js";
+
 const $ = (id) => document.getElementById(id);
 const inBrowser = "inBrowser" in $("main").dataset;
-let asked = 0;
+let work; // stops what is under way
+let last; // the photo and the answer that are shown
 
-async function askServer(file) {
+async function askServer(photo, work) {
+  const small = await shrink(photo);
   // A server that refuses a photo on its way hangs up, and the browser cannot say why.
-  const most = Number($("main").dataset.maxBytes);
-  if (file.size > most) throw new Error(`the photo is larger than ${most / 1e6} MB`);
-  const response = await fetch("predict", { method: "POST", body: file });
-  const answer = await response.json().catch(() => ({ error: `HTTP ${response.status}` }));
-  if (!response.ok) throw new Error([answer.error, answer.detail].filter(Boolean).join(": "));
-  return answer;
+  if (small.size > Number($("main").dataset.maxBytes)) throw new Problem("too large");
+  return post("predict", small, work.signal, (share) => {
+    tell(share < 1 ? "Sending the photo..." : "Looking...");
+    $("progress").value = share;
+    if (share === 1) $("progress").removeAttribute("value");
+  });
 }
 
-async function ask(file) {
-  if (!inBrowser) return askServer(file);
+async function askHere(photo, work) {
   const { predict } = await import("./local.js");
-  return predict(file);
+  const stopped = new Promise((_, stop) => {
+    work.signal.addEventListener("abort", () => stop(new Problem("stopped")));
+  });
+  const answer = predict(photo, (share) => {
+    tell(share < 1 ? "Loading what this page needs, the first time only..." : "Looking...");
+    $("progress").value = share;
+    if (share === 1) $("progress").removeAttribute("value");
+  });
+  return Promise.race([answer, stopped]);
 }
-
-const percent = (share) =>
-  share.toLocaleString("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
 function element(name, text, className) {
   const made = document.createElement(name);
@@ -51,40 +61,66 @@ function similarItem({ label, thumbnail }) {
   return item;
 }
 
+function certainty({ prediction, probability, threshold, top }) {
+  if (prediction !== null) return say("Probability {share}.", { share: percent(probability) });
+  return say(
+    "The likeliest name is {label}, with {share}; a name is given from {threshold} on. Perhaps it is something that was never learned. A photo from nearer, with more light and a plain background, may help.",
+    { label: top[0].label, share: percent(top[0].probability), threshold: percent(threshold) },
+  );
+}
+
 function show(answer) {
-  const known = answer.prediction !== null;
-  const best = answer.top[0];
-  $("name").textContent = known ? answer.prediction : "Unknown";
-  $("sure").textContent = known
-    ? `Probability ${percent(answer.probability)}`
-    : `Not sure enough to name it; most like ${best.label}, ${percent(best.probability)}`;
+  $("name").textContent = answer.prediction ?? say("Unknown");
+  $("sure").textContent = certainty(answer);
   $("fact").textContent = answer.fact ?? "";
   $("scores").replaceChildren(...answer.top.map(scoreItem));
   $("nearest").replaceChildren(...answer.nearest.map(similarItem));
   $("similar").hidden = answer.nearest.length === 0;
-  $("result").hidden = false;
-  say(`${$("name").textContent}. ${$("sure").textContent}.`);
+  $("result").hidden = $("found").hidden = false;
+  $("status").classList.add("unseen"); // the result shows it, larger
+  $("status").textContent = `${$("name").textContent}. ${$("sure").textContent}`;
+  if ($("feedback")) askBack(answer);
 }
 
-function say(text, isError = false) {
-  $("status").textContent = text;
+function tell(english, isError = false) {
+  $("status").textContent = say(english);
   $("status").classList.toggle("error", isError);
-  $("status").classList.toggle("unseen", !$("result").hidden); // the result shows it, larger
+  $("status").classList.remove("unseen");
 }
 
-async function look(file) {
-  if (!file) return;
-  const number = ++asked;
-  $("result").hidden = true;
-  say(inBrowser ? "Looking, which takes longer the first time..." : "Looking...");
+function begin(photo) {
+  work?.abort();
+  work = new AbortController();
+  tell("Looking...");
+  $("progress").removeAttribute("value");
   URL.revokeObjectURL($("preview").src);
-  $("preview").src = URL.createObjectURL(file);
+  $("preview").src = URL.createObjectURL(photo);
+  $("preview").hidden = $("shown").hidden = $("working").hidden = false;
+  $("result").hidden = $("found").hidden = true;
+  $("main").ariaBusy = "true";
+  return work;
+}
+
+function end() {
+  $("working").hidden = true;
+  $("shown").hidden = $("found").hidden && $("preview").hidden;
+  $("main").ariaBusy = "false";
+}
+
+async function look(photo) {
+  if (!photo) return;
+  const mine = begin(photo);
   try {
-    const answer = await ask(file);
-    if (number === asked) show(answer); // a later photo may have been chosen meanwhile
+    const answer = await (inBrowser ? askHere : askServer)(photo, mine);
+    if (mine !== work) return; // a later photo has been chosen meanwhile
+    last = { photo, answer };
+    show(answer);
   } catch (error) {
-    if (number === asked) say(`No answer: ${error.message}`, true);
+    if (mine !== work) return;
+    const stopped = error.code === "stopped";
+    tell(stopped ? "Stopped." : error instanceof Problem ? error.message : new Problem("").message, !stopped);
   }
+  end();
 }
 
 for (const input of [$("file"), $("camera")]) {
@@ -93,6 +129,10 @@ for (const input of [$("file"), $("camera")]) {
     input.value = ""; // the same photo may be chosen again
   });
 }
+$("cancel").addEventListener("click", () => work.abort());
+$("preview").addEventListener("error", () => {
+  $("preview").hidden = true; // no photo, or one that this browser cannot show
+});
 
 addEventListener("dragover", (event) => {
   event.preventDefault(); // else the browser would open the photo instead of the page
@@ -105,3 +145,41 @@ addEventListener("drop", (event) => {
   look(event.dataTransfer.files[0]);
 });
 addEventListener("paste", (event) => look(event.clipboardData.files[0]));
+
+// What the visitor says of the answer.
+
+function askBack({ prediction }) {
+  $("feedback").reset();
+  $("feedback").hidden = false;
+  $("thanks").textContent = "";
+  $("right").disabled = prediction === null; // nothing was said that could be right
+  $("wrong").checked = prediction === null;
+  correct();
+}
+
+function correct() {
+  $("correction").hidden = !$("wrong").checked;
+  $("label").required = $("wrong").checked;
+}
+
+async function sendBack(event) {
+  event.preventDefault();
+  const { photo, answer } = last;
+  const prediction = answer.prediction ?? "";
+  const label = $("right").checked ? prediction : $("label").value;
+  const kept = $("keep").checked ? await shrink(photo) : new Blob([]);
+  try {
+    await post(`feedback?${new URLSearchParams({ label, prediction })}`, kept);
+    $("feedback").hidden = true;
+    $("thanks").textContent = say("Thank you. It is noted.");
+  } catch (error) {
+    $("thanks").textContent = say(error.message);
+  }
+}
+
+if ($("feedback")) {
+  $("feedback").addEventListener("submit", sendBack);
+  $("feedback").addEventListener("change", correct);
+}
+
+if ("offline" in $("main").dataset) navigator.serviceWorker?.register("sw.js");

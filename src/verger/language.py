@@ -1,0 +1,24 @@
+"""The messages of Verger's pages in other languages: one catalogue for the page and the report."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+#: English is what the templates say; of each other language there is a catalogue.
+LANGUAGES = ("en", "fr")
+
+
+@cache
+def messages(part: str) -> dict[str, str]:
+    """Return the French of a part's messages by their English, in which ``{name}`` is filled in.
+
+    Parameters
+    ----------
+    part : str
+        ``page`` for what ``verger serve`` shows, ``report`` for the report.
+    """
+    text = resources.files("verger").joinpath("language.fr.json").read_text("utf-8")
+    found: dict[str, dict[str, str]] = json.loads(text)
+    return found[part]
