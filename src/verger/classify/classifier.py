@@ -136,7 +136,7 @@ class Classifier:
         if features.ndim == 3:
             n, n_views, n_features = features.shape
             of_views = self.probabilities(features.reshape(n * n_views, n_features))
-            averaged: Array = of_views.reshape(n, n_views, -1).mean(axis=1)
+            averaged: Array = of_views.reshape(n, n_views, of_views.shape[-1]).mean(axis=1)
             return averaged
         if self.method == "knn":
             return self._votes(features)
