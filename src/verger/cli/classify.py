@@ -1,10 +1,9 @@
-"""The commands around a classifier: ``classify``, ``predict`` and ``export``."""
+"""The commands around a classifier: ``classify`` and ``predict``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,14 +26,12 @@ from verger.cli.terminal import (
     print_rows,
     read_named,
     say,
-    tell_source,
     watch_for,
 )
 from verger.config import Config
 from verger.errors import ConfigError
 
 if TYPE_CHECKING:
-    from verger.classify.export.app import Exported
     from verger.classify.predict import Prediction
     from verger.classify.recipe import Recipe
 
@@ -198,60 +195,12 @@ def predict(
     click.get_current_context().exit(1 if failed else 0)
 
 
-@click.command()
-@click.argument("out", metavar="OUT")
-@click.argument("path", metavar="FILE.onnx", type=click.Path(path_type=Path))
-@click.option(
-    "--precision",
-    type=click.Choice(["fp16", "int8"]),
-    help="A smaller file that is less exact; what it costs is printed.",
-)
-@weights_option
-@extractor_option
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@json_option("Print what was written as JSON.")
-def export(out: str, path: Path, as_json: bool, **options: Any) -> None:
-    """Write one ONNX file for apps: pixels in, probabilities and features out."""
-    from verger.classify.export.app import export_app
-
-    tell_source(out)
-    with watch_for()("export", None) as progress:
-        written = export_app(out, path, on_progress=progress.on_bytes, **options)
-    if as_json:
-        print_json(written.as_dict())
-        return
-    print_rows(_export_lines(written))
-
-
 def _prediction_lines(prediction: Prediction) -> list[str]:
     if prediction.error is not None:
         return [f"{prediction.path}  error: {prediction.error} ({prediction.detail})"]
     lines = [f"{prediction.path}  {prediction.prediction or 'unknown'}"]
     lines += [f"  {score.probability:6.1%}  {score.label}" for score in prediction.top]
     return lines + [f"  near {near.path} ({near.label})" for near in prediction.nearest]
-
-
-def _export_lines(written: Exported) -> list[tuple[str, str]]:
-    check = written.check
-    lines = [
-        ("file", f"{written.path}, {written.size_bytes / 1e6:.1f} MB, {written.n_labels} labels"),
-        (
-            "check",
-            f"{check.n_photos} photos: the same label for {check.agreement:.0%}, "
-            f"probabilities within {check.probability_difference:.1g}, "
-            f"features within {check.features_difference:.1g} of the largest",
-        ),
-        ("", f"with large JPEGs decoded whole: the same label for {check.agreement_on_files:.0%}"),
-    ]
-    if check.accuracy is not None:
-        lines.append(
-            (
-                "accuracy",
-                f"{check.accuracy:.1%} of the labels of these photos, "
-                f"{check.accuracy_of_run:.1%} by the run itself",
-            )
-        )
-    return lines
 
 
 def _training_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:

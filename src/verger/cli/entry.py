@@ -6,9 +6,10 @@ import sys
 
 import click
 
-from verger.cli.classify import classify, export, predict
+from verger.cli.classify import classify, predict
 from verger.cli.emr import emr
 from verger.cli.endings import catch_sigterm, end, hush_a_dead_java
+from verger.cli.export import export
 from verger.cli.machine import doctor, models
 from verger.cli.photos import demo, sample
 from verger.cli.serve import serve

@@ -15,6 +15,19 @@ from verger.cli.terminal import download_bar, say, tell, tell_source
 from verger.errors import missing_extra
 from verger.language import LANGUAGES
 
+facts_option = click.option(
+    "--facts",
+    metavar="FILE.toml",
+    type=click.Path(path_type=Path),
+    help="A line about each label, shown beside it.",
+)
+ort_web_option = click.option(
+    "--ort-web",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder dist of npm's onnxruntime-web, for a page that does the work.",
+)
+
 
 def look_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how a page presents itself."""
@@ -42,23 +55,13 @@ def look_options(function: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
-@click.option(
-    "--facts",
-    metavar="FILE.toml",
-    type=click.Path(path_type=Path),
-    help="A line about each label, shown beside it.",
-)
+@facts_option
 @click.option(
     "--in-browser",
     is_flag=True,
     help="The page does the work, by the exported file: no photo is sent.",
 )
-@click.option(
-    "--ort-web",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Folder dist of npm's onnxruntime-web, for --in-browser.",
-)
+@ort_web_option
 @click.option(
     "--behind-proxy",
     is_flag=True,

@@ -1,0 +1,113 @@
+"""The command ``export``: a classifier as one file for apps, or as a static site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from verger.cli.options import extractor_option, json_option, weights_option
+from verger.cli.serve import facts_option, look_options, ort_web_option
+from verger.cli.terminal import print_json, print_rows, tell_source, watch_for
+from verger.errors import missing_extra
+
+if TYPE_CHECKING:
+    from verger.classify.export.app import Exported
+    from verger.serve.site import Site
+
+
+@click.command()
+@click.argument("out", metavar="OUT")
+@click.argument("path", metavar="[FILE.onnx]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--site",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write the page that does the work itself into a folder for any web server.",
+)
+@ort_web_option
+@look_options
+@facts_option
+@click.option(
+    "--precision",
+    type=click.Choice(["fp16", "int8"]),
+    help="A smaller file that is less exact; what it costs is printed.",
+)
+@weights_option
+@extractor_option
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@json_option("Print what was written as JSON.")
+def export(out: str, path: Path | None, site: Path | None, as_json: bool, **options: Any) -> None:
+    """Write one ONNX file for apps (pixels in, probabilities and features out), or a site."""
+    if (path is None) == (site is None):
+        raise click.UsageError("name either FILE.onnx or --site DIR")
+    page = {name: options.pop(name) for name in ("ort_web", "title", "logo", "lang", "facts")}
+    if site is not None:
+        _export_site(out, site, page, as_json, options)
+        return
+    if given := [name for name, value in page.items() if value is not None]:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} needs --site DIR")
+    from verger.classify.export.app import export_app
+
+    tell_source(out)
+    with watch_for()("export", None) as progress:
+        written = export_app(out, str(path), on_progress=progress.on_bytes, **options)
+    if as_json:
+        print_json(written.as_dict())
+        return
+    print_rows(_app_lines(written))
+
+
+def _export_site(
+    out: str, site: Path, page: dict[str, Any], as_json: bool, options: dict[str, Any]
+) -> None:
+    ort_web, facts = page.pop("ort_web"), page.pop("facts")
+    if ort_web is None:
+        raise click.UsageError("--site needs --ort-web DIR: npm install onnxruntime-web")
+    try:
+        from verger.serve.facts import load_facts
+        from verger.serve.look import Look
+        from verger.serve.site import export_site
+    except ModuleNotFoundError as err:
+        raise missing_extra(err.name, "verger export --site", "serve") from err
+    look, told = Look.of(**page), load_facts(facts) if facts else {}
+    tell_source(out)
+    with watch_for()("export", None) as progress:
+        options["on_progress"] = progress.on_bytes
+        written = export_site(out, site, ort_web, look=look, facts=told, **options)
+    if as_json:
+        print_json(written)
+        return
+    print_rows(_site_lines(written))
+
+
+def _site_lines(written: Site) -> list[tuple[str, str]]:
+    size = f"{written.n_files:,} files, {written.size_bytes / 1e6:.1f} MB"
+    return [
+        ("site", f"{written.path}, {size}, {written.n_labels} labels"),
+        ("try it", f"python -m http.server --directory {written.path}"),
+    ]
+
+
+def _app_lines(written: Exported) -> list[tuple[str, str]]:
+    check = written.check
+    lines = [
+        ("file", f"{written.path}, {written.size_bytes / 1e6:.1f} MB, {written.n_labels} labels"),
+        (
+            "check",
+            f"{check.n_photos} photos: the same label for {check.agreement:.0%}, "
+            f"probabilities within {check.probability_difference:.1g}, "
+            f"features within {check.features_difference:.1g} of the largest",
+        ),
+        ("", f"with large JPEGs decoded whole: the same label for {check.agreement_on_files:.0%}"),
+    ]
+    if check.accuracy is not None:
+        lines.append(
+            (
+                "accuracy",
+                f"{check.accuracy:.1%} of the labels of these photos, "
+                f"{check.accuracy_of_run:.1%} by the run itself",
+            )
+        )
+    return lines
