@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,10 +17,9 @@ from typing import Any
 
 import pytest
 
+from support.browser import RUNTIME, run_script
 from verger.classify.predict import Predictor
 
-HERE = Path(__file__).parent
-RUNTIME = HERE / "node_modules" / "onnxruntime-web" / "dist"
 FACT = "Sweet & crisp; <b>keeps</b> until spring."
 
 
@@ -40,14 +38,6 @@ def use_page(address: str, photo: Path, tmp_path: Path) -> dict[str, Any]:
     bad.write_bytes(b"no photo")
     pictures = Path(os.environ.get("VERGER_SCREENSHOTS", tmp_path))
     return run_script("page.mjs", address, photo, bad, pictures)
-
-
-def run_script(name: str, *arguments: str | Path) -> dict[str, Any]:
-    """Run a script that drives a browser; return what it saw."""
-    command = ["node", HERE / name, shutil.which("chromium") or "chromium", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("in_browser", [False, True])

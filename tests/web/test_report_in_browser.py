@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 import verger
+from support.browser import run_script
 from verger.classify.evaluation import evaluate_split
 from verger.classify.recipe import Recipe
 from verger.config import Config
 from verger.source.render import render_dataset
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +30,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_report_can_be_worked_with(result: tuple[Path, Path], tmp_path: Path) -> None:
     """Without a request, an error on the console, or a violation that axe-core knows."""
     photos, out = result
-    command = ["node", HERE / "report.mjs", shutil.which("chromium") or "chromium"]
-    done = subprocess.run(
-        [*command, out / "report.html", tmp_path], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
+    seen = run_script("report.mjs", out / "report.html", tmp_path)
     assert all(url.startswith(("file:", "data:", "blob:")) for url in seen["requests"])
     assert seen["problems"] == []
     assert seen["violations"] == {"desktop": [], "phone": []}

@@ -9,8 +9,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from test_page import RUNTIME, run_script
 
+from support.browser import RUNTIME, run_script
 from verger.classify.predict import Predictor
 from verger.errors import OutputExistsError
 from verger.serve.look import Look
