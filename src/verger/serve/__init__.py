@@ -191,16 +191,9 @@ def create_app(
     FastAPI
     """
     limits, facts = limits or Limits(), facts or {}
-    app = FastAPI(
-        title="Verger",
-        version=version("verger"),
-        telemetry=_NO_TELEMETRY,
-        docs_url=None,
-        redoc_url=None,  # these load scripts from another host
-    )
-    labels = feedback.labels if feedback else None
-    page = {"in_browser": browser is not None, "max_bytes": limits.max_bytes, "labels": labels}
-    _add_page(app, look or Look(), page)
+    app = _bare_app()
+    page = {"in_browser": browser is not None, "labels": feedback and feedback.labels}
+    _add_page(app, look or Look(), page | {"max_bytes": limits.max_bytes})
     decoding = Decoding(max_pixels=limits.max_pixels, timeout_s=limits.decode_timeout_s, apart=True)
     predictor = replace(predictor, decoding=decoding)
     if browser is None:
@@ -211,9 +204,23 @@ def create_app(
     _add_refusals(app)
     if feedback is not None:
         _add_feedback(app, feedback, decoding, limits)
+    return _guarded(app, hosts, wasm=browser is not None)
+
+
+def _guarded(app: FastAPI, hosts: tuple[str, ...], *, wasm: bool) -> FastAPI:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-    app.add_middleware(Guard, wasm=browser is not None)
+    app.add_middleware(Guard, wasm=wasm)
     return app
+
+
+def _bare_app() -> FastAPI:
+    return FastAPI(
+        title="Verger",
+        version=version("verger"),
+        telemetry=_NO_TELEMETRY,
+        docs_url=None,
+        redoc_url=None,  # these load scripts from another host
+    )
 
 
 def is_loopback(host: str) -> bool:

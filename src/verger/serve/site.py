@@ -86,10 +86,7 @@ def export_site(
     written = _files(browser, predictor, look or Look(), facts or {})
     pictures = _pictures(browser, predictor, source)
     written["sw.js"] = _service_worker(written, list(pictures))
-    try:
-        _replace(target, written | pictures)
-    except OSError as err:
-        raise OutputError(f"{target}: cannot be written: {err}") from err
+    _replace(target, written | pictures)
     sizes = [len(content) for content in (written | pictures).values()]
     return Site(str(target), sum(sizes), len(sizes), len(predictor.classifier.labels))
 
@@ -151,10 +148,13 @@ def _replace(target: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder beside the target, and let it take its place."""
     beside = target.with_name(f".{target.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
-    for name, content in files.items():
-        place = beside / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-    if target.exists():
-        shutil.rmtree(target)
-    beside.rename(target)
+    try:
+        for name, content in files.items():
+            place = beside / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        if target.exists():
+            shutil.rmtree(target)
+        beside.rename(target)
+    except OSError as err:
+        raise OutputError(f"{target}: cannot be written: {err}") from err
