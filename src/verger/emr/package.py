@@ -128,6 +128,8 @@ class Package:
 def build_here(release: str, architecture: str) -> Path:
     """Return the archive of this machine's environment; make it if it is missing.
 
+    Libraries of this system that Amazon Linux lacks go along, as ``libbz2.so.1.0`` of Debian.
+
     Raises
     ------
     EnvironmentNotReadyError
@@ -141,7 +143,9 @@ def build_here(release: str, architecture: str) -> Path:
             f"{platform.machine()}, and an environment for the workers is made on their like; "
             "--dockerfile FILE writes what makes it anywhere"
         )
-    return cached_environment(for_driver=True)
+    archive = cached_environment(for_driver=True)
+    lacking = sorted(inspect_environment(archive).lacking)
+    return cached_environment(for_driver=True, libraries=lacking) if lacking else archive
 
 
 def inspect_environment(archive: Path) -> Environment:

@@ -17,7 +17,7 @@ import re
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -83,13 +83,15 @@ exec "$home/bin/{interpreter}" "$@"
 _Files = dict[str, Path | bytes]
 
 
-def cached_environment(*, for_driver: bool) -> Path:
+def cached_environment(*, for_driver: bool, libraries: Sequence[str] = ()) -> Path:
     """Return the archive of this environment out of Verger's cache, after making it if need be.
 
     Parameters
     ----------
     for_driver : bool
         With what only a driver imports, for one that runs out of the archive too.
+    libraries : sequence of str
+        See :func:`build_environment`.
 
     Raises
     ------
@@ -97,14 +99,16 @@ def cached_environment(*, for_driver: bool) -> Path:
         If it cannot be made here.
     """
     name = "environment" if for_driver else "workers"
-    archive = verger_home() / "environments" / f"{name}-{_fingerprint()}.tar.gz"
+    archive = verger_home() / "environments" / f"{name}-{_fingerprint(libraries)}.tar.gz"
     if archive.is_file():
         return archive
     sweep_parts(archive.parent)
-    return build_environment(archive, for_driver=for_driver)
+    return build_environment(archive, for_driver=for_driver, libraries=libraries)
 
 
-def build_environment(target: Path, *, for_driver: bool = True) -> Path:
+def build_environment(
+    target: Path, *, for_driver: bool = True, libraries: Sequence[str] = ()
+) -> Path:
     """Write the archive of this environment; the same environment gives the same bytes.
 
     Parameters
@@ -113,6 +117,9 @@ def build_environment(target: Path, *, for_driver: bool = True) -> Path:
         File to write, by custom ``environment.tar.gz``.
     for_driver : bool
         With what only a driver imports.
+    libraries : sequence of str
+        Libraries of this system, such as ``libbz2.so.1.0``, that the workers' does not have; the
+        interpreter in the archive looks for them in its ``lib``.
 
     Returns
     -------
@@ -130,7 +137,8 @@ def build_environment(target: Path, *, for_driver: bool = True) -> Path:
             f"platform {sys.platform}: an environment for a cluster is packed on Linux; set "
             "PYSPARK_PYTHON to a Python of the workers that has Verger"
         )
-    files = _interpreter() | _standard_library() | _packages(for_driver=for_driver)
+    files: _Files = {f"lib/{name}": _find_library(name) for name in libraries}
+    files |= _interpreter() | _standard_library() | _packages(for_driver=for_driver)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
@@ -169,6 +177,16 @@ def _interpreter() -> _Files:
         if found.is_file():
             files[f"lib/{library}"] = found
     return files
+
+
+def _find_library(name: str) -> Path:
+    """Return a library of this system, which has one folder for each kind of processor or two."""
+    kind = sysconfig.get_config_var("MULTIARCH") or ""
+    folders = (sysconfig.get_config_var("LIBDIR"), f"/lib/{kind}", f"/usr/lib/{kind}", "/usr/lib64")
+    for folder in folders:
+        if (found := Path(folder, name)).is_file():
+            return found
+    raise EnvironmentNotReadyError(f"{name} is in none of {', '.join(folders)}")
 
 
 def _standard_library() -> _Files:
@@ -284,9 +302,10 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def _fingerprint() -> str:
+def _fingerprint(libraries: Sequence[str]) -> str:
     """Return what tells one environment from another: versions, and Verger's own code."""
-    digest = hashlib.sha256(f"{sys.version} {platform.machine()}\n".encode())
+    carried = "".join(f" {name}" for name in libraries)
+    digest = hashlib.sha256(f"{sys.version} {platform.machine()}{carried}\n".encode())
     for distribution in needed_distributions():
         digest.update(f"{distribution.name} {distribution.version}\n".encode())
     for name, file in own_files(_package()).items():

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from support.environments import elf, environment
 from verger.emr.elf import read_binary
 from verger.emr.package import build_here, check_environment_of, dockerfile, inspect_environment
 from verger.emr.system import GLIBC
+from verger.engine.environment import build_environment
 from verger.errors import ConfigError, EnvironmentNotReadyError
 
 
@@ -97,6 +99,25 @@ def test_a_file_that_is_no_archive_is_told(tmp_path: Path) -> None:
     file.write_bytes(b"no archive")
     with pytest.raises(ConfigError, match=r"environment\.tar\.gz: cannot be read"):
         inspect_environment(file)
+
+
+def test_libraries_that_the_workers_lack_are_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's bzip2 has another name than Amazon Linux's; one that is nowhere is named."""
+    archive = environment(tmp_path, binaries=(elf(needs=("libbz2.so.1.0", "libz.so.1")),))
+    asked = []
+
+    def make(*, for_driver: bool, libraries: Sequence[str] = ()) -> Path:
+        asked.append(tuple(libraries))
+        return archive
+
+    monkeypatch.setattr("verger.emr.package.cached_environment", make)
+    here = {"x86_64": "X86_64", "aarch64": "ARM64"}[platform.machine()]
+    assert build_here("emr-7.10.0", here) == archive
+    assert asked == [(), ("libbz2.so.1.0",)]
+    with pytest.raises(EnvironmentNotReadyError, match=r"libnone\.so\.9 is in none of .*/usr/lib"):
+        build_environment(tmp_path / "x.tar.gz", libraries=["libnone.so.9"])
 
 
 def test_for_another_processor_nothing_is_built_here() -> None:

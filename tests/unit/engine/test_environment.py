@@ -126,7 +126,7 @@ def test_what_a_killed_process_left_is_removed(
     left.parent.mkdir()
     left.touch()
     os.utime(left, (0, 0))
-    monkeypatch.setattr(environment, "build_environment", lambda target, for_driver: target)
+    monkeypatch.setattr(environment, "build_environment", lambda target, **_: target)
     cached_environment(for_driver=True)
     assert not left.exists()
 
