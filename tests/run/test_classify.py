@@ -23,8 +23,9 @@ from sklearn.preprocessing import StandardScaler
 from support.engines import BOTH_ENGINES
 from support.results import vectors_and_labels
 from verger import Config
+from verger.classify.against import evaluate_against
 from verger.classify.classifier import Classifier
-from verger.classify.evaluation import evaluate_against, evaluate_split
+from verger.classify.evaluation import evaluate_split
 from verger.classify.recipe import Recipe
 from verger.classify.stage import train_classifier
 from verger.classify.testing import find_nearest, fit_whole_pca
@@ -243,6 +244,9 @@ def test_another_result_is_tested_and_unknown_labels_count_as_other_things(
     found = evaluate_against(output.root, other.root, CONFIG)
     one = found["evaluation"]
     assert (one["n_test"], one["n_others"], one["scores"]["accuracy"]) == (25, 5, 1.0)
+    (new,) = one["other_labels"]
+    assert (new["label"], new["n"], new["named"]) == ("new", 5, 5)
+    assert (new["taken_for"] in found["labels"], one["n_rejected"]) == (True, 0)
     assert one["sure"]["others"] == 5  # one vote is always sure: the photos are known ones
     rows = pq.read_table(f"{output.root}/predictions")
     assert rows["label"].to_pylist().count("new") == 5
@@ -366,5 +370,6 @@ def test_the_commands_say_what_was_found(output: Output) -> None:
     line = ["classify", "evaluate", output.root, "--method", "centroid", "--split", "random"]
     shown = run(app, line)
     assert "photos right" in shown.stdout
+    assert "of its own photos" in shown.stdout
     found = json.loads(run(app, [*line, "--json"]).stdout)
     assert f"{found['evaluation']['scores']['accuracy']:.1%} of" in shown.stdout

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.classify.classifier import Classifier
-from verger.classify.label_map import merge_labels
+from verger.classify.frames import measure_films
 from verger.classify.recipe import (
     Recipe,
     assign_roles,
@@ -53,16 +51,8 @@ from verger.classify.testing import (
     score_rows,
 )
 from verger.classify.training import REFERENCES, train
-from verger.classify.vectors import (
-    Labelled,
-    LabelledVectors,
-    Projection,
-    only_labels,
-    read_labelled,
-)
+from verger.classify.vectors import Labelled, LabelledVectors, Projection, only_labels
 from verger.config import Config
-from verger.engine.choose import check_engine
-from verger.errors import ClassifierError, ConfigError, ContractError
 from verger.files.records import as_json, to_plain
 from verger.files.tables import part_name, write_part
 from verger.job.context import Run, Watch, no_watch
@@ -70,7 +60,6 @@ from verger.job.pipeline import run_report
 from verger.result.output import EVALUATION, PREDICTIONS, REPORT, Output
 from verger.schema import PREDICTIONS as PREDICTION_COLUMNS
 from verger.schema import arrow_schema
-from verger.source.films import find_films
 
 Ints = npt.NDArray[np.int64]
 
@@ -114,6 +103,8 @@ def evaluate_split(
         run.output.read_run()
         engine = start_method(run, needs_spark=needs_spark)
         vectors = LabelledVectors(engine, run.output, labelled)
+        vectors, strategy = measure_films(vectors, recipe, strategy)
+        labelled = vectors.labelled
         asked, tested = _evaluate(run, vectors, recipe, strategy)
         other = _beside(labelled, recipe, strategy)
         beside = _evaluate(run, vectors, recipe, other)[0] if other else None
@@ -125,18 +116,18 @@ def evaluate_split(
             "beside": beside,
             "seconds": run.seconds,
         }
-        _write(run, record, tested)
-    return _reported(run, record)
+        write_evaluation(run, record, tested)
+    return update_report(run, record)
 
 
 def _beside(labelled: Labelled, recipe: Recipe, strategy: SplitStrategy) -> SplitStrategy | None:
     if strategy != "random":
         return "random"
-    return "contiguous" if find_films(labelled.path_list, recipe.frames).n_films else None
+    return "contiguous" if labelled.find_films(recipe.frames).n_films else None
 
 
 @dataclass(frozen=True)
-class _Tested:
+class Tested:
     """Photos that were scored, for the table ``predictions`` and the page."""
 
     labelled: Labelled = field(repr=False)
@@ -147,7 +138,7 @@ class _Tested:
 
 def _evaluate(
     run: Run, vectors: LabelledVectors, recipe: Recipe, strategy: SplitStrategy
-) -> tuple[dict[str, Any], _Tested]:
+) -> tuple[dict[str, Any], Tested]:
     """Train and test by one split."""
     all_photos = vectors.labelled
     roles = assign_roles(all_photos, recipe, strategy)
@@ -178,21 +169,21 @@ def _evaluate(
         )
     with run.stage(f"test ({strategy})", len(test_rows)):
         rows, scored = score_rows(vectors, trained.classifier, test_rows)
-        judged = _judged(scored, trained.others, trained.classifier.threshold) | {
+        judged = judge(scored, trained.others, trained.classifier.threshold) | {
             "split": strategy,
             "n_train": len(train_rows),
             "n_test": len(test_rows),
             "n_left_out": int((roles == LEFT_OUT).sum()),
             "training": to_plain(trained.fit),
-            "untested": _untested(all_photos, test_rows),
+            "untested": list_untested(all_photos, test_rows),
             "leakage": _leakage(reduced, recipe, train_rows, test_rows),
             "by_k": accuracy_by_k(vectors, pca, kept, train_rows, test_rows),
             "n_components": kept if recipe.on == "pca" else None,
         }
-    return judged, _Tested(vectors.labelled, rows, scored, train_rows)
+    return judged, Tested(vectors.labelled, rows, scored, train_rows)
 
 
-def _judged(scored: Scored, others: npt.NDArray[np.float64], threshold: float) -> dict[str, Any]:
+def judge(scored: Scored, others: npt.NDArray[np.float64], threshold: float) -> dict[str, Any]:
     """Return all that is said of some predictions, and of photos of other things beside them."""
     sure = scored.probability >= SURE
     return {
@@ -209,7 +200,8 @@ def _judged(scored: Scored, others: npt.NDArray[np.float64], threshold: float) -
     }
 
 
-def _untested(labelled: Labelled, test_rows: Ints) -> list[str]:
+def list_untested(labelled: Labelled, test_rows: Ints) -> list[str]:
+    """Return the labels of which no photo was tested."""
     counts = np.bincount(labelled.targets[test_rows], minlength=len(labelled.labels))
     return [label for label, n in zip(labelled.labels, counts, strict=True) if not n]
 
@@ -221,111 +213,16 @@ def _leakage(
     labelled = vectors.labelled
     drawn = test_rows[draw_stratified(labelled.targets[test_rows], NEAREST_ROWS, recipe.seed)]
     nearest = find_nearest(vectors, train_rows, drawn)
-    films = find_films(labelled.path_list, recipe.frames)
+    films = labelled.find_films(recipe.frames)
     measured = measure_leakage(films, drawn, nearest) if films.n_films else {}
     right = labelled.targets[drawn] == labelled.targets[nearest]
     return {"n": len(drawn), "nearest_neighbour_accuracy": float(right.mean()), **measured}
 
 
-# Evaluating against another result
-
-
-def evaluate_against(
-    out: str | Path,
-    other: str | Path,
-    config: Config,
-    *,
-    label_map: Mapping[str, str] | None = None,
-    watch: Watch = no_watch,
-) -> dict[str, Any]:
-    """Test the classifier of a result on the photos of another one.
-
-    Photos with labels that the classifier does not know are photos of other things: they count in
-    the curve of the threshold alone.
-
-    Parameters
-    ----------
-    out, other : path
-        The result with the classifier, where the evaluation is kept, and one of other photos.
-    config : Config
-    label_map : mapping of str to str, optional
-        Other names for the labels of both: probabilities are summed by name.
-    watch : Watch, optional
-
-    Raises
-    ------
-    ContractError, ClassifierError
-        If their features are of different contracts, or not one label is known.
-    """
-    run, there = Run(Output.at(out), config, watch), Output.at(other)
-    classifier = _load_to_test(run.output, there)
-    label_map = dict(label_map or {})
-    merged = merge_labels(classifier.labels, label_map)
-    labelled = _read_known(there, merged.names, label_map)
-    check_engine(config)
-    with run, run.locked():
-        vectors = LabelledVectors(run.engine, there, labelled)
-        with run.stage("test", len(labelled)):
-            rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)), merged)
-        judged = _judged_against(labelled, scored, classifier.threshold)
-        recipe = Recipe(method=classifier.method, on=classifier.on, label_map=label_map)
-        record = describe_recipe(recipe, labelled) | {
-            "against": there.root,
-            "method": recipe.method,
-            "on": recipe.on,
-            "evaluation": judged,
-            "beside": None,
-            "seconds": run.seconds,
-        }
-        _write(run, record, _Tested(labelled, rows, scored, np.empty(0, np.int64)))
-    return _reported(run, record)
-
-
-def _judged_against(labelled: Labelled, scored: Scored, threshold: float) -> dict[str, Any]:
-    """Return what is said of the photos of another result, known labels and others apart."""
-    is_known = scored.true >= 0
-    untested = _untested(labelled, np.flatnonzero(labelled.targets >= 0))
-    judged = _judged(scored[is_known], scored[~is_known].probability, threshold)
-    return judged | {"split": "against", "n_test": int(is_known.sum()), "untested": untested}
-
-
-def _load_to_test(output: Output, there: Output) -> Classifier:
-    """Load the classifier of a result, which must be of the contract of another one."""
-    if output.root == there.root:
-        raise ConfigError(
-            f"against={there.root}: must be another result than OUT; --split tests on OUT"
-        )
-    classifier = Classifier.load(output, output.read_run())
-    _check_contracts(output, there, classifier)
-    return classifier
-
-
-def _read_known(there: Output, names: tuple[str, ...], label_map: Mapping[str, str]) -> Labelled:
-    """Read the labelled photos of another result, some of which must have known labels."""
-    labelled = read_labelled(there, names, label_map)
-    if (labelled.targets < 0).all():
-        raise ClassifierError(
-            f"against={there.root}: none of its {len(labelled)} photos has one of the "
-            f"{len(names)} labels that the classifier knows; --label-map gives labels other names"
-        )
-    return labelled
-
-
-def _check_contracts(output: Output, there: Output, classifier: Classifier) -> None:
-    ours, theirs = output.read_run(), there.read_run()
-    for place, record in ((output, ours), (there, theirs)):
-        if record.contract_hash != classifier.contract_hash:
-            raise ContractError(
-                f"the classifier of OUT={output.root} takes features of contract "
-                f"{classifier.contract_hash[:12]}, and {place.root} has those of "
-                f"{record.contract_hash[:12]}: another model or preprocessing made them"
-            )
-
-
 # What is kept
 
 
-def _write(run: Run, record: dict[str, Any], tested: _Tested) -> None:
+def write_evaluation(run: Run, record: dict[str, Any], tested: Tested) -> None:
     """Add classes and confusions; write the table ``predictions``, and the evaluation last."""
     scored, rows, labels = tested.scored, tested.rows, tested.labelled.labels
     is_known = scored.true >= 0
@@ -354,7 +251,7 @@ def _write(run: Run, record: dict[str, Any], tested: _Tested) -> None:
     folder.write(EVALUATION, as_json(record))
 
 
-def _pairs(confusion: Ints, tested: _Tested) -> list[dict[str, Any]]:
+def _pairs(confusion: Ints, tested: Tested) -> list[dict[str, Any]]:
     """Return the commonest confusions with photos: the surest mistakes, and what they look like."""
     scored, labelled, labels = tested.scored, tested.labelled, tested.labelled.labels
     known_targets = labelled.targets[tested.trained_on]
@@ -377,7 +274,7 @@ def _pairs(confusion: Ints, tested: _Tested) -> list[dict[str, Any]]:
     return pairs
 
 
-def _reported(run: Run, record: dict[str, Any]) -> dict[str, Any]:
+def update_report(run: Run, record: dict[str, Any]) -> dict[str, Any]:
     """Update the report, if there is one."""
     if run.output.folder.exists(REPORT):
         run_report(run.output.root, run.config, watch=run.watch)

@@ -97,7 +97,7 @@ def choose_split(labelled: Labelled, recipe: Recipe) -> SplitStrategy:
 def _strictest(labelled: Labelled, recipe: Recipe) -> SplitStrategy:
     if recipe.groups is not None or _groups_can_be_held_out(labelled, recipe):
         return "group"
-    films = find_films(labelled.path_list, recipe.frames)
+    films = labelled.find_films(recipe.frames)
     in_films = np.bincount(films.film)[films.film] > 1
     return "contiguous" if films.n_films and in_films.mean() > 0.5 else "random"
 
@@ -128,7 +128,7 @@ def assign_roles(
         labelled.path_list,
         labelled.targets,
         groups=labelled.groups if recipe.groups is None else recipe.groups,
-        frames=recipe.frames,
+        frames=recipe.frames if labelled.films is None else labelled.films,
         seed=recipe.seed,
     )
     roles = cutter.split(labelled.targets, recipe.test_share)
@@ -139,6 +139,13 @@ def assign_roles(
             "photos to test, and must leave 2 and 1; a class needs 2 photos, better 20"
         )
     return roles
+
+
+def _describe_films(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
+    if labelled.films is None:
+        return {}
+    named = find_films(labelled.path_list, recipe.frames).n_films
+    return {"films": {"named": named, "alike": labelled.films.n_films}}
 
 
 def describe_recipe(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
@@ -152,4 +159,5 @@ def describe_recipe(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
         "n_photos": len(labelled),
         "n_unlabelled": labelled.n_unlabelled,
         **({"n_without_features": n_without} if n_without else {}),
+        **_describe_films(recipe, labelled),
     }

@@ -111,7 +111,7 @@ def make_cutter(
     targets: Ints,
     *,
     groups: str | Ints | None = None,
-    frames: str = FRAMES,
+    frames: str | Films = FRAMES,
     seed: int = 0,
 ) -> Cutter:
     """Draw a way to cut photos.
@@ -126,8 +126,8 @@ def make_cutter(
     groups : str or ndarray of shape (n,), int64, optional
         As for :func:`verger.source.films.match_groups`, or the groups themselves; needed by
         "group" alone.
-    frames : str
-        As for :func:`verger.source.films.find_films`.
+    frames : str or Films
+        As for :func:`verger.source.films.find_films`, or the films themselves.
     seed : int
 
     Raises
@@ -145,7 +145,8 @@ def make_cutter(
         numbers = match_groups(paths, groups) if isinstance(groups, str) else groups
         return _by_group(np.unique(numbers, return_inverse=True)[1], targets, rng)
     if strategy == "contiguous":
-        return _by_arc(find_films(paths, frames), rng)
+        films = find_films(paths, frames) if isinstance(frames, str) else frames
+        return _by_arc(films, rng)
     if strategy != "random":
         raise ConfigError(f"split={strategy!r} must be one of {', '.join(STRATEGIES)}")
     order = rng.permutation(len(targets))

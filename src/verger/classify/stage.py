@@ -8,13 +8,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from verger.classify.classifier import is_references
+from verger.classify.frames import measure_films
 from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_trainable
 from verger.classify.regression import fits_in_memory
 from verger.classify.spark_regression import write_pipeline
@@ -72,15 +73,15 @@ def train_classifier(
     with run, run.locked():
         contract = run.output.read_run().contract_hash
         engine = start_method(run, needs_spark=needs_spark)
-        vectors = LabelledVectors(engine, run.output, labelled, projection)
+        vectors = LabelledVectors(engine, run.output, labelled)
+        vectors, strategy = measure_films(vectors, recipe, strategy)
         with run.stage("train", len(labelled)) as progress:
-            every, on_fits = np.arange(len(labelled)), progress.on_fits
-            trained = train(
-                vectors, every, recipe, strategy, contract_hash=contract, on_fits=on_fits
-            )
+            how: Any = {"contract_hash": contract, "on_fits": progress.on_fits}
+            reduced, every = replace(vectors, projection=projection), np.arange(len(labelled))
+            trained = train(reduced, every, recipe, strategy, **how)
         with run.stage("write"):
             names = stage_classifier(run.output, trained)
-        about = describe_recipe(recipe, labelled) | vars(trained.fit)
+        about = describe_recipe(recipe, vectors.labelled) | vars(trained.fit)
         on_pca = "fitted on all photos" if recipe.on == "pca" else None
         training = Training(**about, on_pca=on_pca, contract_hash=contract, seconds=run.seconds)
         run.check_lock()

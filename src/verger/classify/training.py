@@ -180,7 +180,8 @@ def _cut_folds(
     paths, targets = labelled.paths.take(pa.array(rows)).to_pylist(), labelled.targets[rows]
     groups = labelled.groups if recipe.groups is None else recipe.groups
     groups = groups[rows] if isinstance(groups, np.ndarray) else groups
-    how = {"groups": groups, "frames": recipe.frames, "seed": recipe.seed + 1}
+    frames = recipe.frames if labelled.films is None else labelled.films.take(rows)
+    how = {"groups": groups, "frames": frames, "seed": recipe.seed + 1}
     try:
         cutter: Cutter | None = make_cutter(strategy, paths, targets, **how)  # type: ignore[arg-type]
     except ConfigError:  # too little is left of films or groups once the test is taken away

@@ -28,6 +28,7 @@ from verger.pca.fit import FittedPCA
 from verger.pca.moments import Moments, add_up, iter_sums
 from verger.result.output import PCA_NPZ, Output
 from verger.schema import VIEWS, normal_labels
+from verger.source.films import Films, find_films
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -55,6 +56,8 @@ class Labelled:
         Photos that were left out: they have no vector.
     groups : ndarray of shape (n,), int64, or None
         Group of each photo by the list that named them; one without a group is one of its own.
+    films : Films or None
+        What numbered names are films by their features; None where that was not measured.
     """
 
     paths: pa.Array = field(repr=False)
@@ -64,6 +67,7 @@ class Labelled:
     names: pa.Array = field(repr=False)
     n_without_features: int = 0
     groups: Ints | None = field(default=None, repr=False)
+    films: Films | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -72,6 +76,10 @@ class Labelled:
     def path_list(self) -> list[str]:
         """The paths as Python's strings."""
         return self.paths.to_pylist()  # type: ignore[no-any-return]
+
+    def find_films(self, frames: str) -> Films:
+        """Return the films that were measured, or else those that names tell."""
+        return self.films or find_films(self.path_list, frames)
 
 
 def read_labelled(

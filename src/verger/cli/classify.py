@@ -127,17 +127,16 @@ def classify_train(out: str, as_json: bool, **_: Any) -> None:
 @config_options(*SPARK)
 def classify_evaluate(out: str, against: str | None, as_json: bool, **_: Any) -> None:
     """Train on one part and test on another, or test on other photos; the report shows it."""
-    from verger.classify import evaluation
+    from verger.classify.against import evaluate_against
+    from verger.classify.evaluation import evaluate_split
 
     config = resolve_config()
     watch = watch_for(config)
     if against is None:
-        record = evaluation.evaluate_split(out, config, _recipe(), watch=watch)
+        record = evaluate_split(out, config, _recipe(), watch=watch)
     else:
         _refuse_with_against()
-        record = evaluation.evaluate_against(
-            out, against, config, label_map=_label_map(), watch=watch
-        )
+        record = evaluate_against(out, against, config, label_map=_label_map(), watch=watch)
     if as_json:
         print_json(record)
     else:
@@ -229,26 +228,46 @@ def _evaluation_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for one in filter(None, (record["evaluation"], record["beside"])):
         scores, at = one["scores"], one["threshold"]
-        lines.append(
-            (
-                one["split"],
-                f"{scores['accuracy']:.1%} of {scores['n']:,} photos right, "
-                f"{scores['top5']:.1%} among the first five; log loss "
-                f"{scores['log_loss']:.3f}",
-            )
+        score = (
+            f"{scores['accuracy']:.1%} of {scores['n']:,} photos right, "
+            f"{scores['top5']:.1%} among the first five; log loss {scores['log_loss']:.3f}"
         )
+        if one["split"] != "against":
+            score += f"; {OWN_PHOTOS}"
+        lines.append((one["split"], score))
         text = f"below {at['threshold']:.3f}; {at['coverage']:.1%} get a name"
         text += f", {at['error']:.1%} of those a wrong one" if at["error"] is not None else ""
         if at["others"] is not None:
             text += f"; of other things {at['others']:.1%}"
-        lines.append(("  unknown", text))
+        lines += [("  unknown", text), *_other_lines(one)]
         leak = one.get("leakage", {})
         if "neighbouring_frame" in leak:
-            lines.append(
-                (
-                    "  leakage",
-                    f"{leak['neighbouring_frame']:.1%} of the test photos are "
-                    "nearest to a neighbouring frame",
-                )
-            )
+            share = f"{leak['neighbouring_frame']:.1%} of the test photos"
+            lines.append(("  leakage", f"{share} are nearest to a neighbouring frame"))
+    if films := record.get("films"):
+        text = f"{films['alike']} of {films['named']} runs of numbered names: the next photo is"
+        lines.append(("films", f"{text} more alike than a distant one"))
+    return lines
+
+
+#: What no split of a result can tell, said where its score is.
+OWN_PHOTOS = "of its own photos: other places and cameras are seen by --against alone"
+#: Labels of other things that are printed.
+_SHOWN_OTHERS = 8
+
+
+def _other_lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what became of the other things and the rejected photos of another result."""
+    lines = []
+    if others := one.get("other_labels"):
+        n, n_named = (sum(other[key] for other in others) for key in ("n", "named"))
+        text = f"{n:,} photos of {len(others)} labels that it does not know: {n_named:,} get a name"
+        lines.append(("  others", text))
+        for other in others[:_SHOWN_OTHERS]:
+            taken = f", mostly {other['taken_for']}" if other["taken_for"] else ""
+            lines.append(("", f"  {other['label']}: {other['named']} of {other['n']:,}{taken}"))
+        if len(others) > _SHOWN_OTHERS:
+            lines.append(("", f"  and {len(others) - _SHOWN_OTHERS} more labels (--json)"))
+    if one.get("n_rejected"):
+        lines.append(("  rejected", f"{one['n_rejected']:,} photos have no features"))
     return lines

@@ -29,7 +29,7 @@ from verger.errors import InspectionError, SchemaError, missing_extra
 from verger.files.folder import Folder
 from verger.files.records import as_json, from_plain
 from verger.files.tables import Part
-from verger.result.derived import Index
+from verger.result.inspected import Index
 from verger.result.output import INDEX, Output
 from verger.similar.neighbors import Neighbors, search_in_tasks
 from verger.similar.rows import StoredRows, iter_blocks, stored_vectors

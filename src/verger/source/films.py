@@ -62,6 +62,23 @@ class Films:
         apart = np.minimum(apart, self._turns[1][one] - apart).astype(np.float64)
         return np.where(self.film[one] == self.film[other], apart, np.inf)
 
+    def keep(self, is_film: npt.NDArray[np.bool_]) -> Films:
+        """Return some of the films; every photo of another one is a film of its own.
+
+        Parameters
+        ----------
+        is_film : ndarray of shape (n_films,), bool
+            By the number of the film.
+        """
+        stays = is_film[self.film]
+        own = -1 - np.arange(len(self.film))
+        film = np.unique(np.where(stays, self.film, own), return_inverse=True)[1]
+        return Films(film.astype(np.int64), np.where(stays, self.frame, -1))
+
+    def take(self, rows: Ints) -> Films:
+        """Return the films of some photos."""
+        return Films(np.unique(self.film[rows], return_inverse=True)[1], self.frame[rows])
+
     @property
     def angle(self) -> Floats:
         """Return where in its film each photo is, from 0 to 1, of shape (n,)."""

@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from support.corpus import slow_jpeg
 from support.results import train, write_result
 from verger import cli, quantize
+from verger.classify.against import evaluate_against
 from verger.classify.classifier import Classifier
-from verger.classify.evaluation import evaluate_against
 from verger.classify.predict import Predictor, list_named
 from verger.config import Config
 from verger.errors import (

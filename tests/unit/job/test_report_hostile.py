@@ -18,7 +18,8 @@ from verger.errors import SchemaError, VergerError
 from verger.files.records import as_json, to_plain
 from verger.files.tables import part_name, stored_schema, write_part
 from verger.job.report.stage import write_report
-from verger.result.derived import Evaluation, Inspection
+from verger.result.derived import Evaluation
+from verger.result.inspected import Inspection
 from verger.result.output import EVALUATION, INSPECTION, REPORT, Output
 from verger.schema import REJECTED, arrow_schema
 

@@ -645,8 +645,12 @@ def test_an_evaluation_on_other_photos_renders():
     evaluation = _evaluation(split="against") | {"beside": None, "against": "/other"}
     for key in ("leakage", "by_k", "n_train", "n_left_out", "n_components"):
         del evaluation["evaluation"][key]
+    other = {"label": "Carton", "n": 40, "named": 3, "taken_for": "Fruit 1"}
+    evaluation["evaluation"] |= {"other_labels": [other], "n_rejected": 2}
     text = _text(_render(_report() | {"classifier": evaluation}))
     assert "of 200 photos of /other get the right name" in text
+    assert "Carton 40 3 Fruit 1" in text
+    assert "2 photos of it were rejected" in text
     assert "How many components?" not in text
 
 

@@ -21,7 +21,8 @@ from verger.job.report.chosen import (
 )
 from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
 from verger.result.clock import Spent
-from verger.result.derived import Evaluation, Inspection
+from verger.result.derived import Evaluation
+from verger.result.inspected import Inspection
 from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, Output
 from verger.result.record import RunRecord
 

@@ -25,7 +25,7 @@ from verger.files.records import as_json, to_plain
 from verger.files.tables import part_name, write_part
 from verger.job.context import Run, Watch, no_watch
 from verger.job.pipeline import run_report
-from verger.result.derived import Index
+from verger.result.inspected import Index
 from verger.result.output import INSPECTION, REPORT, Output
 from verger.similar.index import ensure_index, find_neighbors_by_index, require_faiss
 from verger.similar.inspection.contents import hash_contents
