@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import numbers
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from verger.config import check_components
 from verger.errors import ReduceError
 from verger.pca.moments import Array, Moments, npz_bytes
-
-if TYPE_CHECKING:
-    pass
-
 
 #: Shares of the variance whose k is always reported.
 SHARES = (0.80, 0.90, 0.95)
@@ -175,7 +172,10 @@ def fit_pca(
     scale = np.ones_like(deviation)
     if standardize:
         scale = np.where(deviation > 0, deviation, np.inf)
-    variance, axes = np.linalg.eigh(covariance / scale[:, None] / scale)
+    # A second thread of BLAS gains little, and where a core is busy it takes ten times the time:
+    # each thread waits for the other in a loop.
+    with threadpool_limits(1, "blas"):
+        variance, axes = np.linalg.eigh(covariance / scale[:, None] / scale)
     variance = np.maximum(variance[::-1], 0.0)  # eigh rises; rounding may go below zero
     axes = _fix_signs(axes[:, ::-1].T)
     pca = FittedPCA(moments.n, moments.mean, scale, axes, variance, 0, center)
