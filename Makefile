@@ -55,11 +55,12 @@ dist: ## Build the source archive and the wheel into dist/, and check what a pac
 demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the report's path
 	$(BIN)/verger demo demo --overwrite
 
-# While one test waits for a process that it has started, another has the core.
+# While one test waits for a process that it has started, another has the core. A file stays in one
+# process, so that what its tests share is made once.
 TEST_WORKERS ?= 2
 
 test: $(VENV)/.ready ## Run the tests in TEST_WORKERS=2 processes
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 check: $(VENV)/.ready ## Lint, types, import rules, licences and known vulnerabilities of the pins
 	$(BIN)/ruff check src tests benchmarks

@@ -86,7 +86,7 @@ def _kill_after_a_batch(source: Path, out: Path, *one_core: str) -> int:
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where an engine is started."""
 
-    def start(_: Config) -> Any:
+    def start(*_: Any) -> Any:
         raise AssertionError("an engine was started")
 
     monkeypatch.setattr("verger.job.context.start_engine", start)

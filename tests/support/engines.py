@@ -14,7 +14,12 @@ ON_SPARK = pytest.mark.parametrize("engine", ["spark"], indirect=True)
 
 @contextmanager
 def local_engine() -> Iterator[None]:
-    """Let runs overlook the session that other tests have started."""
+    """Let runs overlook the session that other tests have started, and have one worker process.
+
+    Two are started by the commands, and by the tests of the engine itself: a start costs as much
+    time as the few photos of a test.
+    """
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("verger.engine.choose.has_active_session", lambda: False)
+        patched.setattr("verger.engine.local.default_workers", lambda: 1)
         yield
