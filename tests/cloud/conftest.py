@@ -16,12 +16,13 @@ import boto3
 import pytest
 from botocore.loaders import JSONFileLoader
 
-from support.cloud import BUCKET, LIVE, REGION, ROLE, STACK, Bucket, environment_of, put
-from support.environments import environment
+from support.cloud import BUCKET, LIVE, REGION, ROLE, STACK, Bucket, environment_of, fill, put
+from support.environments import elf, environment
 from support.standin import Standin
+from support.submitted import wrapper
 from verger.emr import runs
 from verger.emr.aws import Cloud, connect
-from verger.emr.package import Package, upload_package
+from verger.emr.package import Package, build_here, upload_package
 from verger.emr.submit import Place, find_place, read_stack
 
 
@@ -127,3 +128,33 @@ def place(cloud: Cloud, bucket: Bucket, package: Package) -> Place:
         role=f"arn:aws:iam::123456789012:role/{ROLE}",
         logs=bucket.address("logs"),
     )
+
+
+@pytest.fixture
+def orchard(
+    aws: Standin | None, cloud: Cloud, bucket: Bucket, photos: Path, tmp_path: Path
+) -> list[str]:
+    """Put photos and a package into the bucket; return the words that name all that is needed."""
+    fill(cloud, bucket, photos, 12)
+    release = "emr-spark-8.0.0" if aws else "emr-7.10.0"
+    made = upload_package(
+        cloud,
+        _archive(aws, tmp_path, release),
+        bucket.address("env"),
+        release=release,
+        architecture="X86_64",
+        model="efficientnet_lite0",
+    )
+    words = [bucket.address("photos"), bucket.address("results"), "--package", made.root]
+    if aws is None:
+        return [*words, "--region", REGION, "--stack", STACK]
+    role = f"arn:aws:iam::123456789012:role/{ROLE}"
+    logs = bucket.address("logs")
+    return [*words, "--region", REGION, "--role", role, "--logs", logs]
+
+
+def _archive(aws: Standin | None, folder: Path, release: str) -> Path:
+    """Return an environment: a real one for real AWS, else the interpreter of these tests."""
+    if aws is None:
+        return build_here(release, "X86_64")
+    return environment(folder, binary=wrapper(), binaries=(elf(),))

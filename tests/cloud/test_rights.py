@@ -19,31 +19,46 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from support.cloud import REGION, ROLE, Bucket, environment_of, put
-from support.environments import elf, environment
+from support.cloud import BUCKET, REGION, ROLE, Bucket, environment_of
 from support.processes import wait_until
 from support.seaweed import free_port
 from support.standin import Standin
-from support.submitted import Submitted, submit, variables, wrapper
+from support.submitted import APART, TOGETHER, Submitted, submit, variables
 from verger.cli import app
+from verger.emr import runs
 from verger.emr.aws import connect
-from verger.emr.package import upload_package
 from verger.engine.java import find_java
 from verger.errors import JobError
+from verger.files.folder import Folder
 
 pytestmark = pytest.mark.timeout(600)
 
-BUCKET = Bucket("strict-orchard", "first")
+OPTIONS = ("--model", "efficientnet_lite0", "--components", "5", "--json")
 ROLE_ARN = f"arn:aws:iam::123456789012:role/{ROLE}"
 EVERYTHING = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
 }
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Principal": {"Service": "emr-serverless.amazonaws.com", "AWS": "*"},
+        }
+    ],
+}
 
 
 @pytest.fixture
-def strict(java: None, standin: Standin, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def strict(
+    java: None, aws: Standin | None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str | None]:
     """Start an AWS that refuses what no policy allows, and sign in as one who may do anything."""
+    if aws is None:
+        yield None
+        return
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
@@ -55,10 +70,10 @@ def strict(java: None, standin: Standin, monkeypatch: pytest.MonkeyPatch) -> Ite
         assert wait_until(lambda: answers(f"{address}/moto-api/data.json"), 60)
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         connect(REGION).s3.create_bucket(
-            Bucket=BUCKET.name, CreateBucketConfiguration={"LocationConstraint": REGION}
+            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
         )
         iam = connect(REGION).client("iam")
-        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(EVERYTHING))
+        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(TRUST))
         iam.create_user(UserName="me")
         iam.put_user_policy(UserName="me", PolicyName="all", PolicyDocument=json.dumps(EVERYTHING))
         key = iam.create_access_key(UserName="me")["AccessKey"]
@@ -112,11 +127,7 @@ def without(policy: str, action: str) -> str:
     """
     values = json.loads(policy)
     values["Statement"].append(
-        {
-            "Effect": "Allow",
-            "Action": ["s3:DeleteObject"],
-            "Resource": [f"arn:aws:s3:::{BUCKET.name}"],
-        }
+        {"Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": [f"arn:aws:s3:::{BUCKET}"]}
     )
     for statement in values["Statement"]:
         statement["Action"] = [name for name in statement["Action"] if name != action]
@@ -124,64 +135,64 @@ def without(policy: str, action: str) -> str:
     return json.dumps(values)
 
 
-def test_the_rights_of_a_run_are_enough_and_without_one_it_fails(
-    strict: str, standin: Standin, photos: Path, tmp_path: Path
+def test_a_run_is_probed_submitted_followed_and_paid_for_with_its_rights_and_no_other(
+    strict: str | None,
+    orchard: list[str],
+    aws: Standin | None,
+    bucket: Bucket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the archive to the report; without the right to write it fails, and says so."""
-    lacking = ["s3:PutObject", ""]
+    """Doctor, then the run: the result is in the bucket, the report here, the bill beside both.
+
+    Then the next run may not write, and says so. Real AWS sees to the rights by itself.
+    """
+    # Looking twenty times a second would take a core from what is looked at.
+    monkeypatch.setattr(runs, "LONGEST_PAUSE_S", 0.5)
+    lacking = {"right": ""}
 
     def start(run: Mapping[str, Any]) -> Submitted:
-        policy = without(run["executionIamPolicy"]["policy"], lacking.pop(0))
-        local = environment_of(strict, standin) | {"JAVA_HOME": str(find_java().spark_home())}
+        policy = without(run["executionIamPolicy"]["policy"], lacking["right"])
+        local = environment_of(str(strict), aws) | {"JAVA_HOME": str(find_java().spark_home())}
         environ = variables(local | take_role(policy))
-        return submit(run, tmp_path / run["jobRunId"], REGION, environ)
+        folder = tmp_path / run["jobRunId"]
+        return submit(run, folder, REGION, environ, master=TOGETHER if lacking["right"] else APART)
 
-    standin.runner = start
-    words = words_of(photos, tmp_path)
+    if aws is not None:
+        aws.runner = start
+    doctor = call(["emr", "doctor", *orchard])
+    assert doctor.exit_code == 0, doctor.output + said(tmp_path)
+    for word in ("12 photos", "the driver's features", "written, read and removed", "pyspark "):
+        assert word in doctor.stdout
+    report = tmp_path / "report.html"
+    words = ["emr", "submit", *orchard, *OPTIONS, "--report", str(report)]
+    done = call(words)
+    assert done.exit_code == 0, done.output + said(tmp_path)
+    found = json.loads(done.stdout)
+    assert found["counts"]["featurized"] == found["counts"]["computed"] == 12
+    assert found["billed"]["cost"] > 0
+    assert found["estimate"]["n_photos"] == 12
+    assert b"<html" in report.read_bytes()
+    for word in ("SUBMITTED", "RUNNING", "SUCCESS", "12 listed"):
+        assert word in done.stderr
+    names = {
+        file.name.split("/")[0] for file in Folder(bucket.address("results")).files(recursive=True)
+    }
+    assert {"features", "pca", "models", "run.json", "report.html"} <= names
+    assert ".verger-probe" not in names
+    if aws is None:
+        return
+    lacking["right"] = "s3:PutObject"
+    words[words.index(bucket.address("results"))] += "/again"
     refused = call(words)
     assert isinstance(refused.exception, JobError)
     assert "ACCESS_DENIED" in str(refused.exception) + refused.stderr
-    done = call(words)
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["counts"]["featurized"] == 8
-    assert lacking == []
 
 
 def call(words: list[str]) -> Result:
     return CliRunner().invoke(app, words)
 
 
-def words_of(photos: Path, folder: Path) -> list[str]:
-    """Bring photos and a package, and return the command that submits a run."""
-    cloud = connect(REGION)
-    for number, photo in enumerate(sorted(photos.rglob("*.jpg"))[:8]):
-        put(cloud, BUCKET.address(f"photos/a/{number}.jpg"), photo.read_bytes())
-    made = upload_package(
-        cloud,
-        environment(folder, binary=wrapper(), binaries=(elf(),)),
-        BUCKET.address("env"),
-        release="emr-spark-8.0.0",
-        architecture="X86_64",
-        model="efficientnet_lite0",
-    )
-    return [
-        "emr",
-        "submit",
-        BUCKET.address("photos"),
-        BUCKET.address("results"),
-        "--package",
-        made.root,
-        "--role",
-        ROLE_ARN,
-        "--logs",
-        BUCKET.address("logs"),
-        "--region",
-        REGION,
-        "--model",
-        "efficientnet_lite0",
-        "--components",
-        "3",
-        "--json",
-        "--report",
-        str(folder / "report.html"),
-    ]
+def said(folder: Path) -> str:
+    """Return what all drivers have printed: the last lines alone rarely tell why one failed."""
+    return "".join(path.read_text() for path in sorted(folder.glob("*/std???")))

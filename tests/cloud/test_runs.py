@@ -329,9 +329,13 @@ def test_looking_is_never_endless(cloud: Cloud, plan: JobPlan, standin: Standin)
 def test_a_run_that_does_not_end_well_says_why(
     state: str, details: str, says: str, cloud: Cloud, plan: JobPlan, standin: Standin
 ) -> None:
-    """The state, the exit code, the last lines of the driver, and that nothing is lost."""
+    """The state, the exit code, the last lines of the driver, and that nothing is lost.
+
+    The frames of Java's errors, of which Spark's end is full, would leave no room for the lines.
+    """
     standin.states, standin.details = ("SUBMITTED", "RUNNING", state), details
-    standin.logs = {"stderr": b"\n".join(b"line %d" % n for n in range(100))}
+    frame = b"\n\tat org.apache.spark.Dispatcher.post(Dispatcher.scala:181)\n\t... 12 more"
+    standin.logs = {"stderr": b"\n".join(b"line %d" % n + frame for n in range(100))}
     with pytest.raises(JobError, match=says) as raised:
         end_of(cloud, plan)
     text = str(raised.value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 from support.standin import ACCOUNT, Standin
@@ -72,6 +74,13 @@ def put(cloud: Cloud, address: str, content: bytes) -> None:
     """Write an object."""
     bucket, key = split_address(address)
     cloud.s3.put_object(Bucket=bucket, Key=key, Body=content)
+
+
+def fill(cloud: Cloud, bucket: Bucket, photos: Path, n: int) -> None:
+    """Put so many photos into the bucket, some of them twice."""
+    files = sorted(photos.rglob("*.jpg"))
+    for number, photo in zip(range(n), cycle(files), strict=False):
+        put(cloud, bucket.address(f"photos/{photo.parent.name}/{number}.jpg"), photo.read_bytes())
 
 
 class Notes:

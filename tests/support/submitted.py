@@ -28,7 +28,16 @@ _SIZES = (
     "spark.yarn.",
 )
 #: An executor of two cores, in a process of its own that unpacks the archive by itself.
-_MASTER = "local-cluster[1,2,1024]"
+APART = "local-cluster[1,2,1024]"
+#: One in the driver's process: half of the Java, where the executor does not matter.
+TOGETHER = "local[2]"
+#: A machine that runs several tests may stop for a while, and nothing here is about time.
+_PATIENCE = {
+    "spark.network.timeout": "600s",
+    "spark.worker.timeout": "600",
+    "spark.executor.heartbeatInterval": "60s",
+    "spark.python.authenticate.socketTimeout": "120s",
+}
 #: How variables of the driver are named, on Serverless and on YARN.
 _DRIVER_ENV = ("spark.emr-serverless.driverEnv.", "spark.yarn.appMasterEnv.")
 
@@ -60,13 +69,19 @@ class Submitted:
 
 
 def submit(
-    run: Mapping[str, Any], folder: Path, region: str, environment: Mapping[str, str]
+    run: Mapping[str, Any],
+    folder: Path,
+    region: str,
+    environment: Mapping[str, str],
+    *,
+    master: str = TOGETHER,
 ) -> Submitted:
     """Start the driver of a run on EMR Serverless."""
     asked = run["jobDriver"]["sparkSubmit"]
     conf = settings_of(dict(run))
     program = [asked["entryPoint"], *asked["entryPointArguments"]]
-    return _start([], conf.pop("spark.archives"), conf, program, folder, region, environment)
+    archives = conf.pop("spark.archives")
+    return _start([], archives, conf, program, folder, region, environment, master)
 
 
 def submit_step(
@@ -112,7 +127,7 @@ def _start(
     folder: Path,
     region: str,
     environment: Mapping[str, str],
-    master: str = _MASTER,
+    master: str,
 ) -> Submitted:
     """Start a driver by ``spark-submit``.
 
@@ -131,7 +146,7 @@ def _start(
         if key.startswith(prefix)
     }
     conf = {key: value for key, value in conf.items() if not key.startswith(_SIZES)}
-    conf |= {
+    conf |= _PATIENCE | {
         "spark.archives": f"{archive}#{name}",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
@@ -155,6 +170,7 @@ def _start(
             env={
                 **environment,
                 "SPARK_HOME": str(spark),
+                "SPARK_LOCAL_IP": "127.0.0.1",
                 **driver,
                 "VERGER_HOME": str(folder / "cache"),
             },

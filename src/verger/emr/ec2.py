@@ -17,7 +17,7 @@ from verger.emr.node_price import NodeRates, NodeUsage
 from verger.emr.package import Package
 from verger.emr.price import Estimate, Limit, estimate_run, executors_for, limit_cost
 from verger.emr.requests import count_requests
-from verger.emr.runs import GRACE_S, LAST_LINES, CommitCounter, Watcher, pauses, unzip_log
+from verger.emr.runs import GRACE_S, CommitCounter, Watcher, last_words, pauses, unzip_log
 from verger.emr.submit import Place, check_run, count_done, make_job, read_stack
 from verger.errors import CloudError, ConfigError, JobError
 from verger.files.paths import normalize_source
@@ -383,7 +383,7 @@ def check_cluster_end(cloud: Cloud, run: ClusterRun) -> None:
     else:
         ended = f"{run.words}{f', exit code {code[1]}' if code else ''}: {run.details}"
     log = read_driver_log(cloud, run, "stderr") or read_driver_log(cloud, run, "stdout")
-    lines = "".join(f"\n  {line}" for line in log.splitlines()[-LAST_LINES:])
+    lines = "".join(f"\n  {line}" for line in last_words(log))
     raise JobError(
         f"cluster {run.id} did not end well: {ended}; what is committed is kept, and the same "
         f"command goes on{'; the last lines of the driver:' if lines else ''}{lines}"

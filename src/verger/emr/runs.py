@@ -11,6 +11,7 @@ import random
 import re
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ GRACE_S = 900.0
 SHUTDOWN_S = 60
 #: Lines of a log that are shown of a run that has failed.
 LAST_LINES = 20
+_FRAME = re.compile(r"\s+(at \S+\(.*\)|\.\.\. \d+ more)$")
 #: Most of a log that is unpacked.
 MAX_LOG_BYTES = 256_000_000
 
@@ -282,7 +284,16 @@ class DriverLog:
 
     def last_lines(self) -> list[str]:
         """Return the last lines of what was said of an error, or else of anything."""
-        return (self.read("stderr") or self.read("stdout")).splitlines()[-LAST_LINES:]
+        return last_words(self.read("stderr") or self.read("stdout"))
+
+
+def last_words(log: str) -> list[str]:
+    """Return the last lines of a log, without the frames of Java's errors.
+
+    Spark ends with a few of those, whose frames alone would fill the lines that are shown.
+    """
+    lines = (line for line in log.splitlines() if not _FRAME.match(line))
+    return list(deque(lines, LAST_LINES))
 
 
 def unzip_log(content: bytes) -> bytes:
