@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup install lock licences dist demo test check large-photos cheaper-models classifier-figures latency test-real test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
+.PHONY: help setup install lock licences dist demo test check large-photos cheaper-models classifier-figures latency test-real test-cluster test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,9 @@ check: $(VENV)/.ready ## Lint, types, import rules, licences and known vulnerabi
 
 test-real: $(VENV)/.ready ## Run the tests on real photos and weights (SHARED=folder that holds them)
 	VERGER_SHARED=$(SHARED) $(BIN)/python -m pytest tests/real -m real
+
+test-cluster: $(VENV)/.ready ## Run the tests on YARN and Spark Connect, those on two labelled nodes too (needs mvn)
+	$(BIN)/python -m pytest tests/cluster
 
 test-web: $(VENV)/.ready ## Run exported files in WebAssembly and the page in a browser (needs node, npm and chromium)
 	npm install --prefix tests/web --no-audit --no-fund

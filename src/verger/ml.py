@@ -8,24 +8,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pyspark.ml import Estimator, Transformer
+from pyspark.ml import Model as FittedStage
 from pyspark.ml.feature import PCAModel
 from pyspark.ml.functions import array_to_vector
+from pyspark.ml.linalg import DenseMatrix, DenseVector
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.types import ArrayType, BinaryType, FloatType, StringType, StructField, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    DoubleType,
+    FloatType,
+    StringType,
+    StructField,
+    StructType,
+)
 
+from verger.engine.spark import Carried, is_connect, share
 from verger.errors import ConfigError, SchemaError, SourceError
 from verger.features.columns import check_free, find_column, find_vectors
 from verger.features.model import Model, load_model, open_cached
 from verger.features.outcomes import Outcome, Row, featurize_rows
-from verger.pca.fit import fit_pca
+from verger.files.folder import Folder
+from verger.files.paths import normalize_source
+from verger.pca.fit import FittedPCA, fit_pca
 from verger.pca.moments import sum_moments
-from verger.pca.spark_models import to_spark_model
+from verger.pca.spark_models import to_spark_model, write_spark_model
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
@@ -104,7 +119,7 @@ class ImageFeaturizer(
         model = load_model(
             self.getOrDefault(self.modelName), weights=self.getOrDefault(self.weights) or None
         )
-        shared = dataset.sparkSession.sparkContext.broadcast(model)
+        shared = share(dataset.sparkSession, model)
         outcome = _outcome_udf(shared, self.getOrDefault(self.microBatch), how)
         column = f"__{self.uid}"
         output = dataset.withColumn(column, outcome(contents))
@@ -124,7 +139,7 @@ _OUTCOME = StructType(
 )
 
 
-def _outcome_udf(shared: Broadcast[Model], micro_batch: int, how: str) -> Any:
+def _outcome_udf(shared: Broadcast[Model] | Carried, micro_batch: int, how: str) -> Any:
     def featurize_contents(series: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         session = open_cached(shared.value)
         for contents in series:
@@ -165,6 +180,8 @@ def _raise_first(outcomes: list[Outcome]) -> None:
 class PCA(Estimator, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultParamsWritable):
     """Fit a PCA exactly and in one pass; gives Spark's own ``pyspark.ml.feature.PCAModel``.
 
+    Over Spark Connect, where that model's JVM is out of reach, it gives :class:`NumpyPCAModel`.
+
     Rows without a vector are left out; see :func:`verger.sum_moments`.
 
     Parameters
@@ -190,15 +207,16 @@ class PCA(Estimator, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultPa
         self._setDefault(k=50, share=0.0, inputCol="features", outputCol="features_pca")
         self._set(**params)
 
-    def _fit(self, dataset: DataFrame) -> PCAModel:
+    def _fit(self, dataset: DataFrame) -> PCAModel | NumpyPCAModel:
         name, written = self.getInputCol(), self.getOutputCol()
         find_vectors(dataset, name, f"inputCol={name!r}")
         check_free(dataset, {"outputCol": written})
-        share = self.getOrDefault(self.share)
+        kept = self.getOrDefault(self.share)
         pca = fit_pca(
-            sum_moments(dataset, name),
-            float(share) if share > 0 else int(self.getOrDefault(self.k)),
+            sum_moments(dataset, name), float(kept) if kept > 0 else int(self.getOrDefault(self.k))
         )
+        if is_connect(dataset.sparkSession):
+            return NumpyPCAModel(pca)._set(inputCol=name, outputCol=written)
         model = to_spark_model(pca, TolerantPCAModel).setInputCol(name).setOutputCol(written)
         vars(model)["n_samples"] = pca.n_samples
         return model
@@ -240,3 +258,68 @@ class TolerantPCAModel(PCAModel):
         )
         scores, _ = find_column(scored, written, f"outputCol={written!r}")
         return scored.withColumn(written, F.when(arrays.isNotNull(), scores)).drop(filled)
+
+
+class NumpyPCAModel(FittedStage, HasInputCol, HasOutputCol):
+    """The model of :class:`PCA` over Spark Connect: what :class:`TolerantPCAModel` does, by numpy.
+
+    Attributes
+    ----------
+    pca : FittedPCA
+    """
+
+    def __init__(self, pca: FittedPCA) -> None:
+        super().__init__()
+        self.pca = pca
+
+    @property
+    def n_samples(self) -> int:
+        """Rows that it was fitted to."""
+        return self.pca.n_samples
+
+    @property
+    def pc(self) -> DenseMatrix:
+        """The matrix, (n_features, k)."""
+        n_features, k = self.pca.projection.shape
+        return DenseMatrix(n_features, k, self.pca.projection.ravel(order="F"))
+
+    @property
+    def explainedVariance(self) -> DenseVector:  # Spark's name
+        """The share of variance of each component, (k,)."""
+        return DenseVector(self.pca.explained_variance_ratio[: self.pca.n_components])
+
+    def save(self, path: str) -> None:
+        """Write it as Spark's own ``PCAModel`` into a new folder, which Spark loads.
+
+        Parameters
+        ----------
+        path : str
+            A folder of the client's, or ``s3://bucket/prefix``.
+        """
+        parent, _, name = normalize_source(path.removeprefix("file://")).rpartition("/")
+        columns = (self.getInputCol(), self.getOutputCol())
+        write_spark_model(self.pca, Folder(parent), name, columns=columns)
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        name, written = self.getInputCol(), self.getOutputCol()
+        arrays = find_vectors(dataset, name, f"inputCol={name!r}")
+        check_free(dataset, {"outputCol": written})
+        scores = _scores_udf(self.pca.projection, name)(arrays)
+        return dataset.withColumn(written, F.when(arrays.isNotNull(), array_to_vector(scores)))
+
+
+def _scores_udf(projection: npt.NDArray[np.float64], name: str) -> Any:
+    def score(arrays: pd.Series) -> pd.Series:
+        return arrays.map(_score, na_action="ignore")
+
+    def _score(vector: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        if len(vector) != len(projection):
+            raise SchemaError(
+                f"inputCol={name!r} has a vector of {len(vector)} numbers, which must have "
+                f"n_features={len(projection)}"
+            )
+        scores: npt.NDArray[np.float64] = vector @ projection
+        return scores
+
+    score.__annotations__ = {"arrays": pd.Series, "return": pd.Series}
+    return pandas_udf(score, ArrayType(DoubleType()))

@@ -27,6 +27,7 @@ from verger.engine.java import Java, find_java
 from verger.engine.limits import default_workers, java_heap_mib
 from verger.engine.local import WORKER_ENVIRONMENT
 from verger.engine.scratch import scratch_folder
+from verger.engine.spark import is_connect
 from verger.engine.tasks import LOG_WAIT, TASK_ATTEMPTS, OnWait
 from verger.engine.yarn import Application, check_hadoop_conf, followed
 from verger.errors import EnvironmentNotReadyError
@@ -139,16 +140,17 @@ def check_environment(config: Config) -> Java | None:
 
 
 def check_is_classic(session: SparkSession) -> None:
-    """Refuse a session of Spark Connect, which has no JVM to broadcast a model from.
+    """Refuse a session of Spark Connect, which has no JVM for the tasks and models of a run.
 
     Raises
     ------
     EnvironmentNotReadyError
     """
-    if type(session).__module__.startswith("pyspark.sql.connect"):
+    if is_connect(session):
         raise EnvironmentNotReadyError(
-            "the active session is one of Spark Connect, and Verger needs a classic one: stop it, "
-            "or start Python without SPARK_REMOTE and SPARK_API_MODE"
+            "the active session is one of Spark Connect, and a whole run needs a classic one: use "
+            "read_images, featurize, ImageFeaturizer and PCA in that session, or stop it and start "
+            "Python without SPARK_REMOTE and SPARK_API_MODE"
         )
 
 

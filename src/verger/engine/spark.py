@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -136,6 +137,8 @@ class SparkEngine:
             kind = getattr(errors, name, VergerError)
             ours: Exception = kind(text)
             return ours
+        if is_connect(self.session):
+            return err
         java = self.session.sparkContext._jsc
         stopped = java is None or java.sc().isStopped()
         if not stopped and any(words in str(err) for words in _DEATHS):
@@ -143,10 +146,39 @@ class SparkEngine:
         return err
 
 
+def is_connect(session: SparkSession) -> bool:
+    """Whether a session is one of Spark Connect: its Java is a server's, out of reach."""
+    return type(session).__module__.startswith("pyspark.sql.connect")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What stands for a broadcast over Spark Connect: it travels in the function that uses it."""
+
+    value: Any = field(repr=False)
+
+
+def share(session: SparkSession, value: object) -> Broadcast[Any] | Carried:
+    """Return what gives tasks a value by its attribute ``value``, sent once where that can be."""
+    return Carried(value) if is_connect(session) else session.sparkContext.broadcast(value)
+
+
+#: More rows than any cluster has cores.
+_MANY = 1_000_000
+
+
 def n_slots(session: SparkSession) -> int:
     """Return how many tasks a session runs at once, as Spark counts cores."""
-    context = session.sparkContext
-    return max(1, context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1")))
+    if is_connect(session):  # a range has a partition for each core, and a server tells no more
+        from pyspark.sql import functions as F
+
+        parts = session.range(_MANY).select(F.spark_partition_id().alias("part"))
+        cores = int(parts.agg(F.max("part")).collect()[0][0]) + 1
+        cpus = session.conf.get("spark.task.cpus", "1")
+    else:
+        cores = session.sparkContext.defaultParallelism
+        cpus = session.sparkContext.getConf().get("spark.task.cpus", "1")
+    return max(1, cores // int(cpus or 1))
 
 
 def _run_tasks(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from verger.engine.spark import current_task
+from verger.engine.spark import Carried, current_task, share
 from verger.engine.tasks import OnProgress
 from verger.errors import SchemaError
 from verger.features.columns import find_column
@@ -53,7 +53,7 @@ def featurize(
         :func:`verger.read_images`. Without ``content`` the tasks read the files. A label may be
         a number; columns of other names are left out.
     model : Model or str
-        Loaded on the driver and broadcast once.
+        Loaded on the driver and broadcast once; over Spark Connect sent with each job.
     micro_batch : int
         Photos per call of the model; has no influence on the features.
     decoding : Decoding, optional
@@ -74,7 +74,7 @@ def featurize(
     """
     if isinstance(model, str):
         model = load_model(model)
-    shared = images.sparkSession.sparkContext.broadcast(model)
+    shared = share(images.sparkSession, model)
     work = partial(_featurize_partition, shared, micro_batch, decoding or Decoding())
     columns = outcome_columns(model.contract.as_dict())
     outcomes = _select_images(images).mapInArrow(work, spark_schema(columns))
@@ -82,7 +82,7 @@ def featurize(
 
 
 def _featurize_partition(
-    shared: Broadcast[Model],
+    shared: Broadcast[Model] | Carried,
     micro_batch: int,
     decoding: Decoding,
     batches: Iterator[pa.RecordBatch],

@@ -69,13 +69,18 @@ def _parameters(pca: FittedPCA) -> tuple[DenseMatrix, DenseVector]:
     return matrix, DenseVector(pca.explained_variance_ratio[: pca.n_components])
 
 
-def write_spark_model(pca: FittedPCA, folder: Folder, name: str) -> list[str]:
-    """Write a fitted PCA in Spark's format; return the names of the files in the folder."""
+def write_spark_model(
+    pca: FittedPCA, folder: Folder, name: str, *, columns: tuple[str, str] = (INPUT, OUTPUT)
+) -> list[str]:
+    """Write a fitted PCA in Spark's format; return the names of the files in the folder.
+
+    ``columns`` are those that the model reads and writes.
+    """
     uid = new_uid("PCA")
     stored = StoredModel(
         kind="feature.PCAModel",
         uid=uid,
-        parameters={"k": pca.n_components, "inputCol": INPUT, "outputCol": OUTPUT},
+        parameters={"k": pca.n_components, "inputCol": columns[0], "outputCol": columns[1]},
         defaults={"outputCol": f"{uid}__output"},
         columns={
             "pc": dense_matrix(pca.projection, by_rows=False),

@@ -117,6 +117,7 @@ def _binary_files(spark: SparkSession, root: str, **options: str) -> DataFrame:
     loader = spark.read.format("binaryFile").options(**options)
     try:
         files = loader.load(hadoop_path(root))
+        _ = files.columns  # over Spark Connect only this looks for the folder
     except AnalysisException as err:
         raise SourceNotFoundError(f"source {root}: {str(err).splitlines()[0]}") from err
     path = F.regexp_replace(F.regexp_replace("path", "^file:/+", "/"), "^s3[an]://", "s3://")

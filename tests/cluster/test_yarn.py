@@ -1,0 +1,92 @@
+"""A real YARN: the table is the laptop's, in client and in cluster mode, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from support import processes
+from support.engines import local_engine
+from support.runs import CONFIG, fill_bucket, rows
+from support.yarn import OPTIONS, Yarn, finish, start, submit
+from verger.features.model import find_card
+from verger.files.folder import Folder
+from verger.job import pipeline
+
+
+def has_batch(folder: Folder) -> bool:
+    """Whether a task has committed one: its marker is there."""
+    names = [entry.name for entry in folder.files(".journal", recursive=True)]
+    return any(n.endswith(".json") and not n.endswith(("start.json", "lock.json")) for n in names)
+
+
+def test_client_mode_loses_an_executor_and_nothing_else(
+    yarn: Yarn, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Containers get Python, packages, Verger and the model from the driver."""
+    out = tmp_path / "out"
+    command = (sys.executable, "-m", "verger", "run", photos, out, *OPTIONS, "--master", "yarn")
+    run = start(yarn, *command)
+    try:
+        folder = Folder(str(out))
+        assert processes.wait_until(lambda: run.poll() is not None or has_batch(folder), 150)
+        assert processes.kill(yarn.processes("YarnCoarseGrainedExecutorBackend")) >= 1
+    finally:
+        record = json.loads(finish(run))
+    assert record["counts"]["featurized"] == 30
+    assert rows(out) == rows(finished)
+    assert rows(out, "pca") == rows(finished, "pca")
+    assert yarn.applications()[0]["finalStatus"] == "SUCCEEDED"
+
+
+@pytest.fixture(scope="module")
+def orchard(
+    s3: str, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, Any]]:
+    """Return a bucket with photos and weights, and the features that the local engine gives."""
+    bucket = f"orchard-{os.getpid()}"
+    fill_bucket(s3, bucket, photos)
+    weights = find_card("efficientnet_lite0").weights.find()
+    assert weights is not None
+    Folder(f"s3://{bucket}").write("lite0.pth", weights.read_bytes())
+    out = tmp_path_factory.mktemp("orchard") / "out"
+    with local_engine():
+        pipeline.run(f"s3://{bucket}/raw", out, CONFIG)
+    return f"s3://{bucket}", rows(out)
+
+
+def test_cluster_mode_resumes_in_yarns_second_attempt(
+    yarn: Yarn, orchard: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Photos, weights and result are in a bucket, and the home folder cannot be written."""
+    bucket, expected = orchard
+    out = Folder(f"{bucket}/out")
+    run = submit(
+        yarn, tmp_path / "main.py", f"{bucket}/raw", out.root, "--weights", f"{bucket}/lite0.pth"
+    )
+    try:
+        assert processes.wait_until(lambda: run.poll() is not None or has_batch(out), 150)
+        assert processes.kill(yarn.processes("ApplicationMaster")) >= 1
+    finally:
+        finish(run)
+    assert stored_rows(out) == expected
+    application = yarn.applications()[0]
+    assert application["finalStatus"] == "SUCCEEDED"
+    attempts = yarn.ask(f"apps/{application['id']}/appattempts")["appAttempts"]["appAttempt"]
+    assert len(attempts) == 2
+    record = json.loads(out.read("run.json"))
+    assert 0 < record["counts"]["computed"] < record["counts"]["featurized"] == 30
+
+
+def stored_rows(folder: Folder) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in folder.files("features"):
+        with folder.open(entry.name) as file:
+            found |= {row["path"]: row for row in pq.read_table(file).to_pylist()}
+    return found
