@@ -26,7 +26,7 @@ def rows_of(frame: DataFrame) -> dict[str, dict[str, Any]]:
 def refusal(spark: SparkSession, photos: str, folder: Path) -> str:
     """Return what ``verger run`` says in such a session."""
     try:
-        verger.run(photos, folder / "out", verger.Config(model=MODEL))
+        verger.run(f"{photos}/not-yet-listed", folder / "out", verger.Config(model=MODEL))
     except verger.VergerError as err:
         return str(err)
     return ""

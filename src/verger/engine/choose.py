@@ -35,6 +35,22 @@ def has_active_session() -> bool:
     return SparkSession.getActiveSession() is not None
 
 
+def check_session() -> None:
+    """Refuse an active session that runs no tasks, before anything is listed.
+
+    Raises
+    ------
+    EnvironmentNotReadyError
+        If it is one of Spark Connect.
+    """
+    if has_active_session():
+        from pyspark.sql import SparkSession
+
+        from verger.engine.session import check_is_classic
+
+        check_is_classic(SparkSession.getActiveSession())
+
+
 def check_engine(config: Config) -> None:
     """Find out whether the engine could be started, without starting it.
 

@@ -128,8 +128,7 @@ def check_environment(config: Config) -> Java | None:
     from pyspark.sql import SparkSession
 
     active = SparkSession.getActiveSession()
-    if active is not None:
-        check_is_classic(active)
+    check_is_classic(active)
     if active is not None or is_submitted():
         return None
     settings = spark_defaults() | dict(config.conf)
@@ -139,14 +138,14 @@ def check_environment(config: Config) -> Java | None:
     return find_java()
 
 
-def check_is_classic(session: SparkSession) -> None:
+def check_is_classic(session: SparkSession | None) -> None:
     """Refuse a session of Spark Connect, which has no JVM for the tasks and models of a run.
 
     Raises
     ------
     EnvironmentNotReadyError
     """
-    if is_connect(session):
+    if session is not None and is_connect(session):
         raise EnvironmentNotReadyError(
             "the active session is one of Spark Connect, and a whole run needs a classic one: use "
             "read_images, featurize, ImageFeaturizer and PCA in that session, or stop it and start "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from verger.config import Config
-from verger.engine.choose import wants_spark
+from verger.engine.choose import check_session, wants_spark
 from verger.engine.session import check_hadoop_reads
 from verger.errors import ConfigError
 from verger.features.model import Model, find_card, load_model
@@ -54,6 +54,7 @@ class Plan:
 
 def plan(run: Run, source: str, *, reduce: bool) -> Plan:
     """Find every mistake that can be found before a photo is read; write nothing."""
+    check_session()
     listing = check_and_list(run, source, reduce=reduce)
     if listing and not run.output.folder.exists(RUN):  # else there may be nothing to compute
         run.start_workers(count_partitions(len(listing.photos), 1), TASK_MODULE)
