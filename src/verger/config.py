@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from verger.errors import ConfigError
+from verger.language import LANGUAGES
 from verger.redaction import redact_json, redact_setting, refuse_secret
 
 #: Suffixes of photos that the default glob lets through, in any case.
@@ -170,6 +171,9 @@ class Config:
     )
     conf: Mapping[str, str] = _option({}, "KEY=VALUE for Spark; several allowed.")
     app_name: str = _option("verger", "Name of the Spark application.")
+    lang: Literal["en", "fr"] | None = _option(
+        None, "Language of the report: en or fr. Default: that of its reader's browser."
+    )
     ui: bool = _option(False, "Keep Spark's own web page up and print its address.")
 
     def __post_init__(self) -> None:
@@ -182,6 +186,8 @@ class Config:
         object.__setattr__(self, "conf", dict(self.conf))
         _check_choice("reader", self.reader, READERS)
         _check_choice("precision", self.precision, PRECISIONS)
+        if self.lang is not None:
+            _check_choice("lang", self.lang, LANGUAGES)
         _check_choice("views", self.views, VIEWS)
         if self.precision == "int8" and self.reader == "spark":
             raise ConfigError("precision='int8' needs reader='arrow', to calibrate before Spark")

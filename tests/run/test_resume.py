@@ -219,6 +219,9 @@ def test_new_photos_cost_only_themselves_and_the_pca_is_updated(
         listed=30, featurized=30, rejected=0, computed=5
     )
     assert found.pca.summed == 5
+    assert [(one.computed, one.engine, one.seconds["featurize"] > 0) for one in found.runs] == [
+        (25, "local", True)
+    ]
     assert old_part.exists()
     fresh = tmp_path / "fresh"
     pipeline.run(str(source), fresh, CONFIG)

@@ -89,9 +89,16 @@ seen.heavy = await dropHeavy();
 await settled();
 seen.heavyStatus = await text("#status");
 await dropHeavy();
-seen.underWay = [await page.$eval("#preview", (image) => !image.hidden), await page.$eval("#working", (element) => !element.hidden)];
 await page.screenshot({ path: `${folder}/working.png` });
-await page.click("#cancel");
+await settled();
+await page.evaluate(() => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(window.heavy);
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  window.underWay = ["preview", "working"].map((id) => !document.getElementById(id).hidden);
+  document.getElementById("cancel").click();
+});
+seen.underWay = await page.evaluate(() => window.underWay);
 await settled();
 seen.stopped = await text("#status");
 

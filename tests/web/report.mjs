@@ -61,5 +61,25 @@ for (const [name, width] of [["desktop", 1280], ["phone", 390]]) {
   await looker.addScriptTag({ content: axe });
   seen.violations[name] = await looker.evaluate(async () => (await axe.run()).violations.map((violation) => violation.id));
 }
+// In French nothing stays English but names, paths and technical words.
+const french = await browser.newPage();
+french.on("pageerror", (error) => seen.problems.push(String(error)));
+await french.evaluateOnNewDocument(() => Object.defineProperty(navigator, "languages", { get: () => ["fr"] }));
+await french.goto(address);
+seen.french = await french.$$eval("h2", (all) => all.map((one) => one.textContent));
+seen.english = await french.evaluate(() => {
+  const names = "script, style, code, noscript, pre, .matrix, .facts, #legend, .name, bdi:not([data-say])";
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+  for (let node = texts.nextNode(); node; node = texts.nextNode()) {
+    const isOurs = !node.parentElement.closest(names);
+    if (isOurs && /\b(the|of|with|was|were|that|from|by|photos? (?:has|have|are|is))\b/.test(node.data)) found.push(node.data);
+  }
+  return found;
+});
+await french.click("#axis-x");
+await french.select("#axis-x", "2");
+seen.axis = await french.$eval("#label-x", (element) => element.textContent);
+await french.$eval("#scores thead th:nth-child(4) button", (button) => button.click());
+seen.sorted = await french.$$eval("#scores tbody td:nth-child(4)", (cells) => cells.map((cell) => cell.textContent));
 console.log(JSON.stringify(seen));
 await browser.close();

@@ -47,3 +47,8 @@ def test_a_report_can_be_worked_with(result: tuple[Path, Path], tmp_path: Path) 
     assert seen["falling"] == seen["rising"][::-1]
     assert seen["filtered"] == 0
     assert seen["commands"] >= 1
+    assert seen["french"][:4] == ["Bilan", "Remarques", "Classes", "Carte"]
+    assert seen["english"] == []
+    assert seen["axis"].startswith("CP 3 (")
+    recalls = [float(share.rstrip(" %").replace(",", ".")) for share in seen["sorted"]]
+    assert recalls == sorted(recalls)

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from verger.config import PRECISIONS, READERS, VIEWS, Config, load_config
 from verger.errors import ConfigError
+from verger.language import LANGUAGES
 
 #: Every option by its name.
 FIELDS = {f.name: f for f in fields(Config)}
@@ -99,6 +100,7 @@ def config_option(name: str) -> Callable[..., Any]:
         "conf": {"multiple": True, "metavar": "KEY=VALUE"},
         "reader": {"type": click.Choice(READERS)},
         "precision": {"type": click.Choice(PRECISIONS)},
+        "lang": {"type": click.Choice(LANGUAGES)},
         "views": {"type": click.Choice(VIEWS)},
         "components": {"type": _Components()},
         "weights": {"metavar": "PATH"},

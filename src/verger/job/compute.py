@@ -96,8 +96,9 @@ def _publish(
         spent=_spent(run, ours),
     )
     run.check_lock()
-    added = state.record is not None
-    groups = listing.groups
+    added, groups = state.record is not None, listing.groups
+    if state.record is not None:
+        record = replace(record, runs=(*state.record.runs, state.record.as_past()))
     if state.record is not None and not composition.changes and groups == output.read_groups():
         output.clear_journal()
         for name in output.own_files(STOPPED):

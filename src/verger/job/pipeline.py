@@ -188,6 +188,8 @@ def _report(run: Run) -> None:
     from verger.job.report.stage import write_report
 
     record = run.timed(run.output.read_run())
+    if run.config.lang is not None:
+        record = replace(record, config=dict(record.config) | {"lang": run.config.lang})
     engine = run.engine
     run.check_lock()
     with run.stage("report"):

@@ -61,7 +61,8 @@ def _has_same_pca(run: Run, record: RunRecord) -> bool:
     """Whether the PCA is the one that is asked for, every check held, and there is a report."""
     if record.pca is None or "pca" not in record.files:
         return False
-    if any(record.option(name) != getattr(run.config, name) for name in REDUCE_OPTIONS):
+    asked = (*REDUCE_OPTIONS, "lang")
+    if any(record.option(name) != getattr(run.config, name) for name in asked):
         return False
     if not record.checks or not all(check.holds for check in record.checks):
         return False
@@ -85,7 +86,7 @@ def _without_spark(run: Run, source: str) -> Listing | None:
 
 
 def _is_composed_of(run: Run, record: RunRecord, listing: Listing) -> bool:
-    """Whether every listed photo has its row, and no other row would come or go."""
+    """Whether every listed photo has its row and its group, and no row would come or go."""
     config = run.config
     try:
         ledger = read_ledger(run.output.folder, rows_files(record.files, []))

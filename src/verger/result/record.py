@@ -137,6 +137,32 @@ class Check:
     detail: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class PastRun:
+    """A run that has added to a result, and what it took.
+
+    Attributes
+    ----------
+    started : str
+        ISO time.
+    computed : int
+        Photos whose features it computed.
+    engine : str
+    cores : int
+    seconds : mapping of str to float
+        Wall time by stage.
+    """
+
+    started: str
+    computed: int
+    engine: str
+    cores: int
+    seconds: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self)
+
+
 #: How the notice of a run that failed with a result begins.
 FAILED = "This run failed: "
 
@@ -165,6 +191,8 @@ class RunRecord:
         Table to its files.
     checks : tuple of Check or None
         None where nothing was validated since the result has changed.
+    runs : tuple of PastRun
+        The runs before this one that added to the result, or took from it.
     up_to_date : bool or None
         True in what a run returns that had nothing to do; it writes nothing.
     """
@@ -189,6 +217,7 @@ class RunRecord:
     pca: PCARecord | None = field(default=None, metadata=OMIT_NONE)
     checks: tuple[Check, ...] | None = field(default=None, metadata=OMIT_NONE)
     finished: str | None = field(default=None, metadata=OMIT_NONE)
+    runs: tuple[PastRun, ...] = ()
     up_to_date: bool | None = field(default=None, metadata=OMIT_NONE)
 
     def __post_init__(self) -> None:
@@ -200,6 +229,16 @@ class RunRecord:
     def n_without_vector(self) -> int:
         """Rows of ``features`` that the PCA was not fitted to, because they have no vector."""
         return max(0, self.counts.featurized - self.pca.n_samples) if self.pca else 0
+
+    def as_past(self) -> PastRun:
+        """Return what the next run says of this one."""
+        return PastRun(
+            started=self.started,
+            computed=self.counts.computed,
+            engine=str(self.machine.get("engine", "")),
+            cores=int(str(self.machine.get("cpu_count") or 0)),
+            seconds=self.seconds,
+        )
 
     def option(self, name: str) -> object:
         """Return an option of the run; its default if the run was of a version without it."""

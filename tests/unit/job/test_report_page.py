@@ -22,6 +22,7 @@ from verger.job.report.page import (
     format_size,
     render_page,
 )
+from verger.language import messages
 
 Report = dict[str, Any]
 HOSTILE = (
@@ -305,6 +306,7 @@ def test_the_data_block_parses_back_to_the_same_data():
         "sprite": {"tile": 48, "columns": 40},
         "tiles": report["sprite"]["paths"],
         "source": report["source"],
+        "messages": {"fr": messages("report")},
     }
     assert not set("<>&") & set(data)
 

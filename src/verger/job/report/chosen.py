@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from verger.engine.tasks import Engine, run_pieces
@@ -20,9 +21,13 @@ from verger.files.vectors import VectorRows, iter_vectors
 from verger.result.output import Output
 
 P = TypeVar("P")
+#: Of shape (n_points, n_components).
+Scores = npt.NDArray[np.float32]
 
 #: Points of the map: more cannot be told apart, and each costs the page 100 bytes.
 MAP_POINTS = 3000
+#: Components that the map can show: each costs the page 2.7 bytes a point.
+MAP_COMPONENTS = 50
 #: Thumbnails by class, in the class list.
 CLASS_PHOTOS = 8
 #: Rejected photos that the page lists; the table has all.
@@ -62,15 +67,23 @@ def _first(paths: list[str], n: int) -> list[str]:
     return [path for _, path in heapq.nsmallest(n, zip(digests, paths, strict=True))]
 
 
-def choose_points(engine: Engine, output: Output) -> dict[str, list[Any]]:
-    """Choose up to :data:`MAP_POINTS` photos with their first two scores."""
+def choose_points(engine: Engine, output: Output) -> tuple[list[str], list[str | None], Scores]:
+    """Choose up to :data:`MAP_POINTS` photos, with their first scores.
+
+    Returns
+    -------
+    paths : list of str
+    labels : list of str or None
+    scores : ndarray of shape (n_points, n_components), float32
+        Of the first :data:`MAP_COMPONENTS` components at most.
+    """
     names = output.part_names("pca")
     tables = _scan(engine, _choose_points_of_share, names, output.folder)
-    columns = ["path", "label", "x", "y"]
     if not tables:
-        return {name: [] for name in columns}
-    chosen: dict[str, list[Any]] = _lowest(pa.concat_tables(tables)).select(columns).to_pydict()
-    return chosen
+        return [], [], np.empty((0, 0), np.float32)
+    chosen = _lowest(pa.concat_tables(tables)).combine_chunks()
+    scores = np.stack(chosen["scores"].to_numpy()) if len(chosen) else np.empty((0, 0), np.float32)
+    return chosen["path"].to_pylist(), chosen["label"].to_pylist(), scores
 
 
 def _choose_points_of_share(names: Iterator[str], folder: Folder) -> Iterator[pa.Table]:
@@ -83,10 +96,10 @@ def _choose_points_of_share(names: Iterator[str], folder: Folder) -> Iterator[pa
 
 
 def _with_digests(block: VectorRows) -> pa.Table:
-    batch, scores = block.rows, block.x.astype(float)
-    y = scores[:, 1] if scores.shape[1] > 1 else np.zeros(len(batch))
-    columns = {"path": batch.column("path"), "label": batch.column("label"), "x": scores[:, 0]}
-    return pa.table(columns | {"y": y, "digest": digest_paths(batch.column("path"))})
+    batch, scores = block.rows, block.x[:, :MAP_COMPONENTS].astype(np.float32)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), scores.shape[1])
+    columns = {"path": batch.column("path"), "label": batch.column("label"), "scores": lists}
+    return pa.table(columns | {"digest": digest_paths(batch.column("path"))})
 
 
 def _lowest(points: pa.Table) -> pa.Table:

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader
 
 from verger.job.report.charts import evaluation_charts
 from verger.job.report.chosen import path_below
+from verger.language import messages
 
 #: Between a number and its unit, so that no line breaks there.
 _NBSP = "\u00a0"
@@ -25,7 +26,11 @@ _SHOWN_CLASSES = 24
 
 
 def render_page(
-    report: Mapping[str, Any], *, scree_png: bytes | None, sprite_jpeg: bytes | None
+    report: Mapping[str, Any],
+    *,
+    scree_png: bytes | None,
+    sprite_jpeg: bytes | None,
+    lang: str | None = None,
 ) -> str:
     """Render the report of a run as one HTML page that makes no request.
 
@@ -39,6 +44,8 @@ def render_page(
     sprite_jpeg : bytes or None
         The thumbnails that ``report["sprite"]`` describes, row by row, ``columns * tile`` pixels
         wide.
+    lang : str, optional
+        One of :data:`verger.language.LANGUAGES`; that of the reader's browser by default.
 
     Returns
     -------
@@ -51,6 +58,7 @@ def render_page(
         .get_template("page.html.j2")
         .render(
             report=report,
+            lang=lang,
             sprite=sprite,
             sprite_uri=_data_uri("image/jpeg", sprite_jpeg) if sprite else None,
             scree_uri=_data_uri("image/png", scree_png),
@@ -72,7 +80,13 @@ def _data(report: Mapping[str, Any], sprite: Mapping[str, Any] | None) -> dict[s
     source = report["source"]
     names = [path_below(path, source) for path in (sprite or {}).get("paths", ())]
     grid = {key: value for key, value in (sprite or {}).items() if key != "paths"}
-    return {"map": report.get("map"), "sprite": grid or None, "tiles": names, "source": source}
+    return {
+        "map": report.get("map"),
+        "sprite": grid or None,
+        "tiles": names,
+        "source": source,
+        "messages": {"fr": messages("report")},
+    }
 
 
 @lru_cache(maxsize=1)
@@ -142,8 +156,14 @@ def _overview(report: Mapping[str, Any]) -> dict[str, Any]:
         "longest": max(seconds, default=0) or 1,
         "rate": rates[0] if rates else None,
         "cores": machine.get("cpu_count"),
+        "stage_names": list(dict.fromkeys(n for one in _runs(report) for n in one["seconds"])),
+        "all_seconds": sum(sum(one["seconds"].values()) for one in _runs(report)),
         "n_ignored": sum((counts.get("ignored") or {}).values()),
     }
+
+
+def _runs(report: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return report.get("runs") or []
 
 
 def _class_overview(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from verger.files.records import as_json, to_plain
 from verger.files.tables import Piece
 from verger.job.report.chosen import (
     CLASS_PHOTOS,
+    MAP_COMPONENTS,
+    Scores,
     choose_of_classes,
     choose_points,
     choose_rejected,
@@ -23,7 +26,7 @@ from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
 from verger.result.clock import Spent
 from verger.result.derived import Evaluation
 from verger.result.inspected import Inspection
-from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, Output
+from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, SPECTRUM, Output
 from verger.result.record import RunRecord
 
 #: Thumbnails on the page; the map's points have one as long as they last.
@@ -80,7 +83,10 @@ def write_report(
     report, sprite = gather_report(engine, output, record, stopped)
     has_scree = stopped is None and output.folder.exists(SCREE)
     scree = output.folder.read(SCREE) if has_scree else None
-    page = render_page(report, scree_png=scree, sprite_jpeg=sprite)
+    lang = record.option("lang")
+    page = render_page(
+        report, scree_png=scree, sprite_jpeg=sprite, lang=str(lang) if lang else None
+    )
     below = stopped.below if stopped else ""
     output.folder.write(f"{below}{REPORT}", page.encode())
     output.folder.write(f"{below}report.json", as_json(report))
@@ -100,7 +106,7 @@ def gather_report(
     inspected = inspection.galleries.paths() if inspection else ()
     pairs = evaluation.pairs if evaluation else ()
     mistaken = [path for pair in pairs for path in (*pair.photos, *pair.known)]
-    mapped = points["path"] if points else ()
+    mapped = points[0] if points else ()
     wanted = dict.fromkeys([*inspected, *mistaken, *class_paths, *mapped])
     tiles, sprite = draw_sheet(engine, list(wanted)[:TILES], record.source)
     for entry in classes:
@@ -113,13 +119,14 @@ def gather_report(
         "reasons": plain["counts"]["reasons"],
         "rejected": rejected,
         "classes": classes,
-        "map": _map(points, tiles, record, classes),
+        "map": _map(points, tiles, record, classes, _ratios(output, record)),
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
         "inspection": _illustrated(inspection, tiles) if inspection else None,
         "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "paths": list(tiles)}
         if sprite
         else None,
         "stages": _stages(record),
+        "runs": to_plain((*record.runs, record.as_past())),
         "spent": _shares(record.spent),
         "notices": _notices(record, has_thumbnails=bool(tiles)),
     }, sprite
@@ -167,28 +174,52 @@ def _classes(
 
 
 def _map(
-    points: dict[str, list[Any]] | None,
+    points: tuple[list[str], list[str | None], Scores] | None,
     tiles: dict[str, int],
     record: RunRecord,
     classes: Sequence[Mapping[str, Any]],
+    ratios: Sequence[float],
 ) -> dict[str, Any] | None:
     if points is None or record.pca is None:
         return None
+    paths, point_labels, scores = points
     totals = {row["label"] or "": row["featurized"] for row in classes if row["featurized"]}
     labels = sorted(totals)
     index = {label: i for i, label in enumerate(labels)}
-    xy = np.round(np.array([points["x"], points["y"]], dtype=float), 4)
+    x, y = np.round(np.pad(scores.astype(float), ((0, 0), (0, 2)))[:, :2].T, 4).tolist()
     return {
         "labels": labels,
         "totals": [totals[label] for label in labels],
-        "x": xy[0].tolist(),
-        "y": xy[1].tolist(),
-        "label": [index[label or ""] for label in points["label"]],
-        "name": [path_below(path, record.source) for path in points["path"]],
-        "thumbnail": [tiles.get(path, -1) for path in points["path"]],
-        "share": list(record.pca.first_ratios),
+        "x": x,
+        "y": y,
+        "scores": _packed(scores),
+        "label": [index[label or ""] for label in point_labels],
+        "name": [path_below(path, record.source) for path in paths],
+        "thumbnail": [tiles.get(path, -1) for path in paths],
+        "share": list(ratios[: scores.shape[1]]),
         "n_total": record.pca.n_samples,
     }
+
+
+def _packed(scores: Scores) -> dict[str, Any]:
+    """Return scores as 16-bit steps between the lowest and the highest of each component.
+
+    A page that had them as text would be four times as large.
+    """
+    if not scores.size:
+        return {"low": [], "high": [], "steps": ""}
+    low, high = scores.min(axis=0), scores.max(axis=0)
+    steps = np.rint((scores - low) / np.where(high > low, high - low, 1) * 65535)
+    packed = base64.b64encode(steps.T.astype("<u2").tobytes())  # component by component
+    return {"low": low.tolist(), "high": high.tolist(), "steps": packed.decode()}
+
+
+def _ratios(output: Output, record: RunRecord) -> list[float]:
+    """Return the shares of the variance of the first components."""
+    if record.pca is None or not output.folder.exists(SPECTRUM):
+        return []
+    lines = output.folder.read(SPECTRUM).decode().splitlines()[1 : MAP_COMPONENTS + 1]
+    return [round(float(line.split(",")[2]), 6) for line in lines]
 
 
 def _with_thumbnails(evaluation: Evaluation, tiles: dict[str, int]) -> dict[str, Any]:

@@ -8,27 +8,29 @@ const inBrowser = "inBrowser" in $("main").dataset;
 let work; // stops what is under way
 let last; // the photo and the answer that are shown
 
+/** Return what shows how much of something is done, 0 to 1, as long as it is waited for. */
+const showing = (work, english) => (share) => {
+  if (work.signal.aborted) return;
+  tell(share < 1 ? english : "Looking...");
+  if (share < 1) $("progress").value = share;
+  else $("progress").removeAttribute("value");
+};
+
 async function askServer(photo, work) {
   const small = await shrink(photo);
+  if (work.signal.aborted) throw new Problem("stopped");
   // A server that refuses a photo on its way hangs up, and the browser cannot say why.
   if (small.size > Number($("main").dataset.maxBytes)) throw new Problem("too large");
-  return post("predict", small, work.signal, (share) => {
-    tell(share < 1 ? "Sending the photo..." : "Looking...");
-    $("progress").value = share;
-    if (share === 1) $("progress").removeAttribute("value");
-  });
+  return post("predict", small, work.signal, showing(work, "Sending the photo..."));
 }
 
 async function askHere(photo, work) {
-  const { predict } = await import("./local.js");
   const stopped = new Promise((_, stop) => {
     work.signal.addEventListener("abort", () => stop(new Problem("stopped")));
   });
-  const answer = predict(photo, (share) => {
-    tell(share < 1 ? "Loading what this page needs, the first time only..." : "Looking...");
-    $("progress").value = share;
-    if (share === 1) $("progress").removeAttribute("value");
-  });
+  const loading = import("./local.js"); // with it the model, once
+  const onShare = showing(work, "Loading what this page needs, the first time only...");
+  const answer = loading.then(({ predict }) => predict(photo, onShare));
   return Promise.race([answer, stopped]);
 }
 
