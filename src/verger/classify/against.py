@@ -21,6 +21,7 @@ from verger.config import Config
 from verger.engine.choose import check_engine
 from verger.errors import ClassifierError, ConfigError, ContractError
 from verger.job.context import Run, Watch, no_watch
+from verger.result.classifiers import ClassifierFiles
 from verger.result.output import Output
 
 Ints = npt.NDArray[np.int64]
@@ -31,41 +32,41 @@ def evaluate_against(
     other: str | Path,
     config: Config,
     *,
+    name: str = "",
     label_map: Mapping[str, str] | None = None,
     watch: Watch = no_watch,
 ) -> dict[str, Any]:
     """Test the classifier of a result on the photos of another one.
 
-    Photos with labels that the classifier does not know are photos of other things: they count in
-    the curve of the threshold alone.
+    Photos with labels that the classifier does not know are of other things, and counted apart.
 
     Parameters
     ----------
     out, other : path
         The result with the classifier, where the evaluation is kept, and one of other photos.
-    config : Config
+    config, name
+        As for :func:`verger.classify.evaluation.evaluate_split`.
     label_map : mapping of str to str, optional
         Other names for the labels of both: probabilities are summed by name.
-    watch : Watch, optional
+    watch
 
     Raises
     ------
     ContractError, ClassifierError
         If their features are of different contracts, or not one label is known.
     """
-    run, there = Run(Output.at(out), config, watch), Output.at(other)
-    classifier = _load_to_test(run.output, there)
-    label_map = dict(label_map or {})
-    merged = merge_labels(classifier.labels, label_map)
-    labelled = _read_known(there, merged.names, label_map)
+    run, there, files = Run(Output.at(out), config, watch), Output.at(other), ClassifierFiles(name)
+    classifier = _load_to_test(run.output, there, files)
+    merged = merge_labels(classifier.labels, label_map or {})
+    labelled = _read_known(there, merged.names, label_map or {})
     check_engine(config)
     with run, run.locked():
         vectors = LabelledVectors(run.engine, there, labelled)
         with run.stage("test", len(labelled)):
             rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)), merged)
-        judged = _judged_against(labelled, rows, scored, classifier.threshold)
-        judged["n_rejected"] = there.read_run().counts.rejected
-        recipe = Recipe(method=classifier.method, on=classifier.on, label_map=label_map)
+        judged = _judged_against(there, labelled, rows, scored, classifier.threshold)
+        names = dict(label_map or {})
+        recipe = Recipe(method=classifier.method, on=classifier.on, label_map=names)
         record = describe_recipe(recipe, labelled) | {
             "against": there.root,
             "method": recipe.method,
@@ -74,18 +75,19 @@ def evaluate_against(
             "beside": None,
             "seconds": run.seconds,
         }
-        write_evaluation(run, record, Tested(labelled, rows, scored, np.empty(0, np.int64)))
+        write_evaluation(run, record, Tested(labelled, rows, scored, np.empty(0, np.int64)), files)
     return update_report(run, record)
 
 
 def _judged_against(
-    labelled: Labelled, rows: Ints, scored: Scored, threshold: float
+    there: Output, labelled: Labelled, rows: Ints, scored: Scored, threshold: float
 ) -> dict[str, Any]:
     """Return what is said of the photos of another result, known labels and others apart."""
     is_known = scored.true >= 0
     untested = list_untested(labelled, np.flatnonzero(labelled.targets >= 0))
     judged = judge(scored[is_known], scored[~is_known].probability, threshold)
     judged["other_labels"] = _count_others(labelled, rows[~is_known], scored[~is_known], threshold)
+    judged["n_rejected"] = there.read_run().counts.rejected
     return judged | {"split": "against", "n_test": int(is_known.sum()), "untested": untested}
 
 
@@ -111,13 +113,13 @@ def _count_others(
     return sorted(counted, key=lambda one: -one["n"])
 
 
-def _load_to_test(output: Output, there: Output) -> Classifier:
-    """Load the classifier of a result, which must be of the contract of another one."""
+def _load_to_test(output: Output, there: Output, files: ClassifierFiles) -> Classifier:
+    """Load a classifier of a result, which must be of the contract of another one."""
     if output.root == there.root:
         raise ConfigError(
             f"against={there.root}: must be another result than OUT; --split tests on OUT"
         )
-    classifier = Classifier.load(output, output.read_run())
+    classifier = Classifier.load(output, output.read_run(), files.npz)
     _check_contracts(output, there, classifier)
     return classifier
 

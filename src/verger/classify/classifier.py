@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatch
 from functools import cached_property
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verger.classify.nearest import Euclidean, NearestRows, squared_lengths
+from verger.classify.probabilities import count_votes, softmax, squared_distances
 from verger.errors import ConfigError, OutputError
 from verger.files.folder import Folder
 from verger.files.npz import UNREADABLE, read_npz
@@ -144,7 +146,7 @@ class Classifier:
         if self.method == "logistic":
             scores = z @ self.coefficients.T + self.intercepts
         else:
-            scores = -_squared_distances(z, self.coefficients)
+            scores = -squared_distances(z, self.coefficients)
         return softmax(scores / self.temperature)
 
     def nearest(self, features: npt.NDArray[Any], k: int) -> tuple[Array, npt.NDArray[np.int64]]:
@@ -188,7 +190,36 @@ class Classifier:
         _, indices = self.nearest(features, self.n_neighbors)
         return count_votes(self.reference_labels[indices], len(self.labels))
 
-    def save(self, folder: Folder) -> list[str]:
+    def to_arrays(self) -> dict[str, Any]:
+        """Return all but the vectors of the known photos as plain arrays, by name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "references"}
+        values |= {name: np.array(values[name], np.str_) for name in _TEXTS}
+        stored = {name: np.asarray(v) for name, v in values.items() if v is not None}
+        return stored | {"version": np.array(_VERSION)}
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, npt.NDArray[Any]], references: npt.NDArray[np.float32]
+    ) -> Classifier:
+        """Return a classifier of what :meth:`to_arrays` gave.
+
+        Raises
+        ------
+        ValueError, ConfigError
+            If it is of another version, or the parts do not fit one another.
+        """
+        version = int(arrays["version"])
+        if version not in (2, _VERSION):
+            raise ValueError(f"version={version} must be 2 or {_VERSION}")
+        values: dict[str, Any] = {}
+        for name, array in arrays.items():
+            if name in _TEXTS:
+                values[name] = tuple(map(str, array))
+            elif name != "version":
+                values[name] = array if name in _ARRAYS else array.item()
+        return cls(references=references, **values)
+
+    def save(self, folder: Folder, npz: str = CLASSIFIER_NPZ) -> list[str]:
         """Write it below a folder; whatever happens, a classifier that was there stays whole.
 
         The vectors of its known photos get a file of their own, named after their sha256, since
@@ -199,6 +230,8 @@ class Classifier:
         ----------
         folder : Folder
             OUT, or where the files wait to be moved there.
+        npz : str
+            Name of the file below it; see :mod:`verger.result.classifiers`.
 
         Returns
         -------
@@ -210,28 +243,29 @@ class Classifier:
         OutputError
             If it cannot be written.
         """
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "references"}
-        arrays |= {name: np.array(arrays[name], np.str_) for name in _TEXTS}
-        stored = {name: value for name, value in arrays.items() if value is not None}
         with io.BytesIO() as stream:
             np.save(stream, self.references)
             vectors = stream.getvalue()
         references = f"models/references-{hashlib.sha256(vectors).hexdigest()}.npy"
         folder.write(references, vectors)
         with io.BytesIO() as stream:
-            np.savez(stream, version=_VERSION, references_file=references, **stored)
-            folder.write(CLASSIFIER_NPZ, stream.getvalue())
-        return [references, CLASSIFIER_NPZ]
+            np.savez(stream, references_file=references, **self.to_arrays())
+            folder.write(npz, stream.getvalue())
+        return [references, npz]
 
     @classmethod
-    def load(cls, output: Output, record: RunRecord | None = None) -> Classifier:
-        """Read the classifier of a result.
+    def load(
+        cls, output: Output, record: RunRecord | None = None, npz: str = CLASSIFIER_NPZ
+    ) -> Classifier:
+        """Read a classifier of a result.
 
         Parameters
         ----------
         output : Output
         record : RunRecord, optional
             What ``run.json`` says: a classifier cannot have more labels than the result has photos.
+        npz : str
+            Its file below OUT.
 
         Raises
         ------
@@ -239,18 +273,25 @@ class Classifier:
             If there is none, or it is damaged or of another version of Verger.
         """
         try:
-            values = _read_values(output.folder.read(CLASSIFIER_NPZ), record)
+            most = None if record is None else _most_shapes(record)
+            arrays = read_npz(output.folder.read(npz), most)
+            references = references_named(arrays)
         except FileNotFoundError as err:
+            which = "" if npz == CLASSIFIER_NPZ else f" of this name ({npz})"
             raise OutputError(
-                f"OUT={output.root}: has no classifier; verger classify trains one"
+                f"OUT={output.root}: has no classifier{which}; verger classify trains one"
             ) from err
         except UNREADABLE as err:
-            raise _damaged(output, CLASSIFIER_NPZ, err) from err
-        references = str(values.pop("references_file"))
+            raise _damaged(output, npz, err) from err
+        arrays.pop("references_file", None)
         try:
-            return cls(references=_read_references(output.folder, references), **values)
+            vectors = _read_references(output.folder, references)
         except UNREADABLE as err:
             raise _damaged(output, references, err) from err
+        try:
+            return cls.from_arrays(arrays, vectors)
+        except UNREADABLE as err:
+            raise _damaged(output, npz, err) from err
 
 
 _TEXTS = ("labels", "reference_paths")
@@ -306,20 +347,18 @@ def _most_shapes(record: RunRecord) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _read_values(content: bytes, record: RunRecord | None) -> dict[str, Any]:
-    arrays = read_npz(content, None if record is None else _most_shapes(record))
-    version = int(arrays.pop("version"))
-    if version not in (2, _VERSION):
-        raise ValueError(f"version={version} must be 2 or {_VERSION}")
-    values: dict[str, Any] = {"references_file": _REFERENCES_V2}
-    for name, array in arrays.items():
-        if name in _TEXTS:
-            values[name] = tuple(map(str, array))
-        else:
-            values[name] = array if name in _ARRAYS else array.item()
-    if not is_references(str(values["references_file"])):
-        raise ValueError(f"references_file={values['references_file']!r} must be {_REFERENCES}")
-    return values
+def references_named(arrays: Mapping[str, Any]) -> str:
+    """Return the file below OUT that holds the vectors of a stored classifier's known photos.
+
+    Raises
+    ------
+    ValueError
+        If it could be no such file.
+    """
+    name = str(arrays.get("references_file", _REFERENCES_V2))
+    if not is_references(name):
+        raise ValueError(f"references_file={name!r} must be {_REFERENCES}")
+    return name
 
 
 def _check_words(classifier: Classifier) -> None:
@@ -386,33 +425,3 @@ def _check_arrays(classifier: Classifier) -> None:
         < n_labels
     ):
         raise ConfigError(f"reference_labels: must be between 0 and {n_labels - 1}")
-
-
-def _squared_distances(z: Array, centroids: Array) -> Array:
-    """Return (n, n_labels) squared distances, by differences: no rounding of large norms."""
-    distances = np.empty((len(z), len(centroids)))
-    for j, centroid in enumerate(centroids):
-        distances[:, j] = np.square(z - centroid).sum(axis=1)
-    return distances
-
-
-def count_votes(targets: npt.NDArray[Any], n_labels: int) -> Array:
-    """Return the share of the votes that each label gets, (n, n_labels).
-
-    Parameters
-    ----------
-    targets : ndarray of shape (n, k), int
-        Labels of the k neighbours of each row.
-    n_labels : int
-    """
-    n, k = targets.shape
-    votes = np.zeros((n, n_labels))
-    np.add.at(votes, (np.arange(n)[:, None], targets), 1 / k)
-    return votes
-
-
-def softmax(scores: Array) -> Array:
-    """Turn rows of scores into probabilities, shifted so that nothing overflows."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    shares: Array = powers / powers.sum(axis=-1, keepdims=True)
-    return shares

@@ -57,7 +57,8 @@ from verger.files.records import as_json, to_plain
 from verger.files.tables import part_name, write_part
 from verger.job.context import Run, Watch, no_watch
 from verger.job.pipeline import run_report
-from verger.result.output import EVALUATION, PREDICTIONS, REPORT, Output
+from verger.result.classifiers import ClassifierFiles
+from verger.result.output import REPORT, Output
 from verger.schema import PREDICTIONS as PREDICTION_COLUMNS
 from verger.schema import arrow_schema
 
@@ -71,7 +72,7 @@ PAIRS, PAIR_PHOTOS = 12, 5
 
 
 def evaluate_split(
-    out: str | Path, config: Config, recipe: Recipe, *, watch: Watch = no_watch
+    out: str | Path, config: Config, recipe: Recipe, *, name: str = "", watch: Watch = no_watch
 ) -> dict[str, Any]:
     """Train on one part of a result and test on another, twice: by the split asked for, and beside.
 
@@ -83,6 +84,8 @@ def evaluate_split(
     out : path
     config : Config
     recipe : Recipe
+    name : str
+        Of the classifier that the evaluation is kept of.
     watch : Watch, optional
 
     Returns
@@ -95,7 +98,7 @@ def evaluate_split(
     ClassifierError
         If the split leaves too little.
     """
-    run = Run(Output.at(out), config, watch)
+    run, files = Run(Output.at(out), config, watch), ClassifierFiles(name)
     labelled = read_trainable(run.output, recipe.label_map)
     strategy = choose_split(labelled, recipe)
     needs_spark = check_method(run, recipe, labelled)
@@ -116,7 +119,7 @@ def evaluate_split(
             "beside": beside,
             "seconds": run.seconds,
         }
-        write_evaluation(run, record, tested)
+        write_evaluation(run, record, tested, files)
     return update_report(run, record)
 
 
@@ -222,7 +225,9 @@ def _leakage(
 # What is kept
 
 
-def write_evaluation(run: Run, record: dict[str, Any], tested: Tested) -> None:
+def write_evaluation(
+    run: Run, record: dict[str, Any], tested: Tested, files: ClassifierFiles
+) -> None:
     """Add classes and confusions; write the table ``predictions``, and the evaluation last."""
     scored, rows, labels = tested.scored, tested.rows, tested.labelled.labels
     is_known = scored.true >= 0
@@ -235,8 +240,8 @@ def write_evaluation(run: Run, record: dict[str, Any], tested: Tested) -> None:
     }
     run.check_lock()
     folder = run.output.folder
-    folder.remove(EVALUATION)
-    folder.remove_tree(PREDICTIONS)
+    folder.remove(files.evaluation)
+    folder.remove_tree(files.predictions)
     schema = arrow_schema(PREDICTION_COLUMNS)
     at, known = pa.array(rows), pa.array(labels)
     columns = [
@@ -246,9 +251,9 @@ def write_evaluation(run: Run, record: dict[str, Any], tested: Tested) -> None:
         pa.array(scored.probability),
     ]
     table = pa.Table.from_arrays(columns, schema=schema)
-    part = write_part(folder, part_name(PREDICTIONS), table, schema)
+    part = write_part(folder, part_name(files.predictions), table, schema)
     record["predictions"] = part.as_dict()
-    folder.write(EVALUATION, as_json(record))
+    folder.write(files.evaluation, as_json(record))
 
 
 def _pairs(confusion: Ints, tested: Tested) -> list[dict[str, Any]]:

@@ -21,6 +21,8 @@ Ints = npt.NDArray[np.int64]
 
 #: Share of a film's frames whose next one is nearer than one from half a film away.
 ALIKE = 0.75
+#: Where no more than this share of the films pass, they do so by chance, and none is one.
+BY_CHANCE = 0.1
 #: Films that are measured, and frames of each. The others are taken for what most of these are.
 MEASURED_FILMS, MEASURED_FRAMES = 200, 24
 
@@ -69,9 +71,10 @@ def keep_films(vectors: LabelledVectors, named: Films) -> Films:
     alike = (frame * near).sum(axis=1) > (frame * far).sum(axis=1)
     ends = np.cumsum([len(trio) for trio in trios])[:-1]
     shares = np.array([part.mean() for part in np.split(alike, ends)])
+    passes = (shares >= ALIKE) & ((shares >= ALIKE).mean() > BY_CHANCE)
     is_film = size < SHORTEST_FILM
-    is_film[long] = (shares >= ALIKE).mean() > 0.5
-    is_film[drawn] = shares >= ALIKE
+    is_film[long] = passes.mean() > 0.5
+    is_film[drawn] = passes
     return named.keep(is_film)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from verger.classify.bundle import read_bundle
 from verger.classify.classifier import Array, Classifier
 from verger.classify.label_map import Merged, merge_labels
 from verger.errors import ConfigError, ContractError, SourceNotFoundError
@@ -24,6 +25,7 @@ from verger.features.model import Model, open_cached
 from verger.features.model.weights import OnProgress
 from verger.features.outcomes import Decoding, Outcome, featurize_rows
 from verger.files.reading import Unread
+from verger.result.classifiers import ClassifierFiles
 from verger.result.output import Output
 from verger.schema import VIEWS
 from verger.source.listing import list_photos
@@ -142,14 +144,18 @@ class Predictor:
         weights: str | Path | None = None,
         model: str | Path | None = None,
         *,
+        name: str = "",
         on_progress: OnProgress | None = None,
     ) -> Predictor:
-        """Load what a result needs to predict.
+        """Load what a result needs to predict, or a bundle of it.
 
         Parameters
         ----------
         out : path
-            The folder of a result with a classifier, or ``s3://bucket/prefix``.
+            The folder of a result with a classifier, or ``s3://bucket/prefix``; or a file that
+            ``verger classify save`` has written, which needs nothing else.
+        name : str
+            Of the classifier, where a result has several.
         weights, model, on_progress
             As for :func:`verger.features.extractor.load_extractor`.
 
@@ -160,9 +166,15 @@ class Predictor:
         ContractError
             If classifier, weights and features do not belong together.
         """
+        files = ClassifierFiles(name)
+        if "://" not in str(out) and Path(out).is_file():
+            bundled, extractor = read_bundle(out)
+            return cls(classifier=bundled, model=extractor)
         output = Output.at(out)
         record = output.read_run()  # first, for the clearer message if OUT is no result
-        classifier = Classifier.load(output, record)  # before weights are downloaded for nothing
+        classifier = Classifier.load(
+            output, record, files.npz
+        )  # before weights are downloaded for nothing
         extractor = load_extractor(output, weights=weights, model=model, on_progress=on_progress)
         return cls(classifier=classifier, model=extractor)
 

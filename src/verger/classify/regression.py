@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verger.classify.classifier import softmax
+from verger.classify.probabilities import softmax
 from verger.engine import limits
 
 Array = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from verger.classify.classifier import is_references
+from verger.classify.classifier import is_references, references_named
 from verger.classify.frames import measure_films
 from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_trainable
 from verger.classify.regression import fits_in_memory
@@ -27,10 +27,12 @@ from verger.engine.session import check_environment, get_session
 from verger.engine.tasks import Engine
 from verger.features.contract import count_views
 from verger.files.folder import Folder
+from verger.files.npz import UNREADABLE, read_npz
 from verger.files.records import as_json, to_plain
 from verger.job.context import Run, Watch, no_watch
+from verger.result.classifiers import UNNAMED, ClassifierFiles, list_classifiers
 from verger.result.derived import Training
-from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, STAGED, TRAINING, Output
+from verger.result.output import STAGED, Output
 
 if TYPE_CHECKING:
     from verger.classify.training import Trained
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def train_classifier(
-    out: str | Path, config: Config, recipe: Recipe, *, watch: Watch = no_watch
+    out: str | Path, config: Config, recipe: Recipe, *, name: str = "", watch: Watch = no_watch
 ) -> dict[str, Any]:
     """Train a classifier on all labelled photos of a result and store it there.
 
@@ -50,8 +52,9 @@ def train_classifier(
         Says which engine runs the tasks; a regression that is too large for memory needs Spark.
     recipe : Recipe
         Its split says how the folds are cut that choose penalty and threshold.
+    name : str
+        Of the classifier, beside others; the one without a name is the report's.
     watch : Watch, optional
-        Shows progress.
 
     Returns
     -------
@@ -60,12 +63,10 @@ def train_classifier(
 
     Raises
     ------
-    ClassifierError
-        With fewer than two classes.
-    OutputError
-        With ``on="pca"`` where the result has no PCA.
+    ClassifierError, OutputError
+        With fewer than two classes; with ``on="pca"`` where the result has no PCA.
     """
-    run = Run(Output.at(out), config, watch)
+    run, files = Run(Output.at(out), config, watch), ClassifierFiles(name)
     labelled = read_trainable(run.output, recipe.label_map)
     strategy = choose_split(labelled, recipe)
     projection = stored_projection(run.output) if recipe.on == "pca" else None
@@ -80,12 +81,12 @@ def train_classifier(
             reduced, every = replace(vectors, projection=projection), np.arange(len(labelled))
             trained = train(reduced, every, recipe, strategy, **how)
         with run.stage("write"):
-            names = stage_classifier(run.output, trained)
+            names = stage_classifier(run.output, trained, files)
         about = describe_recipe(recipe, vectors.labelled) | vars(trained.fit)
         on_pca = "fitted on all photos" if recipe.on == "pca" else None
         training = Training(**about, on_pca=on_pca, contract_hash=contract, seconds=run.seconds)
         run.check_lock()
-        publish_classifier(run.output, names, training)
+        publish_classifier(run.output, names, training, files)
     return to_plain(training)  # type: ignore[no-any-return]
 
 
@@ -121,16 +122,18 @@ def start_method(run: Run, *, needs_spark: bool) -> Engine:
     return run.engine
 
 
-def stage_classifier(output: Output, trained: Trained) -> list[str]:
+def stage_classifier(
+    output: Output, trained: Trained, files: ClassifierFiles = UNNAMED
+) -> list[str]:
     """Write a classifier into the journal; return the names that its files will have in OUT."""
     output.folder.remove_tree(STAGED)
     staged, classifier, names = Folder(output.address(STAGED)), trained.classifier, []
     if trained.regression is not None:
         column = vector_column(classifier.on == "pca")
         names = write_pipeline(
-            trained.regression, classifier.labels, column, staged, SPARK_CLASSIFIER
+            trained.regression, classifier.labels, column, staged, files.spark_model
         )
-    return [*names, *classifier.save(staged)]
+    return [*names, *classifier.save(staged, files.npz)]
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,9 @@ class _Compared:
     against: str | None
 
 
-def publish_classifier(output: Output, names: Sequence[str], training: Training) -> None:
+def publish_classifier(
+    output: Output, names: Sequence[str], training: Training, files: ClassifierFiles = UNNAMED
+) -> None:
     """Let a staged classifier take the place of the one in OUT, with what was said of that one.
 
     If it is killed, OUT has the old classifier or the new one, and the next command that writes
@@ -152,21 +157,29 @@ def publish_classifier(output: Output, names: Sequence[str], training: Training)
     names : sequence of str
         As :func:`stage_classifier` returns them: the classifier is the last.
     training : Training
+    files : ClassifierFiles, optional
     """
-    output.folder.write(f"{STAGED}/{TRAINING}", as_json(training))
-    stale = output.own_files(SPARK_CLASSIFIER)
-    evaluation = output.read_derived(_Compared, EVALUATION)
+    output.folder.write(f"{STAGED}/{files.training}", as_json(training))
+    stale = output.own_files(files.spark_model)
+    evaluation = output.read_derived(_Compared, files.evaluation)
     if evaluation is not None and evaluation.against is not None:
-        stale += [EVALUATION, *output.own_files(PREDICTIONS)]
+        stale += [files.evaluation, *output.own_files(files.predictions)]
     *before, last = names
     output.publish(
         output.read_run(),
-        add=[(f"{STAGED}/{name}", name) for name in (*before, TRAINING, last)],
+        add=[(f"{STAGED}/{name}", name) for name in (*before, files.training, last)],
         remove=stale,
         attempts=False,
     )
     # Only now: until it is replaced the old classifier needs its vectors.
-    (kept,) = (name for name in before if is_references(name))
+    kept = {_references_of(output, each) for each in list_classifiers(output)}
     for entry in output.folder.files("models"):
-        if is_references(entry.name) and entry.name != kept:
+        if is_references(entry.name) and entry.name not in kept:
             output.folder.remove(entry.name)
+
+
+def _references_of(output: Output, files: ClassifierFiles) -> str | None:
+    try:
+        return references_named(read_npz(output.folder.read(files.npz)))
+    except UNREADABLE:  # damaged, so that it is trained again
+        return None

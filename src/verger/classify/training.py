@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.classify.classifier import Classifier, count_votes, softmax
+from verger.classify.classifier import Classifier
 from verger.classify.nearest import Euclidean, NearestRows
+from verger.classify.probabilities import count_votes, softmax
 from verger.classify.recipe import Recipe
 from verger.classify.regression import Regression, fit_regressions, fits_in_memory
 from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize

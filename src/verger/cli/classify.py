@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ from verger.cli.options import (
     frames_option,
     json_option,
     label_map_option,
+    name_option,
     resolve_config,
     weights_option,
 )
@@ -24,6 +26,7 @@ from verger.cli.terminal import (
     keep_page_up,
     print_json,
     print_rows,
+    print_table,
     read_named,
     say,
     watch_for,
@@ -102,13 +105,14 @@ def _recipe() -> Recipe:
 @classify.command("train")
 @click.argument("out", metavar="OUT")
 @_recipe_options
+@name_option
 @config_options(*SPARK)
-def classify_train(out: str, as_json: bool, **_: Any) -> None:
+def classify_train(out: str, name: str, as_json: bool, **_: Any) -> None:
     """Write models/classifier.npz and models/classifier/."""
     from verger.classify.stage import train_classifier
 
     config = resolve_config()
-    record = train_classifier(out, config, _recipe(), watch=watch_for(config))
+    record = train_classifier(out, config, _recipe(), name=name, watch=watch_for(config))
     if as_json:
         print_json(record)
     else:
@@ -124,8 +128,9 @@ def classify_train(out: str, as_json: bool, **_: Any) -> None:
     help="Test the trained classifier on another result, instead of a split of this one.",
 )
 @_recipe_options
+@name_option
 @config_options(*SPARK)
-def classify_evaluate(out: str, against: str | None, as_json: bool, **_: Any) -> None:
+def classify_evaluate(out: str, against: str | None, name: str, as_json: bool, **_: Any) -> None:
     """Train on one part and test on another, or test on other photos; the report shows it."""
     from verger.classify.against import evaluate_against
     from verger.classify.evaluation import evaluate_split
@@ -133,10 +138,12 @@ def classify_evaluate(out: str, against: str | None, as_json: bool, **_: Any) ->
     config = resolve_config()
     watch = watch_for(config)
     if against is None:
-        record = evaluate_split(out, config, _recipe(), watch=watch)
+        record = evaluate_split(out, config, _recipe(), name=name, watch=watch)
     else:
         _refuse_with_against()
-        record = evaluate_against(out, against, config, label_map=_label_map(), watch=watch)
+        record = evaluate_against(
+            out, against, config, name=name, label_map=_label_map(), watch=watch
+        )
     if as_json:
         print_json(record)
     else:
@@ -155,9 +162,52 @@ def _refuse_with_against() -> None:
         )
 
 
+@classify.command("compare")
+@click.argument("out", metavar="OUT")
+@json_option("Print a list of objects as JSON.")
+def classify_compare(out: str, as_json: bool) -> None:
+    """Print the classifiers of a result in one table: how trained, and what they are worth."""
+    from verger.classify.compare import compare_classifiers
+
+    rows = compare_classifiers(out)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(_COMPARED, [_compared_cells(row) for row in rows])
+
+
+@classify.command("save")
+@click.argument("out", metavar="OUT")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@name_option
+@weights_option
+@extractor_option
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def classify_save(
+    out: str, path: Path, name: str, weights: str | None, model: str | None, overwrite: bool
+) -> None:
+    """Write a classifier and its model into one file, which predict --model loads alone."""
+    from verger.classify.bundle import write_bundle
+    from verger.classify.predict import Predictor
+
+    with download_bar() as on_progress:
+        predictor = Predictor.load(out, weights, model, name=name, on_progress=on_progress)
+    written = write_bundle(path, predictor.classifier, predictor.model, overwrite=overwrite)
+    n_known = len(predictor.classifier.reference_paths)
+    size = f"{written.stat().st_size / 1e6:.1f} MB"
+    say(f"{written}, {size}, with the paths and features of {n_known:,} known photos")
+
+
 @click.command()
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
-@click.option("--model", "out", metavar="OUT", required=True, help="Result with a classifier.")
+@click.option(
+    "--model",
+    "out",
+    metavar="OUT",
+    required=True,
+    help="Result with a classifier, or a file of it.",
+)
+@name_option
 @weights_option
 @extractor_option
 @label_map_option
@@ -165,6 +215,7 @@ def _refuse_with_against() -> None:
 def predict(
     photos: tuple[str, ...],
     out: str,
+    name: str,
     weights: str | None,
     model: str | None,
     as_json: bool,
@@ -176,7 +227,7 @@ def predict(
 
     paths, label_map = list_named(photos), _label_map()
     with download_bar() as on_progress:
-        predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+        predictor = Predictor.load(out, weights, model, name=name, on_progress=on_progress)
     predictor = replace(predictor, label_map=label_map)
     if len(paths) > 1:  # one that hangs or crashes a decoder must not cost the others
         decoding = Decoding(apart=True, timeout_s=Config().decode_timeout_s)
@@ -200,6 +251,21 @@ def _prediction_lines(prediction: Prediction) -> list[str]:
     lines = [f"{prediction.path}  {prediction.prediction or 'unknown'}"]
     lines += [f"  {score.probability:6.1%}  {score.label}" for score in prediction.top]
     return lines + [f"  near {near.path} ({near.label})" for near in prediction.nearest]
+
+
+#: Columns of the table of classifiers.
+_COMPARED = ("name", "trained", "classes", "tested", "right", "named", "wrong", "others named")
+
+
+def _compared_cells(row: Mapping[str, Any]) -> list[str]:
+    def share(name: str) -> str:
+        return "-" if row[name] is None else f"{row[name]:.1%}"
+
+    by = row["against"] or row["split"]
+    tested = f"{row['n_test']:,} by {by}" if by else "not yet"
+    trained = f"{row['method']} on {row['on']}" + ("" if row["trained"] else ", not kept")
+    shares = [share(name) for name in ("accuracy", "coverage", "error", "others")]
+    return [row["name"] or "(no name)", trained, str(row["n_labels"]), tested, *shares]
 
 
 def _training_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:

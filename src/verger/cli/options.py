@@ -127,6 +127,12 @@ frames_option = click.option(
     help="Where a path says film and frame: with (?P<film>...) and (?P<frame>...).",
 )
 
+name_option = click.option(
+    "--name",
+    default="",
+    metavar="NAME",
+    help="Which classifier of OUT, where there are several beside one another.",
+)
 label_map_option = click.option(
     "--label-map",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,15 @@ def print_rows(rows: Iterable[tuple[str, str]], *, names: int = 9) -> None:
     """Print named lines below one another; ``names`` columns are for the names."""
     for name, text in rows:
         say(f"{name:<{names}} {text}")
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of texts in columns, with a line of headings above them."""
+    lines = [header, *([clean(text) for text in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        say("  ".join(padded).rstrip())
 
 
 def watch_for(config: Config | None = None) -> Watch:

@@ -79,7 +79,9 @@ def export_site(
     """
     target = _check_folder(folder, overwrite=overwrite)
     check_runtime(ort_web)
-    chosen = {name: options.get(name) for name in ("weights", "model", "on_progress")}
+    chosen: dict[str, Any] = {
+        name: options.get(name) for name in ("weights", "model", "on_progress")
+    }
     predictor = Predictor.load(out, **chosen)
     browser = export_browser(predictor, out, ort_web, **options)
     source = Output.at(out).read_run().source

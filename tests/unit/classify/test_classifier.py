@@ -200,7 +200,7 @@ def vectors_of(folder: Path) -> Path:
         ({"reference_labels": np.full(40, 3, np.int32)}, "must be between 0 and 2"),
         ({"mean": np.array([{}] * 7)}, "allow_pickle=False"),
         ({"version": np.inf}, "infinity"),
-        ({"references_file": 5}, "references_file=5 must be models/references"),
+        ({"references_file": 5}, "references_file='5' must be models/references"),
         ({"references_file": CLASSIFIER_NPZ}, "must be models/references"),
     ],
 )

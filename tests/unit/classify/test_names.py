@@ -1,0 +1,67 @@
+"""Several classifiers lie beside one another in a result, and one may leave it as a file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.results import train, write_vectors
+from verger.classify.bundle import read_bundle, write_bundle
+from verger.classify.classifier import Classifier
+from verger.classify.compare import compare_classifiers
+from verger.classify.recipe import Recipe
+from verger.classify.stage import train_classifier
+from verger.config import Config
+from verger.errors import ConfigError, OutputError, OutputExistsError
+from verger.features.model import load_model
+from verger.result.classifiers import ClassifierFiles, list_classifiers
+from verger.result.output import Output
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    """Return a result of twelve photos of two classes with a classifier."""
+    x = np.random.default_rng(0).exponential(size=(12, 8)).astype(np.float32)
+    output = write_vectors(tmp_path / "out", x)
+    train(output)
+    return output
+
+
+def test_a_named_classifier_leaves_the_others_as_they_are(output: Output) -> None:
+    """Also the vectors of their known photos, which lie in files of their own."""
+    first = Classifier.load(output)
+    train_classifier(output.root, Config(), Recipe(method="centroid", seed=1), name="means")
+    assert [files.name for files in list_classifiers(output)] == ["", "means"]
+    np.testing.assert_array_equal(Classifier.load(output).references, first.references)
+    named = Classifier.load(output, output.read_run(), ClassifierFiles("means").npz)
+    assert named.method == "centroid"
+    (row,) = [row for row in compare_classifiers(output.root) if row["name"] == "means"]
+    assert (row["method"], row["split"], row["accuracy"]) == ("centroid", None, None)
+    with pytest.raises(OutputError, match="has no classifier of this name"):
+        Classifier.load(output, npz=ClassifierFiles("other").npz)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "-x", "x" * 41, "a b"])
+def test_a_name_is_one_of_a_file(name: str) -> None:
+    with pytest.raises(ConfigError, match="must be letters, digits"):
+        ClassifierFiles(name)
+
+
+def test_a_bundle_predicts_alone(output: Output, tmp_path: Path) -> None:
+    """It gives the same probabilities, and another file is refused."""
+    model = load_model("efficientnet_lite0")
+    classifier = dataclasses.replace(Classifier.load(output), contract_hash=model.contract.hash)
+    path = write_bundle(tmp_path / "fruit.verger", classifier, model)
+    read, extractor = read_bundle(path)
+    x = np.random.default_rng(1).exponential(size=(3, 8)).astype(np.float32)
+    np.testing.assert_array_equal(read.probabilities(x), classifier.probabilities(x))
+    assert read.reference_paths == classifier.reference_paths
+    assert (extractor.contract, extractor.onnx) == (model.contract, model.onnx)
+    with pytest.raises(OutputExistsError, match="--overwrite replaces it"):
+        write_bundle(path, classifier, model)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(OutputError, match="is no bundle that can be used"):
+        read_bundle(path)
