@@ -229,8 +229,8 @@ def test_without_the_right_to_list_types_of_nodes_all_are_asked_for(
             "--role: not with --on ec2",
         ),
         (
-            ("doctor", "s3://b/p", "s3://b/r", "--package", "s3://b/e", "--subnet", "s"),
-            "--subnet: not with --on serverless",
+            ("doctor", "b", "r", "--on", "ec2", "--package", "s3://b/e", "--security-group", "s"),
+            "--security-group: not with --on ec2",
         ),
         (
             ("estimate", "photos", "--instance-type", "m5.xlarge"),
@@ -245,10 +245,10 @@ def test_without_the_right_to_list_types_of_nodes_all_are_asked_for(
                 "s3://b/e",
                 "--instance-type",
                 "m5.large",
-                "--subnet",
+                "--service-role",
                 "s",
             ),
-            "--instance-type, --subnet: not with --on serverless",
+            "--service-role, --instance-type: not with --on serverless",
         ),
     ],
 )

@@ -522,6 +522,45 @@ def test_a_saved_configuration_leaves_nothing_to_type(
     assert "no run of Verger's" in listed.stdout
 
 
+def test_an_image_a_network_and_a_key_of_one_s_own(
+    plan: JobPlan, standin: Standin, tmp_path: Path
+) -> None:
+    """They make an application of their own; a run in an image takes no archive."""
+    image = "123456789012.dkr.ecr.eu-west-3.amazonaws.com/verger:1"
+    key = "arn:aws:kms:eu-west-3:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'model = "efficientnet_lite0"\ncomponents = 2\n[emr]\nregion = "{REGION}"\n'
+        f'package = "{plan.package.root}"\nrole = "arn:aws:iam::123456789012:role/{ROLE}"\n'
+        f'image = "{image}"\nkms_key = "{key}"\n'
+        'subnet = ["subnet-1", "subnet-2"]\nsecurity_group = ["sg-1"]\n'
+    )
+    source, out = plan.job.reads[0], plan.job.writes[0]
+    words = ["emr", "submit", source, out, "--config", str(file), "--no-wait"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    ((number, made),) = standin.applications.items()
+    assert made["imageConfiguration"] == {"imageUri": image}
+    network = {"subnetIds": ["subnet-1", "subnet-2"], "securityGroupIds": ["sg-1"]}
+    assert made["networkConfiguration"] == network
+    (request,) = (r for name, r in standin.requests if name == "StartJobRun")
+    for asked in (made, request["configurationOverrides"]):
+        logs = asked["monitoringConfiguration"]["s3MonitoringConfiguration"]
+        disks = asked["diskEncryptionConfiguration"]
+        assert logs["encryptionKeyArn"] == disks["encryptionKeyArn"] == key
+    assert f'["{key}"]' in request["executionIamPolicy"]["policy"]
+    settings = settings_of(request)
+    assert "spark.archives" not in settings
+    assert settings["spark.executorEnv.PYSPARK_PYTHON"] == "/opt/verger/bin/python"
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 0, again.output
+    assert (len(standin.applications), len(standin.runs)) == (1, 1)
+    made["imageConfiguration"] = {"imageUri": image + "2"}
+    refused = CliRunner().invoke(app, [*words, "--application", number])
+    assert isinstance(refused.exception, ConfigError)
+    assert "an application is made with it" in str(refused.exception)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from verger.emr.aws import Cloud, aws_errors
-from verger.emr.jobs import application_request, capacity
+from verger.emr.jobs import PLAIN, Setup, application_request, capacity, digest
 from verger.emr.package import Package
 from verger.emr.price import Limit
 from verger.errors import CloudError, ConfigError
@@ -17,7 +18,12 @@ IDLE = ("CREATED", "STOPPED")
 
 
 def find_application(
-    cloud: Cloud, package: Package, limit: Limit, logs: str, application: str | None = None
+    cloud: Cloud,
+    package: Package,
+    limit: Limit,
+    logs: str,
+    application: str | None = None,
+    setup: Setup = PLAIN,
 ) -> tuple[str, bool]:
     """Return an application that a package fits, and whether it had to be created.
 
@@ -30,32 +36,34 @@ def find_application(
     logs : str
         Address of its logs.
     application : str, optional
-        Identifier of one to use; else Verger's own of this release and processor.
+        Identifier of one to use; else Verger's own of this release, processor and setup.
+    setup : Setup
 
     Raises
     ------
     CloudError
         If it is not there, or has been deleted.
     ConfigError
-        If it is of another release or processor than the package.
+        If it is of another release, processor, image or network than is wanted.
     """
     if application is not None:
-        check_application(cloud, package, application)
+        check_application(cloud, package, application, setup)
         return application, False
-    own = own_application(cloud, package)
+    own = own_application(cloud, package, setup)
     if own is not None:
         widen_application(cloud, own, limit)
         return own, False
     request = application_request(
-        application_name(package), package.release, package.architecture, limit, logs
+        application_name(package, setup), package.release, package.architecture, limit, logs, setup
     )
     with aws_errors(f"create the application {request['name']}"):
         return str(cloud.emr.create_application(**request)["applicationId"]), True
 
 
-def application_name(package: Package) -> str:
-    """Return the name of Verger's own application for the release and processor of a package."""
-    return f"verger-{package.release}-{package.architecture.lower().replace('_', '-')}"
+def application_name(package: Package, setup: Setup = PLAIN) -> str:
+    """Return the name of Verger's own application for a release, a processor and a setup."""
+    name = f"verger-{package.release}-{package.architecture.lower().replace('_', '-')}"
+    return name if setup == PLAIN else f"{name}-{digest(asdict(setup))[:6]}"
 
 
 def list_applications(cloud: Cloud) -> Iterator[dict[str, Any]]:
@@ -71,9 +79,9 @@ def list_applications(cloud: Cloud) -> Iterator[dict[str, Any]]:
             yield from (entry for entry in page["applications"] if entry["state"] != "TERMINATED")
 
 
-def own_application(cloud: Cloud, package: Package) -> str | None:
+def own_application(cloud: Cloud, package: Package, setup: Setup = PLAIN) -> str | None:
     """Return the identifier of Verger's own application for a package; None if there is none."""
-    name = application_name(package)
+    name = application_name(package, setup)
     named = (entry for entry in list_applications(cloud) if entry.get("name") == name)
     return next((str(entry["id"]) for entry in named), None)
 
@@ -124,7 +132,9 @@ def _number(text: str) -> float:
     return float(re.sub(r"[^0-9.]", "", text))
 
 
-def check_application(cloud: Cloud, package: Package, application: str) -> None:
+def check_application(
+    cloud: Cloud, package: Package, application: str, setup: Setup = PLAIN
+) -> None:
     """Refuse an application that could not run a package, or that never stops by itself."""
     details = read_application(cloud, application)
     kind = (details["releaseLabel"], details.get("architecture", "X86_64"))
@@ -133,6 +143,15 @@ def check_application(cloud: Cloud, package: Package, application: str) -> None:
             f"application {application} is {kind[0]} on {kind[1]}, and the package "
             f"{package.root} is for {package.release} on {package.architecture}"
         )
+    wanted = setup.request()
+    for part, inner in (("image", "imageConfiguration"), ("network", "networkConfiguration")):
+        there = details.get(inner, {})
+        if any(value != there.get(key) for key, value in wanted.get(inner, {}).items()):
+            raise ConfigError(
+                f"application {application} has {there or f'no {part} of its own'}, not "
+                f"{wanted[inner]}: an application is made with it; leave --application and "
+                "--stack out for one of Verger's own, or update the stack"
+            )
     if not details.get("autoStopConfiguration", {}).get("enabled", True):
         raise ConfigError(
             f"application {application} does not stop when idle; aws emr-serverless "

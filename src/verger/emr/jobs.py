@@ -31,6 +31,11 @@ EXECUTOR_JVM_SHARE = 3
 #: Where the driver over there keeps what Verger caches.
 DRIVER_HOME = "/tmp/verger"  # noqa: S108 - the driver's own machine
 
+#: What a run does with a key: it reads and writes objects, and EMR its disks, in its name.
+KEY_RIGHTS = ["kms:Decrypt", "kms:GenerateDataKey"]
+#: The interpreter of an image that was built by ``dockerfile.in``.
+IMAGE_PYTHON = "/opt/verger/bin/python"
+
 #: Numbers of executors. A run begins with the largest of the first three, and EMR Serverless
 #: refuses it if that is more than the last; ``spark.executor.instances`` is 3 there unless it is
 #: set (EMR Serverless User Guide, "Spark jobs").
@@ -70,6 +75,56 @@ def pythons_of(release: str) -> tuple[str, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a run's application is made with, beside a release and a size.
+
+    Attributes
+    ----------
+    image : str or None
+        Address in ECR of an image that has Verger in it: then no archive travels.
+    subnets, security_groups : tuple of str
+        Of a network of one's own.
+    kms_key : str or None
+        ARN of the key of disks and logs, and of whatever the run reads and writes.
+    """
+
+    image: str | None = None
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    kms_key: str | None = None
+
+    def request(self) -> dict[str, Any]:
+        """Return the parts of ``CreateApplication`` that say so."""
+        request: dict[str, Any] = {}
+        if self.image:
+            request["imageConfiguration"] = {"imageUri": self.image}
+        if self.subnets or self.security_groups:
+            groups = list(self.security_groups)
+            request["networkConfiguration"] = {
+                "subnetIds": list(self.subnets),
+                **({"securityGroupIds": groups} if groups else {}),
+            }
+        return request | self.disks()
+
+    def disks(self) -> dict[str, Any]:
+        """Return the key of the disks, as an application and a run take it."""
+        return (
+            {"diskEncryptionConfiguration": {"encryptionKeyArn": self.kms_key}}
+            if self.kms_key
+            else {}
+        )
+
+    def monitoring(self, logs: str) -> dict[str, Any]:
+        """Return where logs go, and the key of those in the bucket."""
+        key = {"encryptionKeyArn": self.kms_key} if self.kms_key else {}
+        return {"s3MonitoringConfiguration": {"logUri": f"{logs}/", **key}}
+
+
+#: An application with nothing of one's own.
+PLAIN = Setup()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One run, and all that it needs.
@@ -101,6 +156,8 @@ class Job:
         Of the run, for Cost Explorer.
     flex : bool
         Let executors run on spare capacity, which AWS may take back.
+    setup : Setup
+        What its application is made with.
     """
 
     entry: str = "main.py"
@@ -117,6 +174,12 @@ class Job:
     conf: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     flex: bool = False
+    setup: Setup = PLAIN
+
+    @property
+    def python(self) -> str:
+        """The interpreter over there: of the unpacked archive, or of the image."""
+        return IMAGE_PYTHON if self.setup.image else PYTHON
 
     @property
     def partition(self) -> str:
@@ -125,7 +188,7 @@ class Job:
 
 
 def application_request(
-    name: str, release: str, architecture: str, limit: Limit, logs: str
+    name: str, release: str, architecture: str, limit: Limit, logs: str, setup: Setup = PLAIN
 ) -> dict[str, Any]:
     """Return the request ``CreateApplication``: with a maximum capacity, and stopped when idle.
 
@@ -140,8 +203,9 @@ def application_request(
         "maximumCapacity": capacity(limit),
         "autoStartConfiguration": {"enabled": True},
         "autoStopConfiguration": {"enabled": True, "idleTimeoutMinutes": IDLE_MINUTES},
-        "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{logs}/"}},
+        "monitoringConfiguration": setup.monitoring(logs),
         "tags": {"made-by": "verger"},
+        **setup.request(),
     }
 
 
@@ -179,7 +243,8 @@ def job_request(job: Job, earlier: int = 0) -> dict[str, Any]:
             }
         },
         "configurationOverrides": {
-            "monitoringConfiguration": {"s3MonitoringConfiguration": {"logUri": f"{job.logs}/"}},
+            "monitoringConfiguration": job.setup.monitoring(job.logs),
+            **job.setup.disks(),
             **spark_defaults(job),
         },
     }
@@ -211,10 +276,11 @@ def spark_settings(job: Job) -> dict[str, str]:
         If ``conf`` asks for more executors than the limit has.
     """
     check_counts(job)
+    archive = {"spark.archives": f"{job.package}/{job.archive}#{UNPACKED}"}
     return {
-        "spark.archives": f"{job.package}/{job.archive}#{UNPACKED}",
-        "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": PYTHON,
-        "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": PYTHON,
+        **({} if job.setup.image else archive),
+        "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": job.python,
+        "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": job.python,
         "spark.emr-serverless.driverEnv.AWS_REGION": job.region,
         "spark.emr-serverless.driverEnv.VERGER_HOME": DRIVER_HOME,
         **worker_settings(job),
@@ -253,7 +319,7 @@ def worker_settings(job: Job) -> dict[str, str]:
     executor = job.limit.executor
     jvm_gb = executor.memory_gb // EXECUTOR_JVM_SHARE
     return {
-        "spark.executorEnv.PYSPARK_PYTHON": PYTHON,
+        "spark.executorEnv.PYSPARK_PYTHON": job.python,
         "spark.executorEnv.AWS_REGION": job.region,
         "spark.driver.cores": str(DRIVER.vcpu),
         "spark.driver.memory": f"{DRIVER_JVM_GB}g",
@@ -315,6 +381,7 @@ def session_policy(job: Job) -> str:
             _objects(root, job.writes),
         ),
         _allow(["s3:PutObject"], _objects(root, [job.logs])),
+        *([_allow(KEY_RIGHTS, [key])] if (key := job.setup.kms_key) else []),
     ]
     policy = json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
     if len(policy) > MAX_POLICY:

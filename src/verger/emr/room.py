@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from verger.emr.applications import can_be_widened, capacity_of, own_application, read_application
 from verger.emr.aws import Cloud, aws_errors
-from verger.emr.jobs import capacity
+from verger.emr.jobs import PLAIN, Setup, capacity
 from verger.emr.package import Package
 from verger.emr.price import DRIVER, EXECUTOR, Limit, Worker
 from verger.errors import CloudError, ConfigError
@@ -60,7 +60,7 @@ class Room:
 
 
 def narrow(
-    cloud: Cloud, package: Package, application: str | None, limit: Limit
+    cloud: Cloud, package: Package, application: str | None, limit: Limit, setup: Setup = PLAIN
 ) -> tuple[Limit, list[str]]:
     """Return a limit of executors that there is room for, and what was to be told about it.
 
@@ -72,6 +72,8 @@ def narrow(
         Where the run goes; None for Verger's own, which bounds nothing while it can be widened.
     limit : Limit
         What is wanted.
+    setup : Setup
+        By which Verger's own is known.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def narrow(
         If there is no such application.
     """
     rooms, notes = [], []
-    application = application or own_application(cloud, package)
+    application = application or own_application(cloud, package, setup)
     if (
         application is not None
         and (room := application_room(cloud, application, limit.executor)) is not None

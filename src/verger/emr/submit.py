@@ -10,7 +10,7 @@ from typing import Any
 from verger.config import Config
 from verger.emr.applications import find_application
 from verger.emr.aws import Cloud, aws_errors, check_bucket, split_address
-from verger.emr.jobs import MAX_MINUTES, Job
+from verger.emr.jobs import MAX_MINUTES, PLAIN, Job, Setup
 from verger.emr.package import Package, read_package
 from verger.emr.price import (
     Estimate,
@@ -51,12 +51,15 @@ class Place:
         Identifier; None for Verger's own, which is created where there is none.
     logs : str
         Address below which logs go.
+    setup : Setup
+        What the application is made with.
     """
 
     package: str
     role: str
     application: str | None
     logs: str
+    setup: Setup = PLAIN
 
 
 def find_place(
@@ -68,6 +71,7 @@ def find_place(
     application: str | None = None,
     logs: str | None = None,
     stack: str | None = None,
+    setup: Setup = PLAIN,
 ) -> Place:
     """Complete the named place by the outputs of a stack of ``verger emr init``.
 
@@ -88,6 +92,7 @@ def find_place(
         role,
         application or outputs.get("ApplicationId"),
         normalize_source(logs or f"s3://{bucket}/logs"),
+        setup,
     )
 
 
@@ -177,7 +182,7 @@ def plan_run(
     done, left = count_done(out, n_photos)
     if n_photos:
         limit = replace(limit, executors=executors_for(left, speed, limit.executors, executor.vcpu))
-    limit, notes = narrow(cloud, package, place.application, limit)
+    limit, notes = narrow(cloud, package, place.application, limit, place.setup)
     requests = prices.requests.cost(count_requests(left, config.commit_every))
     limit = limit_cost(prices, limit, max_cost, requests)
     options = {"max_executors": limit.executors, "commit_every": config.commit_every}
@@ -243,6 +248,7 @@ def make_job(
         region=cloud.region,
         limit=limit,
         conf=config.conf,
+        setup=place.setup,
     )
 
 
@@ -294,7 +300,7 @@ def with_application(cloud: Cloud, plan: JobPlan) -> tuple[Job, bool]:
     """Return the run with its application, and whether that had to be created."""
     job, place = plan.job, plan.place
     application, created = find_application(
-        cloud, plan.package, job.limit, job.logs, place.application
+        cloud, plan.package, job.limit, job.logs, place.application, place.setup
     )
     return replace(job, application=application), created
 

@@ -15,6 +15,7 @@ from cfnlint.decode import decode
 from click.testing import CliRunner
 
 from verger.cli import app
+from verger.emr.jobs import KEY_RIGHTS
 from verger.emr.region import EU_REGIONS, WITHOUT_ALARM, check_region
 from verger.emr.stack import deploy_command, template, write_stack
 from verger.errors import ConfigError, OutputError, OutputExistsError
@@ -107,6 +108,7 @@ def test_no_action_is_a_pattern_and_no_resource_is_everything(stack: dict[str, A
                     "arn:${AWS::Partition}:s3:::${PhotosBucket}",
                     "ServiceRole.Arn",
                     f"{CLUSTERS}:cluster/",
+                    "KmsKeyArn",
                 )
             )
 
@@ -117,6 +119,7 @@ def test_a_job_writes_results_and_logs_and_nothing_else(stack: dict[str, Any]) -
         text_of(resource)
         for name, statement in statements(stack)
         if name == "JobRole"
+        and as_list(statement["Action"]) != KEY_RIGHTS
         and not all(a.split(":")[1].startswith(READS) for a in as_list(statement["Action"]))
         for resource in as_list(statement["Resource"])
     }
@@ -230,7 +233,8 @@ def test_the_bucket_is_private_encrypted_versioned_and_kept(stack: dict[str, Any
     assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
     assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
     (rule,) = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    algorithm = rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"]
+    assert algorithm == {"Fn::If": ["HasKey", "aws:kms", "AES256"]}
     assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
     rules = {rule["Id"]: rule for rule in properties["LifecycleConfiguration"]["Rules"]}
     assert rules["logs"]["Prefix"] == "logs/"

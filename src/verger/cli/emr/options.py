@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ from verger.cli.options import FEATURES, PHOTOS, REDUCE
 
 if TYPE_CHECKING:
     from verger.emr.aws import Cloud
+    from verger.emr.jobs import Setup
     from verger.emr.price import Limit
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -39,6 +40,7 @@ RUN_OPTIONS = (
 SAVED = (
     *("region", "allow-region", "on", "package", "stack", "role", "application", "logs"),
     *("service-role", "instance-profile", "instance-type", "subnet", "tag"),
+    *("image", "security-group", "kms-key"),
     *("max-cost", "max-minutes", "max-executors", "speed", "rates"),
     *("executor-size", "disk", "flex"),
 )
@@ -96,11 +98,30 @@ class PlaceOptions:
 
     def for_serverless(self, out: str) -> dict[str, Any]:
         """Return the arguments of :func:`verger.emr.submit.find_place`."""
-        return asdict(self) | {"out": out}
+        return asdict(self) | {"out": out, "setup": given(SetupOptions).setup}
 
     def for_cluster(self, out: str) -> dict[str, Any]:
         """Return the arguments of :func:`verger.emr.ec2.find_cluster_place`."""
         return {"package": self.package, "stack": self.stack, "logs": self.logs, "out": out}
+
+
+@dataclass(frozen=True)
+class SetupOptions:
+    """What an application of EMR Serverless is made with, as far as the options say."""
+
+    image: str | None
+    subnets: tuple[str, ...]
+    security_groups: tuple[str, ...]
+    kms_key: str | None
+
+    @property
+    def setup(self) -> Setup:
+        """The same, for requests."""
+        from verger.emr.jobs import Setup
+
+        if self.security_groups and not self.subnets:
+            raise click.UsageError("--security-group: needs --subnet")
+        return Setup(**asdict(self))
 
 
 @dataclass(frozen=True)
@@ -110,11 +131,16 @@ class HostOptions:
     service_role: str | None
     instance_profile: str | None
     instance_types: tuple[str, ...]
-    subnet: str | None
+    subnets: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the arguments of :func:`verger.emr.ec2.find_hosts`, without the stack's name."""
-        return asdict(self)
+        if len(self.subnets) > 1:
+            raise click.UsageError("--subnet: one with --on ec2")
+        subnet = self.subnets[0] if self.subnets else None
+        return {key: value for key, value in asdict(self).items() if key != "subnets"} | {
+            "subnet": subnet
+        }
 
 
 @dataclass(frozen=True)
@@ -132,8 +158,6 @@ class BudgetOptions:
     @property
     def limit(self) -> Limit:
         """The limit of executors, of what size, and of minutes."""
-        from dataclasses import replace
-
         from verger.emr.price import EXECUTOR, Limit
 
         executor = EXECUTOR
@@ -174,9 +198,11 @@ def connect_as_given() -> Cloud:
 def refuse_elsewhere(on: str, place: PlaceOptions, hosts: HostOptions) -> None:
     """Refuse options of EMR Serverless for a cluster, and those of a cluster for Serverless."""
     if on == "ec2":
-        refuse(on, role=place.role, application=place.application)
+        setup = given(SetupOptions)
+        refuse(on, role=place.role, application=place.application, image=setup.image)
+        refuse(on, security_group=setup.security_groups, kms_key=setup.kms_key)
     else:
-        refuse(on, **hosts.as_dict())
+        refuse(on, **replace(hosts, subnets=()).as_dict())
 
 
 def refuse(on: str, **values: Any) -> None:
@@ -302,7 +328,30 @@ host_options = _add(
         help="On EC2: profile of the machines. Default: the stack's.",
     ),
     types_option,
-    click.option("--subnet", metavar="ID", help="On EC2: where the nodes are."),
+)
+setup_options = _add(
+    click.option(
+        "--image",
+        metavar="URI",
+        help="Image in ECR, built by the Dockerfile of verger emr package: no archive travels.",
+    ),
+    click.option(
+        "--subnet",
+        "subnets",
+        multiple=True,
+        metavar="ID",
+        help="Where the workers are; once for each. On EC2: one.",
+    ),
+    click.option(
+        "--security-group",
+        "security_groups",
+        multiple=True,
+        metavar="ID",
+        help="Of the workers in that network; once for each.",
+    ),
+    click.option(
+        "--kms-key", metavar="ARN", help="Key of disks and logs, and of what the run reads."
+    ),
 )
 budget_options = _add(
     click.option(

@@ -23,6 +23,7 @@ from verger.cli.emr.options import (
     refuse_elsewhere,
     region_options,
     saved_option,
+    setup_options,
     speed_options,
     types_option,
 )
@@ -227,6 +228,7 @@ def _load_prices(region: str) -> Pricing:
 @on_option
 @place_options
 @host_options
+@setup_options
 @click.option("--from-here", is_flag=True, help="Start nothing: look at what can be seen.")
 @click.option(
     "--start-minutes", default=15, show_default=True, help="Most that the start may take."
@@ -291,7 +293,9 @@ def _probe(cloud: Cloud, source: str, out: str, place: Place, minutes: int) -> J
 
     package = read_package(cloud, place.package)
     job = probe_job(cloud, source, out, place, package, minutes)
-    application, _ = find_application(cloud, package, job.limit, job.logs, place.application)
+    application, _ = find_application(
+        cloud, package, job.limit, job.logs, place.application, place.setup
+    )
     return replace(job, application=application)
 
 

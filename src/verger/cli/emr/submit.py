@@ -28,6 +28,7 @@ from verger.cli.emr.options import (
     refuse,
     refuse_elsewhere,
     region_options,
+    setup_options,
 )
 from verger.cli.emr.printing import bill_line, estimate_line, nodes_line, tell_progress
 from verger.cli.endings import Terminated
@@ -67,6 +68,7 @@ class Order:
 @on_option
 @place_options
 @host_options
+@setup_options
 @budget_options
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Follow it to its end.")
 @click.option(
