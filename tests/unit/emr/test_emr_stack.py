@@ -130,7 +130,7 @@ def test_a_job_writes_results_and_logs_and_nothing_else(stack: dict[str, Any]) -
         if n == "JobRole"
         for a in as_list(s["Action"])
     }
-    assert services == {"s3"}
+    assert services == {"s3", "kms"}
 
 
 def test_only_emr_serverless_of_this_account_takes_the_role(stack: dict[str, Any]) -> None:
