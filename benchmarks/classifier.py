@@ -25,13 +25,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from verger.classify.projection import Projection
 from verger.classify.recipe import Recipe
 from verger.classify.regression import TOLERANCE
 from verger.classify.scores import Scored, summarize
 from verger.classify.splits import LEFT_OUT, TEST, TRAIN, make_cutter, measure_leakage
 from verger.classify.testing import find_nearest, fit_whole_pca
 from verger.classify.training import ITERATIONS, Fits, draw_sample, try_penalties
-from verger.classify.vectors import LabelledVectors, Projection, read_labelled
+from verger.classify.vectors import LabelledVectors, read_labelled
 from verger.engine.local import LocalEngine
 from verger.result.derived import Penalty
 from verger.result.output import Output

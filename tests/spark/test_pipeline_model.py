@@ -73,7 +73,7 @@ def test_the_fit_is_that_of_spark(vectors: LabelledVectors) -> None:
     (ours,) = fit_regressions(x, labelled.targets, len(labelled.labels), [0.1], 100)
     (theirs,) = fit_on_spark(vectors.frame(rows), vectors.column, [0.1], 100)
     np.testing.assert_allclose(ours.mean, theirs.mean, atol=1e-6)
-    np.testing.assert_allclose(ours.deviation, theirs.deviation, atol=1e-6)
+    np.testing.assert_allclose(ours.scale, theirs.scale, atol=1e-6)
     asked = np.concatenate([x, (x + np.roll(x, 7, axis=0)) / 2])
     np.testing.assert_allclose(ours.probabilities(asked), theirs.probabilities(asked), atol=1e-4)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from verger.classify.classifier import Classifier
+from verger.classify.nearest import unit
 from verger.features.model import Model
 from verger.files.tables import part_name, read_part, stored_schema, write_part
 from verger.files.vectors import vectors_of
@@ -133,7 +134,7 @@ def train(output: Output, method: str = "centroid", on: str = "features") -> Cla
         intercepts=-np.square(centroids).sum(axis=1) / 2,
         threshold=0.0,
         n_neighbors=3,
-        references=z.astype(np.float32),
+        references=unit(x),
         reference_labels=y,
         reference_paths=tuple(table["path"].to_pylist()),
         **values,

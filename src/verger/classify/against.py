@@ -11,11 +11,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verger.classify.classifier import Classifier
-from verger.classify.evaluation import Tested, judge, list_untested, update_report, write_evaluation
+from verger.classify.evaluation import (
+    Tested,
+    judge,
+    judge_alarm,
+    list_untested,
+    update_report,
+    write_evaluation,
+)
 from verger.classify.label_map import merge_labels
 from verger.classify.recipe import Recipe, describe_recipe
 from verger.classify.scores import Scored
-from verger.classify.testing import score_rows
+from verger.classify.testing import find_unlike, score_rows
 from verger.classify.vectors import Labelled, LabelledVectors, read_labelled
 from verger.config import Config
 from verger.engine.choose import check_engine
@@ -57,14 +64,16 @@ def evaluate_against(
     """
     run, there, files = Run(Output.at(out), config, watch), Output.at(other), ClassifierFiles(name)
     classifier = _load_to_test(run.output, there, files)
-    merged = merge_labels(classifier.labels, label_map or {})
+    merged = merge_labels(classifier.labels, label_map or {}, classifier.others)
     labelled = _read_known(there, merged.names, label_map or {})
     check_engine(config)
     with run, run.locked():
         vectors = LabelledVectors(run.engine, there, labelled)
         with run.stage("test", len(labelled)):
             rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)), merged)
+            unlike = find_unlike(vectors, classifier, rows)
         judged = _judged_against(there, labelled, rows, scored, classifier.threshold)
+        judged["alarm"] = judge_alarm(scored, unlike, classifier)
         names = dict(label_map or {})
         recipe = Recipe(method=classifier.method, on=classifier.on, label_map=names)
         record = describe_recipe(recipe, labelled) | {

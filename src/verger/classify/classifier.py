@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verger.classify.nearest import Euclidean, NearestRows, squared_lengths
+from verger.classify.nearest import Euclidean, NearestRows, squared_lengths, unit
 from verger.classify.probabilities import count_votes, softmax, squared_distances
 from verger.errors import ConfigError, OutputError
 from verger.files.folder import Folder
@@ -29,10 +29,9 @@ Array = npt.NDArray[np.float64]
 METHODS = ("logistic", "knn", "centroid")
 INPUTS = ("features", "pca")
 
-# Raised by one when the files change their meaning. Of version 2, the vectors have one fixed name.
-_VERSION = 3
+# Raised by one when the files change their meaning.
+_VERSION = 4
 _REFERENCES = "models/references*.npy"
-_REFERENCES_V2 = "models/references.npy"
 # Rows whose distances to all references are in memory at once: 256 x 20,000 float32 are 20 MB.
 _ROWS_AT_ONCE = 256
 
@@ -41,7 +40,8 @@ _ROWS_AT_ONCE = 256
 class Classifier:
     """A classifier of features, and a sample of the photos that it was trained on.
 
-    With ``x`` the features or their PCA scores, it works on ``z = (x - mean) / scale``.
+    With ``x`` the features or their PCA scores, it works on ``z = (x - mean) / scale``. Known
+    photos are compared by ``x`` scaled to length 1.
 
     Attributes
     ----------
@@ -52,12 +52,14 @@ class Classifier:
         ``features`` or ``pca``: what ``x`` is.
     labels : tuple of str
         Sorted; column j of all probabilities is ``labels[j]``.
+    others : tuple of str
+        Sorted labels of other things: their probability is what is missing to 1.
     contract_hash : str
         Of the features that it takes.
     mean, scale : ndarray of shape (d,), float64
         ``scale`` is never 0; a constant column has 1.
-    coefficients : ndarray of shape (n_labels, d), float64
-    intercepts : ndarray of shape (n_labels,), float64
+    coefficients : ndarray of shape (n_labels + n_others, d), float64
+    intercepts : ndarray of shape (n_labels + n_others,), float64
         Zeros for ``centroid`` and ``knn``.
     temperature : float
         Probabilities are ``softmax(scores / temperature)``.
@@ -66,10 +68,12 @@ class Classifier:
     n_neighbors : int
         Of ``knn``, whose probabilities are shares of the votes.
     references : ndarray of shape (m, d), float32
-        Known photos, in ``z``.
+        Known photos: ``x``, scaled to length 1.
     reference_labels : ndarray of shape (m,), int32
-        Indices into ``labels``.
+        Indices into :attr:`names`.
     reference_paths : tuple of str
+    alarm : float
+        A photo farther from every reference is unlike every known photo; infinite for never.
     components : ndarray of shape (k, n_features), float64, or None
         With ``on="pca"``: ``x = (features - pca_mean) @ components.T``.
     pca_mean : ndarray of shape (n_features,), float64, or None
@@ -95,12 +99,19 @@ class Classifier:
     references: npt.NDArray[np.float32] = field(repr=False)
     reference_labels: npt.NDArray[np.int32] = field(repr=False)
     reference_paths: tuple[str, ...] = field(repr=False)
+    others: tuple[str, ...] = ()
+    alarm: float = np.inf
     components: Array | None = field(default=None, repr=False)
     pca_mean: Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check_words(self)
         _check_arrays(self)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All labels that photos were trained under, those of other things last."""
+        return (*self.labels, *self.others)
 
     @property
     def n_features(self) -> int:
@@ -115,12 +126,15 @@ class Classifier:
         ConfigError
             If the features are not ``n_features`` long.
         """
+        return (self._projected(features) - self.mean) / self.scale
+
+    def _projected(self, features: npt.NDArray[Any]) -> Array:
         x: Array = np.asarray(features, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.n_features:
             raise ConfigError(f"features of shape {x.shape} must be (n, {self.n_features})")
         if self.components is not None and self.pca_mean is not None:
             x = (x - self.pca_mean) @ self.components.T  # (n, n_features) -> (n, k)
-        return (x - self.mean) / self.scale
+        return x
 
     def probabilities(self, features: npt.NDArray[Any]) -> Array:
         """Compute the probability of every label.
@@ -133,7 +147,7 @@ class Classifier:
         Returns
         -------
         ndarray of shape (n, n_labels), float64
-            Rows sum to 1.
+            Rows sum to 1; with ``others`` to less, by the probability of these.
         """
         if features.ndim == 3:
             n, n_views, n_features = features.shape
@@ -147,7 +161,7 @@ class Classifier:
             scores = z @ self.coefficients.T + self.intercepts
         else:
             scores = -squared_distances(z, self.coefficients)
-        return softmax(scores / self.temperature)
+        return softmax(scores / self.temperature)[:, : len(self.labels)]
 
     def nearest(self, features: npt.NDArray[Any], k: int) -> tuple[Array, npt.NDArray[np.int64]]:
         """Find the references that are nearest, exactly; of equal ones the first.
@@ -161,7 +175,7 @@ class Classifier:
         Returns
         -------
         distances : ndarray of shape (n, k), float64
-            Euclidean, in ``z``, rising.
+            Euclidean, of vectors of length 1, rising: ``sqrt(2 - 2 cosine)``.
         indices : ndarray of shape (n, k), int64
 
         Raises
@@ -172,7 +186,7 @@ class Classifier:
         m = len(self.references)
         if not 1 <= k <= m:
             raise ConfigError(f"k={k} must be between 1 and n_references={m}")
-        z, numbers = self.standardized(features), np.arange(m, dtype=np.int32)
+        z, numbers = unit(self._projected(features)), np.arange(m, dtype=np.int32)
         blocks = [np.empty((0, k))], [np.empty((0, k), np.int64)]
         for start in range(0, len(z), _ROWS_AT_ONCE):
             nearest = NearestRows(Euclidean(z[start : start + _ROWS_AT_ONCE]), k)
@@ -181,6 +195,12 @@ class Classifier:
             blocks[1].append(nearest.row.astype(np.int64))
         return np.concatenate(blocks[0]), np.concatenate(blocks[1])
 
+    def unlike(self, features: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Say which photos are unlike every known one: features (n, n_features) to (n,)."""
+        if not len(self.references) or np.isinf(self.alarm):
+            return np.full(len(features), False)
+        return np.asarray(self.nearest(features, 1)[0][:, 0] > self.alarm)
+
     @cached_property
     def _reference_norms(self) -> npt.NDArray[np.float32]:
         """Squared lengths, (m,): computed once, when the references are checked."""
@@ -188,7 +208,8 @@ class Classifier:
 
     def _votes(self, features: npt.NDArray[Any]) -> Array:
         _, indices = self.nearest(features, self.n_neighbors)
-        return count_votes(self.reference_labels[indices], len(self.labels))
+        votes = count_votes(self.reference_labels[indices], len(self.names))
+        return votes[:, : len(self.labels)]
 
     def to_arrays(self) -> dict[str, Any]:
         """Return all but the vectors of the known photos as plain arrays, by name."""
@@ -209,8 +230,8 @@ class Classifier:
             If it is of another version, or the parts do not fit one another.
         """
         version = int(arrays["version"])
-        if version not in (2, _VERSION):
-            raise ValueError(f"version={version} must be 2 or {_VERSION}")
+        if version != _VERSION:
+            raise ValueError(f"version={version} must be {_VERSION}")
         values: dict[str, Any] = {}
         for name, array in arrays.items():
             if name in _TEXTS:
@@ -294,7 +315,7 @@ class Classifier:
             raise _damaged(output, npz, err) from err
 
 
-_TEXTS = ("labels", "reference_paths")
+_TEXTS = ("labels", "others", "reference_paths")
 _ARRAYS = {
     "mean": np.float64,
     "scale": np.float64,
@@ -340,6 +361,7 @@ def _most_shapes(record: RunRecord) -> dict[str, tuple[int, ...]]:
         "coefficients": (n, d),
         "intercepts": (n,),
         "labels": (n,),
+        "others": (n,),
         "reference_labels": (n,),
         "reference_paths": (n,),
         "components": (d, d),
@@ -355,7 +377,7 @@ def references_named(arrays: Mapping[str, Any]) -> str:
     ValueError
         If it could be no such file.
     """
-    name = str(arrays.get("references_file", _REFERENCES_V2))
+    name = str(arrays.get("references_file"))
     if not is_references(name):
         raise ValueError(f"references_file={name!r} must be {_REFERENCES}")
     return name
@@ -372,8 +394,12 @@ def _check_words(classifier: Classifier) -> None:
         raise ConfigError(
             f"labels: {len(classifier.labels)} must be at least 1, sorted, none twice"
         )
+    if len(set(classifier.names)) < len(classifier.names):
+        raise ConfigError(f"others={classifier.others} must not be labels, and none twice")
     if not 0 < classifier.temperature < np.inf:
         raise ConfigError(f"temperature={classifier.temperature} must be above 0 and finite")
+    if not classifier.alarm >= 0:
+        raise ConfigError(f"alarm={classifier.alarm} must be at least 0")
     if not 0 <= classifier.threshold <= 1:
         raise ConfigError(f"threshold={classifier.threshold} must be between 0 and 1")
     m = len(classifier.reference_paths)
@@ -390,11 +416,8 @@ def _check_words(classifier: Classifier) -> None:
 
 
 def _check_arrays(classifier: Classifier) -> None:
-    d, m, n_labels = (
-        np.size(classifier.mean),
-        len(classifier.reference_paths),
-        len(classifier.labels),
-    )
+    d, m = np.size(classifier.mean), len(classifier.reference_paths)
+    n_labels = len(classifier.names)
     shapes: dict[str, tuple[int, ...]] = {
         "mean": (d,),
         "scale": (d,),
@@ -417,11 +440,6 @@ def _check_arrays(classifier: Classifier) -> None:
             raise ConfigError(f"{name}: holds values that are not finite")
     if not classifier.scale.all():
         raise ConfigError("scale: holds 0; a constant column has 1")
-    if (
-        m
-        and not 0
-        <= classifier.reference_labels.min()
-        <= classifier.reference_labels.max()
-        < n_labels
-    ):
+    numbers = classifier.reference_labels
+    if m and not 0 <= numbers.min() <= numbers.max() < n_labels:
         raise ConfigError(f"reference_labels: must be between 0 and {n_labels - 1}")

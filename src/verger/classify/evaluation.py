@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from verger.classify.classifier import Classifier
 from verger.classify.frames import measure_films
+from verger.classify.projection import Projection
 from verger.classify.recipe import (
     Recipe,
     assign_roles,
@@ -47,11 +49,12 @@ from verger.classify.testing import (
     NEAREST_ROWS,
     accuracy_by_k,
     find_nearest,
+    find_unlike,
     fit_whole_pca,
     score_rows,
 )
 from verger.classify.training import REFERENCES, train
-from verger.classify.vectors import Labelled, LabelledVectors, Projection, only_labels
+from verger.classify.vectors import Labelled, LabelledVectors, only_labels
 from verger.config import Config
 from verger.files.records import as_json, to_plain
 from verger.files.tables import part_name, write_part
@@ -99,7 +102,7 @@ def evaluate_split(
         If the split leaves too little.
     """
     run, files = Run(Output.at(out), config, watch), ClassifierFiles(name)
-    labelled = read_trainable(run.output, recipe.label_map)
+    labelled = read_trainable(run.output, recipe)
     strategy = choose_split(labelled, recipe)
     needs_spark = check_method(run, recipe, labelled)
     with run, run.locked():
@@ -167,12 +170,17 @@ def _evaluate(
             recipe,
             strategy,
             contract_hash=record.contract_hash,
-            references=REFERENCES if recipe.method == "knn" else 0,
+            references=REFERENCES,
             on_fits=progress.on_fits,
         )
     with run.stage(f"test ({strategy})", len(test_rows)):
         rows, scored = score_rows(vectors, trained.classifier, test_rows)
-        judged = judge(scored, trained.others, trained.classifier.threshold) | {
+        unlike = find_unlike(vectors, trained.classifier, rows)
+        named = scored.true >= 0
+        others = scored[~named].probability if recipe.other else trained.others
+        judged = judge(scored[named], others, trained.classifier.threshold) | {
+            "alarm": judge_alarm(scored, unlike, trained.classifier),
+            "others": list(recipe.other),
             "split": strategy,
             "n_train": len(train_rows),
             "n_test": len(test_rows),
@@ -180,7 +188,7 @@ def _evaluate(
             "training": to_plain(trained.fit),
             "untested": list_untested(all_photos, test_rows),
             "leakage": _leakage(reduced, recipe, train_rows, test_rows),
-            "by_k": accuracy_by_k(vectors, pca, kept, train_rows, test_rows),
+            "by_k": accuracy_by_k(vectors, pca, kept, train_rows, rows[named]),
             "n_components": kept if recipe.on == "pca" else None,
         }
     return judged, Tested(vectors.labelled, rows, scored, train_rows)
@@ -195,12 +203,30 @@ def judge(scored: Scored, others: npt.NDArray[np.float64], threshold: float) -> 
         "threshold": at_threshold(scored, others, threshold),
         "curve": coverage_curve(scored, others),
         "n_others": len(others),
+        "others": [],
         "sure": {
             "threshold": SURE,
             "wrong": int((sure & ~scored.correct).sum()),
             "others": int((others >= SURE).sum()),
         },
     }
+
+
+def judge_alarm(
+    scored: Scored, unlike: npt.NDArray[np.bool_], classifier: Classifier
+) -> dict[str, Any] | None:
+    """Say how many photos are unlike every known one, by what became of them."""
+    if np.isinf(classifier.alarm):
+        return None
+    is_known, is_named = scored.true >= 0, scored.probability >= classifier.threshold
+    groups = {
+        "right": is_known & is_named & scored.correct,
+        "wrong": is_known & is_named & ~scored.correct,
+        "unknown": is_known & ~is_named,
+        "others": ~is_known,
+    }
+    counts = {name: [int((unlike & rows).sum()), int(rows.sum())] for name, rows in groups.items()}
+    return {"distance": classifier.alarm, **counts}
 
 
 def list_untested(labelled: Labelled, test_rows: Ints) -> list[str]:

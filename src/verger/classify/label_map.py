@@ -41,15 +41,19 @@ class Merged:
         return total
 
 
-def merge_labels(labels: Sequence[str], label_map: Mapping[str, str]) -> Merged:
+def merge_labels(
+    labels: Sequence[str], label_map: Mapping[str, str], others: Sequence[str] = ()
+) -> Merged:
     """Name labels by a map; one that is not in it keeps its own name.
+
+    The map may be of ``others`` alone, labels of other things, which get no name.
 
     Raises
     ------
     ConfigError
         If the map has none of the labels, and gives none of them as a name.
     """
-    if label_map and not set(labels) & {*label_map, *label_map.values()}:
+    if label_map and not {*labels, *others} & {*label_map, *label_map.values()}:
         raise ConfigError(
             f"label_map: has none of the {len(labels)} labels; the first is {labels[0]!r}, and the "
             f"first of the map {next(iter(label_map))!r}"

@@ -50,7 +50,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A known photo; the distance is Euclidean, in the classifier's standardised features."""
+    """A known photo; the distance is Euclidean, of features scaled to length 1."""
 
     path: str
     label: str
@@ -73,6 +73,9 @@ class Prediction:
         The most probable labels, by falling probability; empty where there is an error.
     nearest : tuple of Neighbor
         Known photos that are most like it, the nearest first.
+    unlike : bool or None
+        Whether it is unlike every known photo: farther from the nearest than 95 % of the known
+        photos were that were held out. None where that was not measured, or there is an error.
     error : str or None
         Why there are no features: a value of :class:`verger.schema.Reason`, as in ``rejected``.
     detail : str or None
@@ -84,6 +87,7 @@ class Prediction:
     probability: float | None = None
     top: tuple[Score, ...] = ()
     nearest: tuple[Neighbor, ...] = ()
+    unlike: bool | None = None
     error: str | None = None
     detail: str | None = None
 
@@ -123,7 +127,9 @@ class Predictor:
                 f"and the features are of {self.model.contract.short_hash}; "
                 "train it again with verger classify train"
             )
-        merge_labels(self.classifier.labels, self.label_map)  # refuses the map of other labels
+        merge_labels(
+            self.classifier.labels, self.label_map, self.classifier.others
+        )  # refuses the map of other labels
 
     def _repr_html_(self) -> str:
         classifier = self.classifier
@@ -226,17 +232,19 @@ class Predictor:
         labels = self._merged.names
         top = tuple(Score(labels[j], float(probabilities[j])) for j in order)
         known = top[0].probability >= self.classifier.threshold
+        is_measured = len(nearest) > 0 and np.isfinite(self.classifier.alarm)
         return Prediction(
             path=path,
             prediction=top[0].label if known else None,
             probability=top[0].probability,
             top=top,
             nearest=nearest,
+            unlike=nearest[0].distance > self.classifier.alarm if is_measured else None,
         )
 
     @cached_property
     def _merged(self) -> Merged:
-        return merge_labels(self.classifier.labels, self.label_map)
+        return merge_labels(self.classifier.labels, self.label_map, self.classifier.others)
 
     def _nearest(self, features: npt.NDArray[np.float32]) -> list[tuple[Neighbor, ...]]:
         classifier = self.classifier
@@ -248,7 +256,7 @@ class Predictor:
             tuple(
                 Neighbor(
                     classifier.reference_paths[i],
-                    classifier.labels[classifier.reference_labels[i]],
+                    classifier.names[classifier.reference_labels[i]],
                     d,
                 )
                 for i, d in zip(row, far, strict=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from verger.classify.classifier import INPUTS, METHODS
 from verger.classify.splits import TEST, TEST_SHARE, TRAIN, SplitStrategy, make_cutter
-from verger.classify.vectors import Labelled, read_labelled
+from verger.classify.vectors import Labelled, put_last, read_labelled
 from verger.errors import ClassifierError, ConfigError
 from verger.result.output import Output
 from verger.source.films import FRAMES, find_films
@@ -29,6 +29,8 @@ class Recipe:
     on : {"features", "pca"}
     n_neighbors : int
         Of ``knn``.
+    other : tuple of str
+        Labels that mean none of the others: their photos get no name.
     split : {"random", "group", "contiguous"} or None
         None for the strictest that the paths allow.
     groups : str or None
@@ -44,6 +46,7 @@ class Recipe:
     method: str = "logistic"
     on: str = "features"
     n_neighbors: int = 5
+    other: tuple[str, ...] = ()
     split: SplitStrategy | None = None
     groups: str | None = None
     frames: str = FRAMES
@@ -61,22 +64,22 @@ class Recipe:
             raise ConfigError(f"test_share={self.test_share} must be above 0 and below 1")
 
 
-def read_trainable(output: Output, label_map: Mapping[str, str] | None = None) -> Labelled:
+def read_trainable(output: Output, recipe: Recipe) -> Labelled:
     """Read the labelled photos of a result, with the labels that a map gives them.
 
     Raises
     ------
     ClassifierError
-        If they have fewer than two classes.
+        If they have fewer than two classes, or not those of other things.
     """
     output.read_run()
-    labelled = read_labelled(output, label_map=label_map)
+    labelled = read_labelled(output, label_map=recipe.label_map)
     if len(labelled.labels) < 2:
         raise ClassifierError(
             f"OUT={output.root}: n_labels={len(labelled.labels)} must be at least 2 to tell apart; "
             f"all {len(labelled)} labelled photos are {labelled.labels[0]!r}"
         )
-    return labelled
+    return put_last(labelled, recipe.other)
 
 
 def choose_split(labelled: Labelled, recipe: Recipe) -> SplitStrategy:
@@ -133,7 +136,8 @@ def assign_roles(
     )
     roles = cutter.split(labelled.targets, recipe.test_share)
     n_labels = len(set(labelled.targets[roles == TRAIN].tolist()))
-    if n_labels < 2 or not (roles == TEST).any():
+    tested = labelled.targets[roles == TEST]
+    if n_labels < 2 or not (tested < labelled.n_names).any():
         raise ClassifierError(
             f"split={strategy}: leaves {n_labels} classes to train on and {(roles == TEST).sum()} "
             "photos to test, and must leave 2 and 1; a class needs 2 photos, better 20"

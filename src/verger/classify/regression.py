@@ -1,8 +1,8 @@
 """Multinomial logistic regression with Spark ML's objective, fitted in this process without Java.
 
 The loss is the mean log loss of a photo plus ``reg_param / 2`` times the sum of the squared
-coefficients, of features standardised by their sample deviation; intercepts are free. That is what
-Spark's ``StandardScaler`` and ``LogisticRegression(standardization=False)`` minimise.
+coefficients, of features standardised by their sample deviation (:func:`scale_of`); intercepts are
+free. That is what Spark's ``LogisticRegression(standardization=False)`` minimises.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Regression:
     Attributes
     ----------
     mean : ndarray of shape (d,), float64
-    deviation : ndarray of shape (d,), float64
-        With ``n - 1`` in the denominator; 0 for a feature that never varies.
+    scale : ndarray of shape (d,), float64
+        Of :func:`scale_of`, above 0.
     coefficients : ndarray of shape (n_labels, d), float64
         Of standardised features.
     intercepts : ndarray of shape (n_labels,), float64
@@ -54,15 +54,10 @@ class Regression:
     """
 
     mean: Array = field(repr=False)
-    deviation: Array = field(repr=False)
+    scale: Array = field(repr=False)
     coefficients: Array = field(repr=False)
     intercepts: Array = field(repr=False)
     reg_param: float
-
-    @property
-    def scale(self) -> Array:
-        """What standardised features are divided by: the deviation, or 1 where that is 0."""
-        return np.where(self.deviation > 0, self.deviation, 1.0)
 
     def probabilities(self, x: npt.NDArray[Any]) -> Array:
         """Compute the probability of every label: (n, d) or (n, n_views, d) to (n, n_labels)."""
@@ -107,7 +102,7 @@ def fit_regressions(
 
     options = {"maxiter": iterations, "maxcor": _MEMORY, "ftol": _FLAT}
     present, number = np.unique(targets, return_inverse=True)
-    z, mean, deviation = _standardize(x)
+    z, mean, scale = _standardize(x)
     n_threads = limits.usable_cores()
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as pool:
         loss = _Loss(pool, np.array_split(z, n_threads), np.array_split(number, n_threads))
@@ -120,7 +115,7 @@ def fit_regressions(
             coefficients, intercepts = np.zeros((n_labels, x.shape[1])), np.full(n_labels, -np.inf)
             coefficients[present] = theta[:, :-1]
             intercepts[present] = theta[:, -1] - theta[:, -1].mean()
-            yield Regression(mean, deviation, coefficients, intercepts, reg_param)
+            yield Regression(mean, scale, coefficients, intercepts, reg_param)
 
 
 #: A loss that changes less is rounding, and the fit has ended.
@@ -172,17 +167,38 @@ def _sum_share(z: Floats, targets: Ints, weights: Floats) -> tuple[float, Floats
 
 
 def _standardize(x: Floats) -> tuple[Floats, Array, Array]:
-    """Return standardised features with a last column of ones, the means, and the deviations."""
+    """Return standardised features with a last column of ones, the means, and the scale."""
     mean = x.mean(axis=0, dtype=np.float64)
     parts = [slice(i, i + _ROWS_AT_ONCE) for i in range(0, len(x), _ROWS_AT_ONCE)]
     squares: Array = np.sum([np.square(x[part] - mean).sum(axis=0) for part in parts], axis=0)
     spread = np.sqrt(squares / max(len(x) - 1, 1))
-    deviation: Array = np.where(spread > _ROUNDING * np.abs(mean), spread, 0.0)
+    scale = scale_of(np.where(spread > _ROUNDING * np.abs(mean), spread, 0.0))
     kind = np.float64 if x.size <= _EXACT else np.float32
     z = np.ones((len(x), x.shape[1] + 1), kind)
     for part in parts:
-        z[part, :-1] = (x[part] - mean) / np.where(deviation > 0, deviation, 1.0)
-    return z, mean, deviation
+        z[part, :-1] = (x[part] - mean) / scale
+    return z, mean, scale
+
+
+def scale_of(deviation: Array) -> Array:
+    """Return what features are divided by: their deviation, and at least the median one.
+
+    A feature that hardly varies among the known photos, as many do that were taken on white, is
+    else dozens of deviations away on any other photo, and decides alone, with certainty
+    (benchmarks/REAL_PHOTOS.md).
+
+    Parameters
+    ----------
+    deviation : ndarray of shape (d,), float64
+        With ``n - 1`` in the denominator; 0 for a feature that never varies.
+
+    Returns
+    -------
+    ndarray of shape (d,), float64
+        Above 0; ones if nothing varies.
+    """
+    varying = deviation[deviation > 0]
+    return np.maximum(deviation, np.median(varying)) if len(varying) else np.ones_like(deviation)
 
 
 def fits_in_memory(n: int, d: int, n_labels: int) -> bool:

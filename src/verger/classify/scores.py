@@ -82,8 +82,9 @@ class Scored:
 
     @classmethod
     def of(cls, probabilities: Floats, true: Ints) -> Scored:
-        """Keep what counts of probabilities of shape (n, n_labels)."""
+        """Keep what counts of probabilities of shape (n, n_labels); a class beyond is unknown."""
         n, n_labels = probabilities.shape
+        true = np.where(true < n_labels, true, -1)
         rows, known = np.arange(n), true >= 0
         column = np.where(known, true, 0)
         p_true = np.where(known, probabilities[rows, column], 0.0)

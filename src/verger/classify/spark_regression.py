@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from verger.classify.regression import Regression
+from verger.classify.regression import Regression, scale_of
 from verger.files.folder import Folder
 from verger.pca.spark_models import StoredModel, dense_matrix, dense_vector, new_uid, scalar
 
@@ -44,12 +44,19 @@ def fit_on_spark(
         For each penalty. A class without photos gets a small probability.
     """
     from pyspark.ml.classification import LogisticRegression
-    from pyspark.ml.feature import StandardScaler
+    from pyspark.ml.feature import ElementwiseProduct, StandardScaler
+    from pyspark.ml.linalg import Vectors
 
     kept = frame.persist()
     try:
-        scaler: Any = StandardScaler(inputCol=column, outputCol=_SCALED, withMean=True).fit(kept)
-        scaled = scaler.transform(kept)
+        scaler: Any = StandardScaler(
+            inputCol=column, outputCol="centred", withMean=True, withStd=False
+        ).fit(kept)
+        scale = scale_of(scaler.std.toArray())
+        divider = ElementwiseProduct(
+            inputCol="centred", outputCol=_SCALED, scalingVec=Vectors.dense(1 / scale)
+        )
+        scaled = divider.transform(scaler.transform(kept))
         for reg_param in reg_params:
             model: Any = LogisticRegression(
                 featuresCol=_SCALED,
@@ -62,7 +69,7 @@ def fit_on_spark(
             ).fit(scaled)
             yield Regression(
                 scaler.mean.toArray(),
-                scaler.std.toArray(),
+                scale,
                 model.coefficientMatrix.toArray(),
                 model.interceptVector.toArray(),
                 reg_param,
@@ -106,7 +113,7 @@ def _scaler(regression: Regression, column: str) -> StoredModel:
         uid=uid,
         parameters={"inputCol": column, "outputCol": _SCALED, "withMean": True, "withStd": True},
         defaults={"outputCol": f"{uid}__output", "withMean": False, "withStd": True},
-        columns={"std": dense_vector(regression.deviation), "mean": dense_vector(regression.mean)},
+        columns={"std": dense_vector(regression.scale), "mean": dense_vector(regression.mean)},
     )
 
 

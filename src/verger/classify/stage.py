@@ -16,11 +16,12 @@ import numpy as np
 
 from verger.classify.classifier import is_references, references_named
 from verger.classify.frames import measure_films
+from verger.classify.projection import stored_projection
 from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_trainable
 from verger.classify.regression import fits_in_memory
 from verger.classify.spark_regression import write_pipeline
 from verger.classify.training import train
-from verger.classify.vectors import LabelledVectors, stored_projection, vector_column
+from verger.classify.vectors import LabelledVectors, vector_column
 from verger.config import Config
 from verger.engine.choose import check_engine, has_active_session
 from verger.engine.session import check_environment, get_session
@@ -67,7 +68,7 @@ def train_classifier(
         With fewer than two classes; with ``on="pca"`` where the result has no PCA.
     """
     run, files = Run(Output.at(out), config, watch), ClassifierFiles(name)
-    labelled = read_trainable(run.output, recipe.label_map)
+    labelled = read_trainable(run.output, recipe)
     strategy = choose_split(labelled, recipe)
     projection = stored_projection(run.output) if recipe.on == "pca" else None
     needs_spark = check_method(run, recipe, labelled)
@@ -131,7 +132,7 @@ def stage_classifier(
     if trained.regression is not None:
         column = vector_column(classifier.on == "pca")
         names = write_pipeline(
-            trained.regression, classifier.labels, column, staged, files.spark_model
+            trained.regression, classifier.names, column, staged, files.spark_model
         )
     return [*names, *classifier.save(staged, files.npz)]
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from verger.classify.classifier import Classifier
 from verger.classify.label_map import Merged
 from verger.classify.nearest import Euclidean, NearestRows
+from verger.classify.projection import Projection
 from verger.classify.scores import Scored
-from verger.classify.vectors import LabelledVectors, Projection, VectorBatches
+from verger.classify.vectors import LabelledVectors, VectorBatches
 from verger.pca.fit import FittedPCA, fit_pca
 
 Array = npt.NDArray[np.float64]
@@ -59,6 +60,22 @@ def _score(
     for row, x in batches:
         probabilities = classifier.probabilities(x)
         yield row, Scored.of(merged.sum(probabilities) if merged else probabilities, targets[row])
+
+
+def find_unlike(
+    vectors: LabelledVectors, classifier: Classifier, rows: Ints
+) -> npt.NDArray[np.bool_]:
+    """Find out in the tasks which photos are unlike every known one; rows must rise."""
+    blocks = vectors.scan(rows, _alarms, classifier)
+    order = np.argsort(np.concatenate([row for row, _ in blocks]))
+    return np.concatenate([unlike for _, unlike in blocks])[order]
+
+
+def _alarms(
+    batches: VectorBatches, classifier: Classifier
+) -> Iterator[tuple[Ints, npt.NDArray[np.bool_]]]:
+    for row, x in batches:
+        yield row, classifier.unlike(x)
 
 
 def find_nearest(vectors: LabelledVectors, known: Ints, photos: Ints) -> Ints:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verger.classify.classifier import Classifier
-from verger.classify.nearest import Euclidean, NearestRows
+from verger.classify.nearest import Euclidean, NearestRows, unit
 from verger.classify.probabilities import count_votes, softmax
 from verger.classify.recipe import Recipe
-from verger.classify.regression import Regression, fit_regressions, fits_in_memory
+from verger.classify.regression import Regression, fit_regressions, fits_in_memory, scale_of
 from verger.classify.scores import Scored, choose_threshold, fit_temperature, summarize
 from verger.classify.spark_regression import fit_on_spark
 from verger.classify.splits import Cutter, SplitStrategy, draw_stratified, make_cutter
@@ -37,6 +37,8 @@ SAMPLE_ITERATIONS, ITERATIONS = 30, 100
 REFERENCES = 20_000
 #: Share of the classes that play the part of other things.
 WITHHELD = 0.2
+#: Share of known photos that are no farther from the nearest other one than the alarm's distance.
+ALIKE = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Trained:
     fit : Fit
         The penalties that were tried, and on what the threshold was chosen.
     others : ndarray of shape (m,), float64
-        Probability of what is predicted for photos of classes that were withheld; m may be 0.
+        Probability of what is predicted for photos of other things: of labels that mean them, or
+        of classes that were withheld; m may be 0.
     """
 
     classifier: Classifier
@@ -98,7 +101,11 @@ def train(
     fitted = _fit_arrays(vectors, rows, recipe, contract_hash, references, regression)
     if regression is None:
         fitted, held_out, others = _calibrate(fitted, sample)
-    chosen = replace(fitted, threshold=choose_threshold(held_out, others))
+    chosen = replace(
+        fitted,
+        threshold=choose_threshold(held_out, others),
+        alarm=_measure_alarm(fitted, vectors.labelled, rows, recipe, sample.strategy),
+    )
     fit = Fit(
         reg_param=regression.reg_param if regression else None,
         tried=tried,
@@ -108,6 +115,7 @@ def train(
         n_others=len(others),
         threshold=chosen.threshold,
         temperature=chosen.temperature,
+        alarm=chosen.alarm if np.isfinite(chosen.alarm) else None,
     )
     return Trained(chosen, regression, fit, others)
 
@@ -130,7 +138,7 @@ class ValidationSample:
     fold : ndarray of shape (n,), int64
     x : ndarray of shape (n, d), or with crops (n, n_views, d), float64
     withheld : ndarray of shape (n,), bool
-        Photos of the classes that play the part of other things.
+        Photos of other things, or of the classes that play their part.
     strategy : {"random", "group", "contiguous"}
     """
 
@@ -170,6 +178,8 @@ def draw_sample(
     present = np.unique(targets[drawn])
     n_withheld = int(WITHHELD * len(present))
     others = np.random.default_rng(recipe.seed).permutation(present)[:n_withheld]
+    if vectors.labelled.n_others:
+        others = present[present >= vectors.labelled.n_names]
     x = vectors.collect_views(rows[drawn]).astype(np.float64)
     withheld = np.isin(targets[drawn], others)
     return ValidationSample(rows[drawn], targets[drawn], fold, x, withheld, strategy)
@@ -258,7 +268,9 @@ def try_penalties(fits: Fits, sample: ValidationSample) -> tuple[Penalty, ...]:
 def _held_out_photos(
     fits: Fits, rows: Ints, recipe: Recipe, sample: ValidationSample, reg_param: float
 ) -> tuple[Scored, Array]:
-    """Score a fold, and the withheld classes, by a regression on the rest of all photos.
+    """Score a fold, and other things, by a regression on the rest of all photos.
+
+    Photos that mean other things are those of the fold; withheld classes are all left out.
 
     It is nearly as sure of itself as the final one, which models of the sample are not: their
     mistakes would ask for a threshold that lets hardly any photo pass.
@@ -270,8 +282,10 @@ def _held_out_photos(
     if len(np.unique(fold[(fold >= 0) & ~other])) < 2:
         other[:] = False  # without these classes there would be nothing to hold out
     held = fold == np.bincount(fold[(fold >= 0) & ~other]).argmax()
-    regression = fits.one(rows[(fold >= 0) & ~held & ~other], reg_param)
+    left_out = held if vectors.labelled.n_others else held | other
+    regression = fits.one(rows[(fold >= 0) & ~left_out], reg_param)
     held_out = _score_drawn(vectors, rows[held & ~other], regression, recipe.seed)
+    other &= left_out
     if not other.any():
         return held_out, np.empty(0)
     return held_out, _score_drawn(vectors, rows[other], regression, recipe.seed).probability
@@ -279,9 +293,10 @@ def _held_out_photos(
 
 def _score_drawn(vectors: LabelledVectors, rows: Ints, regression: Regression, seed: int) -> Scored:
     """Score :data:`SAMPLE_ROWS` of some rows."""
-    drawn = rows[draw_stratified(vectors.labelled.targets[rows], SAMPLE_ROWS, seed)]
+    labelled = vectors.labelled
+    drawn = rows[draw_stratified(labelled.targets[rows], SAMPLE_ROWS, seed)]
     probabilities = regression.probabilities(vectors.collect_views(drawn))
-    return Scored.of(probabilities, vectors.labelled.targets[drawn])
+    return Scored.of(probabilities[:, : labelled.n_names], labelled.targets[drawn])
 
 
 def _fit_arrays(
@@ -303,18 +318,17 @@ def _fit_arrays(
         coefficients, intercepts = regression.coefficients, regression.intercepts
     else:
         moments = vectors.moments(rows)
-        mean, scale = moments.mean, np.where(moments.deviation > 0, moments.deviation, 1.0)
+        mean, scale = moments.mean, scale_of(moments.deviation)
         coefficients, intercepts = np.zeros((n_labels, len(mean))), np.zeros(n_labels)
     if recipe.method == "centroid":
         coefficients = (vectors.class_means(rows) - mean) / scale
     kept = rows[draw_stratified(labelled.targets[rows], references, recipe.seed)]
-    known = np.empty((0, len(mean)), np.float32)
-    if len(kept):
-        known = ((vectors.collect(kept) - mean) / scale).astype(np.float32)
+    known = unit(vectors.collect(kept)) if len(kept) else np.empty((0, len(mean)), np.float32)
     return Classifier(
         method=recipe.method,
         on=recipe.on,
-        labels=labelled.labels,
+        labels=labelled.labels[: labelled.n_names],
+        others=labelled.labels[labelled.n_names :],
         contract_hash=contract_hash,
         mean=mean,
         scale=scale,
@@ -331,6 +345,25 @@ def _fit_arrays(
     )
 
 
+def _measure_alarm(
+    fitted: Classifier, labelled: Labelled, rows: Ints, recipe: Recipe, strategy: SplitStrategy
+) -> float:
+    """Return the distance within which :data:`ALIKE` of held-out photos have a known one."""
+    kept = draw_stratified(labelled.targets[rows], len(fitted.references), recipe.seed)
+    fold = _cut_folds(labelled, rows, recipe, strategy)[1][kept]
+    named = np.flatnonzero((fold >= 0) & (labelled.targets[rows[kept]] < labelled.n_names))
+    drawn = named[draw_stratified(labelled.targets[rows[kept[named]]], SAMPLE_ROWS, recipe.seed)]
+    distances = [np.empty(0)]
+    for one in np.unique(fold[drawn]):
+        asked = fitted.references[drawn[fold[drawn] == one]]
+        known = fitted.references[(fold >= 0) & (fold != one)]
+        nearest = NearestRows(Euclidean(asked), 1)
+        nearest.add(known, np.arange(len(known)))
+        distances.append(np.sqrt(-nearest.likeness[nearest.row[:, 0] >= 0, 0]))
+    apart = np.concatenate(distances)
+    return float(np.quantile(apart, ALIKE)) if len(apart) else np.inf
+
+
 # Choosing temperature and threshold on photos that were held out
 
 
@@ -344,12 +377,16 @@ def _calibrate(fitted: Classifier, sample: ValidationSample) -> tuple[Classifier
         temperature = fit_temperature(flat[seen], true[seen])
         held_out, others = softmax(held_out / temperature), softmax(others / temperature)
         fitted = replace(fitted, temperature=temperature)
-    others = others.mean(axis=1).max(axis=1)
-    return fitted, Scored.of(held_out.mean(axis=1), sample.targets), others
+    held_out, others = (each.mean(axis=1)[:, : len(fitted.labels)] for each in (held_out, others))
+    known = np.full(len(held_out), True)
+    if fitted.others:
+        known, others = ~sample.withheld, held_out[sample.withheld]
+    scored = Scored.of(held_out[known], sample.targets[known])
+    return fitted, scored, others.max(axis=1, initial=0)
 
 
 def _held_out_arrays(fitted: Classifier, sample: ValidationSample) -> tuple[Array, Array]:
-    """Score the sample by folds, and the withheld classes by all others.
+    """Score the sample by folds, and withheld classes by all others.
 
     Returns
     -------
@@ -357,13 +394,17 @@ def _held_out_arrays(fitted: Classifier, sample: ValidationSample) -> tuple[Arra
         Scores or votes.
     others : ndarray of shape (m, n_views, n_labels), float64
     """
-    z = ((sample.x - fitted.mean) / fitted.scale).reshape(len(sample.x), -1, len(fitted.mean))
-    held_out = np.empty((*z.shape[:2], len(fitted.labels)))
+    x = sample.x.reshape(-1, len(fitted.mean))
+    z: Array = (x - fitted.mean) / fitted.scale
+    if fitted.method == "knn":
+        z = unit(x).astype(np.float64)
+    z = z.reshape(len(sample.x), -1, len(fitted.mean))
+    held_out = np.empty((*z.shape[:2], len(fitted.names)))
     for fold in range(sample.n_folds):
         there = sample.fold == fold
         held_out[there] = _score_by(fitted, z[~there], sample.targets[~there], z[there])
     away = sample.withheld
-    if not away.any():
+    if fitted.others or not away.any():
         return held_out, held_out[:0]
     return held_out, _score_by(fitted, z[~away], sample.targets[~away], z[away])
 
@@ -377,7 +418,7 @@ def _score_by(fitted: Classifier, known: Array, targets: Ints, views: Array) -> 
 
 
 def _score_rows(fitted: Classifier, known: Array, targets: Ints, z: Array) -> Array:
-    n_labels = len(fitted.labels)
+    n_labels = len(fitted.names)
     if fitted.method == "knn":
         nearest = NearestRows(Euclidean(z), min(fitted.n_neighbors, len(known)))
         nearest.add(known, np.arange(len(known)))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from verger.classify.label_map import merge_labels
+from verger.classify.projection import Projection
 from verger.engine.tasks import Engine, run_pieces
-from verger.errors import ClassifierError, OutputError
+from verger.errors import ClassifierError
 from verger.features.contract import count_views
 from verger.files.folder import Folder
-from verger.files.npz import UNREADABLE, read_npz
 from verger.files.tables import read_part
 from verger.files.vectors import iter_vectors, parts_with_vectors, vectors_of
-from verger.pca.fit import FittedPCA
 from verger.pca.moments import Moments, add_up, iter_sums
-from verger.result.output import PCA_NPZ, Output
+from verger.result.output import Output
 from verger.schema import VIEWS, normal_labels
 from verger.source.films import Films, find_films
 
@@ -47,7 +47,7 @@ class Labelled:
     targets : ndarray of shape (n,), int64
         Index into ``labels``; -1 for a label that is not among them.
     labels : tuple of str
-        Sorted.
+        Sorted, those of other things last.
     n_unlabelled : int
         Photos that were left out: they have no label.
     names : pyarrow.Array of string
@@ -58,6 +58,8 @@ class Labelled:
         Group of each photo by the list that named them; one without a group is one of its own.
     films : Films or None
         What numbered names are films by their features; None where that was not measured.
+    n_others : int
+        How many of ``labels`` are of other things.
     """
 
     paths: pa.Array = field(repr=False)
@@ -68,6 +70,12 @@ class Labelled:
     n_without_features: int = 0
     groups: Ints | None = field(default=None, repr=False)
     films: Films | None = field(default=None, repr=False)
+    n_others: int = 0
+
+    @property
+    def n_names(self) -> int:
+        """How many of ``labels`` may be given as names."""
+        return len(self.labels) - self.n_others
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -154,55 +162,31 @@ def only_labels(labelled: Labelled, rows: Ints) -> Labelled:
     number = np.full(len(labelled.labels) + 1, -1)  # the last one is for targets of -1
     number[present] = np.arange(len(present))
     labels = tuple(labelled.labels[i] for i in present)
-    return replace(labelled, targets=number[labelled.targets], labels=labels)
+    n_others = int((present >= labelled.n_names).sum())
+    return replace(labelled, targets=number[labelled.targets], labels=labels, n_others=n_others)
 
 
-@dataclass(frozen=True)
-class Projection:
-    """From features to the scores that a classifier takes: ``(features - mean) @ components.T``.
-
-    Attributes
-    ----------
-    components : ndarray of shape (k, n_features), float64
-    mean : ndarray of shape (n_features,), float64
-        Zeros where the scores are not centred.
-    """
-
-    components: Array = field(repr=False)
-    mean: Array = field(repr=False)
-
-    def __call__(self, features: npt.NDArray[Any]) -> Array:
-        """Project vectors of shape (n, n_features); returns (n, k)."""
-        scores: Array = (features.astype(np.float64) - self.mean) @ self.components.T
-        return scores
-
-    @classmethod
-    def of(cls, pca: FittedPCA) -> Projection:
-        """Take over the kept components of a PCA."""
-        mean = pca.mean if pca.center else np.zeros_like(pca.mean)
-        return cls(pca.projection.T, mean)
-
-
-def stored_projection(output: Output) -> Projection:
-    """Read the PCA of a result.
+def put_last(labelled: Labelled, others: Sequence[str]) -> Labelled:
+    """Say which labels are of other things, and put them last.
 
     Raises
     ------
-    OutputError
-        If it has none, or it is damaged.
+    ClassifierError
+        If no photo has such a label, or all have.
     """
-    try:
-        file = read_npz(output.folder.read(PCA_NPZ))
-        mean = file["mean"] if file["center"] else np.zeros_like(file["mean"])
-        return Projection(file["components"] / file["scale"], mean)
-    except FileNotFoundError as err:
-        raise OutputError(
-            f"OUT={output.root}: has no PCA, which on=pca needs; verger reduce fits one"
-        ) from err
-    except UNREADABLE as err:
-        raise OutputError(
-            f"{output.address(PCA_NPZ)}: cannot be read: {err}; verger reduce writes it again"
-        ) from err
+    wanted = {normalize("NFC", label) for label in others}
+    missing = sorted(wanted - set(labelled.labels))
+    if missing:
+        raise ClassifierError(
+            f"other={missing[0]!r}: no photo has this label; labels are "
+            f"{', '.join(map(repr, labelled.labels[:8]))}"
+        )
+    if len(wanted) == len(labelled.labels):
+        raise ClassifierError(f"other={sorted(wanted)}: are all labels; none is left to name")
+    order = np.argsort([label in wanted for label in labelled.labels], kind="stable")
+    number = np.append(np.argsort(order), -1)  # the last one is for targets of -1
+    labels = tuple(labelled.labels[i] for i in order)
+    return replace(labelled, targets=number[labelled.targets], labels=labels, n_others=len(wanted))
 
 
 # Vectors, where they are: in the tasks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,12 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--n-neighbors", default=5, show_default=True, help="Votes of knn."),
         click.option(
+            "--other",
+            multiple=True,
+            metavar="LABEL",
+            help="Label of photos of other things, which get no name; several allowed.",
+        ),
+        click.option(
             "--split",
             type=click.Choice(["random", "group", "contiguous"]),
             help="How photos are held out.  [default: the strictest that paths allow]",
@@ -84,7 +90,17 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-_RECIPE = ("method", "on", "n_neighbors", "split", "groups", "frames", "test_share", "seed")
+_RECIPE = (
+    "method",
+    "on",
+    "n_neighbors",
+    "other",
+    "split",
+    "groups",
+    "frames",
+    "test_share",
+    "seed",
+)
 
 
 def _label_map() -> dict[str, str]:
@@ -211,6 +227,12 @@ def classify_save(
 @weights_option
 @extractor_option
 @label_map_option
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Give a name from this probability on, instead of the classifier's own threshold.",
+)
 @json_option("Print a list of objects as JSON.")
 def predict(
     photos: tuple[str, ...],
@@ -218,6 +240,7 @@ def predict(
     name: str,
     weights: str | None,
     model: str | None,
+    threshold: float | None,
     as_json: bool,
     **_: Any,
 ) -> None:
@@ -229,6 +252,10 @@ def predict(
     with download_bar() as on_progress:
         predictor = Predictor.load(out, weights, model, name=name, on_progress=on_progress)
     predictor = replace(predictor, label_map=label_map)
+    if threshold is not None:
+        predictor = replace(
+            predictor, classifier=replace(predictor.classifier, threshold=threshold)
+        )
     if len(paths) > 1:  # one that hangs or crashes a decoder must not cost the others
         decoding = Decoding(apart=True, timeout_s=Config().decode_timeout_s)
         predictor = replace(predictor, decoding=decoding)
@@ -250,6 +277,8 @@ def _prediction_lines(prediction: Prediction) -> list[str]:
         return [f"{prediction.path}  error: {prediction.error} ({prediction.detail})"]
     lines = [f"{prediction.path}  {prediction.prediction or 'unknown'}"]
     lines += [f"  {score.probability:6.1%}  {score.label}" for score in prediction.top]
+    if prediction.unlike:
+        lines.append("  unlike every known photo: the probabilities may mean nothing")
     return lines + [f"  near {near.path} ({near.label})" for near in prediction.nearest]
 
 
@@ -280,7 +309,7 @@ def _training_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("photos", photos),
         ("trained", f"{recipe['method']} on {recipe['on']}{chosen}"),
-        ("unknown", f"below {record['threshold']:.3f}"),
+        ("unknown", f"below {record['threshold']:.3f}{_of_others(recipe['other'])}"),
         (
             "time",
             f"{sum(record['seconds'].values()):.1f} s in all; "
@@ -289,11 +318,46 @@ def _training_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+#: Thresholds whose effect is told beside that of the chosen one.
+_TOLD_THRESHOLDS = (0.5, 0.9)
+
+
+def _of_others(labels: Sequence[str]) -> str:
+    return f", and photos of {' and '.join(map(repr, labels))}" if labels else ""
+
+
+def _others_of(one: Mapping[str, Any]) -> str:
+    """Say what the other things of an evaluation are."""
+    if one["others"]:
+        return " and ".join(map(repr, one["others"]))
+    if one["split"] == "against":
+        return "photos with a label that it does not know"
+    return "photos of classes that were withheld from it"
+
+
+def _threshold_words(at: Mapping[str, Any], others: str) -> str:
+    text = f"{at['threshold']:.3f}: {at['coverage']:.1%} get a name"
+    text += f", {at['error']:.1%} of those a wrong one" if at["error"] is not None else ""
+    return text + (f"; {at['others']:.1%} of {others}" if at["others"] is not None else "")
+
+
+def _alarm_lines(alarm: Mapping[str, Any] | None, others: str) -> list[tuple[str, str]]:
+    if alarm is None:
+        return []
+    groups = {"right names": "right", "wrong names": "wrong", others: "others"}
+    told = [
+        f"{alarm[name][0]:,} of {alarm[name][1]:,} {what}"
+        for what, name in groups.items()
+        if alarm[name][1]
+    ]
+    return [("  alarm", f"unlike every known photo are {', '.join(told)}")] if told else []
+
+
 def _evaluation_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Say what an evaluation found: the split asked for first, then the one beside."""
     lines = []
     for one in filter(None, (record["evaluation"], record["beside"])):
-        scores, at = one["scores"], one["threshold"]
+        scores = one["scores"]
         score = (
             f"{scores['accuracy']:.1%} of {scores['n']:,} photos right, "
             f"{scores['top5']:.1%} among the first five; log loss {scores['log_loss']:.3f}"
@@ -301,11 +365,11 @@ def _evaluation_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         if one["split"] != "against":
             score += f"; {OWN_PHOTOS}"
         lines.append((one["split"], score))
-        text = f"below {at['threshold']:.3f}; {at['coverage']:.1%} get a name"
-        text += f", {at['error']:.1%} of those a wrong one" if at["error"] is not None else ""
-        if at["others"] is not None:
-            text += f"; of other things {at['others']:.1%}"
-        lines += [("  unknown", text), *_other_lines(one)]
+        others = _others_of(one)
+        lines.append(("  unknown", f"below {_threshold_words(one['threshold'], others)}"))
+        told = [at for at in one["curve"] if at["threshold"] in _TOLD_THRESHOLDS]
+        lines += [("", f"at {_threshold_words(at, others)}") for at in told]
+        lines += [*_other_lines(one), *_alarm_lines(one["alarm"], others)]
         leak = one.get("leakage", {})
         if "neighbouring_frame" in leak:
             share = f"{leak['neighbouring_frame']:.1%} of the test photos"

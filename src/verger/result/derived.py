@@ -72,6 +72,8 @@ class Fit:
         Photos that choices were made on, held out by ``folds``.
     n_others : int
         Photos that played the part of other things when the threshold was chosen.
+    alarm : float or None
+        Distance to the nearest known photo from which a photo is unlike all; None if unknown.
     """
 
     reg_param: float | None = field(default=None, metadata=OMIT_NONE)
@@ -82,6 +84,7 @@ class Fit:
     n_others: int
     threshold: float
     temperature: float
+    alarm: float | None = field(default=None, metadata=OMIT_NONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +135,27 @@ class ThresholdEffect:
     coverage: float
     error: float | None
     others: float | None
+
+
+@dataclass(frozen=True)
+class AlarmEffect:
+    """Photos that are unlike every known one, and photos in all, by what became of them.
+
+    Attributes
+    ----------
+    distance : float
+        To the nearest known photo, from which a photo is unlike all.
+    right, wrong, unknown : (int, int)
+        Photos of known classes: named rightly, named wrongly, and not named.
+    others : (int, int)
+        Photos of other things.
+    """
+
+    distance: float
+    right: tuple[int, int]
+    wrong: tuple[int, int]
+    unknown: tuple[int, int]
+    others: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -199,6 +223,8 @@ class SplitEvaluation:
     threshold: ThresholdEffect
     curve: tuple[ThresholdEffect, ...]
     n_others: int
+    others: tuple[str, ...] = ()
+    alarm: AlarmEffect | None = None
     sure: SureMistakes
     split: Literal["random", "contiguous", "group", "against"]
     n_train: int | None = field(default=None, metadata=OMIT_NONE)

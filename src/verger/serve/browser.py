@@ -104,7 +104,8 @@ def draw_references(predictor: Predictor) -> References:
 
     classifier = predictor.classifier
     n = min(MOST_REFERENCES, REFERENCE_BYTES // (2 * classifier.references.shape[1]))
-    rows = draw_stratified(classifier.reference_labels.astype(np.int64), n)
+    named = np.flatnonzero(classifier.reference_labels < len(classifier.labels))
+    rows = named[draw_stratified(classifier.reference_labels[named].astype(np.int64), n)]
     if not len(rows):
         return References()
     paths = tuple(classifier.reference_paths[row] for row in rows)

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from verger.classify.classifier import Classifier
+from verger.classify.nearest import unit
 from verger.errors import ConfigError, OutputError
 from verger.result.output import CLASSIFIER_NPZ, Output
 
@@ -36,7 +37,7 @@ def make(method: str = "logistic", *, seed: int = 0, m: int = 40, **changes: Any
         "temperature": 1.0,
         "threshold": 0.5,
         "n_neighbors": 5,
-        "references": rng.standard_normal((m, 7)).astype(np.float32),
+        "references": unit(rng.standard_normal((m, 7))),
         "reference_labels": rng.integers(0, 3, m).astype(np.int32),
         "reference_paths": tuple(f"photos/{i}.jpg" for i in range(m)),
     }
@@ -71,7 +72,7 @@ def test_votes_are_scikit_learns() -> None:
     ours = make("knn")
     labels = np.array(LABELS)[ours.reference_labels]
     theirs = KNeighborsClassifier(5).fit(ours.references.astype(np.float64), labels)
-    expected = theirs.predict_proba(ours.standardized(features()))
+    expected = theirs.predict_proba(unit(features()))
     np.testing.assert_allclose(ours.probabilities(features()), expected, atol=1e-12)
 
 
@@ -118,26 +119,41 @@ def test_pca_scores_are_computed_from_features() -> None:
 @settings(max_examples=30)
 @given(st.integers(0, 1000), st.integers(1, 40), st.floats(0, 1000))
 def test_the_nearest_are_exact(seed: int, k: int, offset: float) -> None:
-    """Far from the origin, where float32 products round, the order is still that of float64."""
-    ours = make(seed=seed, mean=np.zeros(7), scale=np.ones(7))
-    ours = dataclasses.replace(ours, references=ours.references + np.float32(offset))
-    x = features(5) + np.float32(offset)
+    """Of vectors of length 1; where all point one way, products in float32 tell none apart."""
+    ours, x = make(seed=seed), unit(features(5) + np.float32(offset))
+    ours = dataclasses.replace(ours, references=unit(ours.references + np.float32(offset)))
     theirs = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(ours.references.astype(float))
     difference = ours.references[None].astype(float) - x[:, None].astype(float)
     exact = np.sort(np.linalg.norm(difference, axis=2), axis=1)[:, :k]
     distances, indices = ours.nearest(x, k)
-    np.testing.assert_allclose(distances, exact, rtol=1e-12)
+    np.testing.assert_allclose(distances, exact, atol=1e-6)
     assert all(len(set(row)) == k for row in indices.tolist())
     if offset == 0:
         np.testing.assert_array_equal(indices, theirs.kneighbors(x, return_distance=False))
 
 
 def test_a_known_photo_is_nearest_to_itself() -> None:
-    ours = make()
-    x = (ours.references[[3, 300 % 40]].astype(float) * ours.scale + ours.mean).astype(np.float32)
+    """However bright or large its features are; what is farther than the alarm is unlike all."""
+    ours = make(alarm=0.1)
+    x = 5 * ours.references[[3, 300 % 40]]
     distances, indices = ours.nearest(x, 1)
     assert indices.ravel().tolist() == [3, 20]
     assert distances.max() < 1e-5
+    assert ours.unlike(np.concatenate([x, -x])).tolist() == [False, False, True, True]
+    assert not make().unlike(-x).any()
+
+
+@pytest.mark.parametrize("method", ["logistic", "knn", "centroid"])
+def test_the_share_of_other_things_is_what_is_missing_to_1(method: str) -> None:
+    all_named, x = make(method), features()
+    ours = dataclasses.replace(all_named, labels=LABELS[:2], others=LABELS[2:])
+    np.testing.assert_array_equal(ours.probabilities(x), all_named.probabilities(x)[:, :2])
+
+
+def test_views_are_averaged() -> None:
+    ours, x = make(), features(12)
+    expected = (ours.probabilities(x[::2]) + ours.probabilities(x[1::2])) / 2
+    np.testing.assert_allclose(ours.probabilities(x.reshape(6, 2, 7)), expected, rtol=1e-12)
 
 
 def test_more_rows_than_fit_at_once_are_the_same_rows() -> None:
@@ -189,7 +205,7 @@ def vectors_of(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"version": 1}, "version=1 must be 2 or 3"),
+        ({"version": 1}, "version=1 must be 4"),
         ({"version": None}, "version"),
         ({"mean": None}, "mean"),
         ({"stray": np.zeros(1)}, "stray"),
@@ -279,13 +295,6 @@ def test_whoever_is_killed_while_saving_leaves_the_old_classifier_whole(
     np.testing.assert_array_equal(Classifier.load(output).references, make().references)
 
 
-def test_one_of_the_version_before_is_still_read(tmp_path: Path) -> None:
-    """Its vectors have a fixed name."""
-    output = saved(tmp_path, version=2, references_file=None)
-    vectors_of(tmp_path).rename(tmp_path / "models" / "references.npy")
-    np.testing.assert_array_equal(Classifier.load(output).references, make().references)
-
-
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -295,6 +304,8 @@ def test_one_of_the_version_before_is_still_read(tmp_path: Path) -> None:
         ({"labels": ()}, "must be at least 1, sorted, none twice"),
         ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
         ({"threshold": 1.5}, "threshold=1.5 must be between 0 and 1"),
+        ({"alarm": np.nan}, "alarm=nan must be at least 0"),
+        ({"others": ("fig",)}, "must not be labels"),
         ({"method": "knn", "n_neighbors": 41}, "n_neighbors=41 must be between 1 and 40"),
     ],
 )

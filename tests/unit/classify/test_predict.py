@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from support.corpus import slow_jpeg
 from support.results import train, write_result
@@ -338,11 +339,20 @@ def test_people_see_label_probabilities_and_photos_near_by(trained: Path, photos
 
 
 def test_unknown_is_said(out: Path, photos: Path) -> None:
+    """Below the threshold, which an option replaces; and what is like no known photo."""
     output = Output.at(out)
-    dataclasses.replace(Classifier.load(output), threshold=1.0).save(output.folder)
-    file = files_of(photos)[0]
-    assert run(file, "--model", out)[1].startswith(f"{file}  unknown\n")
-    assert json.loads(run(file, "--model", out, "--json")[1])[0]["prediction"] is None
+    dataclasses.replace(Classifier.load(output), threshold=1.0, alarm=0.1).save(output.folder)
+    assert "unlike" not in run(files_of(photos)[0], "--model", out)[1]
+    file = out / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
+    Image.fromarray(noise).save(file)
+    text = run(file, "--model", out)[1]
+    assert text.startswith(f"{file}  unknown\n")
+    assert "unlike every known photo" in text
+    (found,) = json.loads(run(file, "--model", out, "--json")[1])
+    assert (found["prediction"], found["unlike"]) == (None, True)
+    (named,) = json.loads(run(file, "--model", out, "--json", "--threshold", 0)[1])
+    assert named["prediction"] == named["top"][0]["label"]
 
 
 def test_a_photo_comes_by_standard_input(trained: Path, photos: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 
 from support.results import write_vectors
 from support.vectors import like_features
+from verger.classify.projection import stored_projection
 from verger.classify.recipe import Recipe
 from verger.classify.testing import accuracy_by_k, find_nearest, fit_whole_pca, score_rows
 from verger.classify.training import train
-from verger.classify.vectors import Labelled, LabelledVectors, stored_projection
+from verger.classify.vectors import Labelled, LabelledVectors, put_last
 from verger.engine.local import LocalEngine
-from verger.errors import OutputError, ReduceError
+from verger.errors import ClassifierError, OutputError, ReduceError
 from verger.pca.moments import Moments, npz_bytes
 from verger.result.output import PCA_NPZ, Output
 
@@ -138,3 +140,28 @@ def test_a_damaged_pca_is_told(tmp_path: Path, content: bytes) -> None:
     output.folder.write(PCA_NPZ, content)
     with pytest.raises(OutputError, match=r"pca\.npz: cannot be read: .*verger reduce"):
         stored_projection(output)
+
+
+@pytest.mark.parametrize("method", ["logistic", "knn", "centroid"])
+def test_photos_of_other_things_get_no_name(
+    vectors: LabelledVectors, x: np.ndarray, method: str
+) -> None:
+    """Their label is none that is given; the threshold lets 5 % of the held-out ones pass."""
+    vectors = replace(vectors, labelled=put_last(vectors.labelled, ["b"]))
+    assert vectors.labelled.labels == ("a", "c", "d", "b")
+    recipe = Recipe(method=method, other=("b",))
+    trained = train(vectors, ROWS, recipe, "random", contract_hash="c0ffee")
+    classifier = trained.classifier
+    assert (classifier.labels, classifier.others) == (("a", "c", "d"), ("b",))
+    assert (trained.others >= classifier.threshold).mean() <= 0.05
+    rows, scored = score_rows(vectors, classifier, ROWS)
+    assert ((scored.true < 0) == (rows % 4 == 1)).all()
+    assert classifier.probabilities(x[rows]).shape == (150, 3)
+    assert 0 < classifier.alarm < 2
+
+
+def test_other_things_must_be_labels(vectors: LabelledVectors) -> None:
+    with pytest.raises(ClassifierError, match="other='x': no photo has this label"):
+        put_last(vectors.labelled, ["x"])
+    with pytest.raises(ClassifierError, match="none is left to name"):
+        put_last(vectors.labelled, ["a", "b", "c", "d"])

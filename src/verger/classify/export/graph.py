@@ -44,7 +44,8 @@ def write_app_graph(model: Model, classifier: Classifier) -> onnx.ModelProto:
     -------
     onnx.ModelProto
         Input ``image``, (height, width, 3) uint8, RGB and upright. Outputs ``probabilities``,
-        (n_labels,) float32, averaged over the views of the contract, and ``features``,
+        (n_labels,) float32, averaged over the views of the contract, with less than 1 in all
+        where the classifier knows other things, and ``features``,
         (n_features,) float32, of the whole photo. Labels, contract and threshold are in its
         metadata.
 
@@ -230,12 +231,13 @@ def _head(contract: FeatureContract) -> str:
 _LINEAR = """
 tail (float[$n_views, $n_features] row)
     => (float[$n_labels] probabilities, float[$n_features] features)
-<int64[1] first = {0}, int64 whole = {0}>
+<int64[1] first = {0}, int64 whole = {0}, int64[1] n_labels = {$n_labels}>
 {
     centred = Sub (row, centre)
     scores = Gemm <transB=1> (centred, slopes, offsets)
     shares = Softmax <axis=1> (scores)
-    probabilities = ReduceMean <keepdims=0> (shares, first)
+    of_names = ReduceMean <keepdims=0> (shares, first)
+    probabilities = Slice (of_names, first, n_labels)
     features = Gather <axis=0> (row, whole)
 }
 """
@@ -243,9 +245,10 @@ tail (float[$n_views, $n_features] row)
 # Squared distances less |z|^2, the same for all. The norms are those of the references as they are
 # kept, in half precision too; a runtime computes them once, when it opens the file.
 _NEAREST = """
-    centred = Sub (row, centre)
-    scaled = $scaling (centred, scaling)
-    z = Add (scaled, offsets)
+    $projected
+    length = ReduceL2 <keepdims=1> (x, features_axis)
+    divisor = Max (length, least)
+    z = Div (x, divisor)
     products = MatMul (z, references)
     doubled = Mul (products, two)
     norms = ReduceSumSquare (references, first)
@@ -257,19 +260,23 @@ _VOTES = """
 tail (float[$n_views, $n_features] row)
     => (float[$n_labels] probabilities, float[$n_features] features)
 <int64[1] first = {0}, int64 whole = {0}, int64[1] k = {$n_neighbors},
- int64[1] n_labels = {$n_labels}, float two = {2.0}, float[2] off_on = {0.0, 1.0}>
+ int64[1] n_labels = {$n_labels}, int64[1] n_names = {$n_names},
+ int64[1] features_axis = {1}, float least = {1e-30}, float two = {2.0},
+ float[2] off_on = {0.0, 1.0}>
 {
     $nearest
     labels = Gather <axis=0> (reference_labels, indices)
-    votes = OneHot <axis=1> (labels, n_labels, off_on)
-    probabilities = ReduceMean <keepdims=0> (votes, voters)
+    votes = OneHot <axis=1> (labels, n_names, off_on)
+    of_names = ReduceMean <keepdims=0> (votes, voters)
+    probabilities = Slice (of_names, first, n_labels)
     features = Gather <axis=0> (row, whole)
 }
 """
 
 _KNOWN = """
 known (float[$n_features] features) => (int32[$n_neighbors] known)
-<int64[1] first = {0}, int64[1] k = {$n_neighbors}, float two = {2.0}>
+<int64[1] first = {0}, int64[1] k = {$n_neighbors}, float two = {2.0},
+ int64[1] features_axis = {1}, float least = {1e-30}>
 {
     row = Unsqueeze (features, first)
     $nearest
@@ -284,8 +291,11 @@ def _sizes(classifier: Classifier) -> dict[str, Any]:
         "n_features": classifier.n_features,
         "n_labels": len(classifier.labels),
         "n_neighbors": classifier.n_neighbors,
+        "n_names": len(classifier.names),
         "nearest": Template(_NEAREST).substitute(
-            scaling="Mul" if classifier.components is None else "MatMul"
+            projected="x = Identity (row)"
+            if classifier.components is None
+            else "centred = Sub (row, centre)\nx = MatMul (centred, projection)"
         ),
     }
 
@@ -314,13 +324,9 @@ def _linear_constants(classifier: Classifier) -> dict[str, npt.NDArray[np.float3
 
 
 def _reference_constants(classifier: Classifier) -> dict[str, npt.NDArray[np.float32]]:
-    scaling, shift, centre = _standardisation(classifier)
-    values = {
-        "centre": centre,
-        "scaling": scaling,
-        "offsets": shift,
-        "references": classifier.references.T,
-    }
+    values: dict[str, npt.NDArray[Any]] = {"references": classifier.references.T}
+    if classifier.components is not None and classifier.pca_mean is not None:
+        values |= {"centre": classifier.pca_mean, "projection": classifier.components.T}
     return {name: np.ascontiguousarray(value, np.float32) for name, value in values.items()}
 
 
