@@ -51,11 +51,10 @@ def evaluate_against(
     ----------
     out, other : path
         The result with the classifier, where the evaluation is kept, and one of other photos.
-    config, name
+    config, name, watch
         As for :func:`verger.classify.evaluation.evaluate_split`.
     label_map : mapping of str to str, optional
         Other names for the labels of both: probabilities are summed by name.
-    watch
 
     Raises
     ------
@@ -71,16 +70,15 @@ def evaluate_against(
         vectors = LabelledVectors(run.engine, there, labelled)
         with run.stage("test", len(labelled)):
             rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)), merged)
-            unlike = find_unlike(vectors, classifier, rows)
+            alarm = judge_alarm(scored, find_unlike(vectors, classifier, rows), classifier)
         judged = _judged_against(there, labelled, rows, scored, classifier.threshold)
-        judged["alarm"] = judge_alarm(scored, unlike, classifier)
-        names = dict(label_map or {})
-        recipe = Recipe(method=classifier.method, on=classifier.on, label_map=names)
+        method, on, names = classifier.method, classifier.on, dict(label_map or {})
+        recipe = Recipe(method=method, on=on, label_map=names)
         record = describe_recipe(recipe, labelled) | {
             "against": there.root,
-            "method": recipe.method,
-            "on": recipe.on,
-            "evaluation": judged,
+            "method": method,
+            "on": on,
+            "evaluation": judged | {"alarm": alarm},
             "beside": None,
             "seconds": run.seconds,
         }

@@ -34,9 +34,8 @@ def fit_on_spark(
         Of :meth:`verger.classify.vectors.LabelledVectors.frame`.
     column : str
         Its column of vectors.
-    reg_params : sequence of float
-    iterations : int
-        At most, for each.
+    reg_params, iterations
+        As for :func:`verger.classify.regression.fit_regressions`.
 
     Yields
     ------
@@ -49,13 +48,11 @@ def fit_on_spark(
 
     kept = frame.persist()
     try:
-        scaler: Any = StandardScaler(
-            inputCol=column, outputCol="centred", withMean=True, withStd=False
-        ).fit(kept)
+        centre = StandardScaler(inputCol=column, outputCol="x0", withMean=True, withStd=False)
+        scaler: Any = centre.fit(kept)
         scale = scale_of(scaler.std.toArray())
-        divider = ElementwiseProduct(
-            inputCol="centred", outputCol=_SCALED, scalingVec=Vectors.dense(1 / scale)
-        )
+        inverse = Vectors.dense(1 / scale)
+        divider = ElementwiseProduct(inputCol="x0", outputCol=_SCALED, scalingVec=inverse)
         scaled = divider.transform(scaler.transform(kept))
         for reg_param in reg_params:
             model: Any = LogisticRegression(

@@ -101,11 +101,8 @@ def train(
     fitted = _fit_arrays(vectors, rows, recipe, contract_hash, references, regression)
     if regression is None:
         fitted, held_out, others = _calibrate(fitted, sample)
-    chosen = replace(
-        fitted,
-        threshold=choose_threshold(held_out, others),
-        alarm=_measure_alarm(fitted, vectors.labelled, rows, recipe, sample.strategy),
-    )
+    alarm = _measure_alarm(fitted, vectors.labelled, rows, recipe, sample.strategy)
+    chosen = replace(fitted, threshold=choose_threshold(held_out, others), alarm=alarm)
     fit = Fit(
         reg_param=regression.reg_param if regression else None,
         tried=tried,
@@ -113,11 +110,15 @@ def train(
         n_sample=len(sample.rows),
         folds=sample.strategy,
         n_others=len(others),
-        threshold=chosen.threshold,
-        temperature=chosen.temperature,
-        alarm=chosen.alarm if np.isfinite(chosen.alarm) else None,
+        **_choices(chosen),
     )
     return Trained(chosen, regression, fit, others)
+
+
+def _choices(chosen: Classifier) -> dict[str, Any]:
+    """Return what was chosen on held-out photos, for the record."""
+    alarm = chosen.alarm if np.isfinite(chosen.alarm) else None
+    return {"threshold": chosen.threshold, "temperature": chosen.temperature, "alarm": alarm}
 
 
 def _held_if_it_helps(vectors: LabelledVectors, rows: Ints, recipe: Recipe) -> LabelledVectors:

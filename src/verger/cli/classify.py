@@ -236,6 +236,7 @@ def classify_save(
 @json_option("Print a list of objects as JSON.")
 def predict(
     photos: tuple[str, ...],
+    *,
     out: str,
     name: str,
     weights: str | None,
