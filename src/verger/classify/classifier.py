@@ -31,6 +31,8 @@ INPUTS = ("features", "pca")
 
 # Raised by one when the files change their meaning.
 _VERSION = 4
+# Known photos that a classifier keeps at most, of one result or of several.
+_MOST_REFERENCES = 20_000
 _REFERENCES = "models/references*.npy"
 # Rows whose distances to all references are in memory at once: 256 x 20,000 float32 are 20 MB.
 _ROWS_AT_ONCE = 256
@@ -352,9 +354,10 @@ def is_references(name: str) -> bool:
 def _most_shapes(record: RunRecord) -> dict[str, tuple[int, ...]]:
     """Return the largest shapes of a classifier of a result.
 
-    There are no more labels and known photos than photos, and no more dimensions than features.
+    There are no more labels and known photos than photos, of this result and of others that were
+    learnt with it, and no more dimensions than features.
     """
-    n, d = record.counts.featurized, record.model.n_features
+    n, d = max(record.counts.featurized, _MOST_REFERENCES), record.model.n_features
     return {
         "mean": (d,),
         "scale": (d,),

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verger.classify.classifier import Classifier
-from verger.classify.frames import measure_films
 from verger.classify.projection import Projection
-from verger.classify.recipe import (
-    Recipe,
-    assign_roles,
-    choose_split,
-    describe_recipe,
-    read_trainable,
-)
+from verger.classify.recipe import Recipe, assign_roles, describe_recipe
 from verger.classify.scores import (
     SURE,
     Scored,
@@ -44,7 +38,7 @@ from verger.classify.splits import (
     draw_stratified,
     measure_leakage,
 )
-from verger.classify.stage import check_method, start_method
+from verger.classify.stage import open_vectors
 from verger.classify.testing import (
     NEAREST_ROWS,
     accuracy_by_k,
@@ -75,7 +69,13 @@ PAIRS, PAIR_PHOTOS = 12, 5
 
 
 def evaluate_split(
-    out: str | Path, config: Config, recipe: Recipe, *, name: str = "", watch: Watch = no_watch
+    out: str | Path,
+    config: Config,
+    recipe: Recipe,
+    *,
+    also: Sequence[str | Path] = (),
+    name: str = "",
+    watch: Watch = no_watch,
 ) -> dict[str, Any]:
     """Train on one part of a result and test on another, twice: by the split asked for, and beside.
 
@@ -84,9 +84,8 @@ def evaluate_split(
 
     Parameters
     ----------
-    out : path
-    config : Config
-    recipe : Recipe
+    out, config, recipe, also
+        As for :func:`verger.classify.stage.train_classifier`.
     name : str
         Of the classifier that the evaluation is kept of.
     watch : Watch, optional
@@ -102,14 +101,7 @@ def evaluate_split(
         If the split leaves too little.
     """
     run, files = Run(Output.at(out), config, watch), ClassifierFiles(name)
-    labelled = read_trainable(run.output, recipe)
-    strategy = choose_split(labelled, recipe)
-    needs_spark = check_method(run, recipe, labelled)
-    with run, run.locked():
-        run.output.read_run()
-        engine = start_method(run, needs_spark=needs_spark)
-        vectors = LabelledVectors(engine, run.output, labelled)
-        vectors, strategy = measure_films(vectors, recipe, strategy)
+    with open_vectors(run, recipe, also) as (vectors, strategy):
         labelled = vectors.labelled
         asked, tested = _evaluate(run, vectors, recipe, strategy)
         other = _beside(labelled, recipe, strategy)

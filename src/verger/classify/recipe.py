@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from verger.classify.classifier import INPUTS, METHODS
+from verger.classify.several import read_several
 from verger.classify.splits import TEST, TEST_SHARE, TRAIN, SplitStrategy, make_cutter
-from verger.classify.vectors import Labelled, put_last, read_labelled
+from verger.classify.vectors import Labelled, put_last
 from verger.errors import ClassifierError, ConfigError
 from verger.result.output import Output
 from verger.source.films import FRAMES, find_films
@@ -64,20 +65,21 @@ class Recipe:
             raise ConfigError(f"test_share={self.test_share} must be above 0 and below 1")
 
 
-def read_trainable(output: Output, recipe: Recipe) -> Labelled:
-    """Read the labelled photos of a result, with the labels that a map gives them.
+def read_trainable(outputs: Sequence[Output], recipe: Recipe) -> Labelled:
+    """Read the labelled photos of some results, with the labels that the recipe gives them.
 
     Raises
     ------
     ClassifierError
         If they have fewer than two classes, or not those of other things.
+    ContractError, ConfigError
+        As from :func:`verger.classify.several.read_several`.
     """
-    output.read_run()
-    labelled = read_labelled(output, label_map=recipe.label_map)
+    labelled = read_several(outputs, recipe.label_map)
     if len(labelled.labels) < 2:
         raise ClassifierError(
-            f"OUT={output.root}: n_labels={len(labelled.labels)} must be at least 2 to tell apart; "
-            f"all {len(labelled)} labelled photos are {labelled.labels[0]!r}"
+            f"OUT={outputs[0].root}: n_labels={len(labelled.labels)} must be at least 2 to tell "
+            f"apart; all {len(labelled)} labelled photos are {labelled.labels[0]!r}"
         )
     return put_last(labelled, recipe.other)
 

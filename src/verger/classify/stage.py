@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,31 +37,39 @@ from verger.result.derived import Training
 from verger.result.output import STAGED, Output
 
 if TYPE_CHECKING:
+    from verger.classify.splits import SplitStrategy
     from verger.classify.training import Trained
     from verger.classify.vectors import Labelled
 
 
 def train_classifier(
-    out: str | Path, config: Config, recipe: Recipe, *, name: str = "", watch: Watch = no_watch
+    out: str | Path,
+    config: Config,
+    recipe: Recipe,
+    *,
+    also: Sequence[str | Path] = (),
+    name: str = "",
+    watch: Watch = no_watch,
 ) -> dict[str, Any]:
-    """Train a classifier on all labelled photos of a result and store it there.
+    """Train a classifier on all labelled photos of a result, or of some, and store it there.
 
     Parameters
     ----------
     out : path
         Folder of a result, or ``s3://bucket/prefix``.
     config : Config
-        Says which engine runs the tasks; a regression that is too large for memory needs Spark.
     recipe : Recipe
         Its split says how the folds are cut that choose penalty and threshold.
+    also : sequence of path
+        Other results of the same contract, whose photos are learnt too.
     name : str
         Of the classifier, beside others; the one without a name is the report's.
-    watch : Watch, optional
+    watch
 
     Returns
     -------
     dict
-        What ``classifier/training.json`` holds.
+        ``classifier/training.json``.
 
     Raises
     ------
@@ -68,27 +77,44 @@ def train_classifier(
         With fewer than two classes; with ``on="pca"`` where the result has no PCA.
     """
     run, files = Run(Output.at(out), config, watch), ClassifierFiles(name)
-    labelled = read_trainable(run.output, recipe)
-    strategy = choose_split(labelled, recipe)
     projection = stored_projection(run.output) if recipe.on == "pca" else None
-    needs_spark = check_method(run, recipe, labelled)
-    with run, run.locked():
-        contract = run.output.read_run().contract_hash
-        engine = start_method(run, needs_spark=needs_spark)
-        vectors = LabelledVectors(engine, run.output, labelled)
-        vectors, strategy = measure_films(vectors, recipe, strategy)
-        with run.stage("train", len(labelled)) as progress:
+    with open_vectors(run, recipe, also) as (vectors, strategy):
+        contract, n = run.output.read_run().contract_hash, len(vectors.labelled)
+        with run.stage("train", n) as progress:
             how: Any = {"contract_hash": contract, "on_fits": progress.on_fits}
-            reduced, every = replace(vectors, projection=projection), np.arange(len(labelled))
+            reduced, every = replace(vectors, projection=projection), np.arange(n)
             trained = train(reduced, every, recipe, strategy, **how)
         with run.stage("write"):
             names = stage_classifier(run.output, trained, files)
         about = describe_recipe(recipe, vectors.labelled) | vars(trained.fit)
-        on_pca = "fitted on all photos" if recipe.on == "pca" else None
+        on_pca = "fitted on all photos" if projection else None
         training = Training(**about, on_pca=on_pca, contract_hash=contract, seconds=run.seconds)
         run.check_lock()
         publish_classifier(run.output, names, training, files)
     return to_plain(training)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def open_vectors(
+    run: Run, recipe: Recipe, also: Sequence[str | Path]
+) -> Iterator[tuple[LabelledVectors, SplitStrategy]]:
+    """Find mistakes, lock OUT and start what the method needs; give the vectors and the split.
+
+    Parameters
+    ----------
+    run : Run
+    recipe : Recipe
+    also : sequence of path
+        As for :func:`train_classifier`.
+    """
+    others = tuple(map(Output.at, also))
+    labelled = read_trainable((run.output, *others), recipe)
+    strategy = choose_split(labelled, recipe)
+    needs_spark = check_method(run, recipe, labelled)
+    with run, run.locked():
+        engine = start_method(run, needs_spark=needs_spark)
+        vectors = LabelledVectors(engine, run.output, labelled, also=others)
+        yield measure_films(vectors, recipe, strategy)
 
 
 def check_method(run: Run, recipe: Recipe, labelled: Labelled) -> bool:

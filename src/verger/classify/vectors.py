@@ -24,7 +24,7 @@ from verger.errors import ClassifierError
 from verger.features.contract import count_views
 from verger.files.folder import Folder
 from verger.files.tables import read_part
-from verger.files.vectors import iter_vectors, parts_with_vectors, vectors_of
+from verger.files.vectors import VectorRows, iter_vectors, parts_with_vectors, vectors_of
 from verger.pca.moments import Moments, add_up, iter_sums
 from verger.result.output import Output
 from verger.schema import VIEWS, normal_labels
@@ -193,6 +193,8 @@ def put_last(labelled: Labelled, others: Sequence[str]) -> Labelled:
 
 #: Pairs of row numbers (n,) and vectors (n, d), or where all views are asked for (n, n_views, d).
 VectorBatches = Iterator[tuple[Ints, npt.NDArray[Any]]]
+#: A file of vectors: the folder of its result, and its name there.
+_File = tuple[Folder, str]
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -202,15 +204,13 @@ R = TypeVar("R")
 class _Selection:
     """Rows that a task looks for in the files that it reads."""
 
-    folder: Folder
     paths: pa.Array = field(repr=False)
     rows: Ints = field(repr=False)
     projection: Projection | None
     views: bool
 
-    def read(self, names: Iterable[str]) -> VectorBatches:
-        extra = [VIEWS] if self.views else []
-        for block in iter_vectors(self.folder, names, ["path", *extra, "features"]):
+    def read(self, files: Iterable[_File]) -> VectorBatches:
+        for block in self._blocks(files):
             index = pc.index_in(block.rows.column("path"), value_set=self.paths)
             there = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
             if len(there):
@@ -219,6 +219,13 @@ class _Selection:
                     crops = vectors_of(block.rows.column(VIEWS).take(pa.array(there)))
                     x = np.concatenate([x, crops], axis=1).reshape(len(x), -1, x.shape[1])
                 yield row, x if self.projection is None else self.projection(x)
+
+    def _blocks(self, files: Iterable[_File]) -> Iterator[VectorRows]:
+        columns, dimension = ["path", *([VIEWS] if self.views else []), "features"], None
+        for folder, name in files:
+            for block in iter_vectors(folder, [name], columns, dimension=dimension):
+                dimension = block.x.shape[1]
+                yield block
 
 
 @dataclass(frozen=True, repr=False)
@@ -241,7 +248,7 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class LabelledVectors:
-    """The vectors of some photos of a result.
+    """The vectors of some photos of a result, and of others that were read with it.
 
     Attributes
     ----------
@@ -252,6 +259,8 @@ class LabelledVectors:
         What is done to the features first.
     held : _Held or None
         Rows that are in the memory of this process.
+    also : tuple of Output
+        Other results that have some of the photos.
     """
 
     engine: Engine
@@ -259,6 +268,7 @@ class LabelledVectors:
     labelled: Labelled = field(repr=False)
     projection: Projection | None = None
     held: _Held | None = field(default=None, repr=False)
+    also: tuple[Output, ...] = ()
 
     def scan(
         self,
@@ -283,16 +293,16 @@ class LabelledVectors:
         """
         if self.held is not None:
             return list(function(self.held.read(rows, views=views), carry))
-        names = self.output.part_names("features")
+        files = self._files()
         work = function, self._select(rows, views=views), carry
-        return run_pieces(self.engine, _scan_share, names, work, n_tasks=self._n_tasks(names))
+        return run_pieces(self.engine, _scan_share, files, work, n_tasks=self._n_tasks(files))
 
     def hold(self, rows: Ints) -> LabelledVectors:
         """Read some rows into the memory of this process, and return the vectors that hold them."""
         place = np.full(len(self.labelled), -1)
         place[rows] = np.arange(len(rows))
         x = np.empty((0, 0, 0), np.float32)
-        for row, some in self._select(rows, views=True).read(self.output.part_names("features")):
+        for row, some in self._select(rows, views=True).read(self._files()):
             some = some.reshape(len(row), -1, some.shape[-1])
             if not len(x):
                 x = np.empty((len(rows), *some.shape[1:]), np.float32)
@@ -314,10 +324,14 @@ class LabelledVectors:
     def _select(self, rows: Ints, *, views: bool) -> _Selection:
         paths = self.labelled.paths.take(pa.array(rows))
         views = views and self.n_views > 1
-        return _Selection(self.output.folder, paths, rows, self.projection, views)
+        return _Selection(paths, rows, self.projection, views)
 
-    def _n_tasks(self, names: Sequence[str]) -> int:
-        return max(1, min(len(names), self.engine.n_cores))
+    def _files(self) -> list[_File]:
+        outputs = self.output, *self.also
+        return [(each.folder, name) for each in outputs for name in each.part_names("features")]
+
+    def _n_tasks(self, files: Sequence[_File]) -> int:
+        return max(1, min(len(files), self.engine.n_cores))
 
     def collect(self, rows: Ints) -> npt.NDArray[np.float32]:
         """Bring vectors to the driver, in the order of the rows: (n, d)."""
@@ -364,9 +378,9 @@ class LabelledVectors:
         from pyspark.sql import SparkSession
         from pyspark.sql import functions as F
 
-        names = self.output.part_names("features")
-        n_tasks = self._n_tasks(names)
-        shares = [names[task::n_tasks] for task in range(n_tasks)]
+        files = self._files()
+        n_tasks = self._n_tasks(files)
+        shares = [files[task::n_tasks] for task in range(n_tasks)]
         selection = self._select(rows, views=True)
         write = partial(_write_frame, selection, shares, self.labelled.targets)
         tasks = SparkSession.active().range(0, n_tasks, 1, n_tasks)
@@ -378,11 +392,11 @@ class LabelledVectors:
 
 
 def _scan_share(
-    names: Iterator[str],
+    files: Iterator[_File],
     work: tuple[Callable[[VectorBatches, Any], Iterable[Any]], _Selection, Any],
 ) -> Iterable[Any]:
     function, selection, carry = work
-    return function(selection.read(names), carry)
+    return function(selection.read(files), carry)
 
 
 def _in_float32(batches: VectorBatches, _: None) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
@@ -405,12 +419,12 @@ def _sum_by_class(batches: VectorBatches, carry: tuple[Ints, int]) -> Iterator[A
 
 def _write_frame(
     selection: _Selection,
-    shares: Sequence[Sequence[str]],
+    shares: Sequence[Sequence[_File]],
     targets: Ints,
     tasks: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
-    names = (name for batch in tasks for task in batch[0].to_pylist() for name in shares[task])
-    for row, x in selection.read(names):
+    files = (file for batch in tasks for task in batch[0].to_pylist() for file in shares[task])
+    for row, x in selection.read(files):
         starts = pa.array(np.arange(0, x.size + 1, x.shape[-1], dtype=np.int32))
         vector = pa.ListArray.from_arrays(starts, pa.array(x.astype(np.float64).ravel()))
         of_views = np.repeat(targets[row], len(vector) // len(row))

@@ -90,6 +90,8 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+_outs_argument = click.argument("outs", metavar="OUT...", nargs=-1, required=True)
+
 _RECIPE = (
     "method",
     "on",
@@ -119,16 +121,21 @@ def _recipe() -> Recipe:
 
 
 @classify.command("train")
-@click.argument("out", metavar="OUT")
+@_outs_argument
 @_recipe_options
 @name_option
 @config_options(*SPARK)
-def classify_train(out: str, name: str, as_json: bool, **_: Any) -> None:
-    """Write models/classifier.npz and models/classifier/."""
+def classify_train(outs: tuple[str, ...], name: str, as_json: bool, **_: Any) -> None:
+    """Write models/classifier.npz and models/classifier/ into OUT.
+
+    Of several results of one contract, all photos are learnt, and the classifier lies in the first.
+    """
     from verger.classify.stage import train_classifier
 
     config = resolve_config()
-    record = train_classifier(out, config, _recipe(), name=name, watch=watch_for(config))
+    record = train_classifier(
+        outs[0], config, _recipe(), also=outs[1:], name=name, watch=watch_for(config)
+    )
     if as_json:
         print_json(record)
     else:
@@ -137,7 +144,7 @@ def classify_train(out: str, name: str, as_json: bool, **_: Any) -> None:
 
 
 @classify.command("evaluate")
-@click.argument("out", metavar="OUT")
+@_outs_argument
 @click.option(
     "--against",
     metavar="OUT2",
@@ -146,7 +153,9 @@ def classify_train(out: str, name: str, as_json: bool, **_: Any) -> None:
 @_recipe_options
 @name_option
 @config_options(*SPARK)
-def classify_evaluate(out: str, against: str | None, name: str, as_json: bool, **_: Any) -> None:
+def classify_evaluate(
+    outs: tuple[str, ...], against: str | None, name: str, as_json: bool, **_: Any
+) -> None:
     """Train on one part and test on another, or test on other photos; the report shows it."""
     from verger.classify.against import evaluate_against
     from verger.classify.evaluation import evaluate_split
@@ -154,11 +163,11 @@ def classify_evaluate(out: str, against: str | None, name: str, as_json: bool, *
     config = resolve_config()
     watch = watch_for(config)
     if against is None:
-        record = evaluate_split(out, config, _recipe(), name=name, watch=watch)
+        record = evaluate_split(outs[0], config, _recipe(), also=outs[1:], name=name, watch=watch)
     else:
-        _refuse_with_against()
+        _refuse_with_against(outs)
         record = evaluate_against(
-            out, against, config, name=name, label_map=_label_map(), watch=watch
+            outs[0], against, config, name=name, label_map=_label_map(), watch=watch
         )
     if as_json:
         print_json(record)
@@ -167,8 +176,10 @@ def classify_evaluate(out: str, against: str | None, name: str, as_json: bool, *
     keep_page_up(config)
 
 
-def _refuse_with_against() -> None:
-    """Refuse options that would do nothing: the classifier is trained already."""
+def _refuse_with_against(outs: Sequence[str]) -> None:
+    """Refuse what would do nothing: the classifier is trained already."""
+    if len(outs) > 1:
+        raise ConfigError("--against tests the classifier of one OUT; name one")
     context = click.get_current_context()
     given = [n for n in _RECIPE if context.get_parameter_source(n) == ParameterSource.COMMANDLINE]
     if given:

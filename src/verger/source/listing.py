@@ -237,6 +237,8 @@ def _with_list(listing: Listing, said: PhotoList, *, joined: bool) -> Listing:
         notes.append(f"{away:,} paths of {said.address} are no photos of {listing.source}")
     if said.n_twice:
         notes.append(f"{said.n_twice:,} lines of {said.address} repeat another one")
+    if said.n_blank:
+        notes.append(f"{said.n_blank:,} lines of {said.address} have no path")
     by = said.address if said.has_labels else None
     return replace(listing, labelled_by=by, groups=said.groups(paths), notes=tuple(notes))
 

@@ -38,8 +38,8 @@ class PhotoList:
         Stored path, in Unicode's form NFC, to label and group.
     has_labels, has_groups : bool
         Whether it has these columns.
-    n_twice : int
-        Lines that repeat another one.
+    n_twice, n_blank : int
+        Lines that repeat another one, and lines without a path.
     """
 
     address: str
@@ -47,6 +47,7 @@ class PhotoList:
     has_labels: bool
     has_groups: bool
     n_twice: int = 0
+    n_blank: int = 0
 
     def labels(self, paths: Iterable[str]) -> list[str | None]:
         """Return the label of each path; None for one that the list does not name."""
@@ -102,8 +103,11 @@ def read_list(address: str, root: str | None = None) -> PhotoList:
     read = _read_parquet if stored.lower().endswith(".parquet") else _read_text
     names, rows = read(content, stored)
     photos: dict[str, tuple[str | None, str | None]] = {}
-    n_twice = 0
+    n_twice = n_blank = 0
     for path, label, group in rows:
+        if not path.strip():  # an answer of `verger serve --feedback` whose photo was not kept
+            n_blank += 1
+            continue
         key, said = normalize("NFC", _below(path, root, stored)), (label, group)
         n_twice += key in photos
         if photos.setdefault(key, said) != said:
@@ -112,7 +116,7 @@ def read_list(address: str, root: str | None = None) -> PhotoList:
             )
     if not photos:
         raise ConfigError(f"list {stored}: names no photo")
-    return PhotoList(stored, photos, "label" in names, "group" in names, n_twice)
+    return PhotoList(stored, photos, "label" in names, "group" in names, n_twice, n_blank)
 
 
 def _read(stored: str) -> bytes:
@@ -141,7 +145,7 @@ def _read_parquet(content: bytes, stored: str) -> tuple[Sequence[str], Iterator[
         raise ConfigError(f"list {stored}: must have a column path; optional: label, group")
     nothing = [None] * len(table)
     rows = zip(*(columns.get(name, nothing) for name in COLUMNS), strict=True)
-    return names, (_row(list(row)) for row in rows if row[0])
+    return names, (_row(list(row)) for row in rows)
 
 
 def _read_text(content: bytes, stored: str) -> tuple[Sequence[str], Iterator[_Row]]:
@@ -192,7 +196,7 @@ def _below(path: str, root: str, stored: str) -> str:
         whole = top + whole
     if not whole.startswith("s3://"):
         whole = os.path.normpath(whole)
-    if not path.strip() or not whole.startswith(top) or "\0" in whole:
+    if not whole.startswith(top) or "\0" in whole:
         raise ConfigError(
             f"list {stored}: {path!r} is no path below {root}: paths are relative to it, or begin "
             "with it"

@@ -25,7 +25,8 @@ from verger.result.output import Output
 def output(tmp_path: Path) -> Output:
     """Return a result of twelve photos of two classes with a classifier."""
     x = np.random.default_rng(0).exponential(size=(12, 8)).astype(np.float32)
-    output = write_vectors(tmp_path / "out", x)
+    paths = [f"/p/{kind}{i}.jpg" for i in range(6) for kind in "ab"]
+    output = write_vectors(tmp_path / "out", x, labels=["apple", "pear"] * 6, paths=paths)
     train(output)
     return output
 
@@ -36,7 +37,7 @@ def test_a_named_classifier_leaves_the_others_as_they_are(output: Output) -> Non
     train_classifier(output.root, Config(), Recipe(method="centroid", seed=1), name="means")
     assert [files.name for files in list_classifiers(output)] == ["", "means"]
     np.testing.assert_array_equal(Classifier.load(output).references, first.references)
-    named = Classifier.load(output, output.read_run(), ClassifierFiles("means").npz)
+    named = Classifier.load(output, npz=ClassifierFiles("means").npz)
     assert named.method == "centroid"
     (row,) = [row for row in compare_classifiers(output.root) if row["name"] == "means"]
     assert (row["method"], row["split"], row["accuracy"]) == ("centroid", None, None)

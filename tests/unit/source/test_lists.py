@@ -115,3 +115,12 @@ def test_patterns_with_a_slash_are_of_the_path_below_the_source(folder: Path) ->
     ]
     kept = list_photos(str(folder), exclude=["val/*", "b"])
     assert rows(kept) == [("train/a/1.jpg", "a")]
+
+
+def test_feedback_of_a_page_is_a_list(folder: Path) -> None:
+    """Its kept photos are; answers without a photo are counted."""
+    lines = ["path,label,prediction,time", f"{folder}/plain,apple,pear,2026-01-01", ",kiwi,,2026"]
+    (folder / "said.csv").write_text("\n".join(lines))
+    listing = list_photos(str(folder / "said.csv"))
+    assert rows(listing) == [("plain", "apple")]
+    assert listing.notes == (f"1 lines of {folder}/said.csv have no path",)
