@@ -121,7 +121,7 @@ def inspected(planted: Path, tmp_path_factory: Any) -> Path:
     """Return the result of these photos, inspected; do not write to it."""
     out = tmp_path_factory.mktemp("inspected") / "out"
     run(str(planted), out, CONFIG)
-    inspect_photos(out, CONFIG, Criteria())
+    inspect_photos(out, CONFIG, Criteria(near=0.987))
     return out
 
 

@@ -78,8 +78,7 @@ def test_the_demo_runs_where_there_is_no_java(tmp_path: Path, no_java: str) -> N
     assert {"Starting Spark", "Computing features: 20 photos", "Writing the report"} < set(told)
 
 
-@pytest.mark.parametrize("home", [None, Path("/proc")])
-@pytest.mark.parametrize("master", [None, "local[2]"])
+@pytest.mark.parametrize(("master", "home"), [(None, Path("/proc")), ("local[2]", None)])
 def test_a_run_works_for_a_user_without_a_name(
     photos: Path, tmp_path: Path, master: str | None, home: Path | None
 ) -> None:

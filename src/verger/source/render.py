@@ -1,39 +1,40 @@
 """Photos of imaginary fruit, rendered here so that ``verger demo`` needs no download.
 
 The set looks like Fruits-360: one folder a class, one solid object on pure white, one photo a
-step of its rotation. Every object is a solid of revolution that may be ribbed or bent, with a
-procedural skin. A class follows from ``(seed, index)`` alone.
+step of its rotation. A class follows from ``(seed, index)`` alone.
 
-An object's axis of revolution is z, with the stem at +z. Seen by the camera x is right, y up and
-z towards the viewer. Meshes are float32 of shape (3, polar, around); colours are in [0, 1].
+An object is a ball that was stretched, pinched, ribbed or bent; what undoes that says whether a
+point is inside. Its axis is z, with the stem at +z. Seen by the camera x is right, y up and z
+towards the viewer. Points are float32 of shape (3, ...), colours are in [0, 1].
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from verger.errors import ConfigError, OutputError
 
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
 
-SUPERSAMPLE = 2
+#: Half of the side of the view, and the share of a photo's side that an object fills.
+VIEW, FILL = 1.15, 0.92
+#: Steps from the viewer to the surface, and their length as a share of the gap.
+STEPS, STRIDE = 36, 0.6
 LIGHT = np.array([-0.42, 0.55, 0.72], np.float32)
 HALFWAY = np.array([-0.24, 0.31, 0.92], np.float32)  # between the light and the viewer
 STEM_RGB = (0.36, 0.29, 0.16)
-LEAF_RGB = (0.33, 0.45, 0.18)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A solid of revolution, in units of its equatorial radius.
+    """How a ball is changed, in units of its radius.
 
     A positive ``top`` is a dimple, a negative one a tip; a positive ``ribs_depth`` gives round
     ribs, a negative one sharp ridges. The axis leans by ``tilt_rad`` from the vertical.
@@ -41,7 +42,6 @@ class Shape:
 
     name: str
     stretch: float = 1.0
-    blunt: float = 0.0
     neck: float = 0.0
     top: float = 0.0
     ribs: int = 1
@@ -51,15 +51,15 @@ class Shape:
 
 
 SHAPES = (
-    Shape("Round", top=0.2),
+    Shape("Round", top=0.25),
     Shape("Flat", stretch=0.62, top=0.3),
-    Shape("Long", stretch=2.3, blunt=0.5, tilt_rad=0.4),
-    Shape("Bent", stretch=3.2, blunt=0.5, top=-0.1, bend_rad=1.5, tilt_rad=1.35),
+    Shape("Long", stretch=2.3, tilt_rad=0.4),
+    Shape("Bent", stretch=3.2, top=-0.1, bend_rad=1.5, tilt_rad=1.35),
     Shape("Pear-shaped", stretch=1.45, neck=0.55, tilt_rad=0.3),
     Shape("Pointed", stretch=1.2, top=-0.3, tilt_rad=0.4),
-    Shape("Ribbed", stretch=0.78, top=0.26, ribs=9, ribs_depth=0.3),
-    Shape("Star-shaped", stretch=1.5, blunt=0.2, ribs=5, ribs_depth=-0.75, tilt_rad=0.7),
-    Shape("Lobed", stretch=1.15, blunt=0.6, top=0.22, ribs=4, ribs_depth=0.3),
+    Shape("Ribbed", stretch=0.78, top=0.3, ribs=9, ribs_depth=0.3),
+    Shape("Star-shaped", stretch=1.5, ribs=5, ribs_depth=-0.75, tilt_rad=0.7),
+    Shape("Lobed", stretch=1.15, top=0.3, ribs=4, ribs_depth=0.3),
 )
 #: Name to the colours of the ground and of the pattern on it.
 COLOURS = {
@@ -173,23 +173,32 @@ def render_photo(fruit: Fruit, angle_rad: float, *, size: int = 100) -> npt.NDAr
     ndarray of uint8, shape (size, size, 3)
         RGB with axes (height, width, channel), pure white around the object.
     """
-    points, normals, rgb, gloss = _surface(fruit, size)
     tilt_rad = fruit.shape.tilt_rad
     # The object is set upright, leans, turns about the vertical and is seen from above.
-    seen_from = _about_x(0.2 + 0.6 * tilt_rad) @ _about_y(angle_rad + fruit.index)
-    turn = seen_from @ _about_x(tilt_rad - math.pi / 2)
-    vertex = _nearest(_product(turn, points), size * SUPERSAMPLE)
-    hit = vertex >= 0
-    normal = _product(turn, normals[:, vertex[hit]])
+    turn = _product(_about_y(angle_rad + fruit.index), _about_x(tilt_rad - math.pi / 2))
+    turn = _product(_about_x(0.2 + 0.6 * tilt_rad), turn)
+    seen, points = _trace(fruit.shape, turn, 3 * size // 2)
+    # The gap grows fastest straight outwards.
+    nudges = 0.01 * np.eye(3, dtype=np.float32)[:, :, None]
+    normal = np.stack([_gap(fruit.shape, points + nudge) for nudge in nudges])
+    normal = _product(turn, normal - _gap(fruit.shape, points))
+    normal /= np.linalg.norm(normal, axis=0) + 1e-12
+    rng = np.random.default_rng(np.random.SeedSequence(fruit.seed, spawn_key=(1, fruit.index)))
     # A lamp in a tent: the light wraps around the object, and the rim is a little darker.
     diffuse = 0.42 + 0.66 * np.clip((_product(LIGHT, normal) + 0.35) / 1.35, 0, 1)
-    diffuse = diffuse * (0.8 + 0.2 * np.sqrt(np.clip(normal[2], 0, 1)))
-    shine = gloss * np.clip(_product(HALFWAY, normal), 0, 1) ** 28
-    image = np.full((*vertex.shape, 3), 255, np.uint8)
-    image[hit] = np.round(255 * np.clip(rgb[:, vertex[hit]] * diffuse + shine, 0, 1)).T
-    # The median closes single cells that the mesh misses where it is stretched.
-    smooth = Image.fromarray(image).filter(ImageFilter.MedianFilter(3))
-    return np.asarray(smooth.reduce(SUPERSAMPLE))
+    diffuse *= 0.8 + 0.2 * np.sqrt(np.clip(normal[2], 0, 1))
+    shine = rng.uniform(0.04, 0.34) * np.clip(_product(HALFWAY, normal), 0, 1) ** 28
+    image = np.full((*seen.shape, 3), 255, np.uint8)
+    image[seen] = np.round(255 * np.clip(_skin(fruit, points, rng) * diffuse + shine, 0, 1)).T
+    rows, columns = np.nonzero(seen)
+    reach = max(np.ptp(rows), np.ptp(columns)) / FILL / 2
+    x, y = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+    box = (x - reach, y - reach, x + reach, y + reach)
+    twice, extent = (2 * size, 2 * size), Image.Transform.EXTENT
+    photo = Image.fromarray(image).transform(
+        twice, extent, box, Image.Resampling.BILINEAR, fillcolor="white"
+    )
+    return np.asarray(photo.reduce(2))
 
 
 def _check_bounds(name: str, value: int, least: int, most: float = math.inf) -> None:
@@ -199,99 +208,54 @@ def _check_bounds(name: str, value: int, least: int, most: float = math.inf) -> 
         raise ConfigError(f"{name}={value} must be at most {most}")
 
 
-def _nearest(points: Array, grid: int) -> npt.NDArray[np.int64]:
-    """Return the vertex nearest to the viewer at each cell of a raster, -1 where there is none."""
-    low, high = points[:2].min(axis=1), points[:2].max(axis=1)
-    scale = 0.92 * grid / (high - low).max()
-    # Far to near: of several values for one cell NumPy keeps the last. It sorts 16-bit integers
-    # in linear time, and they are fine enough.
-    order = np.argsort((points[2] * 20_000).astype(np.int16), kind="stable")
-    x, y = (points[:2, order] - ((low + high) / 2)[:, None]) * scale + grid / 2
-    nearest = np.full((grid, grid), -1)
-    nearest[grid - 1 - y.astype(int), x.astype(int)] = order
-    return nearest
+def _trace(shape: Shape, turn: Array, grid: int) -> tuple[npt.NDArray[np.bool_], Array]:
+    """Return where the object is seen, (grid, grid), and its points there, (3, n)."""
+    across = np.linspace(-VIEW, VIEW, grid, dtype=np.float32)
+    x, y = np.meshgrid(across, -across)
+    points = _product(turn.T, np.stack([x, y, np.full_like(x, VIEW)]).reshape(3, -1))
+    ahead, longest = turn.T[:, 2:], max(1, shape.stretch)
+    for _ in range(STEPS):  # shorter than the gap, so that none crosses a ridge, but never tiny
+        gap = _gap(shape, points)
+        points -= ahead * np.where(gap > 0.01, np.maximum(STRIDE * gap, 0.04), 0) / longest
+    seen = (_gap(shape, points) < 0.05) & (_product(turn[2], points) > -VIEW)
+    return seen.reshape(grid, grid), points[:, seen]
 
 
-@lru_cache(maxsize=1)  # a class is rendered photo by photo
-def _surface(fruit: Fruit, size: int) -> tuple[Array, Array, Array, float]:
-    """Return points, normals and colours, each of shape (3, vertex), and the gloss."""
-    rng = np.random.default_rng(np.random.SeedSequence(fruit.seed, spawn_key=(1, fruit.index)))
-    n_polar = round(1.5 * size * SUPERSAMPLE)  # about one vertex a cell along a meridian
-    n_around = round(2 * n_polar * (1 + abs(fruit.shape.ribs_depth)))
-    # Half a step off the poles, where a row would have no direction to take a normal from.
-    polar_rad = ((np.arange(n_polar, dtype=np.float32) + 0.5) * (math.pi / n_polar))[:, None]
-    around_rad = np.arange(n_around, dtype=np.float32) * (2 * math.pi / n_around)
-    body = _body(fruit.shape, polar_rad, around_rad, rng)
-    parts = [(body, _skin(fruit, body, polar_rad, around_rad, rng))]
-    if fruit.shape.top >= 0 and rng.random() < 0.6:
-        parts.append(_stem(body[:, 0].mean(axis=1), n_polar // 4))
-    points = np.hstack([mesh.reshape(3, -1) for mesh, _ in parts])
-    normals = np.hstack([_normals(mesh).reshape(3, -1) for mesh, _ in parts])
-    rgb = np.hstack([colours.reshape(3, -1) for _, colours in parts])
-    return points, normals, rgb, rng.uniform(0.04, 0.34)
-
-
-def _body(shape: Shape, polar_rad: Array, around_rad: Array, rng: np.random.Generator) -> Array:
-    """Return the points of the mesh, inside a ball of radius 1 about the origin."""
-    height, width = np.cos(polar_rad), np.sin(polar_rad)
-    sphere = _revolve(width, height, around_rad)
-    lumps = 1 + 0.018 * _noise(sphere, 2.0, rng) + 0.0015 * _noise(sphere, 26.0, rng)
-    neck = 1 - shape.neck / (1 + np.exp(-(height - 0.2) / 0.13))
-    ribs = 1 + shape.ribs_depth * (np.abs(np.cos(around_rad * shape.ribs / 2)) - 0.64)
-    end = np.where(height > 0, shape.top, -shape.top / 3) * np.exp(-((width / 0.38) ** 2))
-    width = width * (1 + shape.blunt) / (1 + shape.blunt * width) * neck * ribs * lumps
-    stretch = shape.stretch * rng.uniform(0.92, 1.08)
-    points = _revolve(width, (height - end) * lumps * stretch, around_rad)
+def _gap(shape: Shape, points: Array) -> Array:
+    """Return how far points lie outside, less than 0 inside, when the ball is a ball again."""
+    x, y, z = points * max(1, shape.stretch)
     if shape.bend_rad:
-        radius = np.ptp(points[2]) / shape.bend_rad
-        x, angle_rad = points[0] + radius, points[2] / radius
-        points = np.stack([x * np.cos(angle_rad), points[1], x * np.sin(angle_rad)])
-    low, high = points.min(axis=(1, 2), keepdims=True), points.max(axis=(1, 2), keepdims=True)
-    centred: Array = points - (low + high) / 2
-    centred /= np.linalg.norm(centred, axis=0).max()
-    return centred
+        radius = 2 * shape.stretch / shape.bend_rad
+        x, z = np.hypot(x + radius, z) - radius, radius * np.arctan2(z, x + radius)
+    z = z / shape.stretch
+    width = np.hypot(x, y) / (1 - shape.neck * (0.5 + 0.5 * np.tanh((z - 0.2) / 0.26)))
+    if shape.ribs > 1:
+        waves = np.abs(np.cos(np.arctan2(y, x) * shape.ribs / 2)) - 0.64
+        width = width / (1 + shape.ribs_depth * waves)
+    length = np.hypot(width, z) + 1e-6
+    ends = np.where(z > 0, shape.top, shape.top / 3) * np.exp(-((width / length / 0.38) ** 2))
+    gap: Array = length - 1 + ends
+    return gap
 
 
-def _revolve(width: Array, height: Array, around_rad: Array) -> Array:
-    x, y = width * np.cos(around_rad), width * np.sin(around_rad)
-    return np.stack([x, y, np.broadcast_to(height, x.shape)]).astype(np.float32)
-
-
-def _stem(foot: Array, n_rows: int) -> tuple[Array, Array]:
-    """Return the points and the colours of a stem, closed at its end by a bevel."""
-    rise = np.linspace(0, 1, n_rows)[:, None]
-    width = 0.05 * (1.25 - rise + 0.7 * rise**3) * np.minimum(1, (1 - rise) * 8)
-    around_rad = np.linspace(0, 2 * math.pi, n_rows, endpoint=False)
-    points = _revolve(width, 0.3 * rise - 0.04, around_rad)
-    return points + _column(foot), (0.85 + 0.3 * rise + 0 * points) * _column(STEM_RGB)
-
-
-def _normals(points: Array) -> Array:
-    around = np.roll(points, -1, axis=2) - np.roll(points, 1, axis=2)
-    normals: Array = np.cross(np.gradient(points, axis=1), around, axis=0)
-    normals /= np.maximum(np.linalg.norm(normals, axis=0), 1e-12)
-    return normals
-
-
-def _skin(
-    fruit: Fruit, points: Array, polar_rad: Array, around_rad: Array, rng: np.random.Generator
-) -> Array:
-    """Return the colours of the mesh."""
+def _skin(fruit: Fruit, points: Array, rng: np.random.Generator) -> Array:
+    """Return the colours of points, (3, n)."""
     tint = rng.normal(0, 0.025, 3)
-    ground, pattern = (_column(np.add(rgb, tint)) for rgb in COLOURS[fruit.colour])
-    rgb = _mix(ground, pattern, _pattern(fruit.texture, points, around_rad, rng))
+    ground, pattern, stem = (
+        np.asarray(rgb, np.float32)[:, None]
+        for rgb in (*(np.add(rgb, tint) for rgb in COLOURS[fruit.colour]), STEM_RGB)
+    )
+    rgb = _mix(ground, pattern, _pattern(fruit.texture, points, rng))
     rgb = rgb * (1 + 0.06 * _noise(points, 3.0, rng) + 0.03 * _noise(points, 14.0, rng))
-    rgb = _mix(rgb, _column(STEM_RGB), 0.8 * np.exp(-(((math.pi - polar_rad) / 0.11) ** 2)))
-    if rng.random() < 0.25:  # a green leafy cap
-        edge_rad = 0.42 + 0.2 * np.cos(around_rad * rng.integers(5, 8))
-        rgb = _mix(rgb, _column(LEAF_RGB), _step(edge_rad - polar_rad, -0.03, 0.03))
-    return np.clip(rgb, 0, 1)
+    off_axis = np.hypot(points[0], points[1]) * max(1, fruit.shape.stretch)
+    at_an_end = np.exp(-((off_axis / np.where(points[2] > 0, 0.13, 0.08)) ** 2))
+    return np.clip(_mix(rgb, stem, 0.85 * at_an_end), 0, 1)
 
 
-def _pattern(texture: str, points: Array, around_rad: Array, rng: np.random.Generator) -> Array:
-    """Return how much of the pattern's colour shows, in [0, 1], of shape (polar, around)."""
+def _pattern(texture: str, points: Array, rng: np.random.Generator) -> Array:
+    """Return how much of the pattern's colour shows, in [0, 1], of shape (n,)."""
     if texture == "Striped":
-        wobble = 0.5 * _noise(points, 5.0, rng)
+        around_rad, wobble = np.arctan2(points[1], points[0]), 0.5 * _noise(points, 5.0, rng)
         return _step(np.cos(around_rad * rng.integers(7, 12) + wobble), -0.1, 0.5)
     if texture == "Spotted":
         return _step(_noise(points, 18.0, rng), 0.8, 1.1)
@@ -303,27 +267,21 @@ def _pattern(texture: str, points: Array, around_rad: Array, rng: np.random.Gene
 
 
 def _noise(points: Array, frequency: float, rng: np.random.Generator) -> Array:
-    """Return smooth noise, about standard normal, of shape (polar, around)."""
+    """Return smooth noise, about standard normal, of shape (n,)."""
     waves = rng.normal(size=(14, 3)).astype(np.float32)
     lengths = np.linalg.norm(waves, axis=1, keepdims=True)
     waves *= frequency * rng.uniform(0.6, 1.4, (14, 1)) / lengths
-    phases_rad = rng.uniform(0, 2 * math.pi, 14)
-    total: Array = sum(
-        np.sin(_product(wave, points) + float(phase_rad))
-        for wave, phase_rad in zip(waves, phases_rad, strict=True)
-    )
+    phases_rad = rng.uniform(0, 2 * math.pi, (14, 1)).astype(np.float32)
+    total: Array = np.sin(_product(waves, points) + phases_rad).sum(axis=0)
     return total * math.sqrt(2 / 14)
 
 
 def _product(matrix: Array, vectors: Array) -> Array:
     # Not by BLAS, whose last bits, and so the pixels, differ from build to build.
-    x, y, z = vectors.reshape(3, -1)
-    product: Array = matrix[..., :1] * x + matrix[..., 1:2] * y + matrix[..., 2:] * z
-    return product.reshape(matrix.shape[:-1] + vectors.shape[1:])
-
-
-def _column(values: npt.ArrayLike) -> Array:
-    return np.asarray(values, np.float32).reshape(3, 1, 1)
+    product: Array = np.einsum(
+        "...i,i...->..." if matrix.ndim == 1 else "ij,j...->i...", matrix, vectors
+    )
+    return product
 
 
 def _mix(under: Array, over: Array, amount: Array) -> Array:
