@@ -174,6 +174,9 @@ class Config:
     lang: Literal["en", "fr"] | None = _option(
         None, "Language of the report: en or fr. Default: that of its reader's browser."
     )
+    neighbour_map: bool = _option(
+        False, "Add a map of neighbours to the report: t-SNE, by scikit-learn (extra map)."
+    )
     ui: bool = _option(False, "Keep Spark's own web page up and print its address.")
 
     def __post_init__(self) -> None:

@@ -53,7 +53,9 @@ MISLABELLED = (
     "similarity_own",
 )
 OUTLIERS = ("path", "label", "score", "distance", "median")
-INSPECTED = ("duplicates", "mislabelled", "outliers")
+#: Of ``verger inspect``: a row for every flaw of a photo, with what was measured and its limit.
+QUALITY = ("path", "label", "flaw", "value", "limit")
+INSPECTED = ("duplicates", "mislabelled", "outliers", "quality")
 
 #: First and last modification time that a table holds, in milliseconds since 1970: the years 1678
 #: to 2261, in which pandas' nanoseconds, Python's datetime and Spark hold it in every time zone. A
@@ -93,6 +95,9 @@ _TYPES = {
     "n_votes": "int32",
     "n_against": "int32",
     "distance": "double",
+    "flaw": "string",
+    "value": "double",
+    "limit": "double",
     "median": "double",
     "reason": "string",
     "detail": "string",

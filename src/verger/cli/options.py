@@ -29,6 +29,7 @@ FEATURES = (
     "legacy_parquet",
 )
 REDUCE = ("components", "standardize", "center")
+REPORT = ("lang", "neighbour_map")
 SPARK = ("workers", "master", "conf", "app_name", "ui")
 #: Headings of the help, and the options under each; the rest stands under "Options".
 HEADINGS = {
@@ -36,6 +37,7 @@ HEADINGS = {
     "Model": MODEL,
     "Features": FEATURES,
     "Components": REDUCE,
+    "Report": REPORT,
     "Where it runs": (*SPARK, "partitions"),
 }
 

@@ -93,7 +93,7 @@ def _tell_of_index(out: str) -> None:
 def inspect(
     out: str, k: int, near: float, frames: str | None, approximate: bool, as_json: bool, **_: Any
 ) -> None:
-    """Find copies, near copies, doubtful labels and outliers; the report shows them."""
+    """Find copies, doubtful labels, outliers, dark or blurry photos ...; the report shows them."""
     config = resolve_config()
     from verger.similar.inspection.stage import Criteria, inspect_photos
 
@@ -127,6 +127,7 @@ def _inspection_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
             "photos carry another",
         ),
         ("outliers", f"{counts['outliers']:,} photos far from the rest of their class"),
+        ("quality", _quality_line(record)),
     ]
     if record["n_unlabelled"]:
         lines.append(
@@ -141,6 +142,13 @@ def _inspection_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         *lines,
         ("time", f"{sum(seconds.values()):.1f} s in all; search {seconds['search']:.1f} s"),
     ]
+
+
+def _quality_line(record: Mapping[str, Any]) -> str:
+    flaws, n = record["counts"]["quality"], record["n_measured"]
+    found = ", ".join(f"{count:,} {flaw}" for flaw, count in flaws.items()) or "no flaw"
+    measured = "" if n == record["n_photos"] else f"; {n:,} photos could be read again"
+    return found + measured
 
 
 def _groups_line(counts: Mapping[str, Mapping[str, int]]) -> str:

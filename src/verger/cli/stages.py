@@ -13,6 +13,7 @@ from verger.cli.options import (
     MODEL,
     PHOTOS,
     REDUCE,
+    REPORT,
     SPARK,
     GroupedCommand,
     config_options,
@@ -27,7 +28,7 @@ from verger.cli.terminal import keep_page_up, print_json, say, tell, tell_source
 @click.command(cls=GroupedCommand)
 @click.argument("source", metavar="SRC")
 @click.argument("out", metavar="OUT")
-@config_options(*PHOTOS, *MODEL, *FEATURES, *REDUCE, "partitions", "overwrite", "lang", *SPARK)
+@config_options(*PHOTOS, *MODEL, *FEATURES, *REDUCE, "partitions", "overwrite", *REPORT, *SPARK)
 @dry_run_option
 def run(source: str, out: str, as_json: bool, dry_run: bool, **_: Any) -> None:
     """Featurize, reduce, validate and report: the whole job.
@@ -113,7 +114,7 @@ def validate(out: str, as_json: bool, **_: Any) -> None:
 
 @click.command()
 @click.argument("out", metavar="OUT")
-@config_options("lang", *SPARK)
+@config_options(*REPORT, *SPARK)
 def report(out: str, as_json: bool, **_: Any) -> None:
     """Write report.html and report.json."""
     config = resolve_config()

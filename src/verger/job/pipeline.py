@@ -28,6 +28,7 @@ from verger.job import validate
 from verger.job.compute import featurize
 from verger.job.context import Run, Watch, no_watch
 from verger.job.plan import plan
+from verger.job.record import REPORT_OPTIONS
 from verger.job.reduce import pca_is_stale, reduce_features
 from verger.job.unchanged import up_to_date
 from verger.redaction import redact
@@ -73,6 +74,7 @@ def run(
         See :mod:`verger.errors`; what was committed before stays in OUT.
     """
     run = Run(Output.at(out), config, watch, notices)
+    _check_report(config)
     with run:
         planned = plan(run, source, reduce=True)
         if unchanged := up_to_date(run, planned, reduce=True):
@@ -137,6 +139,7 @@ def run_report(out: str | Path, config: Config, *, watch: Watch = no_watch) -> R
     """Write ``report.html`` and ``report.json`` of a stored result."""
     run = Run(Output.at(out), config, watch)
     run.output.read_run()
+    _check_report(config)
     with run, run.locked():
         _report(run)
     return run.output.read_run()
@@ -184,12 +187,21 @@ def _validate(run: Run) -> None:
     report.raise_if_broken()
 
 
+def _check_report(config: Config) -> None:
+    """Find out before anything is computed whether the report can be made as it is asked for."""
+    if config.neighbour_map:
+        from verger.job.report.neighbours import require_tsne
+
+        require_tsne()
+
+
 def _report(run: Run) -> None:
     from verger.job.report.stage import write_report
 
     record = run.timed(run.output.read_run())
-    if run.config.lang is not None:
-        record = replace(record, config=dict(record.config) | {"lang": run.config.lang})
+    asked = {name: getattr(run.config, name) for name in REPORT_OPTIONS}
+    given = {name: value for name, value in asked.items() if value}
+    record = replace(record, config=dict(record.config) | given)
     engine = run.engine
     run.check_lock()
     with run.stage("report"):

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from verger.features.model import Model
     from verger.source.listing import Listing
 
-#: Options that are about the PCA alone.
+#: Options that are about the PCA alone, and about the report alone.
 REDUCE_OPTIONS = ("components", "standardize", "center")
+REPORT_OPTIONS = ("lang", "neighbour_map")
 
 
 def describe_run(

@@ -10,7 +10,7 @@ from verger.errors import SourceError, VergerError
 from verger.files.folder import Entry
 from verger.job.context import Run
 from verger.job.plan import Plan, list_source
-from verger.job.record import REDUCE_OPTIONS, with_listing
+from verger.job.record import REDUCE_OPTIONS, REPORT_OPTIONS, with_listing
 from verger.result.ledger import compare, compose, read_ledger, rows_files
 from verger.result.output import JOURNAL, PUBLISH, REPORT, RUN, STOPPED, Output
 from verger.result.record import RunRecord
@@ -61,7 +61,7 @@ def _has_same_pca(run: Run, record: RunRecord) -> bool:
     """Whether the PCA is the one that is asked for, every check held, and there is a report."""
     if record.pca is None or "pca" not in record.files:
         return False
-    asked = (*REDUCE_OPTIONS, "lang")
+    asked = (*REDUCE_OPTIONS, *REPORT_OPTIONS)
     if any(record.option(name) != getattr(run.config, name) for name in asked):
         return False
     if not record.checks or not all(check.holds for check in record.checks):

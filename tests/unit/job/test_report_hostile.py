@@ -114,9 +114,16 @@ _INSPECTION = {
     },
     "n_photos": 900,
     "n_labels": 2,
+    "n_measured": 1,
     "n_unlabelled": 1,
     "too_small": ["pear"],
-    "counts": {"exact": _ACROSS, "near": _ACROSS, "mislabelled": 1, "outliers": 1},
+    "counts": {
+        "exact": _ACROSS,
+        "near": _ACROSS,
+        "mislabelled": 1,
+        "outliers": 1,
+        "quality": {"dark": 1},
+    },
     "galleries": {
         "exact": [_ALIKE],
         "near": [_ALIKE | {"across": "folders"}],
@@ -134,6 +141,9 @@ _INSPECTION = {
         ],
         "outliers": [
             {"label": "apple", "n": 1, "score": 9.5, "photos": ["/a.jpg"], "typical": ["/b.jpg"]}
+        ],
+        "quality": [
+            {"flaw": "dark", "n": 1, "limit": 0.15, "photos": ["/in/a/1.jpg"], "values": [0.1]}
         ],
     },
     "seconds": {"search": 1.5},
@@ -253,7 +263,7 @@ def test_no_text_of_a_record_becomes_a_tag(output: Output, text: str) -> None:
                 inner = values
                 for key in at[:-1]:
                     inner = inner[key]
-                is_free = at[-1] not in ("method", "on", "split", "across")
+                is_free = at[-1] not in ("method", "on", "split", "across", "flaw")
                 if isinstance(inner[at[-1]], str) and is_free:
                     inner[at[-1]] = word
             output.folder.write(name, json.dumps(values).encode())

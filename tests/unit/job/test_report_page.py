@@ -138,7 +138,8 @@ def _report(labels: tuple[str | None, ...] = HOSTILE, n_points: int = 20) -> Rep
                 f"{labels[i % len(labels)]}/photo {i} of the orchard.jpg" for i in range(n_points)
             ],
             "thumbnail": [i if i < 8 else -1 for i in range(n_points)],
-            "share": [0.21, 0.11],
+            "share": [0.21, 0.11, 0.05],
+            "neighbours": {"x": [0.0], "y": [0.0], "perplexity": 30, "of": "a digest"},
             "totals": [10 + i for i in range(len(labels))],
             "n_total": 1000,
         },

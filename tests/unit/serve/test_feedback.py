@@ -39,14 +39,15 @@ def test_feedback_is_a_list_of_paths_and_labels(
         ):
             assert client.post("/feedback", params=params, content=body).status_code == status
     Feedback(file)  # is added to by the next server
-    rows = list(csv.reader(file.open(encoding="utf-8")))
+    rows = list(csv.reader(file.read_text("utf-8").splitlines()))
     assert rows[0] == list(COLUMNS)
     assert [row[1:3] for row in rows[1:]] == [["Pêche, jaune", label], [label, ""]]
     assert rows[1][0] == ""
     (kept,) = (tmp_path / "said-photos").iterdir()
     assert rows[2][0] == str(kept)
     assert b"taken at home" not in kept.read_bytes()
-    assert Image.open(kept).size == (100, 100)
+    with Image.open(kept) as image:
+        assert image.size == (100, 100)
 
 
 def test_another_file_is_not_written_to(tmp_path: Path) -> None:

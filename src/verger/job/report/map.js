@@ -27,17 +27,21 @@ function drawMap() {
     const { low: lows, high: highs } = map.scores;
     return Array.from(steps.subarray(k * n, (k + 1) * n), (at) => lows[k] + (at / 65535) * (highs[k] - lows[k]));
   }
+  const byNeighbours = () => $("layout")?.value === "neighbours";
   function layOut() {
-    for (const axis of ["x", "y"]) {
-      const k = Number($(`axis-${axis}`).value);
-      map[axis] = scoresOf(k);
-      $(`label-${axis}`).textContent = say(`PC ${k + 1} (${(100 * map.share[k]).toFixed(1)} % of the variance)`);
+    for (const [axis, first] of [["x", 0], ["y", 1]]) {
+      const choice = $(`axis-${axis}`), k = Number(choice?.value ?? first);
+      map[axis] = byNeighbours() ? map.neighbours[axis] : scoresOf(k);
+      const share = say(`PC ${k + 1} (${(100 * map.share[k]).toFixed(1)} % of the variance)`);
+      $(`label-${axis}`).textContent = byNeighbours() ? `t-SNE ${first + 1}` : share;
+      if (choice) choice.disabled = byNeighbours();
     }
     show(-1);
     measure();
     fit();
     draw();
   }
+  $("layout")?.addEventListener("change", layOut);
   for (const axis of ["x", "y"]) $(`axis-${axis}`)?.addEventListener("change", layOut);
 
   // Legend

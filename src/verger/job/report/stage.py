@@ -22,6 +22,7 @@ from verger.job.report.chosen import (
     choose_rejected,
     path_below,
 )
+from verger.job.report.neighbours import place_neighbours, read_neighbours
 from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
 from verger.result.clock import Spent
 from verger.result.derived import Evaluation
@@ -111,6 +112,9 @@ def gather_report(
     tiles, sprite = draw_sheet(engine, list(wanted)[:TILES], record.source)
     for entry in classes:
         entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
+    drawn, neighbours = _map(points, tiles, record, classes, _ratios(output, record)), None
+    if points and record.option("neighbour_map"):
+        neighbours = place_neighbours(points[2], read_neighbours(output))
     plain = to_plain(record)
     return {
         **{key: plain.get(key) for key in _COPIED},
@@ -119,7 +123,7 @@ def gather_report(
         "reasons": plain["counts"]["reasons"],
         "rejected": rejected,
         "classes": classes,
-        "map": _map(points, tiles, record, classes, _ratios(output, record)),
+        "map": drawn and drawn | {"neighbours": to_plain(neighbours)},
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
         "inspection": _illustrated(inspection, tiles) if inspection else None,
         "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "paths": list(tiles)}

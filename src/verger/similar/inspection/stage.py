@@ -5,6 +5,7 @@
     features/ -> neighbors -> groups    copies, and nearly the same picture
                            -> votes     neighbours that carry another label
               -> outliers               far from the rest of their class
+    photos    -> quality                dark, light, uniform, blurry, of an odd size or shape
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ from verger.similar.inspection.outliers import (
     score_outliers,
 )
 from verger.similar.inspection.photos import Photos, read_photos
+from verger.similar.inspection.quality import find_flaws
 from verger.similar.inspection.tables import table_of_doubts, table_of_groups, table_of_outliers
 from verger.similar.inspection.votes import find_doubtful
-from verger.similar.neighbors import find_neighbors
+from verger.similar.neighbors import Neighbors, find_neighbors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,28 +140,41 @@ def _inspect(run: Run, photos: Photos, criteria: Criteria) -> dict[str, Any]:
             neighbors = find_neighbors(engine, photos.rows, criteria.k)
         else:
             neighbors = find_neighbors_by_index(engine, photos.rows, index, criteria.k)
+    tables, told = _compare(run, photos, neighbors, criteria)
+    record = _described(run, photos, criteria, index) | told | {"seconds": run.seconds}
+    _write(run, record, tables)
+    return record
+
+
+def _compare(
+    run: Run, photos: Photos, neighbors: Neighbors, criteria: Criteria
+) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    """Make the tables, and what the record says of them."""
+    engine, source = run.engine, run.output.read_run().source
     with run.stage("compare"):
         suspects = find_suspects(photos, neighbors)
-        contents = hash_contents(engine, photos, suspects, run.output.read_run().source)
+        contents = hash_contents(engine, photos, suspects, source)
         sums = dict(zip(suspects.tolist(), contents, strict=True))
         content = find_contents(photos, neighbors, sums)
         groups = find_groups(photos, neighbors, content, criteria.near)
         doubts = find_doubtful(photos, neighbors, content)
         distance = measure_distances(engine, photos)
         scores = score_outliers(distance, photos.targets)
+    with run.stage("measure", len(photos)):
+        quality, n_measured = find_flaws(engine, photos, source)
     tables = {
         "duplicates": table_of_groups(photos, neighbors, groups, sums),
         "mislabelled": table_of_doubts(photos, doubts),
         "outliers": table_of_outliers(photos, distance, scores),
+        "quality": quality,
     }
     counts = _count_groups(groups) | {n: len(tables[n]) for n in ("mislabelled", "outliers")}
-    record = _described(run, photos, criteria, index) | {
-        "counts": counts,
-        "galleries": make_galleries(photos, groups, doubts, distance, scores),
-        "seconds": run.seconds,
+    flaws = {e["values"]: e["counts"] for e in quality["flaw"].value_counts().to_pylist()}
+    return tables, {
+        "n_measured": n_measured,
+        "counts": counts | {"quality": flaws},
+        "galleries": make_galleries(photos, groups, doubts, distance, scores, quality=quality),
     }
-    _write(run, record, tables)
-    return record
 
 
 def _described(run: Run, photos: Photos, criteria: Criteria, index: Index | None) -> dict[str, Any]:
