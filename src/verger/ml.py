@@ -216,7 +216,7 @@ class PCA(Estimator, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultPa
             sum_moments(dataset, name), float(kept) if kept > 0 else int(self.getOrDefault(self.k))
         )
         if is_connect(dataset.sparkSession):
-            return NumpyPCAModel(pca)._set(inputCol=name, outputCol=written)
+            return NumpyPCAModel(pca).setInputCol(name).setOutputCol(written)
         model = to_spark_model(pca, TolerantPCAModel).setInputCol(name).setOutputCol(written)
         vars(model)["n_samples"] = pca.n_samples
         return model
@@ -287,6 +287,14 @@ class NumpyPCAModel(FittedStage, HasInputCol, HasOutputCol):
     def explainedVariance(self) -> DenseVector:  # Spark's name
         """The share of variance of each component, (k,)."""
         return DenseVector(self.pca.explained_variance_ratio[: self.pca.n_components])
+
+    def setInputCol(self, value: str) -> NumpyPCAModel:
+        """Name the column of vectors or arrays."""
+        return self._set(inputCol=value)
+
+    def setOutputCol(self, value: str) -> NumpyPCAModel:
+        """Name the column that is written."""
+        return self._set(outputCol=value)
 
     def save(self, path: str) -> None:
         """Write it as Spark's own ``PCAModel`` into a new folder, which Spark loads.

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from support.engines import local_engine
+from support.runs import CONFIG, fill_bucket, rows
 from support.yarn import NoMavenError, Yarn, fetch_artifacts, run_yarn
+from verger.features.model import find_card
+from verger.files.folder import Folder
+from verger.job import pipeline
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +34,19 @@ def yarn(
     """Start a ResourceManager and a NodeManager, in whose containers the bucket can be opened."""
     with run_yarn(tmp_path_factory.mktemp("yarn") / "yarn", jars) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def orchard(
+    s3: str, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, Any]]:
+    """Return a bucket with photos and weights, and the features that the local engine gives."""
+    bucket = f"orchard-{os.getpid()}"
+    fill_bucket(s3, bucket, photos)
+    weights = find_card("efficientnet_lite0").weights.find()
+    assert weights is not None
+    Folder(f"s3://{bucket}").write("lite0.pth", weights.read_bytes())
+    out = tmp_path_factory.mktemp("orchard") / "out"
+    with local_engine():
+        pipeline.run(f"s3://{bucket}/raw", out, CONFIG)
+    return f"s3://{bucket}", rows(out)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-import pytest
-
 from support import processes
-from support.engines import local_engine
-from support.runs import CONFIG, fill_bucket, rows
+from support.runs import rows, stored_rows
 from support.yarn import OPTIONS, Yarn, finish, start, submit
-from verger.features.model import find_card
 from verger.files.folder import Folder
-from verger.job import pipeline
 
 
 def has_batch(folder: Folder) -> bool:
@@ -45,22 +38,6 @@ def test_client_mode_loses_an_executor_and_nothing_else(
     assert yarn.applications()[0]["finalStatus"] == "SUCCEEDED"
 
 
-@pytest.fixture(scope="module")
-def orchard(
-    s3: str, photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, dict[str, Any]]:
-    """Return a bucket with photos and weights, and the features that the local engine gives."""
-    bucket = f"orchard-{os.getpid()}"
-    fill_bucket(s3, bucket, photos)
-    weights = find_card("efficientnet_lite0").weights.find()
-    assert weights is not None
-    Folder(f"s3://{bucket}").write("lite0.pth", weights.read_bytes())
-    out = tmp_path_factory.mktemp("orchard") / "out"
-    with local_engine():
-        pipeline.run(f"s3://{bucket}/raw", out, CONFIG)
-    return f"s3://{bucket}", rows(out)
-
-
 def test_cluster_mode_resumes_in_yarns_second_attempt(
     yarn: Yarn, orchard: tuple[str, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -82,11 +59,3 @@ def test_cluster_mode_resumes_in_yarns_second_attempt(
     assert len(attempts) == 2
     record = json.loads(out.read("run.json"))
     assert 0 < record["counts"]["computed"] < record["counts"]["featurized"] == 30
-
-
-def stored_rows(folder: Folder) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for entry in folder.files("features"):
-        with folder.open(entry.name) as file:
-            found |= {row["path"]: row for row in pq.read_table(file).to_pylist()}
-    return found

@@ -19,6 +19,7 @@ import verger
 from verger.errors import ReduceError, SchemaError, SourceError
 from verger.features.model import Model, open_cached
 from verger.features.outcomes import featurize_rows
+from verger.ml import NumpyPCAModel
 from verger.pca.moments import Moments, sum_moments
 
 NAME = "efficientnet_lite0"
@@ -185,6 +186,33 @@ def test_scores_are_of_arrays_too_and_of_the_right_length(spark: SparkSession) -
     assert [s is None for s in scores] == [False, True, False, False]
     with pytest.raises(Exception, match=r"a vector of 3 numbers, which must have n_features=2"):
         fitted.transform(arrays(spark, [1.0, 2.0, 3.0])).collect()
+
+
+def test_the_model_of_connect_gives_sparks_scores_and_is_saved_as_sparks_own(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Where there is no JVM numpy does the same: for rows without a vector and wrong ones too."""
+    frame = arrays(spark, [1.0, 2.0], None, [3.0, 5.0], [4.0, 4.0])
+    fitted = verger.PCA(k=2).fit(frame)
+    same = NumpyPCAModel(verger.fit_pca(verger.sum_moments(frame), 2))
+    same.setInputCol("features").setOutputCol("features_pca")
+    found, expected = (
+        [row.features_pca and row.features_pca.toArray() for row in m.transform(frame).collect()]
+        for m in (same, fitted)
+    )
+    assert found[1] is expected[1] is None
+    for number in (0, 2, 3):
+        np.testing.assert_allclose(found[number], expected[number], rtol=1e-12)
+    assert (same.n_samples, same.pc, same.explainedVariance) == (
+        fitted.n_samples,
+        fitted.pc,
+        fitted.explainedVariance,
+    )
+    with pytest.raises(Exception, match=r"a vector of 3 numbers, which must have n_features=2"):
+        same.transform(arrays(spark, [1.0, 2.0, 3.0])).collect()
+    same.save(str(tmp_path / "model"))
+    loaded = PCAModel.load((tmp_path / "model").as_uri())
+    assert (loaded.getInputCol(), loaded.pc) == ("features", fitted.pc)
 
 
 # Names

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from verger import Config
+from verger.files.folder import Folder
 
 CONFIG = Config(model="efficientnet_lite0", components=5)
 
@@ -19,6 +20,15 @@ def rows(out: Path, table: str = "features") -> dict[str, dict[str, Any]]:
     by_path = {row["path"]: row for row in found}
     assert len(by_path) == len(found)
     return by_path
+
+
+def stored_rows(folder: Folder) -> dict[str, Any]:
+    """Read the table ``features`` of a result in a bucket, likewise."""
+    found: dict[str, Any] = {}
+    for entry in folder.files("features"):
+        with folder.open(entry.name) as file:
+            found |= {row["path"]: row for row in pq.read_table(file).to_pylist()}
+    return found
 
 
 def fill_bucket(address: str, bucket: str, photos: Path) -> dict[str, Path]:

@@ -307,8 +307,12 @@ def start(yarn: Yarn, *command: object) -> subprocess.Popen[str]:
     )
 
 
-def finish(run: subprocess.Popen[str]) -> str:
-    out, err = run.communicate(timeout=200)
+def finish(run: subprocess.Popen[str], *, timeout_s: float = 200) -> str:
+    try:
+        out, err = run.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        end_session(run.pid)
+        raise
     assert run.returncode == 0, err
     return out
 
