@@ -58,6 +58,8 @@ MAX_WORKERS, MAX_PARTITIONS = 1024, 1_000_000
 #: Deepest nesting of a TOML file. ``conf.spark.a.b`` is four tables, one in the other.
 MAX_TOML_DEPTH = 32
 
+#: How the name of a model of a hub begins.
+HUB = "hf:"
 READERS = ("arrow", "spark")
 VIEWS = ("whole", "center", "five")
 #: Options that are patterns, of which there may be several.
@@ -108,7 +110,8 @@ class Config:
     )
     model: str = _option(
         "mobilenet_v2",
-        "mobilenet_v2, efficientnet_lite0, or an ONNX file with a TOML card beside it.",
+        "mobilenet_v2, efficientnet_lite0, an ONNX file with a TOML card beside it, or "
+        "hf:ORG/NAME[@REV][:FILE] of a model hub.",
     )
     weights: str | None = _option(
         None, "File of the model's weights, or s3://bucket/file, instead of the published ones."
@@ -248,8 +251,8 @@ def _check_between(name: str, value: int, low: int, high: int) -> None:
 
 
 def is_built_in(model: str) -> bool:
-    """Whether a model is named, not a file of the user's own."""
-    return not model.lower().endswith(".onnx")
+    """Whether a model is one of Verger's, not a file of the user's own nor one of a hub."""
+    return not model.lower().endswith(".onnx") and not model.startswith(HUB)
 
 
 def check_quantizable(model: str) -> None:

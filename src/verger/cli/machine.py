@@ -9,7 +9,8 @@ import click
 
 from verger.cli.options import config_option, json_option
 from verger.cli.terminal import download_bar, print_json, say, watch_for
-from verger.errors import WeightsError
+from verger.config import HUB
+from verger.errors import ConfigError, WeightsError
 
 
 @click.group()
@@ -36,15 +37,36 @@ def models_list(as_json: bool) -> None:
         say()
     say("FILE.onnx")
     say("  any ONNX model with one image input and one vector output, and FILE.toml")
+    say()
+    say("hf:ORG/NAME[@REV][:FILE]")
+    say("  an ONNX encoder of a model hub, with its own preprocessing; docs/models.md has a table")
 
 
 @models.command("fetch")
 @click.argument("name")
-def models_fetch(name: str) -> None:
-    """Fetch the weights of a model into Verger's cache."""
-    from verger.features.model import find_card
+@click.option("--accept-license", is_flag=True, help="Of hf:...: accept its licence.")
+@click.option("--output", metavar="TENSOR", help="Of hf:...: the tensor that the features are.")
+@click.option("--pool", type=click.Choice(("cls", "mean")), help="Of hf:...: tokens to one vector.")
+def models_fetch(name: str, accept_license: bool, output: str | None, pool: str | None) -> None:
+    """Fetch the weights of a model, by its name or as hf:ORG/NAME[@REV][:FILE]."""
+    from verger.features.model import find_card, load_model
     from verger.features.model.checksum import sha256_of
 
+    if name.startswith(HUB):
+        from verger.features.model.hub import Choice, fetch_from_hub
+
+        choice = Choice(accept_license=accept_license, output=output, pool=pool)
+        with download_bar() as on_progress:
+            path = fetch_from_hub(name, choice, on_progress)
+            contract = load_model(str(path)).contract
+        say(contract.model)
+        say(f"{path}, card {path.with_suffix('.toml')}")
+        say(f"contract {contract.hash}: {contract.n_features} features")
+        return
+    if accept_license or output or pool:
+        raise ConfigError(
+            f"model={name!r}: --accept-license, --output and --pool are of hf:... alone"
+        )
     source = find_card(name).weights
     with download_bar() as on_progress:
         path = source.fetch(on_progress)

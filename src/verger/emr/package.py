@@ -5,7 +5,8 @@
     s3://bucket/env/name/
       environment-1f2e3d4c5b6a.tar.gz   an interpreter with Verger and what it needs, no pyspark
       main.py  probe.py                 what spark-submit starts: the command line; what doctor asks
-      weights/file                      of a model whose weights no package carries
+      weights/file                      of a model whose weights no package carries; of a model of
+                                        one's own FILE.onnx, its card, its data
       package.json                      which of these files belong together; written last
 
 Archives are named by their content: a run that has begun keeps the one that it was started with.
@@ -37,8 +38,8 @@ from verger.errors import (
     OutputError,
     OutputExistsError,
 )
-from verger.features.model import find_card
 from verger.features.model.checksum import sha256_of
+from verger.features.model.load import model_files
 
 MANIFEST = "package.json"
 #: What spark-submit starts, whole: the command line that people type, and what doctor asks.
@@ -327,13 +328,12 @@ def upload_package(
     CloudError, WeightsError, ConfigError
     """
     environment = check_environment_of(archive, release, architecture)
-    card = find_card(model)
-    if weights is None and card.weights.package is None:  # else the environment has them
-        weights = card.weights.fetch()
+    weights, beside = model_files(model, weights)
     bucket, prefix = split_address(root)
     root = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
     name = f"environment-{sha256_of(archive)[:12]}.tar.gz"
     paths = {name: archive} | ({_weights_name(weights): weights} if weights else {})
+    paths |= {_weights_name(path): path for path in beside}
     files = _upload_files(cloud, root, paths)
     package = Package(
         root,

@@ -258,8 +258,9 @@ def probe_job(
     """Return the run that ``doctor`` starts: one executor, and no photo."""
     config, limit = Config(model=package.model), Limit(1, minutes)
     job = make_job(cloud, source, out, config, place, package, limit=limit)
-    weights = [f"{package.root}/{package.weights}"] if package.weights else []
-    arguments = (job.reads[0], job.writes[0], package.model, *weights)
+    there = _model_there(config, package)
+    weights = [there.weights] if there.weights else []
+    arguments = (job.reads[0], job.writes[0], there.model, *weights)
     return replace(job, entry="probe.py", arguments=arguments)
 
 
@@ -271,7 +272,7 @@ def _config_there(config: Config, package: Package) -> Config:
     ConfigError
         If the package does not have the model.
     """
-    if not config.built_in_model or config.model != package.model:
+    if config.model != package.model:
         raise ConfigError(
             f"model={config.model}: the package {package.root} has {package.model}; "
             f"--model {package.model}, or verger emr package --model {config.model}"
@@ -282,18 +283,25 @@ def _config_there(config: Config, package: Package) -> Config:
         raise ConfigError(
             f"weights={config.weights}: those of the package are used; verger emr package --weights"
         )
-    weights = f"{package.root}/{package.weights}" if package.weights else None
-    digest = package.files[package.weights]["sha256"] if package.weights else None
     return replace(
-        config,
+        _model_there(config, package),
         master=None,
         # Spark's pages, which AWS shows of a run that is under way; --ui would keep the run waiting
         # for Ctrl-C when it is done.
         conf={"spark.ui.enabled": "true"},
         ui=False,
-        weights=weights,
-        weights_sha256=config.weights_sha256 or digest,
     )
+
+
+def _model_there(config: Config, package: Package) -> Config:
+    """Return options that name the model's files where the package has them."""
+    if not package.weights:
+        return config
+    address = f"{package.root}/{package.weights}"
+    if not config.built_in_model:  # its card has the sums
+        return replace(config, model=address)
+    digest = package.files[package.weights]["sha256"]
+    return replace(config, weights=address, weights_sha256=config.weights_sha256 or digest)
 
 
 def with_application(cloud: Cloud, plan: JobPlan) -> tuple[Job, bool]:

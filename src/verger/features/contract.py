@@ -13,8 +13,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from verger.errors import ContractError
-from verger.features.preprocess import CROPS, DCT_MARGIN, PREPROCESS_VERSION
+from verger.features.preprocess import CROPS, DCT_MARGIN, PREPROCESS_VERSION, Resizing
 from verger.files.records import from_plain, to_plain
+
+#: The decoder, where the resized photo has a size of its own.
+DECODER_OF_RESIZED = (
+    "pillow, first frame; jpeg at 1/2, 1/4 or 1/8 where its shorter side stays "
+    f"{DCT_MARGIN} x resize_size"
+)
 
 
 def count_views(contract: Mapping[str, object]) -> int:
@@ -50,6 +56,8 @@ class FeatureContract:
         What samples of every depth and kind are worth (:mod:`verger.features.preprocess.samples`).
     views : {"whole", "center", "five"}
         Which crops have features beside the whole photo (:mod:`verger.features.preprocess.views`).
+    resize_rule, resize_size, resample, crop
+        How a photo becomes a square (:class:`verger.features.preprocess.Resizing`).
     """
 
     model: str
@@ -73,8 +81,17 @@ class FeatureContract:
     resize: str = "pillow bicubic to (input_size, input_size)"
     dtype: str = "float32"
     views: str = "whole"
+    resize_rule: str = "square"
+    resize_size: int | None = None
+    resample: str = "bicubic"
+    crop: str = "none"
 
     def __post_init__(self) -> None:
+        if (self.resize_size or self.input_size) < self.input_size:
+            raise ValueError(
+                f"resize_size={self.resize_size} is below input_size={self.input_size}"
+            )
+        _ = self.resizing  # which refuses what it does not know
         if self.views not in CROPS:
             raise ValueError(f"views={self.views!r} must be one of {', '.join(CROPS)}")
 
@@ -83,14 +100,21 @@ class FeatureContract:
         """Vectors of a photo: of the whole of it, and of each crop."""
         return 1 + len(CROPS[self.views][-1])
 
+    @property
+    def resizing(self) -> Resizing:
+        """How a photo becomes a square."""
+        return Resizing(self.resize_rule, self.resize_size, self.resample, self.crop)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the contract as plain JSON values.
 
-        Views are named where there are crops, so that contracts from before have their hash.
+        What came later is named where it is not the default, so that contracts from before have
+        their hash.
         """
         values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
-        if self.views == "whole":
-            del values["views"]
+        for name, default in _LATER.items():
+            if values[name] == default:
+                del values[name]
         return values
 
     @property
@@ -113,7 +137,7 @@ class FeatureContract:
         ContractError
             If keys are missing or unknown: written by another version of Verger.
         """
-        missing = {f.name for f in fields(cls)} - {"views"} - set(values)
+        missing = {f.name for f in fields(cls)} - set(_LATER) - set(values)
         if missing:
             raise ContractError(f"not a whole feature contract: {sorted(missing)[0]!r} is missing")
         unknown = set(values) - {f.name for f in fields(cls)}
@@ -123,3 +147,10 @@ class FeatureContract:
             return from_plain(cls, to_plain(values))
         except ValueError as err:
             raise ContractError(f"not a feature contract of this version of Verger: {err}") from err
+
+
+_LATER = {
+    f.name: f.default
+    for f in fields(FeatureContract)
+    if f.name in ("views", "resize_rule", "resize_size", "resample", "crop")
+}

@@ -18,7 +18,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from verger.features.preprocess import CROPS, DecodeError, Photo, register_formats
+from verger.features.preprocess import CROPS, DecodeError, Photo, Resizing, register_formats
 from verger.schema import Reason
 
 #: Address space that one photo may take on top of what the process starts with, in bytes: for each
@@ -27,9 +27,9 @@ from verger.schema import Reason
 BYTES_PER_PIXEL = 24
 SPARE_BYTES = 1 << 30
 
-#: A request: size, max_pixels, accept_truncated, views by their place in CROPS, time-out in seconds
-#: (0 for none), bytes of the photo, which follow.
-REQUEST = struct.Struct("<IQ?BdQ")
+#: A request: size, max_pixels, accept_truncated, views by their place in CROPS, four numbers of the
+#: resizing, time-out in seconds (0 for none), bytes of the photo, which follow.
+REQUEST = struct.Struct("<IQ?B4IdQ")
 #: An answer: is it a photo, its width and height, is it truncated, bytes of the body that follows:
 #: the pixels of all views, or reason and detail.
 ANSWER = struct.Struct("<?II?Q")
@@ -77,7 +77,8 @@ def main(decode_name: str) -> None:
     with socket.socket(fileno=0) as connection, connection.makefile("rb") as requests:
         connection.sendall(READY)
         while len(head := requests.read(REQUEST.size)) == REQUEST.size:
-            size, max_pixels, accept_truncated, place, timeout_s, n_bytes = REQUEST.unpack(head)
+            settings = REQUEST.unpack(head)
+            size, max_pixels, accept_truncated, place, *resizing, timeout_s, n_bytes = settings
             content = requests.read(n_bytes)
             limits.allow(n_bytes + BYTES_PER_PIXEL * max_pixels + SPARE_BYTES)
             # The parent kills at the time-out; should it be gone, this timer does.
@@ -87,6 +88,7 @@ def main(decode_name: str) -> None:
                 "max_pixels": max_pixels,
                 "accept_truncated": accept_truncated,
                 "views": list(CROPS)[place],
+                "resizing": Resizing.from_numbers(*resizing),
             }
             answer = _answer(decode, content, options)
             signal.setitimer(signal.ITIMER_REAL, 0)

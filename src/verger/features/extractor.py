@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from verger.config import HUB
 from verger.errors import ConfigError, ContractError
 from verger.features.contract import FeatureContract
 from verger.features.model import CARDS, Model, load_model
@@ -72,6 +73,8 @@ def _load_base(
     if contract.model not in CARDS:
         digest = None if model else contract.weights_sha256
         named = str(model or place)
+        if model is None and contract.model.startswith(HUB) and not place.is_file():
+            named = contract.model  # another machine: the commit is fetched again
         return load_model(named, weights=weights, weights_sha256=digest, views=contract.views)
     if model is not None:
         raise ConfigError(f"model={str(model)!r}: OUT was made with the built-in {contract.model}")

@@ -32,7 +32,7 @@ from verger.config import MAX_PIXELS
 from verger.engine.limits import usable_cores
 from verger.errors import EnvironmentNotReadyError
 from verger.features.decoder import ANSWER, READY, REQUEST
-from verger.features.preprocess import CROPS, DecodeError, Photo
+from verger.features.preprocess import CROPS, SQUARE, DecodeError, Photo, Resizing
 from verger.schema import Reason
 
 # Longest that a decoding process may take to start; it takes 0.2 s on an idle core.
@@ -80,6 +80,7 @@ def decode_apart(
     max_pixels: int = MAX_PIXELS,
     accept_truncated: bool = False,
     views: str = "whole",
+    resizing: Resizing = SQUARE,
     timeout_s: float | None = None,
 ) -> Photo:
     """Decode one photo in another process, which may hang, crash or run out of memory.
@@ -90,7 +91,7 @@ def decode_apart(
     Parameters
     ----------
     content : bytes
-    size, max_pixels, accept_truncated, views
+    size, max_pixels, accept_truncated, views, resizing
         As for :func:`verger.features.preprocess.decode_photo`.
     timeout_s : float, optional
         How long the decoder may take; after that its process is killed.
@@ -116,6 +117,7 @@ def decode_apart(
         max_pixels=max_pixels,
         accept_truncated=accept_truncated,
         views=views,
+        resizing=resizing,
         timeout_s=timeout_s,
     )
 
@@ -152,12 +154,13 @@ class DecoderPool:
         max_pixels: int = MAX_PIXELS,
         accept_truncated: bool = False,
         views: str = "whole",
+        resizing: Resizing = SQUARE,
         timeout_s: float | None = None,
     ) -> Photo:
         """Decode one photo; see :func:`decode_apart`."""
         place, shape = list(CROPS).index(views), (1 + len(CROPS[views][-1]), size, size, 3)
-        settings = size, max_pixels, accept_truncated, place, timeout_s or 0
-        request = REQUEST.pack(*settings, len(content))
+        settings = size, max_pixels, accept_truncated, place, *resizing.numbers()
+        request = REQUEST.pack(*settings, timeout_s or 0, len(content))
         with self._places:
             while True:
                 is_new = not self._idle

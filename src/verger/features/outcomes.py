@@ -17,7 +17,7 @@ import pyarrow as pa
 from verger.config import MAX_PIXELS
 from verger.features.isolate import deadline, decode_apart
 from verger.features.model import ModelSession
-from verger.features.preprocess import DecodeError, Photo, decode_photo
+from verger.features.preprocess import SQUARE, DecodeError, Photo, Resizing, decode_photo
 from verger.files.reading import Unread, read_ahead
 from verger.result.clock import Clock
 from verger.schema import IMAGES, VIEWS, Reason, clamp_times
@@ -56,7 +56,9 @@ class Decoding:
     timeout_s: float | None = None
     apart: bool = False
 
-    def decode(self, content: bytes, size: int, views: str = "whole") -> Photo:
+    def decode(
+        self, content: bytes, size: int, views: str = "whole", resizing: Resizing = SQUARE
+    ) -> Photo:
         """Decode one photo, and crops of it, to (size, size, 3) pixels each.
 
         Raises
@@ -70,6 +72,7 @@ class Decoding:
                 max_pixels=self.max_pixels,
                 accept_truncated=self.accept_truncated,
                 views=views,
+                resizing=resizing,
                 timeout_s=self.timeout_s,
             )
         with deadline(self.timeout_s):
@@ -79,6 +82,7 @@ class Decoding:
                 max_pixels=self.max_pixels,
                 accept_truncated=self.accept_truncated,
                 views=views,
+                resizing=resizing,
             )
 
 
@@ -153,12 +157,19 @@ def featurize_rows(
         decoding or Decoding(),
         clock,
         views=contract.views,
+        resizing=contract.resizing,
     )
     yield from _infer_rows(photos, session, micro_batch, clock)
 
 
 def decode_rows(
-    rows: Iterable[Row], size: int, decoding: Decoding, clock: Clock, *, views: str = "whole"
+    rows: Iterable[Row],
+    size: int,
+    decoding: Decoding,
+    clock: Clock,
+    *,
+    views: str = "whole",
+    resizing: Resizing = SQUARE,
 ) -> Iterator[tuple[Outcome, Photo | Unread]]:
     """Decode photos, one after the other; see :func:`featurize_rows`."""
     for row, content in rows:
@@ -168,9 +179,8 @@ def decode_rows(
         photo: Photo | Unread
         try:
             with clock.part("decode"):
-                photo = decoding.decode(
-                    bytes(content), size, views
-                )  # Spark's rows have a bytearray
+                # Spark's rows have a bytearray.
+                photo = decoding.decode(bytes(content), size, views, resizing)
         except DecodeError as err:
             photo = Unread(err.reason, err.detail)
         del content  # it would be held while the model works

@@ -139,6 +139,7 @@ def _compute(run: Run, planned: Plan, listing: Listing, state: State) -> int:
     if not markers:
         run.output.clear_journal()
     start = Start(
+        model=run.config.model,
         source=listing.source,
         contract_hash=contract.hash,
         contract=contract.as_dict(),

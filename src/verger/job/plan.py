@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from verger.config import Config
+from verger.config import HUB, Config
 from verger.engine.choose import check_session, wants_spark
 from verger.engine.session import check_hadoop_reads
 from verger.errors import ConfigError
@@ -134,7 +134,7 @@ def _find_model(run: Run, listing: Listing | None) -> Model:
     config = run.config
     with run.stage("load model") as progress:
         model = load_model(
-            config.model,
+            _pinned_model(run),
             weights=config.weights,
             weights_sha256=config.weights_sha256,
             input_size=config.input_size,
@@ -145,6 +145,27 @@ def _find_model(run: Run, listing: Listing | None) -> Model:
         return model
     with run.stage("calibrate"):
         return int8_model(run.output, listing, model, config)
+
+
+def _pinned_model(run: Run) -> str:
+    """Return the model to load: of a hub, the commit that OUT was made with, if it was asked alike.
+
+    A branch is resolved once, so that a resumed run does not follow it.
+    """
+    config, output = run.config, run.output
+    if not config.model.startswith(HUB):
+        return config.model
+    attempt = latest_attempt(output)
+    is_resumed = attempt is not None and (not config.overwrite or attempt.start.overwrite)
+    if attempt is not None and is_resumed and attempt.start.model == config.model:
+        return str(attempt.start.contract.get("model"))
+    if not output.folder.exists(RUN):
+        return config.model
+    record = output.read_run()
+    is_begun = not config.overwrite or record.finished is None
+    if is_begun and record.option("model") == config.model:
+        return str(record.contract.get("model"))
+    return config.model
 
 
 def describe_plan(
@@ -164,7 +185,7 @@ def describe_plan(
         )
     else:
         listed = f"let Spark list and read {source}"
-    model = None if _weights_are_missing(config) else _find_model(run, listing)
+    model = None if _weights_are_missing(run) else _find_model(run, listing)
     place = f"Spark ({config.master or 'local[*]'})" if wants_spark(config) else "this machine"
     steps = [
         f"run the tasks on {place}",
@@ -181,6 +202,8 @@ def describe_plan(
 
 
 def _model_step(config: Config, model: Model | None) -> str:
+    if model is None and config.model.startswith(HUB):
+        return f"fetch {config.model} from its hub"
     if model is None:
         address = find_card(config.model).weights.address()
         return f"fetch the weights of {config.model} from {address}"
@@ -189,7 +212,12 @@ def _model_step(config: Config, model: Model | None) -> str:
     return f"use {name}, contract {contract.short_hash}: {contract.n_features} features"
 
 
-def _weights_are_missing(config: Config) -> bool:
+def _weights_are_missing(run: Run) -> bool:
+    config = run.config
+    if config.model.startswith(HUB):
+        from verger.features.model.hub import is_fetched
+
+        return not is_fetched(_pinned_model(run))
     if not config.built_in_model or config.weights is not None:
         return False
     return find_card(config.model).weights.find() is None

@@ -65,6 +65,8 @@ class Start:
         Names of the markers of batches that were committed before.
     started : str
         ISO time.
+    model : str
+        As it was asked for: the contract has what it was resolved to.
     """
 
     source: str
@@ -74,6 +76,7 @@ class Start:
     overwrite: bool
     adopted: tuple[str, ...] = ()
     started: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

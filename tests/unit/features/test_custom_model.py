@@ -281,7 +281,6 @@ CARDS = {
     "not TOML": ("mean: 0\n", r"own\.toml: cannot be read as TOML"),
     "size against the graph": (CARD + "input_size = 9\n", r"input_size = 9 does not fit.*\(8, 8\)"),
     "unknown output": (CARD + "output = 'w'\n", r"output = 'w' must be one of \['y'\]"),
-    "inner value as output": (CARD + "output = 'pooled'\n", r"must be one of \['y'\]"),
     "output is a number": (CARD + "output = 5\n", "output = 5 must be str"),
     "size 7": (CARD + "input_size = 7\n", "input_size = 7 must be from 8 to 2048"),
     "size 1000000": (CARD + "input_size = 1000000\n", "= 1000000 must be from 8 to 2048"),

@@ -20,6 +20,7 @@ from verger.classify.export.check import ExportCheck, LabelledPhoto, check_app, 
 from verger.classify.export.graph import in_half, write_app_graph
 from verger.classify.predict import Predictor
 from verger.errors import ConfigError, OutputError, OutputExistsError, ValidationError
+from verger.features.contract import FeatureContract
 from verger.features.model.int8 import N_CALIBRATION, graph_digest, quantize
 from verger.features.model.weights import OnProgress
 from verger.features.preprocess import DecodeError, decode_photo
@@ -28,7 +29,6 @@ from verger.files.paths import is_below
 from verger.files.reading import Unread, read_ahead
 from verger.files.tables import read_part
 from verger.result.output import Output
-from verger.schema import VIEWS
 
 #: What may be given up for a smaller file; by default nothing is.
 PRECISIONS = ("fp16", "int8")
@@ -153,14 +153,15 @@ def _draw(output: Output) -> Iterator[LabelledPhoto]:
     rows = rows.filter(pa.array(here, pa.bool_()))
     order = np.random.default_rng(0).permutation(len(rows))
     drawn = rows.take(order[: N_CALIBRATION + N_CHECKED + _N_SPARE])
-    size, views = record.model.input_size, str(record.contract.get(VIEWS, "whole"))
+    contract = FeatureContract.from_dict(record.contract)
+    size, views, resizing = contract.input_size, contract.views, contract.resizing
     labels = drawn["label"].to_pylist()
     contents = read_ahead(drawn["path"].to_pylist())
     for label, content in zip(labels, contents, strict=True):
         if isinstance(content, Unread):
             continue
         try:
-            photo = decode_photo(content, size=size, views=views)
+            photo = decode_photo(content, size=size, views=views, resizing=resizing)
             yield LabelledPhoto(label, content, photo.views)
         except DecodeError:  # changed since, or accepted though it was cut off
             continue

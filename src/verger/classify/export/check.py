@@ -150,8 +150,9 @@ def check_app(graph: bytes, predictor: Predictor, photos: Sequence[LabelledPhoto
         probabilities, features = app.run(["probabilities", "features"], {"image": image})
         given.append(probabilities)
         vectors.append(features)
-        whole = np.asarray(resize_image(Image.fromarray(image), size))[None]
-        crops = cut_views(Image.fromarray(image), size, contract.views)
+        picture = Image.fromarray(image)
+        whole = np.asarray(resize_image(picture, size, resizing=contract.resizing))[None]
+        crops = cut_views(picture, size, contract.views, resizing=contract.resizing)
         resized.append(np.concatenate([whole, crops]))
     shape = len(photos), contract.n_views, contract.n_features
     expected = session.predict(np.concatenate(resized)).reshape(shape)

@@ -18,10 +18,10 @@ import onnx
 from onnx import compose, numpy_helper, parser, version_converter
 
 from verger.classify.classifier import Array, Classifier
-from verger.errors import WeightsError
+from verger.errors import ConfigError, WeightsError
 from verger.features.contract import FeatureContract
 from verger.features.model import Model
-from verger.features.preprocess import CROPS
+from verger.features.preprocess import CROPS, Resizing
 
 #: The first opset whose ``Resize`` averages over what it makes smaller.
 OPSET = 18
@@ -51,6 +51,8 @@ def write_app_graph(model: Model, classifier: Classifier) -> onnx.ModelProto:
 
     Raises
     ------
+    ConfigError
+        If ONNX does not have the model's way to resize.
     WeightsError
         If a model of the user's own cannot be brought to :data:`OPSET`.
     """
@@ -146,14 +148,14 @@ def _part(
     return part
 
 
-# Pillow's resize (src/libImaging/Resample.c), on uint8 like there: bicubic with a = -0.5, its
+# Pillow's resize (src/libImaging/Resample.c), on uint8 like there: bicubic has a = -0.5, its
 # support scaled where the photo is made smaller, weights of pixels outside dropped, and rounded
 # between the two passes. Width goes first, unless the photo loses more than twice as many rows as
 # columns: then one resize of the height alone precedes, which else changes nothing.
 _HEAD = """
 head (uint8[height, width, 3] image) => (float[$n_views, $size, $size, 3] normalised)
-<int64[1] size = {$size}, int64[1] first = {0}, int64[1] two = {2}, $of_crops
- int64[2] n_whole = {1, 3}, int64[4] square_whole = {1, 3, $size, $size}>
+<int64[1] size = {$size}, int64[1] side = {$side}, int64[1] first = {0}, int64[1] two = {2},
+ int64[1] even = {$even}, int64[2] sides = {2, 3}, $of_crops int64[2] n_whole = {1, 3}>
 {
     rows_whole = Shape <start=0, end=1> (image)
     columns_whole = Shape <start=1, end=2> (image)
@@ -168,18 +170,43 @@ head (uint8[height, width, 3] image) => (float[$n_views, $size, $size, 3] normal
 """
 
 # $the are the whole photo or its crops, which have one size.
+_SQUARE = """
+    rows_to_$the = Identity (side)
+    columns_to_$the = Identity (side)
+"""
+_SHORTEST = """
+    shortest_$the = Min (rows_$the, columns_$the)
+    rows_wide_$the = Mul (rows_$the, side)
+    columns_wide_$the = Mul (columns_$the, side)
+    rows_to_$the = Div (rows_wide_$the, shortest_$the)
+    columns_to_$the = Div (columns_wide_$the, shortest_$the)
+"""
 _RESIZE = """
-    rows_lost_$the = Sub (rows_$the, size)
-    columns_lost_$the = Sub (columns_$the, size)
+    rows_lost_$the = Sub (rows_$the, rows_to_$the)
+    columns_lost_$the = Sub (columns_$the, columns_to_$the)
     twice_$the = Mul (columns_lost_$the, two)
     bound_$the = Max (twice_$the, first)
     height_first_$the = Greater (rows_lost_$the, bound_$the)
-    rows_between_$the = Where (height_first_$the, size, rows_$the)
+    rows_between_$the = Where (height_first_$the, rows_to_$the, rows_$the)
     between_$the = Concat <axis=0> (n_$the, rows_between_$the, columns_$the)
-    lower_$the = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
-        ($the, none, none, between_$the)
-    resized_$the = Resize <mode="cubic", cubic_coeff_a=-0.5, antialias=1, exclude_outside=1>
-        (lower_$the, none, none, square_$the)
+    lower_$the = Resize <$filter, antialias=1, exclude_outside=1> ($the, none, none, between_$the)
+    to_$the = Concat <axis=0> (n_$the, rows_to_$the, columns_to_$the)
+    full_$the = Resize <$filter, antialias=1, exclude_outside=1> (lower_$the, none, none, to_$the)
+"""
+_FILTERS = {"bicubic": 'mode="cubic", cubic_coeff_a=-0.5', "bilinear": 'mode="linear"'}
+
+# As verger.features.preprocess.resizing cuts the square out: ``center_even`` adds 1 to what is left
+# over before it is halved where the half, rounded down, is odd.
+_MIDDLE = """
+    over_$the = Concat <axis=0> (rows_to_$the, columns_to_$the)
+    left_$the = Sub (over_$the, size)
+    half_$the = Div (left_$the, two)
+    odd_$the = Mod (half_$the, two)
+    add_$the = Mul (odd_$the, even)
+    sum_$the = Add (left_$the, add_$the)
+    from_$the = Div (sum_$the, two)
+    until_$the = Add (from_$the, size)
+    resized_$the = Slice (full_$the, from_$the, until_$the, sides)
 """
 
 # As verger.features.preprocess.views cuts them, in whole numbers.
@@ -196,7 +223,7 @@ _SIZES = """
     extent = Concat <axis=0> (rows_crops, columns_crops)
 """
 _CROP_CONSTANTS = """
- int64[2] n_crops = {$n, 3}, int64[4] square_crops = {$n, 3, $size, $size}, int64[2] axes = {2, 3},
+ int64[2] n_crops = {$n, 3}, int64[2] axes = {2, 3},
  int64[1] kept = {$kept}, int64[1] half = {$half}, int64[1] of = {$of}, $places,
 """
 _CROP = """
@@ -210,21 +237,38 @@ _CROP = """
 def _head(contract: FeatureContract) -> str:
     """Write the part that resizes a photo and its crops, and stacks them."""
     kept, of, places = CROPS[contract.views]
-    n, size = len(places), contract.input_size
-    parts, constants = [Template(_RESIZE).substitute(the="whole")], ""
+    n, resizing = len(places), contract.resizing
+    parts, constants = [_resize("whole", resizing)], ""
     if places:
         stands = (f"int64[2] place_{i} = {{{y}, {x}}}" for i, (x, y) in enumerate(places))
-        numbers = {"n": n, "size": size, "kept": 2 * kept, "half": of, "of": 2 * of}
+        numbers = {"n": n, "kept": 2 * kept, "half": of, "of": 2 * of}
         constants = Template(_CROP_CONSTANTS).substitute(numbers, places=", ".join(stands))
         parts += [_SIZES, *(Template(_CROP).substitute(i=i) for i in range(n))]
         crops = ", ".join(f"crop_{i}" for i in range(n))
-        parts += [f"crops = Concat <axis=0> ({crops})", Template(_RESIZE).substitute(the="crops")]
+        parts += [f"crops = Concat <axis=0> ({crops})", _resize("crops", resizing)]
         parts.append("resized = Concat <axis=0> (resized_whole, resized_crops)")
     else:
         parts.append("resized = Identity (resized_whole)")
     return Template(_HEAD).substitute(
-        size=size, n_views=contract.n_views, of_crops=constants, resized="\n".join(parts)
+        size=contract.input_size,
+        side=resizing.side or contract.input_size,
+        even=int(resizing.crop == "center_even"),
+        n_views=contract.n_views,
+        of_crops=constants,
+        resized="\n".join(parts),
     )
+
+
+def _resize(the: str, resizing: Resizing) -> str:
+    """Write the part that resizes a photo or its crops, and cuts the square out of the middle."""
+    if resizing.resample not in _FILTERS:
+        raise ConfigError(
+            f"export: the model resizes by {resizing.resample}, which ONNX does not have"
+        )
+    sides = _SQUARE if resizing.rule == "square" else _SHORTEST
+    kept = "resized_$the = Identity (full_$the)" if resizing.crop == "none" else _MIDDLE
+    text = Template(sides + _RESIZE + kept)
+    return text.substitute(the=the, filter=_FILTERS[resizing.resample])
 
 
 # Logistic regression and centroids alike: standardisation, PCA and slopes are one matrix.

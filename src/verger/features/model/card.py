@@ -70,6 +70,7 @@ def find_card(name: str) -> ModelCard:
     """
     if name not in CARDS:
         raise UnknownModelError(
-            f"model={name!r} must be one of {', '.join(CARDS)}, or the path of an .onnx file"
+            f"model={name!r} must be one of {', '.join(CARDS)}, or the path of an .onnx file, "
+            "or hf:ORG/NAME"
         )
     return CARDS[name]

@@ -8,10 +8,21 @@ What is done to the pixels cannot be read off an ONNX file, so a TOML card besid
     input_size = 224                   # only where the graph leaves it open
     output = "features"                # only where the graph has several outputs
     license = "Apache-2.0"
+
+    resize = "shortest_edge"           # "square" squeezes the photo to the input
+    resize_size = 256                  # side of the resized photo, or of its shorter edge
+    crop = "center"                    # "center_even" rounds as torchvision and timm do
+    resample = "bilinear"              # "bicubic" if it is not named, or "lanczos"
+    pool = "cls"                       # or "mean": of an output that is tokens
+
+    [sha256]                           # only where weights lie in files beside the graph
+    "my_model.onnx" = "..."
+    "my_model.onnx_data" = "..."
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,12 +33,29 @@ import onnx
 
 from verger.config import parse_toml
 from verger.errors import ConfigError, WeightsError
+from verger.features.model.checksum import check_sha256, sha256_of
 from verger.features.model.graph import Layer
+from verger.features.model.output import POOLS, dims_of, first_line, take_vector
+from verger.features.preprocess import SQUARE, Resizing
 
 #: Sides of an input in pixels. A photo of the largest takes 50 MB as float32.
 MIN_SIZE, MAX_SIZE = 8, 2048
 
-_KEYS = {"mean", "std", "input_size", "output", "license"}
+_TYPES: dict[str, type] = {
+    "input_size": int,
+    "output": str,
+    "license": str,
+    "source": str,
+    "resize": str,
+    "resize_size": int,
+    "resample": str,
+    "crop": str,
+    "pool": str,
+    "sha256": dict,
+}
+_KEYS = {"mean", "std", *_TYPES}
+#: Most bytes of a graph with its weights: protobuf's own bound.
+_MOST_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +71,10 @@ class CustomGraph:
     size, n_features : int
     mean, std : tuple of float
         In units of a pixel.
+    resizing : Resizing
+    pool : {"cls", "mean"} or None
+    source : str or None
+        Where it comes from, ``hf:ORG/NAME@COMMIT:FILE``.
     license : str
     layers : tuple of Layer
     """
@@ -53,6 +85,9 @@ class CustomGraph:
     n_features: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resizing: Resizing
+    pool: str | None
+    source: str | None
     license: str
     layers: tuple[Layer, ...] = field(repr=False)
 
@@ -68,14 +103,16 @@ def read_custom(path: Path) -> CustomGraph:
         If the file is no valid ONNX, or its input or output is not of the needed form.
     """
     card = _read_card(path.with_suffix(".toml"))
-    model = _load(path)
+    model = load_graph(path)
+    _read_data(path, model, card.get("sha256", {}))
     size, channels_last = _input_form(path, model, card.get("input_size"))
-    output, n_features = _vector_output(path, model, card.get("output"))
-    _normalise_ends(model, size, output, channels_last)
+    resizing = _resizing(path.with_suffix(".toml"), card, size)
+    _normalise_input(model, size, channels_last)
+    output, n_features = take_vector(path, model, card.get("output"), card.get("pool"))
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
-        raise WeightsError(f"{path}: not a valid ONNX graph: {_first_line(err)}") from err
+        raise WeightsError(f"{path}: not a valid ONNX graph: {first_line(err)}") from err
     return CustomGraph(
         onnx=bytes(model.SerializeToString()),
         output=output,
@@ -83,6 +120,9 @@ def read_custom(path: Path) -> CustomGraph:
         n_features=n_features,
         mean=card["mean"],
         std=card["std"],
+        resizing=resizing,
+        pool=card.get("pool"),
+        source=card.get("source"),
         license=card.get("license", "not declared"),
         layers=_summary(model, n_features),
     )
@@ -101,13 +141,33 @@ def _read_card(path: Path) -> dict[str, Any]:
     unknown = sorted(set(card) - _KEYS)
     if unknown:
         raise ConfigError(f"{path}: unknown key {unknown[0]!r}; known keys: {sorted(_KEYS)}")
-    for name, kind in (("input_size", int), ("output", str), ("license", str)):
+    for name, kind in _TYPES.items():
         if name in card and type(card[name]) is not kind:
             raise ConfigError(f"{path}: {name} = {card[name]!r} must be {kind.__name__}")
     if not MIN_SIZE <= card.get("input_size", MIN_SIZE) <= MAX_SIZE:
         size = card["input_size"]
         raise ConfigError(f"{path}: input_size = {size} must be from {MIN_SIZE} to {MAX_SIZE}")
+    if card.get("pool") not in (None, *POOLS):
+        raise ConfigError(f"{path}: pool = {card['pool']!r} must be one of {', '.join(POOLS)}")
     return card | {name: _per_channel(path, name, card.get(name)) for name in ("mean", "std")}
+
+
+def _resizing(path: Path, card: dict[str, Any], size: int) -> Resizing:
+    """Return how a photo becomes a square of this size by a card."""
+    side = card.get("resize_size")
+    if side is not None and not size <= side <= MAX_SIZE:
+        raise ConfigError(
+            f"{path}: resize_size = {side} must be from input_size={size} to {MAX_SIZE}"
+        )
+    try:
+        return Resizing(
+            card.get("resize", SQUARE.rule),
+            side,
+            card.get("resample", SQUARE.resample),
+            card.get("crop", SQUARE.crop),
+        )
+    except ValueError as err:
+        raise ConfigError(f"{path}: {err}") from err
 
 
 def _per_channel(path: Path, name: str, value: Any) -> tuple[float, ...]:
@@ -123,21 +183,100 @@ def _per_channel(path: Path, name: str, value: Any) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def load_graph(path: Path) -> onnx.ModelProto:
+    """Parse an ONNX file, without the weights that lie beside it.
+
+    Raises
+    ------
+    WeightsError
+    """
     try:
         model = onnx.load(path, load_external_data=False)
     except OSError as err:
         raise WeightsError(f"{path}: cannot be read: {err.strerror or err}") from err
     except Exception as err:  # protobuf's DecodeError has no public home
-        raise WeightsError(f"{path}: not an ONNX file: {_first_line(err)}") from err
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _tensors(model.graph)):
-        raise WeightsError(
-            f"{path}: keeps its weights in files beside it, which no sum covers; "
-            "save it as one: onnx.save(onnx.load(path), new_path)"
-        )
+        raise WeightsError(f"{path}: not an ONNX file: {first_line(err)}") from err
     # Before version 4 every weight had to be an input too.
     model.ir_version = max(model.ir_version, 4)
     return model
+
+
+def data_files(path: Path, model: onnx.ModelProto) -> list[str]:
+    """Return the names of the files beside an ONNX file that its weights lie in.
+
+    Raises
+    ------
+    WeightsError
+        If they lie in another folder.
+    """
+    return sorted({_data_place(path, tensor)[0] for tensor in _data_tensors(model)})
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 that names a model's weights: of the file, or of the list of its files.
+
+    A card lists files where there are several, and each is checked as it is read.
+    """
+    card = path.with_suffix(".toml")
+    sums = _read_card(card).get("sha256", {}) if card.is_file() else {}
+    parts = sorted((str(s), name) for name, s in sums.items() if not name.endswith(".json"))
+    if len(parts) < 2:
+        return sha256_of(path)
+    listed = "".join(f"{s}  {name}\n" for s, name in parts)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _data_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    external = onnx.TensorProto.EXTERNAL
+    return [t for t in _tensors(model.graph) if t.data_location == external]
+
+
+def _data_place(path: Path, tensor: onnx.TensorProto) -> tuple[str, int, int | None]:
+    """Return file, offset and bytes of weights that lie beside the graph."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    name = entries.get("location", "").removeprefix("./")
+    try:
+        offset = int(entries.get("offset", 0))
+        length = int(entries["length"]) if "length" in entries else None
+    except ValueError as err:
+        raise WeightsError(f"{path}: its data have no place: {entries}") from err
+    if not name or name != Path(name).name or name == ".." or offset < 0 or (length or 0) < 0:
+        raise WeightsError(f"{path}: keeps its weights in {name!r}, which is not beside it")
+    return name, offset, length
+
+
+def _read_data(path: Path, model: onnx.ModelProto, sums: dict[str, Any]) -> None:
+    """Bring weights that lie in files beside the graph into it; the card has their sums."""
+    tensors = _data_tensors(model)
+    contents: dict[str, bytes] = {}
+    for tensor in tensors:
+        name, offset, length = _data_place(path, tensor)
+        if not {name, path.name} <= set(sums):
+            raise WeightsError(
+                f"{path}: keeps its weights in files beside it, which no sum covers; "
+                "save it as one: onnx.save(onnx.load(path), new_path), or list the sha256 of both "
+                "in the card, under [sha256]"
+            )
+        if name not in contents:
+            contents[name] = _checked(path.with_name(name), str(sums[name]))
+        end = len(contents[name]) if length is None else offset + length
+        tensor.raw_data = contents[name][offset:end]
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+    if contents:
+        check_sha256(path, str(sums[path.name]))
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise WeightsError(f"{path}: over 2 GB, the most that a graph may have")
+        content = path.read_bytes()
+    except OSError as err:
+        raise WeightsError(f"{path}: cannot be read: {err.strerror}") from err
+    if hashlib.sha256(content).hexdigest() != sha256.lower():
+        raise WeightsError(f"{path}: has another sha256 than the card says; fetch it again")
+    return content
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -150,22 +289,22 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(inner)
 
 
-def _dims(value: onnx.ValueInfoProto) -> list[int | None]:
-    """Sizes of a value, None where the graph leaves one open."""
-    dims = value.type.tensor_type.shape.dim
-    return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
-
-
 def _input_form(path: Path, model: onnx.ModelProto, declared: int | None) -> tuple[int, bool]:
     """Return (input size, whether channels come last)."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
-    dims = _dims(inputs[0]) if len(inputs) == 1 else []
+    dims = dims_of(inputs[0]) if len(inputs) == 1 else []
     elem = inputs[0].type.tensor_type.elem_type if inputs else 0
-    if len(dims) != 4 or 3 not in (dims[1], dims[3]) or elem != onnx.TensorProto.FLOAT:
+    # Exports of transformers leave all four open; channels come first there.
+    are_open = len(dims) == 4 and dims[1] is None and dims[3] != 3 and declared is not None
+    if (
+        len(dims) != 4
+        or not (are_open or 3 in (dims[1], dims[3]))
+        or elem != onnx.TensorProto.FLOAT
+    ):
         raise WeightsError(
             f"{path}: needs exactly one float32 input of shape (n, 3, size, size) or "
-            f"(n, size, size, 3); it has {[(v.name, _dims(v)) for v in inputs]}"
+            f"(n, size, size, 3); it has {[(v.name, dims_of(v)) for v in inputs]}"
         )
     if dims[0] is not None and dims[0] != 0:
         raise WeightsError(
@@ -184,37 +323,18 @@ def _input_form(path: Path, model: onnx.ModelProto, declared: int | None) -> tup
     return int(size), channels_last
 
 
-def _vector_output(path: Path, model: onnx.ModelProto, declared: str | None) -> tuple[str, int]:
-    """Return the output's name and width; it may be (n, d) or (n, d, 1, 1)."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    outputs = {value.name: _dims(value) for value in inferred.graph.output}
-    name = declared or (next(iter(outputs)) if len(outputs) == 1 else None)
-    if name not in outputs:
-        raise ConfigError(
-            f"{path.with_suffix('.toml')}: output = {declared!r} must be one of {list(outputs)}"
-        )
-    dims = outputs[str(name)]
-    wide = [d for d in dims[1:] if d != 1]
-    width = wide[0] if len(wide) == 1 else 1 if dims[1:] and not wide else None
-    if not width:
-        raise WeightsError(f"{path}: output {name!r} of shape {dims} is not one vector a photo")
-    return str(name), int(width)
-
-
-def _normalise_ends(model: onnx.ModelProto, size: int, output: str, channels_last: bool) -> None:
-    """Rename the input to ``image`` (n, size, size, 3) and make ``features`` (n, d) the output."""
+def _normalise_input(model: onnx.ModelProto, size: int, channels_last: bool) -> None:
+    """Make ``image`` (n, size, size, 3) the input."""
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     old = next(value for value in graph.input if value.name not in constants)
     perm = [0, 1, 2, 3] if channels_last else [0, 3, 1, 2]
     first = onnx.helper.make_node("Transpose", ["verger/image"], [old.name], perm=perm)
-    last = onnx.helper.make_node("Flatten", [output], ["verger/features"])
-    nodes = [first, *graph.node, last]
-    del graph.node[:], graph.input[:], graph.output[:]
+    nodes = [first, *graph.node]
+    del graph.node[:], graph.input[:], graph.value_info[:]
     graph.node.extend(nodes)
     make = onnx.helper.make_tensor_value_info
     graph.input.append(make("verger/image", onnx.TensorProto.FLOAT, ["n", size, size, 3]))
-    graph.output.append(make("verger/features", onnx.TensorProto.FLOAT, ["n", None]))
 
 
 def _summary(model: onnx.ModelProto, n_features: int) -> tuple[Layer, ...]:
@@ -225,7 +345,3 @@ def _summary(model: onnx.ModelProto, n_features: int) -> tuple[Layer, ...]:
         n_params = sum(sizes.pop(name, 0) for name in node.input)
         rows.append(Layer(node.name or node.output[0], node.op_type, (), n_params))
     return (*rows[:-1], Layer("features", "Flatten", (n_features,), rows[-1].n_params))
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).splitlines() or [type(err).__name__])[0]

@@ -10,8 +10,9 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from verger.errors import WeightsError, WeightsNotFoundError
 from verger.features.model.checksum import sha256_of
@@ -29,6 +30,7 @@ def download(
     *,
     size_bytes: int | None = None,
     sha256: str | None = None,
+    headers: Mapping[str, str] | None = None,
     on_progress: _OnProgress | None = None,
 ) -> None:
     """Download a file, trying again and resuming where that may help.
@@ -37,10 +39,11 @@ def download(
     ----------
     url : str
     path : Path
-        Where the file is to be. Its sha256 is written beside it.
-    size_bytes : int, optional
-    sha256 : str, optional
+        Where the file is to be.
+    size_bytes, sha256 : optional
         What was published, as far as it is known.
+    headers : mapping of str to str, optional
+        Sent to this host alone, not to the one that it may point to.
     on_progress : callable, optional
 
     Raises
@@ -53,7 +56,7 @@ def download(
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch_with_retries(url, part, size_bytes, on_progress)
+        _fetch_with_retries(url, part, headers or {}, size_bytes, on_progress)
         size = part.stat().st_size
         if size_bytes is not None and size != size_bytes:
             part.unlink()
@@ -62,7 +65,8 @@ def download(
         if sha256 is not None and digest != sha256.lower():
             part.unlink()
             raise WeightsError(f"{url}: sent sha256 {digest} instead of {sha256}")
-        path.with_name(path.name + ".sha256").write_text(digest + "\n", "ascii")
+        if sha256 is None:  # noted, so that the file is checked the next time
+            path.with_name(path.name + ".sha256").write_text(digest + "\n", "ascii")
         part.replace(path)
     except OSError as err:
         raise WeightsNotFoundError(
@@ -73,11 +77,15 @@ def download(
 
 
 def _fetch_with_retries(
-    url: str, part: Path, size_bytes: int | None, on_progress: _OnProgress | None
+    url: str,
+    part: Path,
+    headers: Mapping[str, str],
+    size_bytes: int | None,
+    on_progress: _OnProgress | None,
 ) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _fetch_rest(url, part, size_bytes, on_progress)
+            _fetch_rest(url, part, headers, size_bytes, on_progress)
             return
         except (OSError, http.client.HTTPException) as err:
             if attempt == ATTEMPTS or not _may_pass(err):
@@ -97,18 +105,59 @@ def _may_pass(err: Exception) -> bool:
     )
 
 
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Keep the headers of a request for its own host: a redirect may lead to a storage service."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any
+    ) -> Any:
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None and request.host == req.host:
+            for name, value in req.unredirected_hdrs.items():
+                if name != "Host":
+                    request.add_unredirected_header(name, value)
+        return request
+
+
+def open_url(
+    url: str, own: Mapping[str, str], timeout_s: float, headers: Mapping[str, str] | None = None
+) -> Any:
+    """Open an address over HTTP.
+
+    Parameters
+    ----------
+    url : str
+    own : mapping of str to str
+        Headers for this host alone.
+    timeout_s : float
+    headers : mapping of str to str, optional
+        Headers for every host that it may point to.
+
+    Raises
+    ------
+    OSError
+        ``urllib.error.HTTPError`` is one.
+    """
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - checked
+    for name, value in own.items():
+        request.add_unredirected_header(name, value)
+    return urllib.request.build_opener(_SameHost).open(request, timeout=timeout_s)
+
+
 def _fetch_rest(
-    url: str, part: Path, size_bytes: int | None, on_progress: _OnProgress | None
+    url: str,
+    part: Path,
+    headers: Mapping[str, str],
+    size_bytes: int | None,
+    on_progress: _OnProgress | None,
 ) -> None:
     """Append to ``part`` what it lacks, or start again if the server ignores ranges."""
     done = part.stat().st_size if part.exists() else 0
     if size_bytes is not None and done >= size_bytes:
         return  # whole, or wrong: the caller checks
-    request = urllib.request.Request(  # noqa: S310 - https, or the mirror that the user named
-        url, headers={"Range": f"bytes={done}-"} if done else {}
-    )
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
+        rest = {"Range": f"bytes={done}-"} if done else {}
+        answer = open_url(url, headers, TIMEOUT_S, rest)
     except urllib.error.HTTPError as err:
         err.close()
         if err.code == 416:  # nothing beyond what is here: it was of another file

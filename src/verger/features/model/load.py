@@ -12,16 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verger.config import check_input_size, is_built_in
-from verger.errors import ConfigError, UnknownModelError
-from verger.features.contract import FeatureContract
+from verger.config import HUB, check_input_size, is_built_in, read_toml
+from verger.errors import ConfigError, UnknownModelError, WeightsError
+from verger.features.contract import DECODER_OF_RESIZED, FeatureContract
 from verger.features.model.card import ModelCard, find_card
 from verger.features.model.checksum import check_sha256, sha256_of
 from verger.features.model.golden import golden_vector, is_published
 from verger.features.model.graph import Graph
 from verger.features.model.graph_cache import cached_graph, graph_key
 from verger.features.model.model import Model
-from verger.features.model.weights import OnProgress, find_weights
+from verger.features.model.weights import OnProgress, copy_model, find_weights
+from verger.features.preprocess import SQUARE
 
 if TYPE_CHECKING:
     from verger.features.model.graph_writer import GraphWriter
@@ -44,8 +45,10 @@ def load_model(
     Parameters
     ----------
     name : str
-        A key of :data:`CARDS`, or the path of an ONNX file with a card beside it
-        (:mod:`verger.features.model.custom`).
+        A key of :data:`CARDS`, the path of an ONNX file with a card beside it, or its address
+        in a bucket
+        (:mod:`verger.features.model.custom`), or ``hf:ORG/NAME[@REV][:FILE]``
+        (:mod:`verger.features.model.hub`).
     weights : path, optional
         File of weights instead of the published ones, or its address ``s3://bucket/file``.
     weights_sha256 : str, optional
@@ -71,6 +74,41 @@ def load_model(
     return replace(model, contract=replace(model.contract, views=views))
 
 
+def model_files(name: str, weights: Path | None) -> tuple[Path | None, list[Path]]:
+    """Return the file of a model's weights, and those that belong beside it.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`load_model`.
+    weights : Path, optional
+        Of a built-in model.
+
+    Returns
+    -------
+    weights : Path or None
+        None where a Python package carries them.
+    beside : list of Path
+        The card of a model of one's own, and its data.
+
+    Raises
+    ------
+    ConfigError, WeightsError
+    """
+    if is_built_in(name):
+        source = find_card(name).weights
+        if weights is None and source.package is None:
+            weights = source.fetch()
+        return weights, []
+    if weights is not None:
+        raise ConfigError(f"weights={str(weights)!r}: model={name!r} has its weights inside")
+    path = Path(load_model(name).weights_path)  # which checks the file, its card and its data
+    card = path.with_suffix(".toml")
+    sums = read_toml(card, "card").get("sha256", {})
+    data = [other for other in sums if other != path.name and not other.endswith(".json")]
+    return path, [card, *(path.with_name(other) for other in data)]
+
+
 def _load_whole(
     name: str,
     weights: str | Path | None,
@@ -83,6 +121,12 @@ def _load_whole(
             raise ConfigError(f"weights={str(weights)!r}: model={name!r} has its weights inside")
         if input_size is not None:
             raise ConfigError(f"input_size={input_size}: model={name!r} has a size of its own")
+        if name.startswith(HUB):
+            from verger.features.model.hub import fetch_from_hub  # a file needs none of it
+
+            return _load_custom(fetch_from_hub(name, on_progress=on_progress), weights_sha256)
+        if name.startswith(("s3://", "s3a://")):
+            return _load_custom(copy_model(name), weights_sha256)
         return _load_custom(Path(name), weights_sha256)
     if input_size is not None:
         check_input_size(input_size)
@@ -137,21 +181,34 @@ def _write_graph(name: str, path: Path, size: int) -> Graph:
 
 
 def _load_custom(path: Path, weights_sha256: str | None) -> Model:
-    from verger.features.model.custom import read_custom
+    from verger.features.model.custom import digest_of, read_custom
 
     if not path.is_file():
         raise UnknownModelError(f"model={str(path)!r}: no such file")
-    digest = check_sha256(path, weights_sha256) if weights_sha256 else sha256_of(path)
+    digest = digest_of(path)
+    if weights_sha256 and digest != weights_sha256.lower():
+        raise WeightsError(
+            f"weights {path}: sha256 {digest} is not the expected {weights_sha256}; "
+            "correct the sum, or use the right file"
+        )
     custom = read_custom(path)
+    resizing = custom.resizing
     contract = FeatureContract(
-        model=path.name,
+        model=custom.source or path.name,
         weights_sha256=digest,
-        graph=f"output {custom.output}",
+        graph=f"output {custom.output}" + (f", pool {custom.pool}" if custom.pool else ""),
         input_size=custom.size,
         n_features=custom.n_features,
         mean=custom.mean,
         std=custom.std,
+        resize_rule=resizing.rule,
+        resize_size=resizing.side,
+        resample=resizing.resample,
+        crop=resizing.crop,
     )
+    if resizing != SQUARE:  # whose texts are the default
+        resize = f"pillow {resizing.resample}"
+        contract = replace(contract, decoder=DECODER_OF_RESIZED, resize=resize)
     return Model(
         contract=contract,
         onnx=custom.onnx,

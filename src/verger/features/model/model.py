@@ -98,13 +98,14 @@ class Model:
         if isinstance(photos, AnyPhoto):
             one: Vector = self.predict([photos])[0]
             return one
-        size, session = self.contract.input_size, open_cached(self)
+        size, resizing = self.contract.input_size, self.contract.resizing
+        session = open_cached(self)
         contents = (
             bytes(p) if isinstance(p, bytes | bytearray | memoryview) else Path(p).read_bytes()
             for p in photos
         )
         rows = [
-            session.predict(decode_photo(content, size=size).pixels[None])[0]
+            session.predict(decode_photo(content, size=size, resizing=resizing).pixels[None])[0]
             for content in contents
         ]
         return np.array(rows, np.float32).reshape(len(rows), self.contract.n_features)

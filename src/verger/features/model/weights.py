@@ -5,12 +5,14 @@ Only the driver looks for weights.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from verger.config import parse_toml
 from verger.engine.home import cache_folders, verger_home
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
 from verger.features.model.checksum import check_sha256
@@ -152,13 +154,31 @@ def find_weights(
     return path
 
 
-def _copy_from_bucket(address: str) -> Path:
+def copy_model(address: str) -> Path:
+    """Copy a model of one's own from a bucket into Verger's cache, with its card and its data.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If one of the files cannot be read.
+    """
+    root, _, name = address.rpartition("/")
+    place = hashlib.sha256(root.encode()).hexdigest()[:12]
+    path = _copy_from_bucket(address, place)
+    card = _copy_from_bucket(f"{root}/{Path(name).with_suffix('.toml')}", place)
+    for other in parse_toml(card.read_text("utf-8")).get("sha256", {}):
+        if other != name and other == Path(other).name and not other.endswith(".json"):
+            _copy_from_bucket(f"{root}/{other}", place)
+    return path
+
+
+def _copy_from_bucket(address: str, place: str = "") -> Path:
     """Copy a file of weights from a bucket into Verger's cache."""
     from verger.files.folder import Folder
     from verger.files.paths import normalize_source
 
     root, _, name = normalize_source(address).rpartition("/")
-    path = verger_home() / "weights" / "from-buckets" / name
+    path = verger_home() / "weights" / "from-buckets" / place / name
     try:
         content = Folder(root).read(name)
     except OSError as err:

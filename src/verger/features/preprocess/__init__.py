@@ -20,8 +20,9 @@ from verger.features.preprocess.decode import (
     decode_photo,
 )
 from verger.features.preprocess.pillow import FORMATS, register_formats
-from verger.features.preprocess.pixels import normalize, resize_image, to_rgb
+from verger.features.preprocess.pixels import normalize, to_rgb
 from verger.features.preprocess.reasons import DecodeError
+from verger.features.preprocess.resizing import SQUARE, Resizing, resize_image
 from verger.features.preprocess.views import CROPS, cut_views
 
 __all__ = [
@@ -29,8 +30,10 @@ __all__ = [
     "DCT_MARGIN",
     "FORMATS",
     "PREPROCESS_VERSION",
+    "SQUARE",
     "DecodeError",
     "Photo",
+    "Resizing",
     "cut_views",
     "decode_full_size",
     "decode_photo",

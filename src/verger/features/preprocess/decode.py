@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from verger.config import MAX_PIXELS
 from verger.features.preprocess.jpeg import JPEG_MAGIC, Jpeg, open_jpeg, without_cut_segment
 from verger.features.preprocess.layout import Layout, read_layout
 from verger.features.preprocess.pillow import pillow_settings, register_formats
-from verger.features.preprocess.pixels import resize_image, to_rgb
+from verger.features.preprocess.pixels import to_rgb
 from verger.features.preprocess.png import PNG_MAGIC, pixels_of_png
 from verger.features.preprocess.reasons import (
     PHOTO_MAGIC,
@@ -24,6 +24,7 @@ from verger.features.preprocess.reasons import (
     unidentified_detail,
     unidentified_reason,
 )
+from verger.features.preprocess.resizing import SQUARE, Extent, Resizing, resize_image
 from verger.features.preprocess.samples import is_flat
 from verger.features.preprocess.turn import turn_of, turned_box, turned_size
 from verger.features.preprocess.views import cut_views
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 #: Raised by one whenever the same bytes would give other pixels; part of the contract.
 PREPROCESS_VERSION = 3
 
-#: How many times the model's input the shorter side of a JPEG must still measure where it is
+#: How many times the resized photo the shorter side of a JPEG must still measure where it is
 #: decoded at a reduced scale; benchmarks/LARGE_PHOTOS.md compares 1 to 4.
 DCT_MARGIN = 2
 
@@ -69,6 +70,19 @@ class Photo:
         return whole if self.crops is None else np.concatenate([whole, self.crops])
 
 
+class _Form(NamedTuple):
+    """What a photo is to become."""
+
+    size: int
+    views: str
+    resizing: Resizing
+
+    @property
+    def least(self) -> int:
+        """Pixels that the shorter side of a JPEG must still have."""
+        return DCT_MARGIN * (self.resizing.side or self.size)
+
+
 def decode_photo(
     content: bytes,
     *,
@@ -76,6 +90,7 @@ def decode_photo(
     max_pixels: int = MAX_PIXELS,
     accept_truncated: bool = False,
     views: str = "whole",
+    resizing: Resizing = SQUARE,
 ) -> Photo:
     """Decode, turn and resize one photo.
 
@@ -83,15 +98,15 @@ def decode_photo(
     ----------
     content : bytes
         The file as it is: any format that Pillow reads, the first frame of an animation.
-    size : int
-        Height and width of the result in pixels.
-    max_pixels : int
-        Largest width x height that is decoded.
+    size, max_pixels : int
+        Height and width of the result, and the largest width x height that is decoded.
     accept_truncated : bool
         Decode what there is of a photo that was cut off or is broken, and mark it. Whole photos
         give the same pixels either way.
     views : {"whole", "center", "five"}
         Which crops are cut out besides.
+    resizing : Resizing
+        How the photo, and each crop, becomes a square.
 
     Returns
     -------
@@ -104,15 +119,16 @@ def decode_photo(
         where no pixel came: WebP, AVIF, HEIC and compressed TIFF come whole or not at all.
     """
     content = _prepared(content)
+    form = _Form(size, views, resizing)
     try:
-        return _decode(content, size, max_pixels, views)
+        return _decode(content, form, max_pixels)
     except DecodeError as err:
         if not accept_truncated or err.reason is not Reason.TRUNCATED:
             raise
         reason, detail = err.reason, err.detail
     # Outside the handler, whose traceback holds the pixels of the first try.
     with suppress(DecodeError):
-        photo = _decode_part(content, size, max_pixels, views)
+        photo = _decode_part(content, form, max_pixels)
         if photo is not None:
             return photo
     raise DecodeError(reason, detail)
@@ -128,9 +144,9 @@ def _prepared(content: bytes) -> bytes:
     return pixels_of_png(content) if content.startswith(PNG_MAGIC) else content
 
 
-def _decode(content: bytes, size: int, max_pixels: int, views: str) -> Photo:
+def _decode(content: bytes, form: _Form, max_pixels: int) -> Photo:
     with pillow_settings(max_pixels, load_truncated=False):
-        image, layout = _open(content, max_pixels, size)
+        image, layout = _open(content, max_pixels, form.least)
         turn = turn_of(image)
         with decode_errors(is_photo=True):
             _load_whole(image, content, max_pixels)
@@ -138,19 +154,14 @@ def _decode(content: bytes, size: int, max_pixels: int, views: str) -> Photo:
             # One name for every step, so that no more than two of them are in memory.
             image = to_rgb(image, layout)
             image = image if turn is None else image.transpose(turn)
-            return _photo_of(image, size, views, seen, box)
+            return _photo_of(image, form, seen, box)
 
 
-def _photo_of(
-    image: Image.Image,
-    size: int,
-    views: str,
-    seen: tuple[int, int],
-    box: tuple[float, float, float, float] | None,
-) -> Photo:
+def _photo_of(image: Image.Image, form: _Form, seen: tuple[int, int], box: Extent | None) -> Photo:
     """Resize a photo, and the crops of it."""
-    crops = None if views == "whole" else cut_views(image, size, views, seen, box)
-    return Photo(np.asarray(resize_image(image, size, box)), *seen, crops=crops)
+    size, views, resizing = form
+    crops = None if views == "whole" else cut_views(image, size, views, seen, box, resizing)
+    return Photo(np.asarray(resize_image(image, size, box, resizing)), *seen, crops=crops)
 
 
 def _load_whole(image: Image.Image, content: bytes, max_pixels: int) -> None:
@@ -194,12 +205,12 @@ def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDA
             return np.asarray(image if turn is None else image.transpose(turn))
 
 
-def _decode_part(content: bytes, size: int, max_pixels: int, views: str) -> Photo | None:
+def _decode_part(content: bytes, form: _Form, max_pixels: int) -> Photo | None:
     """Decode what there is of a photo; None if that is one colour, as Pillow fills."""
     if content.startswith(JPEG_MAGIC):
         content = without_cut_segment(content)
     with pillow_settings(max_pixels, load_truncated=True):
-        image, layout = _open(content, max_pixels, size)
+        image, layout = _open(content, max_pixels, form.least)
         turn = turn_of(image)
         with decode_errors(is_photo=True):
             image.load()
@@ -209,20 +220,20 @@ def _decode_part(content: bytes, size: int, max_pixels: int, views: str) -> Phot
             if is_flat(image):
                 return None
             image = image if turn is None else image.transpose(turn)
-            photo = _photo_of(image, size, views, seen, box)
+            photo = _photo_of(image, form, seen, box)
             return replace(photo, truncated=True)
 
 
-def _open(content: bytes, max_pixels: int, size: int | None) -> tuple[Image.Image, Layout]:
-    """Read a photo's header, and choose the scale at which a JPEG is decoded; None is 1/1."""
+def _open(content: bytes, max_pixels: int, least: int | None) -> tuple[Image.Image, Layout]:
+    """Read a photo's header, and scale a JPEG to ``least`` pixels or more; None is 1/1."""
     if not content:
         raise DecodeError(Reason.EMPTY, "0 bytes")
     with decode_errors(is_photo=content.startswith(PHOTO_MAGIC)):
         image = _identify(content)
         _check_pixels(image, max_pixels)
         image.info.pop("xmp", None)  # Pillow would turn a TIFF by it
-        if isinstance(image, Jpeg) and size is not None:
-            image.reduce_scale(DCT_MARGIN * size)
+        if isinstance(image, Jpeg) and least is not None:
+            image.reduce_scale(least)
         return image, read_layout(image, content)
 
 

@@ -103,22 +103,6 @@ def _on_canvas(rgb: Image.Image, drawn: Box) -> Image.Image:
     return canvas
 
 
-def resize_image(
-    image: Image.Image, size: int, box: tuple[float, float, float, float] | None = None
-) -> Image.Image:
-    """Resize an RGB image to (size, size) as Pillow's ``resize`` does by default: bicubic.
-
-    Parameters
-    ----------
-    image : Image
-    size : int
-    box : (left, top, right, bottom), optional
-        The part of the image that the photo fills: at 1/8 of 1001 pixels, 125.125 of 126. Without
-        it features of large photos differ, by a cosine of down to 0.989.
-    """
-    return image.resize((size, size), Image.Resampling.BICUBIC, box)
-
-
 def normalize(
     pixels: npt.NDArray[np.uint8], *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from verger.features.preprocess.layout import Box
-from verger.features.preprocess.pixels import resize_image
+from verger.features.preprocess.resizing import SQUARE, Extent, Resizing, resize_image
 
 #: Of every choice, the share of width and height that its crops keep, as numerator and
 #: denominator, and where each stands: in halves of what is left, from the left and from the top.
@@ -46,7 +46,8 @@ def cut_views(
     size: int,
     views: str,
     seen: tuple[int, int] | None = None,
-    extent: tuple[float, float, float, float] | None = None,
+    extent: Extent | None = None,
+    resizing: Resizing = SQUARE,
 ) -> npt.NDArray[np.uint8]:
     """Cut the crops out of a photo, each resized as the whole photo is.
 
@@ -61,7 +62,9 @@ def cut_views(
         Of the photo in its file, where the image is at a reduced scale.
     extent : (left, top, right, bottom), optional
         The part of the image that the photo fills, as for
-        :func:`verger.features.preprocess.pixels.resize_image`.
+        :func:`verger.features.preprocess.resizing.resize_image`.
+    resizing : Resizing
+        How each crop becomes a square.
 
     Returns
     -------
@@ -78,5 +81,5 @@ def cut_views(
         # Cut out first: Pillow would look at pixels around a box.
         part = image.crop((floor(x0), floor(y0), ceil(x1), ceil(y1)))
         inside = x0 - floor(x0), y0 - floor(y0), x1 - floor(x0), y1 - floor(y0)
-        crops.append(np.asarray(resize_image(part, size, inside))[None])
+        crops.append(np.asarray(resize_image(part, size, inside, resizing))[None])
     return np.concatenate(crops)
