@@ -7,10 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support import processes
 from support.runs import rows, stored_rows
 from support.yarn import OPTIONS, Yarn, finish, start, submit
 from verger.files.folder import Folder
+
+# A loaded machine takes minutes for what takes half of one: the first test of both starts YARN.
+pytestmark = pytest.mark.timeout(900)
 
 
 def has_batch(folder: Folder) -> bool:
@@ -28,7 +33,7 @@ def test_client_mode_loses_an_executor_and_nothing_else(
     run = start(yarn, *command)
     try:
         folder = Folder(str(out))
-        assert processes.wait_until(lambda: run.poll() is not None or has_batch(folder), 150)
+        assert processes.wait_until(lambda: run.poll() is not None or has_batch(folder), 300)
         assert processes.kill(yarn.processes("YarnCoarseGrainedExecutorBackend")) >= 1
     finally:
         record = json.loads(finish(run))
@@ -48,7 +53,7 @@ def test_cluster_mode_resumes_in_yarns_second_attempt(
         yarn, tmp_path / "main.py", f"{bucket}/raw", out.root, "--weights", f"{bucket}/lite0.pth"
     )
     try:
-        assert processes.wait_until(lambda: run.poll() is not None or has_batch(out), 150)
+        assert processes.wait_until(lambda: run.poll() is not None or has_batch(out), 300)
         assert processes.kill(yarn.processes("ApplicationMaster")) >= 1
     finally:
         finish(run)

@@ -307,7 +307,7 @@ def start(yarn: Yarn, *command: object) -> subprocess.Popen[str]:
     )
 
 
-def finish(run: subprocess.Popen[str], *, timeout_s: float = 200) -> str:
+def finish(run: subprocess.Popen[str], *, timeout_s: float = 400) -> str:
     try:
         out, err = run.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
