@@ -59,11 +59,13 @@ _COMPRESSION = 2
 OWN_FILES = (
     "**/*.py",
     "py.typed",
+    "language.fr.json",
     "engine/log4j2.properties",
     "features/model/golden.npz",
     "job/report/*.j2",
     "job/report/*.js",
     "serve/*.j2",
+    "serve/*.js",
     "serve/static/*",
     "emr/*.yaml",
     "emr/*.toml",
