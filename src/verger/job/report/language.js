@@ -7,15 +7,16 @@ const catalogue = data.messages;
 const spoken = root.dataset.lang ? [root.dataset.lang] : navigator.languages.map((tag) => tag.split("-")[0]);
 const lang = spoken.find((one) => one === "en" || one in catalogue) ?? "en";
 
-const NUMBER = /(?<!\w)\d+(?:,\d{3})*(?:\.\d+)?(?!\w)/g;
+const NUMBER = /(?<![\w.=])\d+(?:,\d{3})*(?:\.\d+)?(?!\.?\w)/g;  // no version, no value of an option
 const messages = catalogue[lang] && Object.fromEntries(
   Object.entries(catalogue[lang]).map(([english, text]) => [english.replace(NUMBER, "{}"), text]));
 const local = (number) => number.replaceAll(",", "\u202f").replace(".", ",");
 const forms = Object.entries(messages ?? {}).filter(([english]) => english.includes("{text}"));
 const patterns = forms.map(([english, text]) => {
-  const parts = english.split(/(\{\}|\{text\})/).map((part) => (
+  const split = english.split(/(\{\}|\{text\})/);
+  const parts = split.map((part) => (
     { "{}": "(\\d+(?:,\\d{3})*(?:\\.\\d+)?)", "{text}": "(.+?)" }[part] ?? part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")));
-  return [RegExp(`^${parts.join("")}$`, "s"), text];
+  return [RegExp(`^${parts.join("")}$`, "s"), text, split.filter((_, at) => at % 2).map((part) => part === "{}")];
 });
 
 /** Give a text in the page's language; one that the catalogue lacks stays as it is. */
@@ -26,9 +27,9 @@ function say(english) {
   const filled = (translated, values) => before + translated.replace(/\{(?:text)?\}/g, () => values.shift()) + after;
   const form = messages[plain.replace(NUMBER, "{}")];
   if (form !== undefined) return filled(form, (plain.match(NUMBER) ?? []).map(local));
-  for (const [pattern, translated] of patterns) {
+  for (const [pattern, translated, isNumber] of patterns) {
     const found = pattern.exec(plain);
-    if (found) return filled(translated, found.slice(1).map((value) => (/^\d[\d,.]*$/.test(value) ? local(value) : value)));
+    if (found) return filled(translated, found.slice(1).map((value, i) => (isNumber[i] ? local(value) : value)));
   }
   const sentences = plain.split(/(?<=[.?!”]) (?=[A-ZÉ\d])/);
   if (sentences.length > 1) return before + sentences.map(say).join(" ") + after;
