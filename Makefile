@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SHARED ?= ../shared
 
-.PHONY: help setup install lock licences dist lint-images demo test check large-photos cheaper-models classifier-figures latency test-real test-cluster test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
+.PHONY: help setup install lock licences dist lint-images demo test check large-photos cheaper-models real-photos classifier-figures latency test-real test-cluster test-web test-matrix test-keras bench memory small-files soak cluster-up cluster-down fuzz clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -107,6 +107,11 @@ large-photos: $(VENV)/.ready ## Decode the large pictures of PHOTOS at reduced s
 
 cheaper-models: $(VENV)/.ready ## Measure int8 and small inputs on PHOTOS; writes benchmarks/CHEAPER_MODELS.md
 	$(BIN)/python benchmarks/cheaper_models.py $(PHOTOS) $(WEIGHTS:%=--weights %)
+
+GROCERY = $(wildcard $(SHARED)/data/grocery-train-val.tar)
+
+real-photos: $(VENV)/.ready ## Measure classifiers on photos from shops (GROCERY); writes benchmarks/REAL_PHOTOS.md
+	$(BIN)/python benchmarks/real_photos.py $(GROCERY) $(PHOTOS:%=--white %) $(WEIGHTS:%=--weights %)
 
 classifier-figures: $(VENV)/.ready ## Measure classifiers by split and by k on the result OUT; writes benchmarks/CLASSIFIER.md
 	$(BIN)/python benchmarks/classifier.py $(OUT)

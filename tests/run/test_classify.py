@@ -27,6 +27,7 @@ from verger.classify.against import evaluate_against
 from verger.classify.classifier import Classifier
 from verger.classify.evaluation import evaluate_split
 from verger.classify.recipe import Recipe
+from verger.classify.regression import scale_of
 from verger.classify.stage import train_classifier
 from verger.classify.testing import find_nearest, fit_whole_pca
 from verger.classify.vectors import LabelledVectors, read_labelled
@@ -124,7 +125,7 @@ def test_centroids_are_the_means_of_the_standardised_classes(output: Output) -> 
     train_classifier(output.root, CONFIG, QUICK)
     x, target, _ = vectors_and_labels(output)
     found = Classifier.load(output)
-    z = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0, ddof=1), 1)
+    z = (x - x.mean(axis=0)) / scale_of(x.std(axis=0, ddof=1))
     means = [z[target == i].mean(axis=0) for i in range(len(found.labels))]
     np.testing.assert_allclose(found.coefficients, means, atol=1e-6)
 
