@@ -32,18 +32,38 @@ setup: $(VENV)/.ready ## Make the project's virtual environment, every package c
 install: | $(VENV)/bin/python ## Install Verger with what it needs to run and no tests, every package checked by its hash
 	$(call checked_install,requirements.txt,.)
 
-LOCK = build/lock/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+PIN  = build/lock/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
-	--constraint constraints.txt pyproject.toml - --extra aws --extra index --extra serve
+	--constraint constraints.txt
+LOCK = $(PIN) pyproject.toml - --extra aws --extra index --extra serve
 
-lock: ## Write requirements.txt and requirements-test.txt, the hashes of the pins in constraints.txt
+lock: ## Write requirements*.txt: the hashes of the pins in constraints.txt, and of what builds the documentation
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	echo setuptools | $(LOCK) --output-file requirements.txt
 	echo setuptools | $(LOCK) --extra heif --extra test --output-file requirements-test.txt
+	printf 'mkdocs-material\nmkdocstrings-python\nnbconvert\nruff\n' | $(PIN) - --output-file requirements-docs.txt
 
 licences: $(VENV)/.ready ## Write docs/licences.md
 	$(BIN)/python tests/licenses.py --write
+
+.PHONY: commands docs
+commands: $(VENV)/.ready ## Write docs/commands.md from the command line
+	$(BIN)/python tests/commands.py
+
+DOCS = build/docs
+
+$(DOCS)/.ready: requirements-docs.txt
+	$(PYTHON) -m venv --clear $(DOCS)/env
+	$(DOCS)/env/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-docs.txt
+	@touch $@
+
+docs: $(DOCS)/.ready ## Build the documentation site into build/docs/site; a broken link fails
+	rm -rf $(DOCS)/source && mkdir -p $(DOCS)/source
+	cp --parents *.md LICENSE docs/*.md docs/images/* benchmarks/*.md benchmarks/*.png notebooks/*.ipynb $(DOCS)/source
+	$(DOCS)/env/bin/jupyter-nbconvert --log-level WARN --to markdown --output-dir $(DOCS)/source/notebooks notebooks/*.ipynb
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/env/bin/mkdocs build
+	@echo $(DOCS)/site/index.html
 
 dist: ## Build the source archive and the wheel into dist/, and check what a package index asks for
 	rm -rf dist

@@ -20,7 +20,9 @@ def pins(path: Path) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "lock", [*LOCKS, REPOSITORY / "requirements-docs.txt"], ids=lambda path: path.stem
+)
 def test_every_pin_has_hashes(lock: Path) -> None:
     """Every line is one version of a package with at least one sha256."""
     lines = [line for line in lock.read_text("utf-8").splitlines() if not line.startswith("#")]
@@ -42,7 +44,10 @@ def test_every_constraint_has_hashes() -> None:
     assert set(pins(LOCKS[0])) < set(pins(LOCKS[1]))
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "requirements.txt", "requirements-test.txt"])
+@pytest.mark.parametrize(
+    "name",
+    ["constraints.txt", "requirements.txt", "requirements-test.txt", "requirements-docs.txt"],
+)
 def test_no_address_is_in_a_file_of_pins(name: str) -> None:
     """Where packages come from is the machine's own setting."""
     text = (REPOSITORY / name).read_text("utf-8")
