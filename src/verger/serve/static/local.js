@@ -37,7 +37,7 @@ async function load() {
     return new Uint8Array(await new Blob(parts).arrayBuffer());
   };
   const open = async (address) =>
-    ort.InferenceSession.create(await read(address), { executionProviders: ["wasm"] });
+    ort.InferenceSession.create(await read(address), { executionProviders: ["wasm"], logSeverityLevel: 3 }); // errors
   ort.env.wasm.wasmBinary = await read("ort/ort-wasm-simd-threaded.wasm");
   const session = await open(names.graph);
   const nearest = names.nearest && (await open(names.nearest));
