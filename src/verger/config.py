@@ -60,6 +60,8 @@ MAX_TOML_DEPTH = 32
 
 #: How the name of a model of a hub begins.
 HUB = "hf:"
+#: How a rule begins that names a column of labels.
+COLUMN = "column:"
 READERS = ("arrow", "spark")
 VIEWS = ("whole", "center", "five")
 #: Options that are patterns, of which there may be several.
@@ -98,7 +100,8 @@ class Config:
     )
     label_from: str = _option(
         "parent",
-        "parent, none, or a regular expression on the path whose first group is the label.",
+        "parent, none, or a regular expression on the path whose first group is the label; of "
+        "photos in Parquet column:NAME, by default their column label.",
     )
     labels: str | None = _option(
         None,
@@ -315,7 +318,7 @@ def check_label_rule(rule: str) -> None:
     ConfigError
         If the regular expression does not compile or has no group.
     """
-    if rule in ("parent", "none"):
+    if rule in ("parent", "none") or rule.startswith(COLUMN):
         return
     try:
         groups = re.compile(rule).groups

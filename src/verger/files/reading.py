@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import groupby, repeat
 from time import perf_counter
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from pyarrow import fs
 from verger.config import MAX_PIXELS
 from verger.errors import ConfigError
 from verger.files.bucket import read_object, store_of
+from verger.files.packed import read_row, row_of
 from verger.files.paths import filesystem_of, odd_part
 from verger.schema import Reason
 
@@ -85,9 +86,12 @@ def read_photo(path: str, length: int | None = None) -> bytes | Unread:
         return unread
     if not path:
         return Unread(Reason.READ_ERROR, "it has no path")
+    row = row_of(path)
     for attempt in range(1, READ_ATTEMPTS + 1):
         try:
-            content = _read_bytes(path, first=attempt == 1)
+            content = _read_packed(*row) if row else _read_bytes(path, first=attempt == 1)
+            if isinstance(content, Unread):
+                return content
         except FileNotFoundError:
             return Unread(Reason.VANISHED, WAS_THERE)
         except ConfigError as err:  # an address that only Hadoop may know, in a table of the user's
@@ -105,6 +109,15 @@ def read_photo(path: str, length: int | None = None) -> bytes | Unread:
         if attempt < READ_ATTEMPTS:
             time.sleep(READ_PAUSE_S * 2 ** (attempt - 1))
     return Unread(Reason.READ_ERROR, last)
+
+
+def _read_packed(file: str, row: int) -> bytes | Unread:
+    """Read a photo that lies in a row of a file."""
+    try:
+        content = read_row(file, row)
+    except IndexError:
+        return Unread(Reason.VANISHED, "its file has fewer rows than when the source was listed")
+    return Unread(Reason.EMPTY, "its bytes are null") if content is None else content
 
 
 def _read_bytes(path: str, *, first: bool) -> bytes:
@@ -151,9 +164,20 @@ def read_ahead(
     """Read files in order, several at a time once two in a row had to be waited for.
 
     Beside the one that is handed out, at most ``in_flight`` are held in memory, and no more than
-    ``bytes_in_flight``, or a single one if it is larger.
+    ``bytes_in_flight``, or a single one if it is larger. Photos in the rows of a file are read one
+    after the other.
     """
     photos = zip(paths, repeat(None) if lengths is None else lengths, strict=False)
+    for is_packed, some in groupby(photos, lambda photo: row_of(photo[0]) is not None):
+        if is_packed:
+            yield from (read_photo(*photo) for photo in some)
+        else:
+            yield from _read_files(some, in_flight, bytes_in_flight)
+
+
+def _read_files(
+    photos: Iterator[tuple[str, int | None]], in_flight: int, bytes_in_flight: int
+) -> Iterator[bytes | Unread]:
     waiting: deque[tuple[Future[bytes | Unread], int]] = deque()
     following, slow = next(photos, None), 0
     while following is not None and slow < _SLOW_IN_A_ROW and "://" not in following[0]:

@@ -22,9 +22,10 @@ from verger.result.journal import latest_attempt
 from verger.result.ledger import Ledger, compare, read_ledger, rows_files
 from verger.result.output import RUN, Output
 from verger.source.cut import count_partitions
-from verger.source.listing import Listing, check_folder, list_photos
-from verger.source.lists import is_list
+from verger.source.listing import Listing, list_photos
+from verger.source.lists import has_photos, is_list
 from verger.source.notes import describe_source
+from verger.source.stored import check_folder
 
 if TYPE_CHECKING:
     from verger.result.journal import Batch
@@ -80,8 +81,8 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         )
     run.output.prepare(source=source, overwrite=config.overwrite)
     if config.reader != "arrow":
-        if is_list(source):
-            raise ConfigError(f"SRC={source}: is a list, which needs --reader arrow")
+        if is_list(source) or has_photos(source):
+            raise ConfigError(f"SRC={source}: is a file, which needs --reader arrow")
         check_folder(normalize_source(source))
         check_hadoop_reads(source, config)
         return None

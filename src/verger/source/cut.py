@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from verger.files.packed import row_of
+
 _PHOTOS_PER_PARTITION = (32, 256)
 
 
@@ -77,5 +79,9 @@ def cut_listing(
     n_partitions : int
     """
     n = n_partitions or count_partitions(len(photos), parallelism)
+    if len(photos) and row_of(photos["path"][0].as_py()):
+        # Rows of a file are read one after the other: a task has those that follow one another.
+        numbers = np.arange(len(photos), dtype=np.int64) * n // len(photos)
+        return photos.append_column("partition", pa.array(numbers)), n
     lengths = photos["length"].to_numpy()
     return photos.append_column("partition", pa.array(cut_partitions(lengths, n))), n

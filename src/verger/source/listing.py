@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from html import escape
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import PurePosixPath
+from typing import Any
 from unicodedata import normalize
 
 import pyarrow as pa
-from pyarrow import fs
 
-from verger.config import check_label_rule
-from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
-from verger.files.paths import explain, filesystem_of, normalize_source
+from verger.config import COLUMN, check_label_rule
+from verger.errors import ConfigError, EmptySourceError, SourceNotFoundError
+from verger.files.packed import PACKED_SUFFIXES
+from verger.files.paths import normalize_source
 from verger.schema import IMAGES, TIMES_MS, arrow_schema, normal_labels
-from verger.source.lists import PhotoList, is_list, read_list
+from verger.source.lists import PhotoList, has_photos, is_list, read_list
+from verger.source.packed import rows_of_file
 from verger.source.patterns import excludes, hidden_as, matches, path_below, several
+from verger.source.stored import StoredFile, list_files, stat_file
+
+#: Files of photos that are read at once, to list their rows.
+_PACKED_AT_ONCE = 8
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,13 +135,67 @@ def list_photos(
     if is_list(source):
         return _list_named(source, several(glob), label_from, **how)
     root = normalize_source(source)
-    files = _list_files(root, recursive, ignore)
+    if has_photos(source):
+        packed = [stat_file(root)]
+        return list_packed(packed, root, source, label_from, labels=labels)
+    files = list(list_files(root, recursive, ignore))
+    if packed := _packed_files(files, root, several(glob), several(exclude), ignore):
+        return list_packed(packed, root, source, label_from, labels=labels)
+    if label_from.startswith(COLUMN):
+        raise ConfigError(f"label_from={label_from!r}: SRC={source} has no photos in Parquet")
     return make_listing(files, root, source, several(glob), label_from, ignore=ignore, **how)
 
 
-def _list_files(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile]:
-    local = root.startswith("/")
-    return _list_local(root, recursive, ignore) if local else _list_s3(root, recursive)
+def _packed_files(
+    files: list[StoredFile],
+    root: str,
+    glob: tuple[str, ...],
+    exclude: tuple[str, ...],
+    ignore: bool,
+) -> list[StoredFile]:
+    """Return the files that hold photos in their rows, where there is no photo beside them."""
+    wanted, _ = _by_glob(files, root, glob, ignore, exclude)
+    if any(not file.path.lower().endswith(PACKED_SUFFIXES) for file in wanted):
+        return []
+    suffixes = tuple(f"*{suffix}" for suffix in PACKED_SUFFIXES)
+    found, _ = _by_glob(wanted if glob else files, root, suffixes, ignore, exclude)
+    return [file for file in found if has_photos(file.path)]
+
+
+def list_packed(
+    files: list[StoredFile], root: str, source: str, label_from: str, *, labels: str | None = None
+) -> Listing:
+    """List the photos that lie in the rows of files.
+
+    Their lengths are not written anywhere, so that the bytes are read once, a few at a time.
+
+    Raises
+    ------
+    SourceError
+        If a file cannot be read.
+    """
+    with ThreadPoolExecutor(_PACKED_AT_ONCE) as pool:
+        found = list(pool.map(lambda file: rows_of_file(file.path, label_from), files))
+    rows = [row for some in found for row in some]
+    stored = [
+        StoredFile(row.path, row.length, file.modified_ns)
+        for file, some in zip(files, found, strict=True)
+        for row in some
+    ]
+    if stored and not any(file.length for file in stored):
+        raise EmptySourceError(
+            f"source {source}: not one of its {len(stored):,} rows has bytes; datasets' to_parquet "
+            "leaves only the paths of files: give the folder of the files, or use save_to_disk"
+        )
+    how: Any = {"recursive": True, "labels": labels, "ignore": False}
+    listing = make_listing(stored, root, source, ("*",), "none", **how)
+    if labels is not None or label_from == "none":
+        return listing
+    said = {row.path: row.label for row in rows}
+    names = pa.array([said[path] for path in listing.photos["path"].to_pylist()], pa.string())
+    place = listing.photos.schema.get_field_index("label")
+    photos = listing.photos.set_column(place, "label", normal_labels(names))
+    return replace(listing, photos=photos, labelled_by=f"the rows of {root}")
 
 
 def _list_named(
@@ -154,9 +213,9 @@ def _list_named(
         raise ConfigError(f"labels={labels}: the list {named.address} has labels already")
     root = named.address.rpartition("/")[0]
     if root.startswith("/"):
-        files = [_stat(_spelled(path)) for path in named.photos]
+        files = [stat_file(_spelled(path)) for path in named.photos]
     else:
-        there = {file.path: file for file in _list_s3(root, recursive=True)}
+        there = {file.path: file for file in list_files(root, recursive=True, ignore=False)}
         files = [there.get(path, StoredFile(path, 0, 0)) for path in named.photos]
     if not any(file.modified_ns for file in files):
         raise SourceNotFoundError(
@@ -249,103 +308,6 @@ def _check_any(
     if len(photos) == 0:
         what = f"no file matches {', '.join(glob)}" if glob else "no photo"
         raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
-
-
-class StoredFile(NamedTuple):
-    """A file below a source, as its storage lists it: ``length`` in bytes, time in ns."""
-
-    path: str
-    length: int
-    modified_ns: int
-    is_regular: bool = True
-
-
-def check_folder(root: str) -> None:
-    """Refuse a source on this machine that is no folder; another is not looked at.
-
-    Raises
-    ------
-    SourceNotFoundError
-    """
-    folder = Path(root)
-    if not root.startswith("/") or folder.is_dir():
-        return
-    what = "is a file; give the folder of the photos" if folder.exists() else "does not exist"
-    raise SourceNotFoundError(f"source {root}: {what}")
-
-
-def _list_local(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile]:
-    """Walk a folder, through links to folders too, but never in a circle.
-
-    One that is left out may be closed to this user, as ``lost+found`` is; it counts as one file.
-    """
-    check_folder(root)
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
-    while waiting:
-        place, above = waiting.pop()
-        try:
-            found = Path(place).stat()
-            identity = (found.st_dev, found.st_ino)
-            if identity in above:  # a link to a folder above: a circle
-                continue
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    if _is(entry.is_dir):
-                        if recursive:
-                            waiting.append((entry.path, above | {identity}))
-                    elif _is(entry.is_file) or _leads_nowhere(entry):
-                        yield _stat(entry.path)
-                    else:
-                        yield StoredFile(entry.path, 0, 0, is_regular=False)
-        except OSError as err:
-            closed = StoredFile(f"{place}/", 0, 0, is_regular=False)
-            if not ignore or hidden_as(path_below(closed.path, root)) is None:
-                raise SourceError(f"source {place}: cannot be listed: {err.strerror}") from err
-            yield closed
-
-
-def _is(question: Callable[[], bool]) -> bool:
-    try:
-        return question()
-    except OSError:  # a link to itself
-        return False
-
-
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a link without a target: listed, and then rejected, never just lost.
-
-    Links to pipes and devices are no photos: they may never end.
-    """
-    return entry.is_symlink() and not _is(Path(entry.path).exists)
-
-
-def _stat(path: str) -> StoredFile:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return StoredFile(path, 0, 0)
-    is_regular = stat.S_ISREG(found.st_mode)
-    return StoredFile(path, found.st_size, found.st_mtime_ns, is_regular)
-
-
-def _list_s3(root: str, recursive: bool) -> Iterator[StoredFile]:
-    filesystem, inner = filesystem_of(root)
-    try:
-        infos = filesystem.get_file_info(fs.FileSelector(inner, recursive=recursive))
-    except FileNotFoundError as err:
-        is_file = filesystem.get_file_info(inner).type == fs.FileType.File
-        what = "is a file; give the folder of the photos" if is_file else "does not exist"
-        raise SourceNotFoundError(f"source {root}: {what}") from err
-    except (OSError, pa.ArrowInvalid) as err:
-        if "NO_SUCH_BUCKET" in str(err):
-            raise SourceNotFoundError(f"source {root}: does not exist: no such bucket") from err
-        raise SourceError(f"source {root}: cannot be listed: {explain(err)}") from err
-    above = {info.path.rpartition("/")[0] for info in infos}
-    for info in infos:
-        if info.type == fs.FileType.File:
-            yield StoredFile(f"s3://{info.path}", info.size or 0, info.mtime_ns or 0)
-        elif recursive and info.path not in above:  # a folder's marker, or an object of such a key
-            yield StoredFile(f"s3://{info.path}/", 0, 0, is_regular=False)
 
 
 def _by_glob(

@@ -17,7 +17,8 @@ from unicodedata import normalize
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from verger.errors import ConfigError, SourceNotFoundError
+from verger.errors import ConfigError, SourceError, SourceNotFoundError
+from verger.files.packed import PACKED_SUFFIXES, find_columns, read_schema
 from verger.files.paths import explain, filesystem_of, normalize_source
 from verger.schema import GROUPS, arrow_schema
 
@@ -74,7 +75,23 @@ def is_list(source: str) -> bool:
     """Whether a source is a list of photos: a file by its suffix, and not a folder."""
     if not source.lower().endswith(LIST_SUFFIXES):
         return False
-    return "://" in source or not Path(normalize_source(source)).is_dir()
+    is_file = "://" in source or not Path(normalize_source(source)).is_dir()
+    return is_file and not has_photos(source)
+
+
+def has_photos(source: str) -> bool:
+    """Whether a source is a file that holds photos in its rows, not one that lists them."""
+    if not source.lower().endswith(PACKED_SUFFIXES):
+        return False
+    path = normalize_source(source)
+    if not path.startswith("s3://") and not Path(path).is_file():
+        return False
+    try:
+        return find_columns(read_schema(path)) is not None
+    except ConfigError:  # of several such columns it is not known which
+        return True
+    except (OSError, SourceError, pa.ArrowException):  # whoever reads it says what is wrong
+        return path.lower().endswith(".arrow")
 
 
 def read_list(address: str, root: str | None = None) -> PhotoList:

@@ -16,7 +16,8 @@ from verger.files.paths import normalize_source
 from verger.files.reading import MAX_FILE_BYTES
 from verger.schema import IMAGES
 from verger.source.cut import cut_listing
-from verger.source.listing import Listing, StoredFile, check_folder, list_photos, make_listing
+from verger.source.listing import Listing, list_photos, make_listing
+from verger.source.stored import StoredFile, check_folder
 
 if TYPE_CHECKING:
     import pandas as pd

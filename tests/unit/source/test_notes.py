@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from verger.source.listing import Listing, StoredFile, make_listing
+from verger.source.listing import Listing, make_listing
 from verger.source.notes import NAMED, describe_folders, describe_labels
+from verger.source.stored import StoredFile
 
 
 def listing(*paths: str, label_from: str = "parent") -> Listing:

@@ -20,9 +20,10 @@ from verger.config import IMAGE_SUFFIXES
 from verger.errors import ConfigError, EmptySourceError, SourceError, SourceNotFoundError
 from verger.schema import IMAGES, arrow_schema
 from verger.source.cut import count_partitions, cut_partitions
-from verger.source.listing import StoredFile, labels_of, list_photos, make_listing
+from verger.source.listing import labels_of, list_photos, make_listing
 from verger.source.patterns import matches
 from verger.source.spark_reader import hadoop_glob, hadoop_path
+from verger.source.stored import StoredFile
 
 ODD_NAMES = [
     "a b",

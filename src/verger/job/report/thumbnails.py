@@ -58,7 +58,7 @@ def _draw_tiles(engine: Engine, paths: Sequence[str]) -> dict[str, bytes]:
 
 
 def _draw_share(paths: Iterator[str], _: None) -> Iterator[tuple[str, bytes | None]]:
-    names = list(paths)
+    names = sorted(paths)  # rows of a file are read in their order
     return zip(names, map(_tile, read_ahead(names)), strict=True)
 
 
