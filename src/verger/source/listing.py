@@ -134,16 +134,26 @@ def list_photos(
     how: Any = {"recursive": recursive, "exclude": exclude, "labels": labels}
     if is_list(source):
         return _list_named(source, several(glob), label_from, **how)
-    root = normalize_source(source)
     if has_photos(source):
-        packed = [stat_file(root)]
-        return list_packed(packed, root, source, label_from, labels=labels)
+        root = normalize_source(source)
+        return list_packed([stat_file(root)], root, source, label_from, labels=labels)
+    how |= {"glob": several(glob), "ignore": ignore}
+    return _list_folder(source, label_from, **how)
+
+
+def _list_folder(
+    source: str, label_from: str, *, recursive: bool, ignore: bool, **how: Any
+) -> Listing:
+    """List a folder of photos, or of files that hold photos in their rows."""
+    root = normalize_source(source)
     files = list(list_files(root, recursive, ignore))
-    if packed := _packed_files(files, root, several(glob), several(exclude), ignore):
-        return list_packed(packed, root, source, label_from, labels=labels)
+    if packed := _packed_files(files, root, how["glob"], several(how["exclude"]), ignore):
+        return list_packed(packed, root, source, label_from, labels=how["labels"])
     if label_from.startswith(COLUMN):
         raise ConfigError(f"label_from={label_from!r}: SRC={source} has no photos in Parquet")
-    return make_listing(files, root, source, several(glob), label_from, ignore=ignore, **how)
+    glob = how.pop("glob")
+    how |= {"recursive": recursive, "ignore": ignore}
+    return make_listing(files, root, source, glob, label_from, **how)
 
 
 def _packed_files(
