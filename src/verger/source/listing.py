@@ -119,10 +119,6 @@ def list_photos(
     labels : str, optional
         A list that has the labels, by path below the source; a photo without a line has none.
 
-    Returns
-    -------
-    Listing
-
     Raises
     ------
     SourceNotFoundError, EmptySourceError, SourceError
