@@ -12,6 +12,7 @@ from verger.cli.endings import catch_sigterm, end, hush_a_dead_java
 from verger.cli.export import export
 from verger.cli.machine import doctor, models
 from verger.cli.photos import demo, sample
+from verger.cli.register import register
 from verger.cli.serve import serve
 from verger.cli.similar import inspect, similar
 from verger.cli.stages import featurize, reduce, report, run, validate
@@ -38,6 +39,7 @@ for command in (
     similar,
     inspect,
     export,
+    register,
     serve,
     models,
     doctor,

@@ -72,7 +72,25 @@ def stored_schema(columns: tuple[str, ...], contract: str) -> pa.Schema:
     """
     spark = spark_json(columns, {name: {CONTRACT_KEY: contract} for name in VECTORS})
     metadata = {CONTRACT_KEY: contract, _SPARK_ROWS: spark}
-    return arrow_schema(columns).with_metadata(metadata)
+    return pa.schema(_with_ids(arrow_schema(columns)), metadata)
+
+
+def _with_ids(schema: pa.Schema) -> list[pa.Field]:
+    """Give columns the numbers that Iceberg gives those of a new table: all of them, then elements.
+
+    A reader of a catalogue finds its columns by these numbers.
+    """
+    fields, following = [], len(schema) + 1
+    for number, column in enumerate(schema, start=1):
+        kind = column.type
+        if pa.types.is_list(kind):
+            kind = pa.list_(pa.field("element", kind.value_type, metadata={_ID: str(following)}))
+            following += 1
+        fields.append(pa.field(column.name, kind, metadata={_ID: str(number)}))
+    return fields
+
+
+_ID = "PARQUET:field_id"
 
 
 def contract_in(metadata: pq.FileMetaData) -> str:

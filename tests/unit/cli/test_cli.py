@@ -53,6 +53,7 @@ COMMANDS = {
     "classify compare",
     "classify evaluate",
     "classify save",
+    "register",
     "models list",
     "models fetch",
     "models show",

@@ -1,0 +1,29 @@
+"""The command ``register``: a result's tables in a catalogue."""
+
+from __future__ import annotations
+
+import click
+
+from verger.cli.options import json_option
+from verger.cli.terminal import print_json, print_rows
+
+
+@click.command()
+@click.argument("out", metavar="OUT")
+@click.option("--iceberg", "name", required=True, metavar="CATALOG.NAMESPACE.TABLE")
+@click.option("--table", type=click.Choice(["features", "rejected", "pca"]), default="features")
+@json_option("Print what was changed as JSON.")
+def register(out: str, name: str, table: str, as_json: bool) -> None:
+    """Add a table's files to an Iceberg catalogue as they are; again after a run, replace them."""
+    from verger.result.iceberg import register as register_result
+
+    done = register_result(out, name, table=table)
+    if as_json:
+        print_json(done.as_dict())
+        return
+    print_rows(
+        [
+            ("table", f"{done.table}: the {done.rows:,} rows of {out}"),
+            ("files", f"{done.added:,} added, {done.removed:,} removed"),
+        ]
+    )
