@@ -16,6 +16,7 @@ from verger.classify.several import read_several
 from verger.classify.splits import TEST, TEST_SHARE, TRAIN, SplitStrategy, make_cutter
 from verger.classify.vectors import Labelled, put_last
 from verger.errors import ClassifierError, ConfigError
+from verger.files.records import to_plain
 from verger.result.output import Output
 from verger.source.films import FRAMES, find_films
 
@@ -160,7 +161,7 @@ def describe_recipe(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
     return {
         "verger": version("verger"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "recipe": asdict(recipe),
+        "recipe": to_plain(asdict(recipe)),
         "n_labels": len(labelled.labels),
         "n_photos": len(labelled),
         "n_unlabelled": labelled.n_unlabelled,

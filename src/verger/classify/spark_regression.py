@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from verger.classify.regression import Regression, scale_of
+from verger.classify.regression import Array, Regression, scale_of
 from verger.files.folder import Folder
 from verger.pca.spark_models import StoredModel, dense_matrix, dense_vector, new_uid, scalar
 
@@ -43,17 +43,11 @@ def fit_on_spark(
         For each penalty. A class without photos gets a small probability.
     """
     from pyspark.ml.classification import LogisticRegression
-    from pyspark.ml.feature import ElementwiseProduct, StandardScaler
-    from pyspark.ml.linalg import Vectors
+    from scipy.fft import idct
 
     kept = frame.persist()
     try:
-        centre = StandardScaler(inputCol=column, outputCol="x0", withMean=True, withStd=False)
-        scaler: Any = centre.fit(kept)
-        scale = scale_of(scaler.std.toArray())
-        inverse = Vectors.dense(1 / scale)
-        divider = ElementwiseProduct(inputCol="x0", outputCol=_SCALED, scalingVec=inverse)
-        scaled = divider.transform(scaler.transform(kept))
+        scaled, mean, scale = _rotate(kept, column)
         for reg_param in reg_params:
             model: Any = LogisticRegression(
                 featuresCol=_SCALED,
@@ -65,14 +59,34 @@ def fit_on_spark(
                 standardization=False,
             ).fit(scaled)
             yield Regression(
-                scaler.mean.toArray(),
+                mean,
                 scale,
-                model.coefficientMatrix.toArray(),
+                idct(model.coefficientMatrix.toArray(), norm="ortho"),
                 model.interceptVector.toArray(),
                 reg_param,
             )
     finally:
         kept.unpersist()
+
+
+def _rotate(frame: DataFrame, column: str) -> tuple[DataFrame, Array, Array]:
+    """Standardise vectors and rotate them; return them with the means and the scale.
+
+    Spark divides features by their deviation within the fit and weighs penalties by it, which does
+    not converge for the small deviations that the floor leaves. A rotation, here the cosine
+    transform, gives all features deviations of one magnitude; it changes neither loss nor penalty,
+    and its inverse turns the coefficients back.
+    """
+    from pyspark.ml.feature import DCT, ElementwiseProduct, StandardScaler
+    from pyspark.ml.linalg import Vectors
+
+    centre = StandardScaler(inputCol=column, outputCol="x0", withMean=True, withStd=False)
+    scaler: Any = centre.fit(frame)
+    scale = scale_of(scaler.std.toArray())
+    divider = ElementwiseProduct(inputCol="x0", outputCol="z0", scalingVec=Vectors.dense(1 / scale))
+    rotation = DCT(inputCol="z0", outputCol=_SCALED)
+    scaled = rotation.transform(divider.transform(scaler.transform(frame)))
+    return scaled, scaler.mean.toArray(), scale
 
 
 def write_pipeline(

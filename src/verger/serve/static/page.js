@@ -74,6 +74,7 @@ function certainty({ prediction, probability, threshold, top }) {
 function show(answer) {
   $("name").textContent = answer.prediction ?? say("Unknown");
   $("sure").textContent = certainty(answer);
+  if (answer.unlike) $("sure").textContent += ` ${say("It is unlike every known photo: the name may mean nothing.")}`;
   $("fact").textContent = answer.fact ?? "";
   $("scores").replaceChildren(...answer.top.map(scoreItem));
   $("nearest").replaceChildren(...answer.nearest.map(similarItem));
