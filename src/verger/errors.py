@@ -34,7 +34,16 @@ from __future__ import annotations
 
 
 class VergerError(Exception):
-    """Root of all errors that Verger raises on purpose."""
+    """Root of all errors that Verger raises on purpose.
+
+    Examples
+    --------
+    >>> try:
+    ...     verger.Config(components=-1)
+    ... except verger.VergerError as error:
+    ...     print(error)
+    components=-1 must be ...
+    """
 
     def __str__(self) -> str:
         # KeyError and OSError have a __str__ of their own; the text given is the whole message.

@@ -73,6 +73,14 @@ class ImageFeaturizer(
         with a null vector.
     reasonCol : str
         Where not empty, a string column that says why a kept photo has no features.
+
+    Examples
+    --------
+    >>> photo = [(bytearray(Path("apple.jpg").read_bytes()),)]
+    >>> table = verger.get_session().createDataFrame(photo, ["content"])
+    >>> stage = verger.ImageFeaturizer(modelName="efficientnet_lite0")
+    >>> stage.transform(table).first().features.size
+    1280
     """
 
     modelName: Param[str] = Param(
@@ -195,6 +203,13 @@ class PCA(Estimator, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultPa
         have one length and only finite numbers.
     outputCol : str
         Column that the model writes, by default ``features_pca``.
+
+    Examples
+    --------
+    >>> rows = [([1.0, 2.0],), ([3.0, 5.0],), ([4.0, 4.0],)]
+    >>> table = verger.get_session().createDataFrame(rows, ["features"])
+    >>> verger.PCA(k=1).fit(table).transform(table).columns
+    ['features', 'features_pca']
     """
 
     k: Param[int] = Param(Params._dummy(), "k", "number of components", TypeConverters.toInt)

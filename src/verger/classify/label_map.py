@@ -15,7 +15,7 @@ from unicodedata import normalize
 import numpy as np
 import numpy.typing as npt
 
-from verger.config import read_toml
+from verger.config.toml import read_toml
 from verger.errors import ConfigError
 
 

@@ -111,6 +111,13 @@ class Predictor:
     label_map : mapping of str to str
         Other names for labels, by which their probabilities are summed. Known photos keep their
         labels.
+
+    Examples
+    --------
+    >>> predictor = verger.Predictor.load("trained/")
+    >>> [prediction] = predictor.predict([Path("apple.jpg").read_bytes()], ["apple.jpg"])
+    >>> prediction.path, len(prediction.top), len(prediction.nearest)
+    ('apple.jpg', 5, 3)
     """
 
     classifier: Classifier

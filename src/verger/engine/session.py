@@ -77,6 +77,12 @@ def get_session(config: Config | None = None, *, on_wait: OnWait = LOG_WAIT) -> 
     EnvironmentNotReadyError
         If there is no Java that fits, a variable or setting asks for what cannot be, or Spark
         does not start.
+
+    Examples
+    --------
+    >>> spark = verger.get_session()
+    >>> spark.range(3).count()
+    3
     """
     config = config or Config()
     from pyspark.sql import SparkSession

@@ -58,6 +58,12 @@ class FeatureContract:
         Which crops have features beside the whole photo (:mod:`verger.features.preprocess.views`).
     resize_rule, resize_size, resample, crop
         How a photo becomes a square (:class:`verger.features.preprocess.Resizing`).
+
+    Examples
+    --------
+    >>> contract = verger.load_model("efficientnet_lite0").contract
+    >>> contract.input_size, contract.n_features, contract.short_hash
+    (224, 1280, '...')
     """
 
     model: str

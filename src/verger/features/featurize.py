@@ -71,6 +71,13 @@ def featurize(
     ------
     SchemaError
         If ``path`` is missing, or a column has a type that cannot be meant.
+
+    Examples
+    --------
+    >>> images = verger.read_images(verger.get_session(), "photos/").limit(2)
+    >>> outcomes = verger.featurize(images, model="efficientnet_lite0")
+    >>> [len(row.features) for row in outcomes.collect()]
+    [1280, 1280]
     """
     if isinstance(model, str):
         model = load_model(model)
@@ -177,6 +184,14 @@ def split_outcomes(outcomes: DataFrame) -> tuple[DataFrame, DataFrame]:
     ------
     SchemaError
         If a column is missing.
+
+    Examples
+    --------
+    >>> images = verger.read_images(verger.get_session(), "photos/").limit(2)
+    >>> outcomes = verger.featurize(images, model="efficientnet_lite0")
+    >>> features, rejected = verger.split_outcomes(outcomes)
+    >>> rejected.columns
+    ['path', 'label', 'length', 'modification_time', 'reason', 'detail']
     """
     for name in OUTCOMES:
         find_column(outcomes, name, f"outcomes: column {name!r}")

@@ -72,6 +72,13 @@ def run(
     ------
     VergerError
         See :mod:`verger.errors`; what was committed before stays in OUT.
+
+    Examples
+    --------
+    >>> config = verger.Config(model="efficientnet_lite0", workers=1)
+    >>> record = verger.run("photos/", "result/", config)
+    >>> record.counts.listed, record.counts.rejected
+    (30, 0)
     """
     run = Run(Output.at(out), config, watch, notices)
     _check_report(config)

@@ -157,6 +157,13 @@ def fit_pca(
     ReduceError
         With fewer than two photos, features that are no finite numbers or do not vary, or more
         components than the features have independent directions.
+
+    Examples
+    --------
+    >>> vectors = np.random.default_rng(0).normal(size=(100, 5))
+    >>> pca = verger.fit_pca(Moments.of(vectors), components=2)
+    >>> pca.transform(vectors).shape
+    (100, 2)
     """
     check_components(components)
     if moments.n < 2:

@@ -153,6 +153,13 @@ def sum_moments(features: DataFrame, column: str = "features") -> Moments:
         infinity.
     ReduceError
         If no row has a vector.
+
+    Examples
+    --------
+    >>> spark = verger.get_session()
+    >>> table = spark.createDataFrame([([1.0, 2.0],), ([3.0, 4.0],)], ["features"])
+    >>> verger.sum_moments(table).mean
+    array([2., 3.])
     """
     if features.isStreaming:
         raise SchemaError(f"column {column!r} is of a stream, which has no end: sum a table")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from verger.config import read_toml
+from verger.config.toml import read_toml
 from verger.errors import ConfigError
 
 

@@ -125,6 +125,11 @@ def list_photos(
         If there is no such source, not one photo in it, or it cannot be listed.
     ConfigError
         If ``label_from`` is no usable rule, or a list cannot be used.
+
+    Examples
+    --------
+    >>> verger.list_photos("photos/", glob=["*.jpg"])
+    Listing(source='.../photos', photos=30, labels=6, size=..., ignored=0)
     """
     check_label_rule(label_from)
     how: Any = {"recursive": recursive, "exclude": exclude, "labels": labels}

@@ -58,6 +58,12 @@ def read_images(
     -------
     DataFrame
         ``path``, ``modification_time``, ``length``, ``label`` [, ``content``].
+
+    Examples
+    --------
+    >>> images = verger.read_images(verger.get_session(), "photos/")
+    >>> images.columns
+    ['path', 'modification_time', 'length', 'label']
     """
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     if not isinstance(source, Listing):

@@ -71,7 +71,7 @@ def read_saved(path: Path) -> dict[str, Any]:
     ConfigError
         If it is no table, or has a key that is no option.
     """
-    from verger.config import read_toml
+    from verger.config.toml import read_toml
     from verger.errors import ConfigError
 
     table = read_toml(path, "--config").get("emr", {})

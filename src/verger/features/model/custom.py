@@ -31,7 +31,7 @@ from typing import Any
 
 import onnx
 
-from verger.config import parse_toml
+from verger.config.toml import parse_toml
 from verger.errors import ConfigError, WeightsError
 from verger.features.model.checksum import check_sha256, sha256_of
 from verger.features.model.graph import Layer

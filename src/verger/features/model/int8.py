@@ -70,6 +70,13 @@ def quantize(model: Model, photos: Sequence[Pixels]) -> Model:
     ------
     ConfigError
         If there is no photo, or the model is one of a user's own.
+
+    Examples
+    --------
+    >>> model = verger.load_model("efficientnet_lite0")
+    >>> pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    >>> verger.quantize(model, pixels).contract.hash == model.contract.hash
+    False
     """
     check_quantizable(model.contract.model)
     if not len(photos):

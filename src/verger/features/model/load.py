@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verger.config import HUB, check_input_size, is_built_in, read_toml
+from verger.config import HUB, check_input_size, is_built_in
+from verger.config.toml import read_toml
 from verger.errors import ConfigError, UnknownModelError, WeightsError
 from verger.features.contract import DECODER_OF_RESIZED, FeatureContract
 from verger.features.model.card import ModelCard, find_card
@@ -69,6 +70,11 @@ def load_model(
         If the weights are not on this machine and cannot be fetched.
     WeightsError
         If they are damaged or not this model's.
+
+    Examples
+    --------
+    >>> verger.load_model("efficientnet_lite0").contract.n_features
+    1280
     """
     model = _load_whole(name, weights, weights_sha256, input_size, on_progress)
     return replace(model, contract=replace(model.contract, views=views))

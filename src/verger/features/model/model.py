@@ -45,6 +45,12 @@ class Model:
     license, weights_path : str
     layers : tuple of Layer
         The summary, in Keras' terms for the built-in models.
+
+    Examples
+    --------
+    >>> model = verger.load_model("efficientnet_lite0")
+    >>> model.predict("apple.jpg").shape
+    (1280,)
     """
 
     contract: FeatureContract

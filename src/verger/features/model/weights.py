@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from verger.config import parse_toml
+from verger.config.toml import parse_toml
 from verger.engine.home import cache_folders, verger_home
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
 from verger.features.model.checksum import check_sha256

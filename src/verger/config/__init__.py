@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numbers
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from verger.config.toml import read_toml
 from verger.errors import ConfigError
 from verger.language import LANGUAGES
 from verger.redaction import redact_json, redact_setting, refuse_secret
@@ -55,8 +55,6 @@ MAX_TIMEOUT_S = 86_400
 #: Most processes of one machine, and most tasks of a run.
 MAX_WORKERS, MAX_PARTITIONS = 1024, 1_000_000
 
-#: Deepest nesting of a TOML file. ``conf.spark.a.b`` is four tables, one in the other.
-MAX_TOML_DEPTH = 32
 
 #: How the name of a model of a hub begins.
 HUB = "hf:"
@@ -84,6 +82,11 @@ class Config:
     ------
     ConfigError
         If a value is out of its bounds; the text names the option, the value and the bound.
+
+    Examples
+    --------
+    >>> verger.Config(components=0.95, input_size=160).components
+    0.95
     """
 
     glob: tuple[str, ...] = _option(
@@ -346,6 +349,12 @@ def load_config(path: Path) -> dict[str, Any]:
     ------
     ConfigError
         If the file is missing, is not TOML, has an unknown key or a value of the wrong type.
+
+    Examples
+    --------
+    >>> _ = Path("run.toml").write_text("components = 0.95")
+    >>> verger.load_config(Path("run.toml"))
+    {'components': 0.95}
     """
     values: dict[str, Any] = {}
     for key, value in read_toml(path, "--config").items():
@@ -356,50 +365,6 @@ def load_config(path: Path) -> dict[str, Any]:
             raise ConfigError(f"--config {path}: {key!r} is there twice, with dash and underscore")
         values[name] = _typed(key, value, path)
     return values
-
-
-def read_toml(path: Path, option: str) -> dict[str, Any]:
-    """Read a TOML file that an option names.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be read, or is not TOML; the text begins with the option.
-    """
-    try:
-        return parse_toml(path.read_text("utf-8-sig"))
-    except OSError as err:
-        raise ConfigError(f"{option} {path}: cannot be read: {err.strerror}") from err
-    except ValueError as err:
-        raise ConfigError(f"{option} {path}: is not TOML: {err}") from err
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML whose values are safe to print and to walk through.
-
-    Raises
-    ------
-    ValueError
-        If it is not TOML, is nested deeper than :data:`MAX_TOML_DEPTH`, or has a whole number of
-        more than 64 bits, which TOML does not have either.
-    """
-    try:
-        parsed = tomllib.loads(text)
-    except RecursionError as err:
-        raise ValueError("nested too deeply") from err
-    _check_toml(parsed, MAX_TOML_DEPTH)
-    return parsed
-
-
-def _check_toml(value: Any, depth: int) -> None:
-    if isinstance(value, int) and value.bit_length() > 64:
-        raise ValueError(f"a whole number of {value.bit_length()} bits; 64 at most")
-    if not isinstance(value, dict | list):
-        return
-    if not depth:
-        raise ValueError(f"nested deeper than {MAX_TOML_DEPTH} tables or lists")
-    for item in value.values() if isinstance(value, dict) else value:
-        _check_toml(item, depth - 1)
 
 
 def _known_key(key: str, path: Path) -> str:
