@@ -46,10 +46,7 @@ def run(
     watch: Watch = no_watch,
     notices: tuple[str, ...] = (),
 ) -> RunRecord:
-    """Featurize, reduce, validate all that was written, and report.
-
-    A run that was killed goes on where it was; a finished one takes in what is new, and does
-    nothing if nothing is.
+    """Featurize, reduce, validate and report; resume a killed run, take in what is new.
 
     Parameters
     ----------
@@ -58,10 +55,8 @@ def run(
     out : path
         Folder of the result, or ``s3://bucket/prefix``.
     config : Config
-    watch : Watch, optional
-        Shows progress.
-    notices : tuple of str
-        What the report should tell its reader beside the numbers.
+    watch, notices
+        Shows progress; what the report tells its reader beside the numbers.
 
     Returns
     -------
@@ -75,10 +70,8 @@ def run(
 
     Examples
     --------
-    >>> config = verger.Config(model="efficientnet_lite0", workers=1)
-    >>> record = verger.run("photos/", "result/", config)
-    >>> record.counts.listed, record.counts.rejected
-    (30, 0)
+    >>> verger.run("photos/", "result/", verger.Config(model="efficientnet_lite0")).counts.listed
+    30
     """
     run = Run(Output.at(out), config, watch, notices)
     _check_report(config)

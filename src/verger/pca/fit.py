@@ -161,8 +161,7 @@ def fit_pca(
     Examples
     --------
     >>> vectors = np.random.default_rng(0).normal(size=(100, 5))
-    >>> pca = verger.fit_pca(Moments.of(vectors), components=2)
-    >>> pca.transform(vectors).shape
+    >>> verger.fit_pca(Moments.of(vectors), components=2).transform(vectors).shape
     (100, 2)
     """
     check_components(components)
@@ -179,14 +178,19 @@ def fit_pca(
     scale = np.ones_like(deviation)
     if standardize:
         scale = np.where(deviation > 0, deviation, np.inf)
+    variance, axes = _principal_axes(covariance / scale[:, None] / scale)
+    pca = FittedPCA(moments.n, moments.mean, scale, axes, variance, 0, center)
+    return _keep(pca, components)
+
+
+def _principal_axes(covariance: Array) -> tuple[Array, Array]:
+    """Return the variances, falling, and in rows the unit axes that they belong to."""
     # A second thread of BLAS gains little, and where a core is busy it takes ten times the time:
     # each thread waits for the other in a loop.
     with threadpool_limits(1, "blas"):
-        variance, axes = np.linalg.eigh(covariance / scale[:, None] / scale)
-    variance = np.maximum(variance[::-1], 0.0)  # eigh rises; rounding may go below zero
-    axes = _fix_signs(axes[:, ::-1].T)
-    pca = FittedPCA(moments.n, moments.mean, scale, axes, variance, 0, center)
-    return _keep(pca, components)
+        variance, axes = np.linalg.eigh(covariance)
+    # eigh rises; rounding may go below zero
+    return np.maximum(variance[::-1], 0.0), _fix_signs(axes[:, ::-1].T)
 
 
 def _fix_signs(components: Array) -> Array:

@@ -107,13 +107,10 @@ def list_photos(
     glob : sequence of str
         Patterns of file names, case as written, or with a slash of paths below the source, where
         ``*`` matches slashes too. Without any, every common suffix of an image, in any case.
-    recursive : bool
-        Look into subfolders.
+    recursive, ignore : bool
+        Look into subfolders; leave out hidden files, and folders of thumbnails and bins.
     label_from : str
-        ``parent`` (the folder's name), ``none``, or a regular expression that is searched in
-        the path and whose first group is the label.
-    ignore : bool
-        Leave out hidden files, and folders that systems and cameras make (thumbnails, bins).
+        ``parent``, ``none``, or a regular expression on the path whose first group is the label.
     exclude : sequence of str
         Names of files and folders to leave out; with a slash, as for ``glob``.
     labels : str, optional
@@ -138,8 +135,7 @@ def list_photos(
     if has_photos(source):
         root = normalize_source(source)
         return list_packed([stat_file(root)], root, source, label_from, labels=labels)
-    how |= {"glob": several(glob), "ignore": ignore}
-    return _list_folder(source, label_from, **how)
+    return _list_folder(source, label_from, glob=several(glob), ignore=ignore, **how)
 
 
 def _list_folder(

@@ -48,8 +48,7 @@ def read_images(
         As in :func:`list_photos`; ``glob`` also tells Spark's reader what not to open.
     reader : {"arrow", "spark"}
         With ``arrow`` the DataFrame holds no content: :func:`verger.featurize` reads the files
-        where they are used. With ``spark`` it has ``content``, read
-        by ``binaryFile``.
+        where they are used. With ``spark`` it has ``content``, read by ``binaryFile``.
     partitions : int, optional
         Number of partitions; by default by count and bytes. The ``spark`` reader repartitions
         nothing unless asked: it would move the photos' bytes.
@@ -61,20 +60,17 @@ def read_images(
 
     Examples
     --------
-    >>> images = verger.read_images(verger.get_session(), "photos/")
-    >>> images.columns
+    >>> verger.read_images(verger.get_session(), "photos/").columns
     ['path', 'modification_time', 'length', 'label']
     """
     patterns = (glob,) if isinstance(glob, str) else tuple(glob)
     if not isinstance(source, Listing):
-        how: dict[str, Any] = {"glob": patterns, "recursive": recursive}
-        how |= {"label_from": label_from, "ignore": ignore}
-        how |= {"exclude": exclude, "labels": labels}
-        source = (
-            list_with_spark(spark, source, **how)
-            if reader == "spark"
-            else list_photos(source, **how)
-        )
+        how: Any = {"glob": patterns, "recursive": recursive, "label_from": label_from}
+        how |= {"ignore": ignore, "exclude": exclude, "labels": labels}
+        if reader == "spark":
+            source = list_with_spark(spark, source, **how)
+        else:
+            source = list_photos(source, **how)
     if reader == "spark":
         return _read_binary_files(spark, source, patterns, partitions)
     return plan_images(spark, *cut_listing(source.photos, n_slots(spark), partitions))
