@@ -87,7 +87,7 @@ demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the repo
 TEST_WORKERS ?= 2
 
 test: $(VENV)/.ready ## Run the tests in TEST_WORKERS=2 processes
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready ## Lint, types, import rules, licences and known vulnerabilities of the pins
 	$(BIN)/ruff check src tests benchmarks

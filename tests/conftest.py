@@ -35,6 +35,17 @@ settings.register_profile("any speed", deadline=None, suppress_health_check=[Hea
 settings.load_profile("any speed")
 
 
+#: Folders whose tests take the longest come first, so that no process ends long before another.
+SLOWEST_FIRST = ("cluster", "cloud", "spark", "run", "unit")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests by folder; within one they stay as pytest-randomly has mixed them."""
+    places = {Path(__file__).parent / name: i for i, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: min(places.get(p, len(places)) for p in item.path.parents))
+
+
 def pytest_unconfigure() -> None:
     """Remove that cache, which may hold an environment of 200 MB."""
     if "VERGER_TEST_HOME" not in os.environ:
