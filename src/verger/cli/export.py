@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("out", metavar="OUT")
-@click.argument("path", metavar="[FILE.onnx]", required=False, type=click.Path(path_type=Path))
+@click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--site",
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="Write the page that does the work itself into a folder for any web server.",
+)
+@click.option(
+    "--to",
+    "kind",
+    type=click.Choice(["app", "atlas"]),
+    default="app",
+    show_default=True,
+    help="app: FILE.onnx; atlas: FILE.parquet for embedding-atlas.",
 )
 @ort_web_option
 @look_options
@@ -38,10 +46,15 @@ if TYPE_CHECKING:
 @extractor_option
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @json_option("Print what was written as JSON.")
-def export(out: str, path: Path | None, site: Path | None, as_json: bool, **options: Any) -> None:
-    """Write one ONNX file for apps (pixels in, probabilities and features out), or a site."""
+def export(
+    out: str, path: Path | None, site: Path | None, kind: str, as_json: bool, **options: Any
+) -> None:
+    """Write one ONNX file for apps (pixels in, probabilities and features out), a site, a table."""
     if (path is None) == (site is None):
-        raise click.UsageError("name either FILE.onnx or --site DIR")
+        raise click.UsageError("name either FILE or --site DIR")
+    if kind == "atlas":
+        _export_atlas(out, path, as_json, options)
+        return
     page = {name: options.pop(name) for name in ("ort_web", "title", "logo", "lang", "facts")}
     if site is not None:
         _export_site(out, site, page, as_json, options)
@@ -57,6 +70,30 @@ def export(out: str, path: Path | None, site: Path | None, as_json: bool, **opti
         print_json(written.as_dict())
         return
     print_rows(_app_lines(written))
+
+
+def _export_atlas(out: str, path: Path | None, as_json: bool, options: dict[str, Any]) -> None:
+    overwrite = options.pop("overwrite")
+    if given := [name for name, value in options.items() if value is not None]:
+        raise click.UsageError(f"--to atlas needs no --{given[0].replace('_', '-')}")
+    if path is None:
+        raise click.UsageError("--to atlas needs FILE.parquet")
+    from verger.similar.atlas import export_atlas
+
+    tell_source(out)
+    n = export_atlas(out, path, overwrite=overwrite, watch=watch_for())
+    if as_json:
+        print_json({"path": str(path), "photos": n})
+        return
+    print_rows(
+        [
+            ("file", f"{path}, {n:,} photos with their neighbours and pictures"),
+            ("open it", f"embedding-atlas {path} --image image {_ATLAS}"),
+        ]
+    )
+
+
+_ATLAS = "--x projection_x --y projection_y --neighbors neighbors"
 
 
 def _export_site(
