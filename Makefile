@@ -65,11 +65,17 @@ docs: $(DOCS)/.ready ## Build the documentation site into build/docs/site; a bro
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/env/bin/mkdocs build
 	@echo $(DOCS)/site/index.html
 
+# The project's address, in the form of GitHub's; a release fills it in, and nothing needs it else.
+VERGER_URL ?=
+export VERGER_URL
+
 dist: ## Build the source archive and the wheel into dist/, and check what a package index asks for
-	rm -rf dist
+	rm -rf dist build/release && mkdir -p build/release
 	$(PYTHON) -m venv build/dist
 	build/dist/bin/python -m pip install --quiet --disable-pip-version-check build==1.6.1 twine==7.0.0
-	build/dist/bin/python -m build
+	git archive HEAD | tar -x -C build/release
+	$(if $(VERGER_URL),build/dist/bin/python tests/release.py build/release $(VERGER_URL))
+	build/dist/bin/python -m build --outdir dist build/release
 	build/dist/bin/python -m twine check --strict dist/*
 
 lint-images: $(VENV)/.ready ## Read both Dockerfiles with hadolint, which needs no docker
