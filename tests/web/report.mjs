@@ -43,6 +43,22 @@ seen.next = await text("#photo-path");
 await page.click("#photo-close");
 await page.$eval("#legend button", (button) => button.click());
 seen.chosen = await saved("#save-chosen");
+await page.$eval("#clear", (button) => button.click());
+await page.$eval("#plot", (canvas) => {
+  const { width, height } = canvas.getBoundingClientRect();
+  const at = (type, offsetX, offsetY) => {
+    const event = new PointerEvent(type, { pointerId: 1, shiftKey: true });
+    for (const [name, value] of Object.entries({ offsetX, offsetY })) Object.defineProperty(event, name, { value });
+    canvas.dispatchEvent(event);
+  };
+  canvas.setPointerCapture = () => {};
+  at("pointerdown", 0, 0);
+  for (const [x, y] of [[width, 0], [width, height], [0, height]]) at("pointermove", x, y);
+  at("pointerup", 0, height);
+});
+seen.lasso = await text("#chosen");
+seen.caught = await saved("#save-chosen");
+await page.$eval("#clear", (button) => button.click());
 await page.$eval("#scores thead th:nth-child(4) button", (button) => button.click());
 seen.rising = await column(4);
 await page.$eval("#scores thead th:nth-child(4) button", (button) => button.click());

@@ -42,6 +42,9 @@ def test_a_report_can_be_worked_with(result: tuple[Path, Path], tmp_path: Path) 
     assert head == '"path"'
     assert len(paths) == 6
     assert {Path(path.strip('"')).parent.parent for path in paths} == {photos}
+    n_caught = len(seen["caught"].split("\r\n")) - 2
+    assert seen["lasso"] == f"{n_caught} chosen"
+    assert n_caught > len(paths)
     shares = [float(share.rstrip(" %")) for share in seen["rising"]]
     assert shares == sorted(shares)
     assert seen["falling"] == seen["rising"][::-1]

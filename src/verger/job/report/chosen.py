@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,12 @@ P = TypeVar("P")
 #: Of shape (n_points, n_components).
 Scores = npt.NDArray[np.float32]
 
-#: Points of the map: more cannot be told apart, and each costs the page 100 bytes.
-MAP_POINTS = 3000
-#: Components that the map can show: each costs the page 2.7 bytes a point.
-MAP_COMPONENTS = 50
+#: Points of the map, each of which costs the page some 80 bytes; and of a map of neighbours, of
+#: which t-SNE takes minutes for more.
+MAP_POINTS, NEIGHBOUR_POINTS = 100_000, 3_000
+#: Components that the map can show, and the scores of all points together that the page has: each
+#: costs it 2.7 bytes.
+MAP_COMPONENTS, MAP_SCORES = 50, 500_000
 #: Thumbnails by class, in the class list.
 CLASS_PHOTOS = 8
 #: Rejected photos that the page lists; the table has all.
@@ -67,8 +69,10 @@ def _first(paths: list[str], n: int) -> list[str]:
     return [path for _, path in heapq.nsmallest(n, zip(digests, paths, strict=True))]
 
 
-def choose_points(engine: Engine, output: Output) -> tuple[list[str], list[str | None], Scores]:
-    """Choose up to :data:`MAP_POINTS` photos, with their first scores.
+def choose_points(
+    engine: Engine, output: Output, most: int = MAP_POINTS
+) -> tuple[list[str], list[str | None], Scores]:
+    """Choose photos, up to a number, with their first scores.
 
     Returns
     -------
@@ -78,32 +82,44 @@ def choose_points(engine: Engine, output: Output) -> tuple[list[str], list[str |
         Of the first :data:`MAP_COMPONENTS` components at most.
     """
     names = output.part_names("pca")
-    tables = _scan(engine, _choose_points_of_share, names, output.folder)
+    n_points = min(most, sum(part.rows for part in output.parts("pca")))
+    n_components = max(2, min(MAP_COMPONENTS, MAP_SCORES // max(n_points, 1)))
+    wanted = _Wanted(output.folder, most, n_components)
+    tables = run_pieces(
+        engine, _choose_points_of_share, names, wanted, n_tasks=engine.n_cores, light=True
+    )
     if not tables:
         return [], [], np.empty((0, 0), np.float32)
-    chosen = _lowest(pa.concat_tables(tables)).combine_chunks()
+    chosen = _lowest(pa.concat_tables(tables), most).combine_chunks()
     scores = np.stack(chosen["scores"].to_numpy()) if len(chosen) else np.empty((0, 0), np.float32)
     return chosen["path"].to_pylist(), chosen["label"].to_pylist(), scores
 
 
-def _choose_points_of_share(names: Iterator[str], folder: Folder) -> Iterator[pa.Table]:
+class _Wanted(NamedTuple):
+    folder: Folder
+    points: int
+    components: int
+
+
+def _choose_points_of_share(names: Iterator[str], wanted: _Wanted) -> Iterator[pa.Table]:
     kept: pa.Table | None = None
-    for block in iter_vectors(folder, names, ["path", "label", "features_pca"]):
-        points = _with_digests(block)
-        kept = _lowest(points if kept is None else pa.concat_tables([kept, points]))
+    for block in iter_vectors(wanted.folder, names, ["path", "label", "features_pca"]):
+        points = _with_digests(block, wanted.components)
+        points = points if kept is None else pa.concat_tables([kept, points])
+        kept = _lowest(points, wanted.points)
     if kept is not None:
         yield kept.combine_chunks()
 
 
-def _with_digests(block: VectorRows) -> pa.Table:
-    batch, scores = block.rows, block.x[:, :MAP_COMPONENTS].astype(np.float32)
+def _with_digests(block: VectorRows, n_components: int) -> pa.Table:
+    batch, scores = block.rows, block.x[:, :n_components].astype(np.float32)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), scores.shape[1])
     columns = {"path": batch.column("path"), "label": batch.column("label"), "scores": lists}
     return pa.table(columns | {"digest": digest_paths(batch.column("path"))})
 
 
-def _lowest(points: pa.Table) -> pa.Table:
-    return points.sort_by([("digest", "ascending"), ("path", "ascending")])[:MAP_POINTS]
+def _lowest(points: pa.Table, n: int) -> pa.Table:
+    return points.sort_by([("digest", "ascending"), ("path", "ascending")])[:n]
 
 
 def _scan(

@@ -7,6 +7,8 @@ function drawMap() {
   const margin = { left: 46, bottom: 28 };
   let photoSize = 30;
   const chosen = new Set();  // highlighted classes; none means all
+  const caught = new Uint8Array(n);  // photos inside of the lasso
+  let nCaught = 0, loop = null;
   const low = (values) => values.reduce((a, b) => Math.min(a, b));
   const high = (values) => values.reduce((a, b) => Math.max(a, b));
   let box, home, view, width = 0, height = 0, unit = 1, colors = [], placed = [], focus = -1;
@@ -68,12 +70,40 @@ function drawMap() {
   function highlight(index) {
     if (index === null) chosen.clear();
     else if (!chosen.delete(index)) chosen.add(index);
+    release();
     buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(chosen.has(i))));
-    $("clear").hidden = chosen.size === 0;
-    $("chosen").textContent = chosen.size ? say(`${chosen.size} chosen`) : "";
-    $("save-chosen").hidden = chosen.size === 0;
+    tell();
     if (focus >= 0 && dimmed(focus)) show(-1);
     fit();
+    draw();
+  }
+
+  function tell() {
+    const nothing = chosen.size === 0 && nCaught === 0;
+    $("clear").hidden = $("save-chosen").hidden = nothing;
+    const count = nCaught || chosen.size;
+    $("chosen").textContent = count ? say(`${count} chosen`) : "";
+  }
+
+  // The lasso: a loop around photos, which leave as CSV
+  function release() {
+    caught.fill(0);
+    nCaught = 0;
+  }
+  function isInside(x, y) {
+    let inside = false;
+    for (let i = 0, j = loop.length - 1; i < loop.length; j = i, i += 1) {
+      const [ax, ay] = loop[i], [bx, by] = loop[j];
+      if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) inside = !inside;
+    }
+    return inside;
+  }
+  function close() {
+    const among = [...map.x.keys()].filter((i) => !(chosen.size && !chosen.has(map.label[i])));
+    release();
+    for (const i of among) if (isInside(screenX(map.x[i]), screenY(map.y[i]))) { caught[i] = 1; nCaught += 1; }
+    loop = null;
+    tell();
     draw();
   }
 
@@ -87,9 +117,9 @@ function drawMap() {
     const [x0, x1, y0, y1] = [low(xs), high(xs), low(ys), high(ys)];
     const smaller = Math.max((x1 - x0) / (box.x1 - box.x0 || 1), (y1 - y0) / (box.y1 - box.y0 || 1));
     view = { x: (x0 + x1) / 2, y: (y0 + y1) / 2, zoom: Math.max(1, Math.min(10, 0.9 / (smaller || 1))) };
-    canvas.style.touchAction = view.zoom > 1 ? "none" : "pan-y";
+    touch();
   }
-  const dimmed = (i) => chosen.size > 0 && !chosen.has(map.label[i]);
+  const dimmed = (i) => (nCaught ? !caught[i] : chosen.size > 0 && !chosen.has(map.label[i]));
 
   // Drawing. One unit of both components has the same length on the screen.
   const screenX = (x) => margin.left + (width - margin.left) / 2 + (x - view.x) * unit;
@@ -121,19 +151,40 @@ function drawMap() {
     ctx.beginPath();
     ctx.rect(margin.left, 0, w, h);
     ctx.clip();
-    const order = [...map.x.keys()].sort((a, b) => dimmed(b) - dimmed(a));
-    for (const i of order) {
-      ctx.globalAlpha = dimmed(i) ? 0.1 : 0.75;
-      ctx.fillStyle = colors[map.label[i]];
-      ctx.beginPath();
-      ctx.arc(screenX(map.x[i]), screenY(map.y[i]), n > 1000 ? 3 : 4.5, 0, 7);
-      ctx.fill();
-    }
+    for (const isBehind of chosen.size || nCaught ? [true, false] : [false]) drawPoints(isBehind);
     ctx.globalAlpha = 1;
     placed = sprite && photo.complete && $("photos").checked ? placePhotos() : [];
     placed.forEach((i) => drawPhoto(i, photoSize));
     if (focus >= 0) drawFocus(style);
+    if (loop) drawLoop(style);
     ctx.restore();
+  }
+
+  /** Draw the photos of chosen classes, or those behind them; squares where there are many. */
+  function drawPoints(isBehind) {
+    const isMany = n > 5000, size = n > 30000 ? 2 : 3;
+    ctx.globalAlpha = isBehind ? 0.1 : 0.75;
+    for (let i = 0; i < n; i += 1) {
+      if (dimmed(i) !== isBehind) continue;
+      const x = screenX(map.x[i]), y = screenY(map.y[i]);
+      if (x < 0 || x > width || y < 0 || y > height) continue;
+      ctx.fillStyle = colors[map.label[i]];
+      if (isMany) { ctx.fillRect(x - size / 2, y - size / 2, size, size); continue; }
+      ctx.beginPath();
+      ctx.arc(x, y, n > 1000 ? 3 : 4.5, 0, 7);
+      ctx.fill();
+    }
+  }
+
+  function drawLoop(style) {
+    ctx.strokeStyle = style.color;
+    ctx.lineWidth = 1.5;
+    ctx.setLineDash([5, 4]);
+    ctx.beginPath();
+    loop.forEach(([x, y]) => ctx.lineTo(x, y));
+    ctx.closePath();
+    ctx.stroke();
+    ctx.setLineDash([]);
   }
 
   function drawAxes(style, w, h) {
@@ -238,7 +289,7 @@ function drawMap() {
     const grown = Math.max(1, Math.min(60, view.zoom * factor)), k = (1 - view.zoom / grown) / unit;
     view = { x: view.x + (px - screenX(view.x)) * k, y: view.y - (py - screenY(view.y)) * k, zoom: grown };
     if (grown === 1) view = { ...home };
-    canvas.style.touchAction = grown > 1 ? "none" : "pan-y";
+    touch();
     draw();
     show(focus >= 0 && inView(focus) ? focus : -1);
   }
@@ -269,24 +320,39 @@ function drawMap() {
     keys[event.key]();
   });
 
+  const isLasso = () => $("lasso").getAttribute("aria-pressed") === "true";
+  $("lasso").addEventListener("click", () => {
+    $("lasso").setAttribute("aria-pressed", String(!isLasso()));
+    touch();
+  });
+  const touch = () => { canvas.style.touchAction = view.zoom > 1 || isLasso() ? "none" : "pan-y"; };
+
   let down = null;
   canvas.addEventListener("pointerdown", (event) => {
     down = { x: event.offsetX, y: event.offsetY, moved: false };
+    if (event.shiftKey || isLasso()) loop = [[down.x, down.y]];
     canvas.setPointerCapture(event.pointerId);
   });
   canvas.addEventListener("pointermove", (event) => {
     const { offsetX: x, offsetY: y } = event;
     if (!down) { const i = pick(x, y); if (i !== focus) show(i); return; }
     if (!down.moved && Math.hypot(x - down.x, y - down.y) < 5) return;
+    if (loop) {
+      loop.push([x, y]);
+      down.moved = true;
+      draw();
+      return;
+    }
     view = { ...view, x: view.x - (x - down.x) / unit, y: view.y + (y - down.y) / unit };
     down = { x, y, moved: true };
     show(-1);
   });
   canvas.addEventListener("pointerup", (event) => {
-    if (down && !down.moved) show(pick(event.offsetX, event.offsetY));
+    if (down && !down.moved) { loop = null; show(pick(event.offsetX, event.offsetY)); }
+    if (loop) close();
     down = null;
   });
-  canvas.addEventListener("pointercancel", () => { down = null; });
+  canvas.addEventListener("pointercancel", () => { down = loop = null; draw(); });
   canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse" && !down) show(-1); });
   canvas.addEventListener("blur", () => show(-1));
   canvas.addEventListener("dblclick", (event) => zoom(2, event.offsetX, event.offsetY));

@@ -16,6 +16,8 @@ from verger.files.tables import Piece
 from verger.job.report.chosen import (
     CLASS_PHOTOS,
     MAP_COMPONENTS,
+    MAP_POINTS,
+    NEIGHBOUR_POINTS,
     Scores,
     choose_of_classes,
     choose_points,
@@ -98,7 +100,9 @@ def gather_report(
     engine: Engine, output: Output, record: RunRecord, stopped: Stopped | None
 ) -> tuple[dict[str, Any], bytes | None]:
     """Collect everything that the page shows, out of the tables and ``run.json``."""
-    points = choose_points(engine, output) if record.pca and "pca" in record.files else None
+    most = NEIGHBOUR_POINTS if record.option("neighbour_map") else MAP_POINTS
+    has_scores = record.pca and "pca" in record.files
+    points = choose_points(engine, output, most) if has_scores else None
     folder, rows = output.folder, stopped.rows if stopped else _published(output)
     lost, rejected = choose_rejected(folder, rows.rejected)
     classes, class_paths = _classes(choose_of_classes(engine, folder, rows.features), lost)
