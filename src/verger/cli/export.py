@@ -88,7 +88,7 @@ def _export_atlas(out: str, path: Path | None, as_json: bool, options: dict[str,
     print_rows(
         [
             ("file", f"{path}, {n:,} photos with their neighbours and pictures"),
-            ("open it", f"embedding-atlas {path} --image image {_ATLAS}"),
+            ("open it", f"embedding-atlas {path} {_ATLAS}"),
         ]
     )
 
