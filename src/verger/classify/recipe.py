@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +18,7 @@ from verger.classify.vectors import Labelled, put_last
 from verger.errors import ClassifierError, ConfigError
 from verger.files.records import to_plain
 from verger.result.output import Output
-from verger.source.films import FRAMES, find_films
+from verger.source.films import FRAMES, find_films, match_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,9 @@ def read_trainable(outputs: Sequence[Output], recipe: Recipe) -> Labelled:
             f"OUT={outputs[0].root}: n_labels={len(labelled.labels)} must be at least 2 to tell "
             f"apart; all {len(labelled)} labelled photos are {labelled.labels[0]!r}"
         )
+    if recipe.groups is not None and recipe.split in (None, "group"):
+        groups = match_groups(labelled.path_list, recipe.groups)
+        labelled = replace(labelled, groups=groups)
     return put_last(labelled, recipe.other)
 
 
@@ -155,6 +158,13 @@ def _describe_films(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
     return {"films": {"named": named, "alike": labelled.films.n_films}}
 
 
+def _describe_copies(labelled: Labelled) -> dict[str, Any]:
+    if labelled.near is None or labelled.groups is None:
+        return {}
+    n_groups = len(np.unique(labelled.groups))
+    return {"near_copies": {"n_groups": n_groups, "distance": labelled.near}}
+
+
 def describe_recipe(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
     """Return what a record says first: the version, the recipe and the photos."""
     n_without = labelled.n_without_features
@@ -167,4 +177,5 @@ def describe_recipe(recipe: Recipe, labelled: Labelled) -> dict[str, Any]:
         "n_unlabelled": labelled.n_unlabelled,
         **({"n_without_features": n_without} if n_without else {}),
         **_describe_films(recipe, labelled),
+        **_describe_copies(labelled),
     }

@@ -230,7 +230,12 @@ def coverage_curve(scored: Scored, others: Floats) -> list[dict[str, float | Non
 
 
 def choose_threshold(
-    scored: Scored, others: Floats, *, max_error: float = MAX_ERROR, max_others: float = MAX_OTHERS
+    scored: Scored,
+    others: Floats,
+    *,
+    weights: Floats | None = None,
+    max_error: float = MAX_ERROR,
+    max_others: float = MAX_OTHERS,
 ) -> float:
     """Choose the lowest threshold that keeps two promises on held-out photos.
 
@@ -239,6 +244,8 @@ def choose_threshold(
     scored : Scored
     others : ndarray of shape (m,), float64
         As for :func:`at_threshold`.
+    weights : ndarray of shape (n,), float64, optional
+        What each photo counts; by default 1.
     max_error : float
         Most of the named photos that may be wrong.
     max_others : float
@@ -251,7 +258,8 @@ def choose_threshold(
     """
     order = np.argsort(-scored.probability, kind="stable")
     falling = scored.probability[order]
-    error = (~scored.correct[order]).cumsum() / np.arange(1, len(order) + 1)
+    weights = np.ones(len(order)) if weights is None else weights[order]
+    error = (~scored.correct[order] * weights).cumsum() / weights.cumsum()
     # All photos of one probability pass together: only the last of them can be a threshold.
     last = np.append(falling[1:] != falling[:-1], True)
     keeps = np.flatnonzero(last & (error <= max_error))

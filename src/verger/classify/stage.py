@@ -17,6 +17,7 @@ import numpy as np
 
 from verger.classify.classifier import is_references, references_named
 from verger.classify.frames import measure_films
+from verger.classify.near_copies import group_near_copies
 from verger.classify.projection import stored_projection
 from verger.classify.recipe import Recipe, choose_split, describe_recipe, read_trainable
 from verger.classify.regression import fits_in_memory
@@ -114,7 +115,8 @@ def open_vectors(
     with run, run.locked():
         engine = start_method(run, needs_spark=needs_spark)
         vectors = LabelledVectors(engine, run.output, labelled, also=others)
-        yield measure_films(vectors, recipe, strategy)
+        vectors, strategy = measure_films(vectors, recipe, strategy)
+        yield group_near_copies(vectors, recipe, strategy)
 
 
 def check_method(run: Run, recipe: Recipe, labelled: Labelled) -> bool:

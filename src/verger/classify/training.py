@@ -96,13 +96,15 @@ def train(
         fits = Fits(vectors, len(REG_PARAMS) * sample.n_folds + 2, on_fits)
         tried = try_penalties(fits, sample)
         reg_param = min(tried, key=lambda penalty: penalty.log_loss).reg_param
-        held_out, others = _held_out_photos(fits, rows, recipe, sample, reg_param)
+        held_rows, held_out, others = _held_out_photos(fits, rows, recipe, sample, reg_param)
         regression = fits.one(rows, reg_param)
     fitted = _fit_arrays(vectors, rows, recipe, contract_hash, references, regression)
     if regression is None:
-        fitted, held_out, others = _calibrate(fitted, sample)
+        fitted, held_rows, held_out, others = _calibrate(fitted, sample)
     alarm = _measure_alarm(fitted, vectors.labelled, rows, recipe, sample.strategy)
-    chosen = replace(fitted, threshold=choose_threshold(held_out, others), alarm=alarm)
+    weights = vectors.labelled.weigh(held_rows) if sample.strategy == "group" else None
+    threshold = choose_threshold(held_out, others, weights=weights)
+    chosen = replace(fitted, threshold=threshold, alarm=alarm)
     fit = Fit(
         reg_param=regression.reg_param if regression else None,
         tried=tried,
@@ -268,8 +270,8 @@ def try_penalties(fits: Fits, sample: ValidationSample) -> tuple[Penalty, ...]:
 
 def _held_out_photos(
     fits: Fits, rows: Ints, recipe: Recipe, sample: ValidationSample, reg_param: float
-) -> tuple[Scored, Array]:
-    """Score a fold, and other things, by a regression on the rest of all photos.
+) -> tuple[Ints, Scored, Array]:
+    """Score a fold, and other things, by a regression on the rest of all photos; return its rows.
 
     Photos that mean other things are those of the fold; withheld classes are all left out.
 
@@ -285,19 +287,22 @@ def _held_out_photos(
     held = fold == np.bincount(fold[(fold >= 0) & ~other]).argmax()
     left_out = held if vectors.labelled.n_others else held | other
     regression = fits.one(rows[(fold >= 0) & ~left_out], reg_param)
-    held_out = _score_drawn(vectors, rows[held & ~other], regression, recipe.seed)
+    asked, held_out = _score_drawn(vectors, rows[held & ~other], regression, recipe.seed)
     other &= left_out
     if not other.any():
-        return held_out, np.empty(0)
-    return held_out, _score_drawn(vectors, rows[other], regression, recipe.seed).probability
+        return asked, held_out, np.empty(0)
+    apart = _score_drawn(vectors, rows[other], regression, recipe.seed)[1].probability
+    return asked, held_out, apart
 
 
-def _score_drawn(vectors: LabelledVectors, rows: Ints, regression: Regression, seed: int) -> Scored:
-    """Score :data:`SAMPLE_ROWS` of some rows."""
+def _score_drawn(
+    vectors: LabelledVectors, rows: Ints, regression: Regression, seed: int
+) -> tuple[Ints, Scored]:
+    """Score :data:`SAMPLE_ROWS` of some rows, and return them."""
     labelled = vectors.labelled
     drawn = rows[draw_stratified(labelled.targets[rows], SAMPLE_ROWS, seed)]
     probabilities = regression.probabilities(vectors.collect_views(drawn))
-    return Scored.of(probabilities[:, : labelled.n_names], labelled.targets[drawn])
+    return drawn, Scored.of(probabilities[:, : labelled.n_names], labelled.targets[drawn])
 
 
 def _fit_arrays(
@@ -368,8 +373,10 @@ def _measure_alarm(
 # Choosing temperature and threshold on photos that were held out
 
 
-def _calibrate(fitted: Classifier, sample: ValidationSample) -> tuple[Classifier, Scored, Array]:
-    """Choose the temperature; score photos that were held out, and other things."""
+def _calibrate(
+    fitted: Classifier, sample: ValidationSample
+) -> tuple[Classifier, Ints, Scored, Array]:
+    """Choose the temperature; score photos that were held out, of some rows, and other things."""
     held_out, others = _held_out_arrays(fitted, sample)
     if fitted.method == "centroid":
         flat = held_out.reshape(-1, held_out.shape[-1])
@@ -383,7 +390,7 @@ def _calibrate(fitted: Classifier, sample: ValidationSample) -> tuple[Classifier
     if fitted.others:
         known, others = ~sample.withheld, held_out[sample.withheld]
     scored = Scored.of(held_out[known], sample.targets[known])
-    return fitted, scored, others.max(axis=1, initial=0)
+    return fitted, sample.rows[known], scored, others.max(axis=1, initial=0)
 
 
 def _held_out_arrays(fitted: Classifier, sample: ValidationSample) -> tuple[Array, Array]:

@@ -60,6 +60,8 @@ class Labelled:
         What numbered names are films by their features; None where that was not measured.
     n_others : int
         How many of ``labels`` are of other things.
+    near : float or None
+        Distance within which photos are of one group, where groups are of near copies.
     """
 
     paths: pa.Array = field(repr=False)
@@ -71,6 +73,7 @@ class Labelled:
     groups: Ints | None = field(default=None, repr=False)
     films: Films | None = field(default=None, repr=False)
     n_others: int = 0
+    near: float | None = None
 
     @property
     def n_names(self) -> int:
@@ -84,6 +87,13 @@ class Labelled:
     def path_list(self) -> list[str]:
         """The paths as Python's strings."""
         return self.paths.to_pylist()  # type: ignore[no-any-return]
+
+    def weigh(self, rows: Ints) -> Array:
+        """Return what each of some photos counts, so that every group counts as one photo: (n,)."""
+        if self.groups is None:
+            return np.ones(len(rows))
+        _, group, size = np.unique(self.groups[rows], return_inverse=True, return_counts=True)
+        return np.asarray(1 / size[group])
 
     def find_films(self, frames: str) -> Films:
         """Return the films that were measured, or else those that names tell."""

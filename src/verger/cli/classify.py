@@ -389,6 +389,9 @@ def _evaluation_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     if films := record.get("films"):
         text = f"{films['alike']} of {films['named']} runs of numbered names: the next photo is"
         lines.append(("films", f"{text} more alike than a distant one"))
+    if near := record.get("near_copies"):
+        text = f"{near['n_groups']:,} groups of photos that are nearly the same"
+        lines.append(("groups", f"{text}, told by their features; groups of your own tell more"))
     return lines
 
 

@@ -24,6 +24,14 @@ class NumberedNames:
     alike: int
 
 
+@dataclass(frozen=True)
+class NearCopies:
+    """Groups of photos nearer to one another than a distance, which no split parts."""
+
+    n_groups: int
+    distance: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """Who trained or tested when, how, and on which photos.
@@ -37,6 +45,8 @@ class Trial:
         Photos that were left out; the latter is None where there are none.
     films : NumberedNames or None
         None where it was not measured.
+    near_copies : NearCopies or None
+        None where photos were split by something else.
     """
 
     verger: str
@@ -47,6 +57,7 @@ class Trial:
     n_unlabelled: int
     n_without_features: int | None = field(default=None, metadata=OMIT_NONE)
     films: NumberedNames | None = field(default=None, metadata=OMIT_NONE)
+    near_copies: NearCopies | None = field(default=None, metadata=OMIT_NONE)
 
 
 @dataclass(frozen=True)
