@@ -256,7 +256,7 @@ def write_page(lines: list[str], white: list[str], timed: str) -> None:
         *lines,
         "",
         *(
-            [f"`classify train` makes 20 fits; one of scikit-learn's takes {timed}.", ""]
+            [f"`classify train` makes 22 fits; one of scikit-learn's takes {timed}.", ""]
             * bool(timed)
         ),
     ]

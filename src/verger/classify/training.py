@@ -271,12 +271,13 @@ def try_penalties(fits: Fits, sample: ValidationSample) -> tuple[Penalty, ...]:
 def _held_out_photos(
     fits: Fits, rows: Ints, recipe: Recipe, sample: ValidationSample, reg_param: float
 ) -> tuple[Ints, Scored, Array]:
-    """Score a fold, and other things, by a regression on the rest of all photos; return its rows.
+    """Score folds, and other things, by regressions on the rest of all photos; return their rows.
 
-    Photos that mean other things are those of the fold; withheld classes are all left out.
+    It is one fold where that has enough photos, or else all. Photos that mean other things are
+    those of the folds; withheld classes are all left out.
 
-    It is nearly as sure of itself as the final one, which models of the sample are not: their
-    mistakes would ask for a threshold that lets hardly any photo pass.
+    These regressions are nearly as sure of themselves as the final one, which models of the sample
+    are not: their mistakes would ask for a threshold that lets hardly any photo pass.
     """
     vectors = fits.vectors
     targets = vectors.labelled.targets[rows]
@@ -284,15 +285,20 @@ def _held_out_photos(
     other = np.isin(targets, np.unique(sample.targets[sample.withheld]))
     if len(np.unique(fold[(fold >= 0) & ~other])) < 2:
         other[:] = False  # without these classes there would be nothing to hold out
-    held = fold == np.bincount(fold[(fold >= 0) & ~other]).argmax()
-    left_out = held if vectors.labelled.n_others else held | other
-    regression = fits.one(rows[(fold >= 0) & ~left_out], reg_param)
-    asked, held_out = _score_drawn(vectors, rows[held & ~other], regression, recipe.seed)
-    other &= left_out
-    if not other.any():
-        return asked, held_out, np.empty(0)
-    apart = _score_drawn(vectors, rows[other], regression, recipe.seed)[1].probability
-    return asked, held_out, apart
+    sizes = np.bincount(fold[(fold >= 0) & ~other])
+    asked, apart = [], [np.empty(0)]
+    folds = [sizes.argmax()] if sizes.max() >= SAMPLE_ROWS else np.flatnonzero(sizes)
+    fits.total += len(folds) - 1
+    for one in folds:
+        held = fold == one
+        left_out = held if vectors.labelled.n_others else held | other
+        regression = fits.one(rows[(fold >= 0) & ~left_out], reg_param)
+        asked.append(_score_drawn(vectors, rows[held & ~other], regression, recipe.seed))
+        if (other & left_out).any():
+            away = rows[other & left_out]
+            apart.append(_score_drawn(vectors, away, regression, recipe.seed)[1].probability)
+    drawn, scored = zip(*asked, strict=True)
+    return np.concatenate(drawn), Scored.join(scored), np.concatenate(apart)
 
 
 def _score_drawn(
