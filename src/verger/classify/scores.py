@@ -232,8 +232,8 @@ def coverage_curve(scored: Scored, others: Floats) -> list[dict[str, float | Non
 def choose_threshold(
     scored: Scored,
     others: Floats,
-    *,
     weights: Floats | None = None,
+    *,
     max_error: float = MAX_ERROR,
     max_others: float = MAX_OTHERS,
 ) -> float:

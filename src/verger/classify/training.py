@@ -102,25 +102,28 @@ def train(
     if regression is None:
         fitted, held_rows, held_out, others = _calibrate(fitted, sample)
     alarm = _measure_alarm(fitted, vectors.labelled, rows, recipe, sample.strategy)
-    weights = vectors.labelled.weigh(held_rows) if sample.strategy == "group" else None
-    threshold = choose_threshold(held_out, others, weights=weights)
-    chosen = replace(fitted, threshold=threshold, alarm=alarm)
+    weights = vectors.labelled.weigh(held_rows)
+    chosen = replace(fitted, threshold=choose_threshold(held_out, others, weights), alarm=alarm)
     fit = Fit(
         reg_param=regression.reg_param if regression else None,
         tried=tried,
         n_trained=len(rows),
         n_sample=len(sample.rows),
         folds=sample.strategy,
-        n_others=len(others),
-        **_choices(chosen),
+        **_choices(chosen, others),
     )
     return Trained(chosen, regression, fit, others)
 
 
-def _choices(chosen: Classifier) -> dict[str, Any]:
+def _choices(chosen: Classifier, others: Array) -> dict[str, Any]:
     """Return what was chosen on held-out photos, for the record."""
     alarm = chosen.alarm if np.isfinite(chosen.alarm) else None
-    return {"threshold": chosen.threshold, "temperature": chosen.temperature, "alarm": alarm}
+    return {
+        "n_others": len(others),
+        "threshold": chosen.threshold,
+        "temperature": chosen.temperature,
+        "alarm": alarm,
+    }
 
 
 def _held_if_it_helps(vectors: LabelledVectors, rows: Ints, recipe: Recipe) -> LabelledVectors:
