@@ -179,16 +179,16 @@ def _compare(
     wanted, whole = classifier.probabilities(expected), expected[:, 0]
     best, best_of_run = given.argmax(axis=1), wanted.argmax(axis=1)
     best_of_files = classifier.probabilities(own).argmax(axis=1)
-    is_labelled = any(label in classifier.labels for label in labels)
-    truth = [classifier.labels.index(x) if x in classifier.labels else -1 for x in labels]
+    truth = np.array([classifier.labels.index(x) if x in classifier.labels else -1 for x in labels])
+    known = truth >= 0
     return ExportCheck(
         n_photos=len(labels),
         probability_difference=float(np.abs(given - wanted).max()),
         features_difference=float(np.abs(vectors - whole).max() / np.abs(whole).max()),
         agreement=float((best == best_of_run).mean()),
         agreement_on_files=float((best == best_of_files).mean()),
-        accuracy=float((best == truth).mean()) if is_labelled else None,
-        accuracy_of_run=float((best_of_run == truth).mean()) if is_labelled else None,
+        accuracy=float((best == truth)[known].mean()) if known.any() else None,
+        accuracy_of_run=float((best_of_run == truth)[known].mean()) if known.any() else None,
     )
 
 
