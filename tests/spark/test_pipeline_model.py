@@ -93,7 +93,7 @@ def test_a_regression_that_does_not_fit_into_memory_is_fitted_by_spark(
         lambda *args: called.append(args) or fit_on_spark(*args),
     )
     record = train_classifier(output.root, CONFIG, Recipe(on="pca"))
-    assert len(called) == 5  # a fold each, for the threshold, and at last
+    assert len(called) == 7  # each fold for the penalty and for the threshold, and at last
     assert record["reg_param"] in (0.1, 0.01)
     found = Classifier.load(output).probabilities(x)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
