@@ -10,8 +10,20 @@ from verger.cli.terminal import print_json, print_rows
 
 @click.command()
 @click.argument("out", metavar="OUT")
-@click.option("--iceberg", "name", required=True, metavar="CATALOG.NAMESPACE.TABLE")
-@click.option("--table", type=click.Choice(["features", "rejected", "pca"]), default="features")
+@click.option(
+    "--iceberg",
+    "name",
+    required=True,
+    metavar="CATALOG.NAMESPACE.TABLE",
+    help="The table that takes the files, in a catalogue that PyIceberg's settings name.",
+)
+@click.option(
+    "--table",
+    type=click.Choice(["features", "rejected", "pca"]),
+    default="features",
+    show_default=True,
+    help="Whose files.",
+)
 @json_option("Print what was changed as JSON.")
 def register(out: str, name: str, table: str, as_json: bool) -> None:
     """Add a table's files to an Iceberg catalogue as they are; again after a run, replace them."""

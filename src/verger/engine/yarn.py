@@ -133,7 +133,11 @@ class Application:
             return
         util, yarn = _jvm().org.apache.spark.deploy.SparkHadoopUtil, _jvm().org.apache.hadoop.yarn
         client = yarn.client.api.YarnClient.createYarnClient()
-        client.init(yarn.conf.YarnConfiguration(util.get().newConfiguration(self._conf())))
+        conf = yarn.conf.YarnConfiguration(util.get().newConfiguration(self._conf()))
+        # By default a ResourceManager that does not answer is waited for a quarter of an hour.
+        conf.setInt("yarn.resourcemanager.connect.max-wait.ms", 10_000)
+        conf.setInt("yarn.resourcemanager.connect.retry-interval.ms", 1_000)
+        client.init(conf)
         client.start()
         try:
             asked = yarn.api.protocolrecords.GetApplicationsRequest.newInstance()

@@ -824,7 +824,9 @@ def test_the_help_of_a_run_is_in_groups_and_has_examples() -> None:
     """Options stand under what they concern, each once; SRC and OUT are described."""
     page = CliRunner().invoke(cli.app, ["run", "--help"]).stdout
     headings = re.findall(r"^(\w[\w ]*):$", page, re.MULTILINE)
-    assert headings == ["Photos", "Model", "Features", "Components", "Where it runs", "Options"]
+    assert headings == [
+        *("Photos", "Model", "Features", "Components", "Report", "Where it runs", "Options")
+    ]
     sections = dict(
         zip(headings, re.split(r"^\w[\w ]*:$", page, flags=re.MULTILINE)[1:], strict=True)
     )

@@ -37,6 +37,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
     # Of another test in this process; pyspark would take it instead of starting one.
     monkeypatch.setattr(SparkSession, "_instantiatedSession", None)
+    monkeypatch.setattr(SparkContext, "_jvm", None)
 
 
 def test_workers_are_told_where_a_bucket_is_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
