@@ -27,8 +27,10 @@ def list_commands(
     command: click.Command, name: str, parent: click.Context | None = None
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the help of a command and of all commands below it."""
-    context = click.Context(command, info_name=name, parent=parent, max_content_width=80)
-    context.terminal_width = 80
+    width = {"max_content_width": 80, "terminal_width": 80}
+    # With the program's own settings: click makes the option --help of a command once.
+    settings = command.context_settings | width
+    context = click.Context(command, info_name=name, parent=parent, **settings)
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
