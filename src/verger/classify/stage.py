@@ -28,9 +28,10 @@ from verger.config import Config
 from verger.engine.choose import check_engine, has_active_session
 from verger.engine.session import check_environment, get_session
 from verger.engine.tasks import Engine
+from verger.errors import OutputError
 from verger.features.contract import count_views
 from verger.files.folder import Folder
-from verger.files.npz import UNREADABLE, read_npz
+from verger.files.npz import read_npz
 from verger.files.records import as_json, to_plain
 from verger.job.context import Run, Watch, no_watch
 from verger.result.classifiers import UNNAMED, ClassifierFiles, list_classifiers
@@ -201,14 +202,18 @@ def publish_classifier(
         attempts=False,
     )
     # Only now: until it is replaced the old classifier needs its vectors.
-    kept = {_references_of(output, each) for each in list_classifiers(output)}
+    try:
+        kept = {_references_of(output, each) for each in list_classifiers(output)}
+    except (OutputError, FileNotFoundError):  # one that cannot be read now still needs its vectors
+        return
     for entry in output.folder.files("models"):
         if is_references(entry.name) and entry.name not in kept:
             output.folder.remove(entry.name)
 
 
 def _references_of(output: Output, files: ClassifierFiles) -> str | None:
+    content = output.folder.read(files.npz)
     try:
-        return references_named(read_npz(output.folder.read(files.npz)))
-    except UNREADABLE:  # damaged, so that it is trained again
+        return references_named(read_npz(content))
+    except ValueError:  # damaged, so that it is trained again
         return None

@@ -18,11 +18,20 @@ from support.results import train, write_vectors
 from verger.classify.classifier import Classifier
 from verger.classify.stage import publish_classifier, stage_classifier
 from verger.classify.training import Trained
+from verger.errors import OutputError
 from verger.files.folder import Folder
 from verger.files.records import as_json
+from verger.result.classifiers import ClassifierFiles
 from verger.result.derived import Fit, Penalty, Training
 from verger.result.lock import locked
-from verger.result.output import EVALUATION, PREDICTIONS, SPARK_CLASSIFIER, TRAINING, Output
+from verger.result.output import (
+    CLASSIFIER_NPZ,
+    EVALUATION,
+    PREDICTIONS,
+    SPARK_CLASSIFIER,
+    TRAINING,
+    Output,
+)
 
 #: What changes a folder.
 STEPS = ("write", "move", "remove", "remove_tree")
@@ -147,6 +156,25 @@ def test_nothing_is_left_of_the_old_classifier(output: Output) -> None:
         f"{SPARK_CLASSIFIER}/metadata/part-00000",
     }
     assert sum(name.startswith("models/references") for name in after) == 1
+
+
+def test_vectors_stay_while_a_classifier_cannot_be_read(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket that is slow for a moment must not cost another classifier its known photos."""
+    read, files = Folder.read, ClassifierFiles("other")
+
+    def read_some(folder: Folder, name: str, *most: int) -> bytes:
+        if name == CLASSIFIER_NPZ:
+            raise OutputError("503 Slow Down")
+        return read(folder, name, *most)
+
+    names = stage_classifier(output, new_classifier(output), files)
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "read", read_some)
+        publish_classifier(output, names, TRAINED, files)
+    old, new = Classifier.load(output), Classifier.load(output, npz=files.npz)
+    np.testing.assert_array_equal(new.references, old.references + 1)
 
 
 def test_an_evaluation_by_a_split_stays(output: Output) -> None:
