@@ -29,7 +29,7 @@ CONFUSED = 0.1
 ASKED = 2_000
 #: Photos of a label that are compared with one another: of more, those beside one another by path.
 COMPARED = 10_000
-#: Rows whose distances are in memory at once: 256 to 20,000 others are 20 MB.
+#: Rows whose distances to all others are in memory at once: 256 x 20,000 float32 are 20 MB.
 _ROWS_AT_ONCE = 256
 
 
@@ -104,19 +104,30 @@ def join_near(x: Vectors, targets: Ints, near: float) -> Ints:
     -------
     ndarray of shape (n,), int64
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = [np.empty((2, 0), np.int64)]
+    group = np.empty(len(x), np.int64)
     for target in np.unique(targets):
         of_label = np.flatnonzero(targets == target)
         for part in np.array_split(of_label, -(-len(of_label) // COMPARED)):
-            for rows, distances in _distances(x, part, part):
-                one, other = np.nonzero(distances < near)
-                pairs.append(np.stack([rows[one], part[other]]))
-    rows, columns = np.concatenate(pairs, axis=1)
-    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(x), len(x)))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+            group[part] = part[_first_of_groups(x, part, near)]
+    return np.unique(group, return_inverse=True)[1]
+
+
+def _first_of_groups(x: Vectors, part: Ints, near: float) -> Ints:
+    """Return for each of some photos the first of its group: both are places in ``part``."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n, at = len(part), 0
+    every = first = np.arange(n)
+    # Joined block by block: of photos that are all alike, all pairs would not fit into memory.
+    for rows, distances in _distances(x, part, part):
+        one, other = np.nonzero(distances < near)
+        pairs = np.append(every, at + one), np.append(first, other)
+        graph = coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(n, n))
+        group = connected_components(graph, directed=False)[1]
+        first = np.unique(group, return_index=True)[1][group]
+        at += len(rows)
+    return first
 
 
 def _distances(x: Vectors, asked: Ints, known: Ints) -> Iterator[tuple[Ints, Vectors]]:

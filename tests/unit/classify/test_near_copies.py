@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 
@@ -25,6 +27,17 @@ def test_photos_of_one_visit_are_one_group_and_those_of_two_labels_never() -> No
     near = measure_confused(x, labelled)
     assert join_near(x, targets, near).tolist() == visit.tolist()
     assert join_near(x, targets, 9.0).tolist() == targets.tolist()
+
+
+def test_photos_that_are_all_alike_fit_into_memory() -> None:
+    """Their 2.6 million pairs are not in memory at once."""
+    x, targets = np.ones((1_600, 1), np.float32), np.zeros(1_600, np.int64)
+    tracemalloc.start()
+    try:
+        assert not join_near(x, targets, 0.1).any()
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_visit_counts_as_one_photo_for_the_threshold() -> None:
