@@ -7,24 +7,29 @@ from typing import Any
 
 from verger.config import Config
 from verger.errors import OutputExistsError
-from verger.result.output import CLASSIFIER_NPZ, EVALUATION, INDEX, INSPECTION, Output
-
-# What a user has made by a command of its own, and the command.
-_MADE = (
-    (CLASSIFIER_NPZ, "trained classifier", "verger classify train"),
-    (EVALUATION, "evaluation", "verger classify evaluate"),
-    (INSPECTION, "inspection", "verger inspect"),
-    (INDEX, "index", "verger inspect --approximate"),
-)
+from verger.result.classifiers import ClassifierFiles, list_classifiers, list_described
+from verger.result.output import INDEX, INSPECTION, Output
 
 
 def list_losses(output: Output) -> list[str]:
     """Name what OUT has that does not outlive its features and its PCA, and what makes it again."""
+    exists = output.folder.exists
+    made = [_made("trained classifier", "train", each) for each in list_classifiers(output)]
+    tested = [each for each in list_described(output) if exists(each.evaluation)]
+    made += [_made("evaluation", "evaluate", each) for each in tested]
+    made += [("inspection", "verger inspect")] * exists(INSPECTION)
+    made += [("index", "verger inspect --approximate")] * exists(INDEX)
     return [
         f"remove the {what} of the present result; {command} makes it again"
-        for name, what, command in _MADE
-        if output.folder.exists(name)
+        for what, command in made
     ]
+
+
+def _made(what: str, command: str, files: ClassifierFiles) -> tuple[str, str]:
+    """Say what a user has made for a classifier by a command of its own, and the command."""
+    if not files.name:
+        return what, f"verger classify {command}"
+    return f"{what} {files.name!r}", f"verger classify {command} --name {files.name}"
 
 
 def describe_reduce(out: str | Path, config: Config) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from support.results import train, write_vectors
 from verger.cli import app
 from verger.errors import OutputExistsError
 from verger.job.losses import list_losses
+from verger.result.classifiers import ClassifierFiles
 from verger.result.output import INSPECTION, Output
 from verger.result.record import Counts
 
@@ -42,6 +43,17 @@ def test_a_dry_run_of_reduce_names_what_is_removed_and_what_makes_it_again(outpu
     assert "remove the inspection" in done.stdout
     plan = json.loads(CliRunner().invoke(app, [*line, "--json"]).stdout)
     assert plan["steps"][2:] == plan["losses"] == list_losses(output)
+
+
+def test_named_classifiers_and_their_evaluations_are_named_too(output: Output) -> None:
+    train(output).save(output.folder, ClassifierFiles("means").npz)
+    output.folder.write(ClassifierFiles("coarse").evaluation, b"{}")
+    losses = list_losses(output)
+    assert len(losses) == 4
+    assert "classifier 'means'" in losses[1]
+    assert "verger classify train --name means" in losses[1]
+    assert "evaluation 'coarse'" in losses[2]
+    assert "verger classify evaluate --name coarse" in losses[2]
 
 
 def test_reduce_says_it_before_it_begins_and_keeps_it_until_the_new_pca_is_whole(
