@@ -25,7 +25,8 @@ def compare_classifiers(out: str | Path) -> list[dict[str, Any]]:
         ``name`` (empty for the one without), ``method``, ``on``, ``n_labels``, ``n_photos``;
         ``trained`` (ISO time, or None); and None where it was not tested: ``split``, ``against``,
         ``n_test``, ``accuracy``, ``top5``, ``log_loss``, ``threshold``, ``coverage``, ``error``,
-        ``others``.
+        ``others``. ``tested_as``: options of the training that the test trained by, where they
+        are not those of the classifier; else None.
 
     Raises
     ------
@@ -44,6 +45,18 @@ def compare_classifiers(out: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+# Options that make another classifier of the same photos.
+_OPTIONS = ("method", "on", "n_neighbors", "other", "label_map")
+
+
+def _tested_as(training: Training | None, evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """Return the options of a test by a split, which trains by its own, that differ."""
+    if training is None or evaluation is None or evaluation.against is not None:
+        return None
+    kept, tested = training.recipe, evaluation.recipe
+    return {name: tested.get(name) for name in _OPTIONS if tested.get(name) != kept.get(name)}
+
+
 def _row(name: str, training: Training | None, evaluation: Evaluation | None) -> dict[str, Any]:
     about = training or evaluation
     assert about is not None  # noqa: S101 - listed because one of them is there
@@ -57,6 +70,7 @@ def _row(name: str, training: Training | None, evaluation: Evaluation | None) ->
         "n_photos": about.n_photos,
         "trained": training.created if training else None,
         "split": tested.split if tested else None,
+        "tested_as": _tested_as(training, evaluation) or None,
         "against": evaluation.against if evaluation else None,
         "n_test": tested.n_test if tested else None,
         "accuracy": scores.accuracy if scores else None,

@@ -304,6 +304,10 @@ def _compared_cells(row: Mapping[str, Any]) -> list[str]:
 
     by = row["against"] or row["split"]
     tested = f"{row['n_test']:,} by {by}" if by else "not yet"
+    if row["tested_as"]:
+        options = {name: f"{name}={value}" for name, value in row["tested_as"].items()}
+        options |= {"label_map": "another label_map"} if "label_map" in options else {}
+        tested += f", trained with {', '.join(options.values())}"
     trained = f"{row['method']} on {row['on']}" + ("" if row["trained"] else ", not kept")
     shares = [share(name) for name in ("accuracy", "coverage", "error", "others")]
     return [row["name"] or "(no name)", trained, str(row["n_labels"]), tested, *shares]

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from support.results import train, write_vectors
 from verger.classify.bundle import read_bundle, write_bundle
 from verger.classify.classifier import Classifier
 from verger.classify.compare import compare_classifiers
+from verger.classify.evaluation import evaluate_split
 from verger.classify.recipe import Recipe
 from verger.classify.stage import train_classifier
+from verger.cli import app
 from verger.config import Config
 from verger.errors import ConfigError, OutputError, OutputExistsError
 from verger.features.model import load_model
@@ -43,6 +46,17 @@ def test_a_named_classifier_leaves_the_others_as_they_are(output: Output) -> Non
     assert (row["method"], row["split"], row["accuracy"]) == ("centroid", None, None)
     with pytest.raises(OutputError, match="has no classifier of this name"):
         Classifier.load(output, npz=ClassifierFiles("other").npz)
+
+
+def test_a_test_of_another_recipe_is_told_beside_the_classifier(output: Output) -> None:
+    """Its scores are not those of the classifier that is kept."""
+    train_classifier(output.root, Config(), Recipe(method="centroid"))
+    for method, told in (("centroid", None), ("knn", {"method": "knn"})):
+        evaluate_split(output.root, Config(), Recipe(method=method, split="random"))
+        (row,) = compare_classifiers(output.root)
+        assert (row["method"], row["tested_as"]) == ("centroid", told)
+    table = CliRunner().invoke(app, ["classify", "compare", output.root], catch_exceptions=False)
+    assert "by random, trained with method=knn" in table.stdout
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "-x", "x" * 41, "a b"])
