@@ -1,6 +1,6 @@
 // Uses a report as a person does; prints what was seen as JSON.
 // usage: node report.mjs CHROMIUM REPORT.html FOLDER
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
 import puppeteer from "puppeteer-core";
 
@@ -20,11 +20,14 @@ const text = (selector) => page.$eval(selector, (element) => element.textContent
 const column = (n) => page.$$eval(`#scores tbody td:nth-child(${n})`, (cells) => cells.map((cell) => cell.textContent));
 
 async function saved(button) {
-  const before = (await readdir(folder)).length;
   await page.$eval(button, (element) => element.click());
   for (let i = 0; i < 100; i += 1) {
-    const names = (await readdir(folder)).filter((name) => name.endsWith(".csv"));
-    if (names.length > before) return readFile(`${folder}/${names.at(-1)}`, "utf8");
+    const name = (await readdir(folder)).find((one) => one.endsWith(".csv"));
+    if (name) {
+      const content = await readFile(`${folder}/${name}`, "utf8");
+      await rm(`${folder}/${name}`); // the next one may get the same name
+      return content;
+    }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   throw new Error(`${button} saved nothing`);
