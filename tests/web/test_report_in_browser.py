@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from support.browser import run_script
 from verger.classify.evaluation import evaluate_split
 from verger.classify.recipe import Recipe
 from verger.config import Config
+from verger.job.pipeline import run_reduce, run_report
+from verger.job.report.page import render_page
 from verger.source.render import render_dataset
 
 
@@ -55,3 +59,24 @@ def test_a_report_can_be_worked_with(result: tuple[Path, Path], tmp_path: Path) 
     assert seen["axis"].startswith("CP 3 (")
     recalls = [float(share.rstrip(" %").replace(",", ".")) for share in seen["sorted"]]
     assert recalls == sorted(recalls)
+
+
+def test_a_map_of_one_component_can_be_laid_out_again(
+    result: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """In French, and with a class of which not all photos are on the map."""
+    out = shutil.copytree(result[1], tmp_path / "one")
+    config = Config(model="efficientnet_lite0", components=1, neighbour_map=True, overwrite=True)
+    run_reduce(out, config)
+    run_report(out, config)
+    report = json.loads((out / "report.json").read_text())
+    report["map"]["totals"][0] = 1234
+    page = render_page(report, scree_png=None, sprite_jpeg=None, lang="fr")
+    (tmp_path / "page.html").write_text(page)
+    seen = run_script("map.mjs", tmp_path / "page.html")
+    assert seen["problems"] == []
+    assert seen["count"] == "6 sur 1\u202f234 montrées"
+    assert seen["axes"]["neighbours"] == ["t-SNE 2", "t-SNE 1"]
+    second, first = seen["axes"]["components"]
+    assert second == "CP 2"
+    assert first.startswith("CP 1 (")

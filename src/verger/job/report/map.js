@@ -34,8 +34,8 @@ function drawMap() {
     for (const [axis, first] of [["x", 0], ["y", 1]]) {
       const choice = $(`axis-${axis}`), k = Number(choice?.value ?? first);
       map[axis] = byNeighbours() ? map.neighbours[axis] : scoresOf(k);
-      const share = say(`PC ${k + 1} (${(100 * map.share[k]).toFixed(1)} % of the variance)`);
-      $(`label-${axis}`).textContent = byNeighbours() ? `t-SNE ${first + 1}` : share;
+      const share = k in map.share ? ` (${(100 * map.share[k]).toFixed(1)} % of the variance)` : "";
+      $(`label-${axis}`).textContent = byNeighbours() ? `t-SNE ${first + 1}` : say(`PC ${k + 1}${share}`);
       if (choice) choice.disabled = byNeighbours();
     }
     show(-1);
@@ -58,8 +58,8 @@ function drawMap() {
     name.className = "name";
     name.textContent = label || say("no label");
     const count = button.appendChild(document.createElement("small"));
-    const [shown, total] = [perClass[index], map.totals[index]].map((value) => value.toLocaleString(lang));
-    count.textContent = shown === total ? total : say("{} of {} shown").replace("{}", shown).replace("{}", total);
+    const [shown, total] = [perClass[index], map.totals[index]].map((value) => value.toLocaleString("en"));
+    count.textContent = say(shown === total ? total : `${shown} of ${total} shown`);
     button.type = "button";
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => highlight(index));

@@ -194,7 +194,9 @@ def _map(
     totals = {row["label"] or "": row["featurized"] for row in classes if row["featurized"]}
     labels = sorted(totals)
     index = {label: i for i, label in enumerate(labels)}
-    x, y = np.round(np.pad(scores.astype(float), ((0, 0), (0, 2)))[:, :2].T, 4).tolist()
+    n_components = scores.shape[1]
+    scores = np.pad(scores, ((0, 0), (0, max(0, 2 - n_components))))  # one component: a line
+    x, y = np.round(scores[:, :2].astype(float).T, 4).tolist()
     return {
         "labels": labels,
         "totals": [totals[label] for label in labels],
@@ -204,7 +206,7 @@ def _map(
         "label": [index[label or ""] for label in point_labels],
         "name": [path_below(path, record.source) for path in paths],
         "thumbnail": [tiles.get(path, -1) for path in paths],
-        "share": list(ratios[: scores.shape[1]]),
+        "share": list(ratios[:n_components]),
         "n_total": record.pca.n_samples,
     }
 
