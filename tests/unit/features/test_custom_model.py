@@ -534,6 +534,17 @@ def test_constants_in_a_file_of_their_own_are_refused(
         load_model(path.name)
 
 
+def test_a_card_lists_no_other_sums_than_the_graphs(path: Path) -> None:
+    """The sums name the weights in the contract: invented ones would hide which graph it is."""
+    invented = '"one.bin" = "11"\n"two.bin" = "22"\n'
+    write_model(path, card=f"{CARD}[sha256]\n{invented}")
+    with pytest.raises(WeightsError, match=r"card and the graph differ about 'one\.bin'"):
+        load_model(str(path))
+    path.with_suffix(".toml").write_text(f'{CARD}[sha256]\n"{path.name}" = "{"1" * 64}"\n')
+    with pytest.raises(WeightsError, match="is not the expected 1111"):
+        load_model(str(path))
+
+
 def test_missing_model_is_refused(path: Path) -> None:
     """A path of no file is an unknown model."""
     with pytest.raises(UnknownModelError, match=r"own\.onnx': no such file"):

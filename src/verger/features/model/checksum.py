@@ -23,9 +23,19 @@ def check_sha256(path: Path, expected: str) -> str:
         If it is not the expected one.
     """
     digest = sha256_of(path)
+    check_digest(path, digest, expected)
+    return digest
+
+
+def check_digest(path: Path, digest: str, expected: str) -> None:
+    """Refuse a model's file whose digest is not the expected one.
+
+    Raises
+    ------
+    WeightsError
+    """
     if digest != expected.lower():
         raise WeightsError(
             f"weights {path}: sha256 {digest} is not the expected {expected}; "
             "correct the sum, or use the right file"
         )
-    return digest

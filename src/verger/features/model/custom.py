@@ -104,7 +104,7 @@ def read_custom(path: Path) -> CustomGraph:
     """
     card = _read_card(path.with_suffix(".toml"))
     model = load_graph(path)
-    _read_data(path, model, card.get("sha256", {}))
+    _read_data(path, model, listed_sums(path))
     size, channels_last = _input_form(path, model, card.get("input_size"))
     resizing = _resizing(path.with_suffix(".toml"), card, size)
     _normalise_input(model, size, channels_last)
@@ -212,14 +212,25 @@ def data_files(path: Path, model: onnx.ModelProto) -> list[str]:
     return sorted({_data_place(path, tensor)[0] for tensor in _data_tensors(model)})
 
 
+def listed_sums(path: Path) -> dict[str, str]:
+    """Return what the card beside an ONNX file lists: the names of the graph and its data to sums.
+
+    Raises
+    ------
+    ConfigError
+        If the card cannot be used. Without a card nothing is listed.
+    """
+    card = path.with_suffix(".toml")
+    sums = _read_card(card).get("sha256", {}) if card.is_file() else {}
+    return {name: str(s) for name, s in sums.items() if not name.endswith(".json")}
+
+
 def digest_of(path: Path) -> str:
     """Return the sha256 that names a model's weights: of the file, or of the list of its files.
 
     A card lists files where there are several, and each is checked as it is read.
     """
-    card = path.with_suffix(".toml")
-    sums = _read_card(card).get("sha256", {}) if card.is_file() else {}
-    parts = sorted((str(s), name) for name, s in sums.items() if not name.endswith(".json"))
+    parts = sorted((s, name) for name, s in listed_sums(path).items())
     if len(parts) < 2:
         return sha256_of(path)
     listed = "".join(f"{s}  {name}\n" for s, name in parts)
@@ -245,11 +256,10 @@ def _data_place(path: Path, tensor: onnx.TensorProto) -> tuple[str, int, int | N
     return name, offset, length
 
 
-def _read_data(path: Path, model: onnx.ModelProto, sums: dict[str, Any]) -> None:
+def _read_data(path: Path, model: onnx.ModelProto, sums: dict[str, str]) -> None:
     """Bring weights that lie in files beside the graph into it; the card has their sums."""
-    tensors = _data_tensors(model)
     contents: dict[str, bytes] = {}
-    for tensor in tensors:
+    for tensor in _data_tensors(model):
         name, offset, length = _data_place(path, tensor)
         if not {name, path.name} <= set(sums):
             raise WeightsError(
@@ -258,13 +268,20 @@ def _read_data(path: Path, model: onnx.ModelProto, sums: dict[str, Any]) -> None
                 "in the card, under [sha256]"
             )
         if name not in contents:
-            contents[name] = _checked(path.with_name(name), str(sums[name]))
+            contents[name] = _checked(path.with_name(name), sums[name])
         end = len(contents[name]) if length is None else offset + length
         tensor.raw_data = contents[name][offset:end]
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
-    if contents:
-        check_sha256(path, str(sums[path.name]))
+    if not sums:
+        return
+    # The sums name the weights in the contract: one too many would be anybody's invention.
+    if differing := sorted(set(sums) ^ {path.name, *contents}):
+        raise WeightsError(
+            f"{path}: the card and the graph differ about {differing[0]!r}: [sha256] lists the "
+            "graph and the files that its weights lie in, and no other"
+        )
+    check_sha256(path, sums[path.name])
 
 
 def _checked(path: Path, sha256: str) -> bytes:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verger.config import HUB, check_input_size, is_built_in
-from verger.config.toml import read_toml
-from verger.errors import ConfigError, UnknownModelError, WeightsError
+from verger.errors import ConfigError, UnknownModelError
 from verger.features.contract import DECODER_OF_RESIZED, FeatureContract
 from verger.features.model.card import ModelCard, find_card
-from verger.features.model.checksum import check_sha256, sha256_of
+from verger.features.model.checksum import check_digest, check_sha256, sha256_of
 from verger.features.model.golden import golden_vector, is_published
 from verger.features.model.graph import Graph
 from verger.features.model.graph_cache import cached_graph, graph_key
@@ -108,11 +107,11 @@ def model_files(name: str, weights: Path | None) -> tuple[Path | None, list[Path
         return weights, []
     if weights is not None:
         raise ConfigError(f"weights={str(weights)!r}: model={name!r} has its weights inside")
+    from verger.features.model.custom import listed_sums  # imports onnx
+
     path = Path(load_model(name).weights_path)  # which checks the file, its card and its data
-    card = path.with_suffix(".toml")
-    sums = read_toml(card, "card").get("sha256", {})
-    data = [other for other in sums if other != path.name and not other.endswith(".json")]
-    return path, [card, *(path.with_name(other) for other in data)]
+    data = [path.with_name(other) for other in listed_sums(path) if other != path.name]
+    return path, [path.with_suffix(".toml"), *data]
 
 
 def _load_whole(
@@ -192,11 +191,8 @@ def _load_custom(path: Path, weights_sha256: str | None) -> Model:
     if not path.is_file():
         raise UnknownModelError(f"model={str(path)!r}: no such file")
     digest = digest_of(path)
-    if weights_sha256 and digest != weights_sha256.lower():
-        raise WeightsError(
-            f"weights {path}: sha256 {digest} is not the expected {weights_sha256}; "
-            "correct the sum, or use the right file"
-        )
+    if weights_sha256:
+        check_digest(path, digest, weights_sha256)
     custom = read_custom(path)
     resizing = custom.resizing
     contract = FeatureContract(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from verger.config.toml import parse_toml
 from verger.engine.home import cache_folders, verger_home
 from verger.errors import ConfigError, WeightsError, WeightsNotFoundError
 from verger.features.model.checksum import check_sha256
@@ -161,13 +160,17 @@ def copy_model(address: str) -> Path:
     ------
     WeightsNotFoundError
         If one of the files cannot be read.
+    ConfigError
+        If its card cannot be used.
     """
+    from verger.features.model.custom import listed_sums  # imports onnx
+
     root, _, name = address.rpartition("/")
     place = hashlib.sha256(root.encode()).hexdigest()[:12]
     path = _copy_from_bucket(address, place)
-    card = _copy_from_bucket(f"{root}/{Path(name).with_suffix('.toml')}", place)
-    for other in parse_toml(card.read_text("utf-8")).get("sha256", {}):
-        if other != name and other == Path(other).name and not other.endswith(".json"):
+    _copy_from_bucket(f"{root}/{Path(name).with_suffix('.toml')}", place)
+    for other in listed_sums(path):
+        if other != name and other == Path(other).name:
             _copy_from_bucket(f"{root}/{other}", place)
     return path
 
