@@ -92,6 +92,7 @@ def test_every_option_has_a_help_text() -> None:
         ({"label_from": "("}, r"label_from='\(' is no regular expression: missing \)"),
         ({"label_from": "photos/.*"}, r"label_from='photos/\.\*' needs a group \(\.\.\.\)"),
         ({"label_from": ""}, r"label_from='' needs a group.*'parent'.*'none'"),
+        ({"reader": "spark", "label_from": "column:x"}, "needs reader='arrow'"),
         ({"reader": "hadoop"}, r"reader='hadoop' must be one of arrow, spark"),
     ],
 )

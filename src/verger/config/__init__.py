@@ -203,6 +203,8 @@ class Config:
         _check_choice("views", self.views, VIEWS)
         if self.precision == "int8" and self.reader == "spark":
             raise ConfigError("precision='int8' needs reader='arrow', to calibrate before Spark")
+        if self.label_from.startswith(COLUMN) and self.reader == "spark":
+            raise ConfigError(f"label_from={self.label_from!r} needs reader='arrow'")
         if self.precision == "int8":
             check_quantizable(self.model)
         _check_at_least("micro_batch", self.micro_batch, 1)

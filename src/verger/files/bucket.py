@@ -80,6 +80,8 @@ def _store(folder: str, variables: tuple[tuple[str, str], ...]) -> S3Store | Non
     bucket = folder.partition("/")[0]
     endpoint, region = endpoint_and_region(bucket, variables)
     endpoint = endpoint or f"https://s3.{region}.amazonaws.com"
+    # As Arrow takes an address without a scheme; obstore would panic, which no handler catches.
+    endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"
     store = obstore.store.S3Store(
         bucket,
         aws_endpoint_url_s3=f"{endpoint.rstrip('/')}/{quote(folder, safe='/~')}",

@@ -146,8 +146,6 @@ def _list_folder(
     files = list(list_files(root, recursive, ignore))
     if packed := _packed_files(files, root, how["glob"], several(how["exclude"]), ignore):
         return list_packed(packed, root, source, label_from, labels=how["labels"])
-    if label_from.startswith(COLUMN):
-        raise ConfigError(f"label_from={label_from!r}: SRC={source} has no photos in Parquet")
     glob = how.pop("glob")
     how |= {"recursive": recursive, "ignore": ignore}
     return make_listing(files, root, source, glob, label_from, **how)
@@ -222,7 +220,8 @@ def _list_named(
     if root.startswith("/"):
         files = [stat_file(_spelled(path)) for path in named.photos]
     else:
-        there = {file.path: file for file in list_files(root, recursive=True, ignore=False)}
+        stored = list_files(root, recursive=True, ignore=False)
+        there = {normalize("NFC", file.path): file for file in stored}  # as lists have them
         files = [there.get(path, StoredFile(path, 0, 0)) for path in named.photos]
     if not any(file.modified_ns for file in files):
         raise SourceNotFoundError(
@@ -254,6 +253,8 @@ def make_listing(
     named: PhotoList | None = None,
 ) -> Listing:
     """Make the listing of all files that are there; ``named`` is the list that named them."""
+    if label_from.startswith(COLUMN):
+        raise ConfigError(f"label_from={label_from!r}: SRC={source} has no photos in Parquet")
     labelled = read_list(labels, root) if labels is not None else named
     wanted, ignored = _by_glob(files, root, glob, ignore, several(exclude))
     _check_any(wanted, source, glob, ignored)

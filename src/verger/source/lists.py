@@ -210,7 +210,7 @@ def _below(path: str, root: str, stored: str) -> str:
     top = root.rstrip("/") + "/"
     whole = path.removeprefix("file://")
     if not whole.startswith(("/", "s3://")):
-        whole = top + whole
+        whole = top + whole.removeprefix("./")
     if not whole.startswith("s3://"):
         whole = os.path.normpath(whole)
     if not whole.startswith(top) or "\0" in whole:

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import obstore
 import pytest
 from pyarrow import fs
 
@@ -30,6 +32,7 @@ from verger.errors import (
     VergerError,
 )
 from verger.files import paths, reading
+from verger.files.bucket import store_of
 from verger.files.folder import Folder
 from verger.files.paths import filesystem_of, normalize_source
 from verger.files.reading import Unread, read_ahead, read_photo
@@ -602,6 +605,9 @@ def s3_server(aws_server: str) -> str:
     backend.put_object("orchard", "only text/readme.txt", b"x")
     backend.put_object("orchard", "marked/", b"")
     backend.put_object("orchard", "marked/x.jpg", b"x")
+    backend.put_object("orchard", "listed/e\u0301te\u0301/e\u0301.jpg", b"x")
+    backend.put_object("orchard", "listed/plain/1.jpg", b"x")
+    backend.put_object("orchard", "listed/all.csv", "été/é.jpg,a\n./plain/1.jpg,b\n".encode())
     for key in ("double//x.jpg", "double/x.jpg", "double/é +%//#///x.jpg"):
         backend.put_object("orchard", key, key.encode())
     return aws_server
@@ -645,6 +651,25 @@ def test_keys_of_any_characters_are_listed_and_read() -> None:
     assert sorted(path.rsplit("/", 1)[-1] for path in paths) == sorted(NAMES)
     contents = list(read_ahead(iter(paths)))
     assert contents == [path.rsplit("/", 1)[-1].encode() for path in paths]
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_list_in_a_bucket_names_keys_in_any_form_of_unicode() -> None:
+    """As on a disk: a key in NFD is the one that a list names in NFC, and ``./`` is nothing."""
+    rows = list_photos("s3://orchard/listed/all.csv").photos.to_pylist()
+    assert [(row["path"], row["length"], row["label"]) for row in rows] == [
+        ("s3://orchard/listed/e\u0301te\u0301/e\u0301.jpg", 1, "a"),
+        ("s3://orchard/listed/plain/1.jpg", 1, "b"),
+    ]
+
+
+def test_an_address_without_a_scheme_is_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Arrow has it; obstore would end the process."""
+    _use_s3(monkeypatch, "localhost:9")
+    found = store_of("s3://orchard/a/1.jpg")
+    assert found is not None
+    address = obstore.sign(found[0], "GET", found[1], timedelta(minutes=1))
+    assert address.startswith("https://localhost:9/orchard/a/1.jpg?")
 
 
 @pytest.mark.usefixtures("s3")

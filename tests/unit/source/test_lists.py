@@ -58,6 +58,8 @@ def test_parquet_and_absolute_paths(folder: Path) -> None:
     listing = list_photos(str(folder / "some.parquet"), label_from="none", exclude=["b"])
     assert rows(listing) == [("train/a/1.jpg", None)]
     assert listing.ignored == {"excluded": 1}
+    with pytest.raises(ConfigError, match=r"column:kind.* has no photos in Parquet"):
+        list_photos(str(folder / "some.parquet"), label_from="column:kind")
     assert listing.groups is None
 
 
