@@ -81,7 +81,7 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         )
     run.output.prepare(source=source, overwrite=config.overwrite)
     if config.reader != "arrow":
-        if is_list(source) or has_photos(source):
+        if has_photos(source) or is_list(source):
             raise ConfigError(f"SRC={source}: is a file, which needs --reader arrow")
         check_folder(normalize_source(source))
         check_hadoop_reads(source, config)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import compress
 from pathlib import PurePosixPath
 from typing import Any
 from unicodedata import normalize
@@ -130,11 +131,11 @@ def list_photos(
     """
     check_label_rule(label_from)
     how: Any = {"recursive": recursive, "exclude": exclude, "labels": labels}
-    if is_list(source):
-        return _list_named(source, several(glob), label_from, **how)
-    if has_photos(source):
+    if has_photos(source):  # asked first: it reads the file's footer, and a list is asked it too
         root = normalize_source(source)
         return list_packed([stat_file(root)], root, source, label_from, labels=labels)
+    if is_list(source):
+        return _list_named(source, several(glob), label_from, **how)
     return _list_folder(source, label_from, glob=several(glob), ignore=ignore, **how)
 
 
@@ -159,12 +160,17 @@ def _packed_files(
     ignore: bool,
 ) -> list[StoredFile]:
     """Return the files that hold photos in their rows, where there is no photo beside them."""
-    wanted, _ = _by_glob(files, root, glob, ignore, exclude)
-    if any(not file.path.lower().endswith(PACKED_SUFFIXES) for file in wanted):
-        return []
+    packed: list[StoredFile] = []
     suffixes = tuple(f"*{suffix}" for suffix in PACKED_SUFFIXES)
-    found, _ = _by_glob(wanted if glob else files, root, suffixes, ignore, exclude)
-    return [file for file in found if has_photos(file.path)]
+    for file in files:
+        if file.path.lower().endswith(PACKED_SUFFIXES):
+            if _left_out(file, root, glob or suffixes, ignore, exclude) is None:
+                packed.append(file)
+        elif _left_out(file, root, glob, ignore, exclude) is None:
+            return []
+    with ThreadPoolExecutor(_PACKED_AT_ONCE) as pool:
+        have_photos = pool.map(lambda file: has_photos(file.path), packed)
+        return list(compress(packed, have_photos))
 
 
 def list_packed(
@@ -328,11 +334,7 @@ def _by_glob(
     wanted: list[StoredFile] = []
     ignored: Counter[str] = Counter()
     for file in files:
-        parts = path_below(file.path, root)
-        why = hidden_as(parts) if ignore else None
-        why = why or _left_out(file, parts, glob)
-        if why is None and any(excludes(pattern, parts) for pattern in exclude):
-            why = "excluded"
+        why = _left_out(file, root, glob, ignore, exclude)
         if why is None:
             wanted.append(file)
         else:
@@ -340,7 +342,19 @@ def _by_glob(
     return wanted, dict(ignored.most_common())
 
 
-def _left_out(file: StoredFile, parts: list[str], glob: tuple[str, ...]) -> str | None:
+def _left_out(
+    file: StoredFile, root: str, glob: tuple[str, ...], ignore: bool, exclude: tuple[str, ...]
+) -> str | None:
+    """Return what a file that is not wanted is counted under, or None for a photo."""
+    parts = path_below(file.path, root)
+    why = hidden_as(parts) if ignore else None
+    why = why or _no_photo(file, parts, glob)
+    if why is None and any(excludes(pattern, parts) for pattern in exclude):
+        why = "excluded"
+    return why
+
+
+def _no_photo(file: StoredFile, parts: list[str], glob: tuple[str, ...]) -> str | None:
     """Return what a file that is no photo is counted under, or None for a photo."""
     name = parts[-1]
     if not file.is_regular:
