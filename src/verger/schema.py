@@ -134,6 +134,12 @@ def features_columns(contract: Mapping[str, object]) -> tuple[str, ...]:
     return (*FEATURES, VIEWS) if VIEWS in contract else FEATURES
 
 
+def table_columns(contract: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
+    """Return the columns of the tables of a result."""
+    features = features_columns(contract)
+    return {"features": features, "rejected": REJECTED, "groups": GROUPS, "pca": PCA}
+
+
 def outcome_columns(contract: Mapping[str, object]) -> tuple[str, ...]:
     """Return the columns of what the one Arrow function returns, by a contract's JSON values."""
     return (*features_columns(contract), "reason", "detail")

@@ -204,7 +204,7 @@ def test_an_environment_that_does_not_start_is_a_finding(
     standin.logs = {"stderr": b"./environment/bin/python: not found\n"}
     done = call(
         "doctor",
-        bucket.address("photos"),
+        bucket.address("photos.csv"),
         bucket.address("results"),
         "--package",
         bucket.address("env"),
@@ -219,6 +219,9 @@ def test_an_environment_that_does_not_start_is_a_finding(
     assert "FAILED  The environment starts: run " in done.stdout
     assert "exit code 127" in done.stdout
     assert "python: not found" in done.stdout
+    (request,) = (r for name, r in standin.requests if name == "StartJobRun")
+    arguments = request["jobDriver"]["sparkSubmit"]["entryPointArguments"]
+    assert arguments[0] == bucket.address("photos.csv")  # the list itself, not its folder
 
 
 def test_a_probe_tells_what_fails_and_goes_on(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from support.processes import end_session, wait_until
 from support.runs import rows
+from support.seaweed import free_port
 from support.yarn import SPARK
 from verger.engine.java import find_java
 
@@ -28,8 +28,7 @@ def server(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     pytest.importorskip("grpc", reason="the client needs pip install 'pyspark[connect]'")
     if not list((SPARK / "jars").glob("spark-connect_*.jar")):
         pytest.skip("this pyspark carries no Connect server")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     settings = {
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": str(port),

@@ -46,7 +46,7 @@ def paths_in(name: str) -> list[str]:
 
 def test_changed_and_pruned_rows_are_replaced(photos: Path, tmp_path: Path, catalog: None) -> None:
     """After each run the table is what OUT is; a second call changes nothing."""
-    source, out = tmp_path / "photos", tmp_path / "out"
+    source, out = tmp_path / "photos", tmp_path / "résultat 1"
     source.mkdir()
     files = sorted(photos.rglob("*.jpg"))[:6]
     for i, file in enumerate(files[:5]):

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
 from support import processes
 from support.cluster import Cluster, bare_environment, run_cluster
+from support.runs import rows, stored_rows
 from verger.files.folder import Folder
 
 #: Small batches, so that a worker can be killed between them.
@@ -72,10 +72,6 @@ def finish(run: subprocess.Popen[str]) -> dict[str, object]:
     return record
 
 
-def rows(out: Path, table: str = "features") -> dict[str, object]:
-    return {row["path"]: row for row in pq.read_table(out / table).to_pylist()}
-
-
 def test_a_cluster_writes_the_tables_of_a_laptop_into_a_bucket(
     cluster: Cluster, s3: str, finished: Path, photos: Path
 ) -> None:
@@ -89,18 +85,10 @@ def test_a_cluster_writes_the_tables_of_a_laptop_into_a_bucket(
     record = finish(start(cluster, photos, "s3://silo/out", "--conf", "spark.cores.max=1"))
     assert record["counts"]["computed"] == 30
     folder = Folder("s3://silo/out")
-    assert rows_in(folder, "features") == rows(finished)
-    assert rows_in(folder, "pca").keys() == rows(finished, "pca").keys()
+    assert stored_rows(folder) == rows(finished)
+    assert stored_rows(folder, "pca").keys() == rows(finished, "pca").keys()
     assert [e.name for e in folder.files("models/pca/data")]
     assert [e.name for e in folder.files("models/pca/metadata")]
-
-
-def rows_in(folder: Folder, table: str) -> dict[str, object]:
-    found = {}
-    for entry in folder.files(table):
-        with folder.open(entry.name) as file:
-            found |= {row["path"]: row for row in pq.read_table(file).to_pylist()}
-    return found
 
 
 def test_a_killed_executor_costs_nothing_but_time(

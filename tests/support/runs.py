@@ -22,10 +22,10 @@ def rows(out: Path, table: str = "features") -> dict[str, dict[str, Any]]:
     return by_path
 
 
-def stored_rows(folder: Folder) -> dict[str, Any]:
-    """Read the table ``features`` of a result in a bucket, likewise."""
+def stored_rows(folder: Folder, table: str = "features") -> dict[str, Any]:
+    """Read a table of a result in a bucket, likewise."""
     found: dict[str, Any] = {}
-    for entry in folder.files("features"):
+    for entry in folder.files(table):
         with folder.open(entry.name) as file:
             found |= {row["path"]: row for row in pq.read_table(file).to_pylist()}
     return found

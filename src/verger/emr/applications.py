@@ -132,9 +132,7 @@ def _number(text: str) -> float:
     return float(re.sub(r"[^0-9.]", "", text))
 
 
-def check_application(
-    cloud: Cloud, package: Package, application: str, setup: Setup = PLAIN
-) -> None:
+def check_application(cloud: Cloud, package: Package, application: str, setup: Setup) -> None:
     """Refuse an application that could not run a package, or that never stops by itself."""
     details = read_application(cloud, application)
     kind = (details["releaseLabel"], details.get("architecture", "X86_64"))
@@ -146,7 +144,8 @@ def check_application(
     wanted = setup.request()
     for part, inner in (("image", "imageConfiguration"), ("network", "networkConfiguration")):
         there = details.get(inner, {})
-        if any(value != there.get(key) for key, value in wanted.get(inner, {}).items()):
+        asked = wanted.get(inner, {})
+        if any(_in_order(value) != _in_order(there.get(key)) for key, value in asked.items()):
             raise ConfigError(
                 f"application {application} has {there or f'no {part} of its own'}, not "
                 f"{wanted[inner]}: an application is made with it; leave --application and "
@@ -158,3 +157,8 @@ def check_application(
             f"update-application --application-id {application} "
             "--auto-stop-configuration enabled=true,idleTimeoutMinutes=5"
         )
+
+
+def _in_order(value: Any) -> Any:
+    """Return a list of subnets or groups without the order in which they were named."""
+    return sorted(value) if isinstance(value, list) else value

@@ -10,7 +10,7 @@ from verger.emr.applications import check_application
 from verger.emr.aws import Cloud, aws_errors, check_bucket, code_of, is_forbidden
 from verger.emr.clusters import EMR_MARK
 from verger.emr.ec2 import UNDER_WAY, find_hosts
-from verger.emr.jobs import Job
+from verger.emr.jobs import PLAIN, Job, Setup
 from verger.emr.package import read_package
 from verger.emr.probe import read_probe
 from verger.emr.room import application_room, quota_room
@@ -26,6 +26,7 @@ def look_from_here(
     package: str,
     application: str | None,
     *,
+    setup: Setup = PLAIN,
     role: str | None = None,
 ) -> Iterator[Check]:
     """Yield what can be seen without starting anything.
@@ -38,6 +39,8 @@ def look_from_here(
     package : str
         Address.
     application : str or None
+    setup : Setup
+        What the application must have been made with.
     role : str, optional
         ARN of the role that EMR Serverless must be able to take; none for a cluster.
     """
@@ -46,7 +49,8 @@ def look_from_here(
         yield _check(f"The bucket of {name} is in {cloud.region}", partial(_bucket, cloud, address))
     yield _check("The package is whole", lambda: _package(cloud, package))
     if application is not None:
-        yield _check("The application fits it", lambda: _application(cloud, package, application))
+        fits = partial(_application, cloud, package, application, setup)
+        yield _check("The application fits it", fits)
         yield _check("The application has room", lambda: _room(cloud, application))
     if role:
         yield _check("EMR may take the role", lambda: _trust(cloud, role, application or "*"))
@@ -130,8 +134,8 @@ def _package(cloud: Cloud, root: str) -> str:
     )
 
 
-def _application(cloud: Cloud, root: str, application: str) -> str:
-    check_application(cloud, read_package(cloud, root), application)
+def _application(cloud: Cloud, root: str, application: str, setup: Setup) -> str:
+    check_application(cloud, read_package(cloud, root), application, setup)
     return application
 
 

@@ -15,8 +15,7 @@ from verger.emr.clusters import INSTANCE_TYPES, Hosts, check_hosts, cluster_requ
 from verger.emr.jobs import Job, job_name
 from verger.emr.node_price import NodeRates, NodeUsage
 from verger.emr.package import Package
-from verger.emr.price import Estimate, Limit, estimate_run, executors_for, limit_cost
-from verger.emr.requests import count_requests
+from verger.emr.price import Estimate, Limit, bound_run, executors_for
 from verger.emr.runs import GRACE_S, CommitCounter, Watcher, last_words, pauses, unzip_log
 from verger.emr.submit import Place, check_run, count_done, make_job, read_stack
 from verger.errors import CloudError, ConfigError, JobError
@@ -231,10 +230,8 @@ def plan_cluster(
         limit = replace(limit, executors=executors_for(left, speed, limit.executors))
     estimate = None
     if rates is not None:
-        requests = rates.requests.cost(count_requests(left, config.commit_every))
-        limit = limit_cost(rates, limit, max_cost, requests)
-        options = {"max_executors": limit.executors, "commit_every": config.commit_every}
-        estimate = estimate_run(left, speed, rates, **options)
+        money: Any = {"max_cost": max_cost, "commit_every": config.commit_every}
+        limit, estimate = bound_run(left, speed, rates, limit, **money)
     job = make_job(cloud, source, out, config, place, package, limit=limit)
     return ClusterPlan(job, hosts, n_photos, done, estimate)
 

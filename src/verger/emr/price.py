@@ -274,6 +274,10 @@ class Estimate:
         """Computing and requests."""
         return self.cost + self.requests_cost
 
+    def most(self, limit: Limit) -> float:
+        """Return the most that the run can cost under a limit, requests among it."""
+        return most_cost(self.rates, limit) + self.requests_cost
+
     def as_dict(self) -> dict[str, Any]:
         """Return the estimate as plain JSON values."""
         return asdict(self) | {
@@ -379,3 +383,27 @@ def limit_cost(
 def most_cost(rates: Pricing, limit: Limit) -> float:
     """Return the most that a run can cost: all executors of its limit, for all its minutes."""
     return rates.hour(limit.executors) * (60 * limit.minutes + rates.unbounded_s) / 3600
+
+
+def bound_run(
+    n_photos: int,
+    speed: float,
+    rates: Pricing,
+    limit: Limit,
+    *,
+    max_cost: float | None,
+    commit_every: int,
+) -> tuple[Limit, Estimate]:
+    """Return the limit that a sum leaves of another, and what a run is expected to cost under it.
+
+    Parameters
+    ----------
+    n_photos, speed, rates, commit_every
+        See :func:`estimate_run`.
+    limit, max_cost
+        See :func:`limit_cost`.
+    """
+    requests = rates.requests.cost(count_requests(n_photos, commit_every))
+    limit = limit_cost(rates, limit, max_cost, requests)
+    options = {"max_executors": limit.executors, "commit_every": commit_every}
+    return limit, estimate_run(n_photos, speed, rates, **options)

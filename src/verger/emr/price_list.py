@@ -72,24 +72,22 @@ def _serverless(client: Any, region: str) -> dict[str, Table]:
 
 
 def _requests(client: Any, region: str) -> Table:
-    rates: Table = {}
-    for group, rate in _REQUESTS.items():
-        prices = [
-            price for _, price in _products(client, "AmazonS3", regionCode=region, group=group)
-        ]
-        if not prices:
-            raise CloudError(f"the price list of AWS has no {group} in {region}")
-        rates[rate] = round(1000 * prices[0], 9)
-    return rates
+    return {
+        rate: round(1000 * _price(client, region, group, "AmazonS3", group=group), 9)
+        for group, rate in _REQUESTS.items()
+    }
 
 
 def _disk(client: Any, region: str) -> float:
-    products = _products(
-        client, "AmazonEC2", regionCode=region, productFamily="Storage", volumeApiName=_VOLUME
-    )
-    for _, price in products:
+    has = {"productFamily": "Storage", "volumeApiName": _VOLUME}
+    return _price(client, region, f"disk {_VOLUME}", "AmazonEC2", **has)
+
+
+def _price(client: Any, region: str, name: str, service: str, **has: str) -> float:
+    """Return the price of what a service has by these properties in a region."""
+    for _, price in _products(client, service, regionCode=region, **has):
         return price
-    raise CloudError(f"the price list of AWS has no disk {_VOLUME} in {region}")
+    raise CloudError(f"the price list of AWS has no {name} in {region}")
 
 
 def _nodes(client: Any, region: str, types: Sequence[str]) -> Iterator[tuple[str, Table]]:

@@ -17,15 +17,12 @@ from verger.emr.price import (
     Limit,
     Rates,
     Usage,
+    bound_run,
     check_worker,
-    estimate_run,
     executors_for,
-    limit_cost,
     load_rates,
-    most_cost,
     per_thousand,
 )
-from verger.emr.requests import count_requests
 from verger.emr.room import narrow
 from verger.emr.runs import CommitCounter
 from verger.errors import CloudError, ConfigError
@@ -92,7 +89,7 @@ def find_place(
         role,
         application or outputs.get("ApplicationId"),
         normalize_source(logs or f"s3://{bucket}/logs"),
-        setup,
+        replace(setup, kms_key=setup.kms_key or outputs.get("KmsKeyArn")),
     )
 
 
@@ -183,12 +180,10 @@ def plan_run(
     if n_photos:
         limit = replace(limit, executors=executors_for(left, speed, limit.executors, executor.vcpu))
     limit, notes = narrow(cloud, package, place.application, limit, place.setup)
-    requests = prices.requests.cost(count_requests(left, config.commit_every))
-    limit = limit_cost(prices, limit, max_cost, requests)
-    options = {"max_executors": limit.executors, "commit_every": config.commit_every}
-    estimate = estimate_run(left, speed, prices, **options)
+    money: Any = {"max_cost": max_cost, "commit_every": config.commit_every}
+    limit, estimate = bound_run(left, speed, prices, limit, **money)
     job = make_job(cloud, source, out, config, place, package, limit=limit)
-    most = most_cost(prices, limit) + requests
+    most = estimate.most(limit)
     return JobPlan(job, place, package, estimate, most, prices, done, tuple(notes))
 
 
@@ -260,7 +255,7 @@ def probe_job(
     job = make_job(cloud, source, out, config, place, package, limit=limit)
     there = _model_there(config, package)
     weights = [there.weights] if there.weights else []
-    arguments = (job.reads[0], job.writes[0], there.model, *weights)
+    arguments = (normalize_source(source), job.writes[0], there.model, *weights)
     return replace(job, entry="probe.py", arguments=arguments)
 
 

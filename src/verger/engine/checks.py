@@ -166,14 +166,17 @@ def _check_local_folders(settings: Mapping[str, str]) -> None:
         )
 
 
+def spark_conf_folder() -> str | None:
+    """Return the folder of Spark's own settings, where one is named."""
+    home = os.environ.get("SPARK_HOME")
+    return os.environ.get("SPARK_CONF_DIR") or (home and str(Path(home, "conf")))
+
+
 def spark_defaults() -> dict[str, str]:
     """Return the settings of ``spark-defaults.conf``, where Spark would look for it."""
-    home = os.environ.get("SPARK_HOME")
-    folder = os.environ.get("SPARK_CONF_DIR") or (home and str(Path(home, "conf")))
-    if not folder:
-        return {}
+    folder = spark_conf_folder()
     try:
-        text = Path(folder, "spark-defaults.conf").read_text("utf-8")
+        text = Path(folder, "spark-defaults.conf").read_text("utf-8") if folder else ""
     except (OSError, UnicodeDecodeError):
         return {}
     lines = (line.strip() for line in text.splitlines())

@@ -180,7 +180,8 @@ def _plan_start(config: Config, java: Path | None) -> tuple[dict[str, Any], dict
         python, archive = PYTHON, cached_environment(for_driver=False)
         # Of spark.archives YARN would get a copy, and each executor another one from the driver.
         name = "spark.yarn.dist.archives" if master == "yarn" else "spark.archives"
-        settings = {name: f"{archive.as_uri()}#{UNPACKED}"} | settings
+        ours, theirs = f"{archive.as_uri()}#{UNPACKED}", given.get(name)
+        settings |= {name: f"{theirs},{ours}" if theirs else ours}
     if master:
         settings |= {"spark.master": forgiving_master(master)}
     settings |= {"spark.app.name": config.app_name}

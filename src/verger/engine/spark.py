@@ -234,14 +234,19 @@ class _Watcher(threading.Thread):
     def run(self) -> None:
         """Poll Spark's status until the job ends."""
         tracker = self._context.statusTracker()
-        while self._on_progress is not None and not self._ended.wait(_POLL_S):
+        while not self._ended.wait(_POLL_S):
             try:
                 jobs = map(tracker.getJobInfo, tracker.getJobIdsForGroup(self._group))
                 ids = [number for job in jobs if job for number in job.stageIds]
                 stages = [stage for stage in map(tracker.getStageInfo, ids) if stage]
-                done = sum(stage.numCompletedTasks for stage in stages)
+            except Exception:  # noqa: BLE001 - the context has ended: the job's own error says why
+                return
+            self._tell_if_idle(any(s.numActiveTasks + s.numCompletedTasks for s in stages))
+            if self._on_progress is None:
+                continue
+            done = sum(stage.numCompletedTasks for stage in stages)
+            try:
                 self._on_progress(done, sum(stage.numTasks for stage in stages))
-                self._tell_if_idle(any(s.numActiveTasks + s.numCompletedTasks for s in stages))
             except BaseException as err:  # noqa: BLE001 - raised again in the driver's thread
                 self.cause = err
                 self._context.cancelJobGroup(self._group)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verger.engine.checks import spark_conf_folder
 from verger.engine.tasks import PATIENCE_S, OnWait
 from verger.errors import EnvironmentNotReadyError
 
@@ -59,12 +60,9 @@ def check_hadoop_conf(settings: Mapping[str, str]) -> None:
 
 def _spark_env_names_it() -> bool:
     """Whether a ``spark-env.sh``, which ``spark-submit`` reads, names the folder."""
-    home = os.environ.get("SPARK_HOME")
-    folder = os.environ.get("SPARK_CONF_DIR") or (home and str(Path(home, "conf")))
-    if not folder:
-        return False
+    folder = spark_conf_folder()
     try:
-        text = Path(folder, "spark-env.sh").read_text("utf-8", "replace")
+        text = Path(folder, "spark-env.sh").read_text("utf-8", "replace") if folder else ""
     except OSError:
         return False
     lines = [line.strip() for line in text.splitlines()]

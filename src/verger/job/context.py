@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from verger.config import Config
 from verger.engine.choose import has_active_session, start_engine, wants_spark
 from verger.engine.local import LocalEngine
-from verger.engine.tasks import Engine, OnProgress, OnWait
+from verger.engine.tasks import LOG_WAIT, Engine, OnProgress, OnWait
 from verger.result.lock import locked
 from verger.result.output import Output
 from verger.result.record import RunRecord
@@ -38,13 +38,13 @@ class Progress:
     on_fits : callable
         Called with the models that have been fitted, and those in all.
     on_wait : callable
-        Called with a line about what is waited for; also after the stage.
+        Called with a line about what is waited for; also after the stage. The log by default.
     """
 
     on_bytes: OnBytes = _ignore
     on_tasks: OnProgress = _ignore
     on_fits: Callable[[int, int], None] = _ignore
-    on_wait: OnWait = _ignore
+    on_wait: OnWait = LOG_WAIT
 
 
 #: Shows that a stage runs: (name, number of photos or None) to a context that lasts as long as

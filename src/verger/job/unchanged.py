@@ -87,7 +87,9 @@ def _without_spark(run: Run, source: str) -> Listing | None:
 
 def _is_composed_of(run: Run, record: RunRecord, listing: Listing) -> bool:
     """Whether every listed photo has its row and its group, and no row would come or go."""
-    config = run.config
+    config, before = run.config, replace(record.counts, computed=0, relabelled=0)
+    if with_listing(before, listing) != before:  # as after most changes: no file is read
+        return False
     try:
         ledger = read_ledger(run.output.folder, rows_files(record.files, []))
     except VergerError:  # the run itself says what is wrong
@@ -96,6 +98,5 @@ def _is_composed_of(run: Run, record: RunRecord, listing: Listing) -> bool:
     if len(work.todo) or len(work.rejected) > config.max_error_rate * len(listing.photos):
         return False
     composition = compose(listing.photos, ledger, prune=config.prune)
-    counts = with_listing(composition.counts, listing)
-    same = counts == replace(record.counts, computed=0, relabelled=0)
+    same = with_listing(composition.counts, listing) == before
     return same and not composition.changes and listing.groups == run.output.read_groups()

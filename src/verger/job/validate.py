@@ -22,10 +22,9 @@ from verger.job.validate_files import (
     check_vectors,
     column_types,
     look_at_files,
-    table_columns,
 )
 from verger.result.record import Check, Counts, RunRecord
-from verger.schema import VIEWS, Reason
+from verger.schema import VIEWS, Reason, table_columns
 
 if TYPE_CHECKING:
     from verger.files.folder import Folder
@@ -67,7 +66,7 @@ def validate_output(engine: Engine, output: Output) -> Validation:
         featurized + rejected, one contract in every file, counts by label.
     """
     record = output.read_run()
-    columns = table_columns(record)
+    columns = table_columns(record.contract)
     tables = {name: output.parts(name) for name in columns if name in record.files}
     dimensions = {
         "features": record.model.n_features,

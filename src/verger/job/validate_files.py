@@ -17,18 +17,12 @@ from verger.engine.tasks import Engine, run_pieces
 from verger.errors import SchemaError
 from verger.files.tables import Part, contract_in, iter_batches, open_parquet
 from verger.files.vectors import VectorReader
-from verger.result.record import Check, RunRecord
-from verger.schema import GROUPS, PCA, REJECTED, arrow_schema, features_columns, type_name
+from verger.result.record import Check
+from verger.schema import arrow_schema, type_name
 
 if TYPE_CHECKING:
     from verger.files.folder import Folder
     from verger.result.output import Output
-
-
-def table_columns(record: RunRecord) -> dict[str, tuple[str, ...]]:
-    """Return the columns of the tables of a result."""
-    features = features_columns(record.contract)
-    return {"features": features, "rejected": REJECTED, "groups": GROUPS, "pca": PCA}
 
 
 @dataclass(frozen=True, kw_only=True)

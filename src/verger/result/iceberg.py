@@ -9,9 +9,7 @@ from typing import Any
 from verger.errors import ConfigError, OutputError, SchemaError, missing_extra
 from verger.files.tables import stored_schema
 from verger.result.output import Output
-from verger.schema import PCA, REJECTED, features_columns
-
-TABLES = ("features", "rejected", "pca")
+from verger.schema import table_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +65,10 @@ def register(out: str | Path, name: str, *, table: str = "features") -> Register
     """
     output = Output.at(out)
     record, parts = output.read_run(), output.parts(table)
-    columns = {"features": features_columns(record.contract), "rejected": REJECTED, "pca": PCA}
-    root = output.root if output.root.startswith("s3://") else Path(output.root).as_uri()
-    addresses = [f"{root}/{part.name}" for part in parts]
+    columns = table_columns(record.contract)
+    # No address with %20 and the like: PyIceberg takes a path as it is spelled.
+    root = output.root if output.root.startswith("s3://") else f"file://{output.root}"
+    addresses = dict.fromkeys(f"{root}/{part.name}" for part in parts)
     held = _load(name, stored_schema(columns[table], record.contract_hash), record.contract_hash)
     ours = {
         task.file.file_path: task.file
@@ -77,7 +76,7 @@ def register(out: str | Path, name: str, *, table: str = "features") -> Register
         if task.file.file_path.startswith(f"{root}/")
     }
     new = [address for address in addresses if address not in ours]
-    gone = [file for path, file in ours.items() if path not in set(addresses)]
+    gone = [file for path, file in ours.items() if path not in addresses]
     if new or gone:
         _commit(held, new, gone, record.contract_hash)
     snapshot = held.current_snapshot()

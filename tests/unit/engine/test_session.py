@@ -132,8 +132,10 @@ def test_yarn_gets_the_archive_by_its_own_setting(
     monkeypatch.setattr(session, "cached_environment", lambda for_driver: archive)
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
     (tmp_path / "yarn-site.xml").touch()
-    settings, _ = start(monkeypatch, Config(master="yarn", conf={"spark.executor.cores": "4"}))
-    assert settings["spark.yarn.dist.archives"] == f"file://{archive}#environment"
+    conf = {"spark.executor.cores": "4", "spark.yarn.dist.archives": "s3://silo/more.zip#more"}
+    settings, _ = start(monkeypatch, Config(master="yarn", conf=conf))
+    ours = f"file://{archive}#environment"
+    assert settings["spark.yarn.dist.archives"] == f"s3://silo/more.zip#more,{ours}"
     assert "spark.archives" not in settings
     assert settings["spark.executor.memoryOverhead"] == "1600m"
 

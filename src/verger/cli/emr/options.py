@@ -121,7 +121,9 @@ class SetupOptions:
 
         if self.security_groups and not self.subnets:
             raise click.UsageError("--security-group: needs --subnet")
-        return Setup(**asdict(self))
+        # Sorted: the order says nothing, and would make another application.
+        groups = {"security_groups": tuple(sorted(self.security_groups))}
+        return Setup(**asdict(self) | groups | {"subnets": tuple(sorted(self.subnets))})
 
 
 @dataclass(frozen=True)

@@ -278,9 +278,8 @@ def _look_from_here(
     from verger.emr.doctor import look_from_here
 
     addresses = {"SRC": source, "OUT": out, "the logs": place.logs}
-    looks = look_from_here(
-        cloud, addresses, place.package, place.application, role=place.role or None
-    )
+    how: Any = {"setup": place.setup, "role": place.role or None}
+    looks = look_from_here(cloud, addresses, place.package, place.application, **how)
     return print_checks(looks, as_json)
 
 

@@ -260,8 +260,6 @@ def _node_rates(region: str, types: Iterable[str], budget: BudgetOptions) -> Nod
 
 
 def _tell_cluster_plan(plan: ClusterPlan, *, assumed: bool) -> None:
-    from verger.emr.price import most_cost
-
     if plan.n_photos:
         tell(f"photos    {plan.n_photos:,}, of which {plan.done:,} are committed")
     limit, most = plan.job.limit, ""
@@ -269,9 +267,8 @@ def _tell_cluster_plan(plan: ClusterPlan, *, assumed: bool) -> None:
         rates = plan.estimate.rates
         tell(estimate_line(plan.estimate) + (" (a speed was assumed)" if assumed else ""))
         tell(f"rates     {rates.words}")
-        sum_of_all = most_cost(rates, limit) + plan.estimate.requests_cost
         most = (
-            f"{sum_of_all:,.2f} {rates.currency}, all nodes on demand and "
+            f"{plan.estimate.most(limit):,.2f} {rates.currency}, all nodes on demand and "
             f"{rates.unbounded_s / 60:.0f} minutes to come and to go: "
         )
     tell(
