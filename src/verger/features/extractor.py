@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from verger.config import HUB
@@ -93,9 +94,9 @@ def _load_base(
 def _check_same(output: Output, wanted: FeatureContract, made: FeatureContract) -> None:
     if made == wanted:
         return
-    ours, theirs = made.as_dict(), wanted.as_dict()
-    name = next(key for key in theirs if ours.get(key) != theirs[key])
+    pairs = {f.name: (getattr(wanted, f.name), getattr(made, f.name)) for f in fields(wanted)}
+    name, (theirs, ours) = next(item for item in pairs.items() if item[1][0] != item[1][1])
     raise ContractError(
-        f"OUT={output.root}: its features were made with {name}={theirs[name]!r}, and here it is "
-        f"{ours[name]!r}; name the same weights or model, or run verger run again"
+        f"OUT={output.root}: its features were made with {name}={theirs!r}, and here it is "
+        f"{ours!r}; name the same weights or model, or run verger run again"
     )

@@ -218,6 +218,13 @@ def test_features_of_other_preprocessing_are_refused(out: Path) -> None:
         load_extractor(Output.at(out))
 
 
+def test_features_of_another_filter_are_refused(out: Path) -> None:
+    """A contract names this key only where it is not the default."""
+    change_contract(out, resample="bilinear")
+    with pytest.raises(ContractError, match="made with resample='bilinear', and here it is 'bicub"):
+        load_extractor(Output.at(out))
+
+
 def test_weights_may_have_moved(out: Path, model: Model, tmp_path: Path) -> None:
     """Where the run found them they are no longer; they are looked for as usual, or named."""
     record = json.loads((out / "run.json").read_text())
