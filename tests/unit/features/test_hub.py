@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from support.encoder import N_FEATURES, PROCESSOR, SIZE, write_encoder
 from support.hub import FIRST, NAME, SECOND, Hub, open_hub
+from verger.engine.home import cache_folders
 from verger.errors import ConfigError, UnknownModelError, WeightsError, WeightsNotFoundError
 from verger.features.contract import FeatureContract
+from verger.features.model import download as downloads
+from verger.features.model import hub as hub_module
 from verger.features.model import load_model
-from verger.features.model.hub import Choice, HubName, fetch_from_hub
+from verger.features.model.hub import Choice, HubName, fetch_from_hub, is_fetched
 from verger.features.model.hub_card import translate
+from verger.features.model.output import describe_output
 
 
 @pytest.fixture
@@ -51,10 +58,16 @@ def test_an_encoder_is_fetched_by_name(hub: Hub, tmp_path: Path) -> None:
     assert hashlib.sha256(hub.files["preprocessor_config.json"]).hexdigest() in card
 
 
-def test_a_branch_that_moved_is_not_followed(hub: Hub) -> None:
+def test_a_branch_that_moved_is_not_followed(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """What was resolved needs the hub no more, and a commit stays what it was."""
     first = load_model(NAME).contract
     hub.commit, before = SECOND, len(hub.seen)
+    assert load_model(first.model).contract == first
+    home = cache_folders()
+    monkeypatch.setattr(hub_module, "cache_folders", lambda: [tmp_path / "empty", *home])
+    assert is_fetched(first.model)
     assert load_model(first.model).contract == first
     assert len(hub.seen) == before
     assert load_model(NAME).contract.model == f"{NAME}@{SECOND}:onnx/model.onnx"
@@ -85,6 +98,20 @@ def test_a_token_is_for_the_hub_alone(hub: Hub, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HF_TOKEN", "secret")
     fetch_from_hub(NAME)
     assert not hub.leaked
+
+
+def test_no_token_leaves_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A redirect to the same host keeps the token, but not to plain http."""
+    handlers: list[Any] = []
+    monkeypatch.setattr(
+        urllib.request, "build_opener", lambda handler: handlers.append(handler) or MagicMock()
+    )
+    downloads.open_url("https://hub/a", {"Authorization": "Bearer secret"}, 1)
+    asked = urllib.request.Request("https://hub/a")
+    asked.add_unredirected_header("Authorization", "Bearer secret")
+    for address, is_sent in (("https://hub/b", True), ("http://hub/b", False)):
+        then = handlers[0]().redirect_request(asked, None, 302, "", {}, address)
+        assert then.has_header("Authorization") is is_sent
 
 
 def test_licences_that_are_not_open_are_asked_about(hub: Hub) -> None:
@@ -155,8 +182,17 @@ def test_what_is_no_vector_is_refused(hub: Hub) -> None:
         load_model(str(fetch_from_hub(NAME, Choice(output="last_hidden_state"))))
     with pytest.raises(UnknownModelError, match=r"has no onnx/other.onnx"):
         fetch_from_hub(f"{NAME}:onnx/other.onnx")
-    with pytest.raises(UnknownModelError, match=r"must be hf:ORG/NAME"):
-        HubName.parse("hf:name")
+    for name in ("hf:name", f"{NAME}@{FIRST}:/etc/model.onnx", f"{NAME}@/etc:model.onnx"):
+        with pytest.raises(UnknownModelError, match=r"must be hf:ORG/NAME"):
+            HubName.parse(name)
+    with pytest.raises(ConfigError, match=r"has the outputs \['a', 'b'\]; name the one"):
+        describe_output(Path("model.onnx"), graph_of("a", "b", "logits"), None, None)
+
+
+def graph_of(*outputs: str) -> onnx.ModelProto:
+    """Return a graph that does nothing but to have these outputs."""
+    infos = [onnx.helper.make_tensor_value_info(name, 1, ["n", 4]) for name in outputs]
+    return onnx.helper.make_model(onnx.helper.make_graph([], "g", [], infos))
 
 
 EDGE = {"resize": "shortest_edge", "crop": "center"}
@@ -213,6 +249,8 @@ def test_preprocessing_is_translated(values: dict[str, Any], expected: dict[str,
         (PROCESSOR | {"do_thumbnail": True}, "do_thumbnail = True is not translated"),
         (PROCESSOR | {"rescale_offset": 1}, "rescale_offset = 1 is not translated"),
         (PROCESSOR | {"resample": 0}, "resample = 0 must be one of"),
+        ({k: v for k, v in PROCESSOR.items() if k != "resample"}, "resample = None must be one of"),
+        (PROCESSOR | {"crop_size": None}, "do_center_crop without crop_size"),
         (CLIP | {"size": 40}, "may be a square or an edge"),
         (PROCESSOR | {"size": {"longest_edge": 40}}, "must have shortest_edge, or height, width"),
         (PROCESSOR | {"crop_size": 48}, "crop of 48 is larger"),

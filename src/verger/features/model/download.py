@@ -106,13 +106,18 @@ def _may_pass(err: Exception) -> bool:
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Keep the headers of a request for its own host: a redirect may lead to a storage service."""
+    """Keep the headers of a request for its own host: a redirect may lead to a storage service.
+
+    Or away from https, where anybody on the way would read a token.
+    """
 
     def redirect_request(
         self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any
     ) -> Any:
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None and request.host == req.host:
+        if request is None or request.host != req.host:
+            return request
+        if request.type in (req.type, "https"):
             for name, value in req.unredirected_hdrs.items():
                 if name != "Host":
                     request.add_unredirected_header(name, value)

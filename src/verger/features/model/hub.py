@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from verger.config import HUB
-from verger.engine.home import verger_home
+from verger.engine.home import cache_folders, verger_home
 from verger.errors import ConfigError, UnknownModelError, WeightsError, WeightsNotFoundError
 from verger.features.model.checksum import sha256_of
 from verger.features.model.download import TIMEOUT_S, download, open_url
@@ -32,7 +32,8 @@ from verger.files.folder import Folder
 _LOG = logging.getLogger("verger")
 
 _NAME = re.compile(
-    r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./ -]+\.onnx))?"
+    r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-][\w./-]*))?"
+    r"(:(?P<file>[\w.-][\w./ -]*\.onnx))?"
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Where encoders are, the whole model last: with two inputs it is refused.
@@ -111,10 +112,8 @@ def fetch_from_hub(
         If its licence has to be accepted, or its preprocessing is not one that Verger computes.
     """
     asked = HubName.parse(name)
-    if asked.is_commit and asked.file and choice is None:
-        path = _place(asked)
-        if _is_whole(path):
-            return path
+    if asked.is_commit and asked.file and choice is None and (path := _fetched(asked)):
+        return path
     hub = _Hub.from_environment()
     listed = hub.look_up(asked)
     file = asked.file or next((f for f in _FILES if f in listed.files), None)
@@ -122,8 +121,7 @@ def fetch_from_hub(
         there = sorted(f for f in listed.files if f.endswith(".onnx"))[:8]
         raise UnknownModelError(f"model={name!r}: has no {file or _FILES[1]}; it has {there}")
     pinned = HubName(repo=asked.repo, revision=listed.commit, file=file)
-    path = _place(pinned)
-    if choice is None and _is_whole(path):
+    if choice is None and (path := _fetched(pinned)):
         return path
     choice = choice or Choice()
     _check_license(pinned, listed, choice)
@@ -133,16 +131,17 @@ def fetch_from_hub(
 def is_fetched(name: str) -> bool:
     """Whether a name is of one file of a commit, and that is on this machine."""
     asked = HubName.parse(name)
-    return asked.is_commit and asked.file is not None and _is_whole(_place(asked))
+    return asked.is_commit and asked.file is not None and _fetched(asked) is not None
 
 
-def _is_whole(path: Path) -> bool:
-    return path.with_suffix(".toml").is_file() and path.is_file()
+def _fetched(name: HubName) -> Path | None:
+    """Return the file of a commit that has its card beside it, in any cache of this user's."""
+    places = (_place(name, cache) for cache in cache_folders())
+    return next((p for p in places if p.with_suffix(".toml").is_file() and p.is_file()), None)
 
 
-def _place(name: HubName) -> Path:
-    folder = verger_home() / "models" / name.repo.replace("/", "--") / name.revision
-    return folder / str(name.file)
+def _place(name: HubName, cache: Path) -> Path:
+    return cache / "models" / name.repo.replace("/", "--") / name.revision / str(name.file)
 
 
 def _check_license(name: HubName, listed: _Listed, choice: Choice) -> None:
@@ -164,7 +163,7 @@ def _write(
     from verger.features.model.hub_card import translate
     from verger.features.model.output import describe_output
 
-    file, path = str(name.file), _place(name)
+    file, path = str(name.file), _place(name, verger_home())
     config = next((c for c in _CONFIGS if c in listed.files), None)
     if config is None:
         raise ConfigError(f"model={str(name)!r}: has no {' and no '.join(_CONFIGS)}")

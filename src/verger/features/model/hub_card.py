@@ -119,7 +119,7 @@ def _processor(values: Mapping[str, Any], where: str) -> Card:
     if values.get("do_convert_rgb") is False or values.get("do_resize") is False:
         raise ConfigError(f"{where}: do_convert_rgb and do_resize must not be false")
     card = _normalisation(values)
-    resample = values.get("resample", 2)
+    resample = values.get("resample")  # each class of transformers has a default of its own
     if resample not in _RESAMPLES:
         raise ConfigError(f"{where}: resample = {resample!r} must be one of {_RESAMPLES}")
     return card | _geometry(values, where) | {"resample": _RESAMPLES[resample]}
@@ -145,7 +145,9 @@ def _geometry(values: Mapping[str, Any], where: str) -> Card:
     if values.get("crop_pct") is not None:
         raise ConfigError(f"{where}: crop_pct of {kind or 'no image_processor_type'} is unknown")
     crop = None
-    if values.get("do_center_crop", "crop_size" in values) and values.get("crop_size"):
+    if values.get("do_center_crop", values.get("crop_size") is not None):
+        if values.get("crop_size") is None:
+            raise ConfigError(f"{where}: do_center_crop without crop_size is not translated")
         crop = _square(values["crop_size"], f"{where}: crop_size")
     if _is_edge(size, kind, values.get("default_to_square"), where):
         edge = int(size["shortest_edge"] if isinstance(size, dict) else size)

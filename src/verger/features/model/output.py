@@ -24,7 +24,8 @@ def describe_output(
     Raises
     ------
     ConfigError
-        If only logits are there, which are of the labels that the model was trained on.
+        If only logits are there, which are of the labels that the model was trained on, or several
+        outputs, none of which is known.
     """
     names = [value.name for value in model.graph.output]
     chosen = output or next((name for name in _VECTORS if name in names), None)
@@ -34,6 +35,11 @@ def describe_output(
             raise ConfigError(
                 f"{path.name}: gives logits alone, of the labels that it was trained on; name the "
                 "tensor before them: verger models fetch NAME --output TENSOR"
+            )
+        if len(others) > 1:
+            raise ConfigError(
+                f"{path.name}: has the outputs {others}; name the one that the features are: "
+                "verger models fetch NAME --output TENSOR"
             )
         chosen = others[0]
     return {"output": chosen} | ({"pool": pool} if pool else {})
