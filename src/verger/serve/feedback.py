@@ -88,12 +88,10 @@ class Feedback:
         self._check(label, prediction)
         picture = _clean(photo, decoding) if photo else b""
         with self._lock:
-            place = self._keep(picture) if picture else ""
             if self.file.stat().st_size > MOST_BYTES:
                 raise _full()
-            line = (place, label, prediction, datetime.now(UTC).isoformat(timespec="seconds"))
-            with self.file.open("a", encoding="utf-8", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerow(line)
+            place = self._keep(picture) if picture else ""
+            self._append(place, label, prediction, datetime.now(UTC).isoformat(timespec="seconds"))
 
     def _check(self, label: str, prediction: str) -> None:
         if prediction and prediction not in self.labels:
@@ -103,6 +101,14 @@ class Feedback:
         # A cell that begins so is a formula to a spreadsheet.
         if not 1 <= len(label) <= MOST_LABEL or not label.isprintable() or label[0] in "=+-@":
             raise Refused(422, "not a label", f"label must be 1 to {MOST_LABEL} plain characters")
+
+    def _append(self, *cells: str) -> None:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(cells)
+        with self.file.open("a+b") as file:
+            file.seek(max(0, file.seek(0, io.SEEK_END) - 1))
+            is_cut = file.read(1) not in (b"", b"\n")  # by an editor
+            file.write(b"\n" * is_cut + line.getvalue().encode())
 
     def _keep(self, picture: bytes) -> str:
         self.photos.mkdir(exist_ok=True)
