@@ -1,4 +1,6 @@
-"""A page and a REST interface to try a classifier with. Photos are never stored.
+"""A page and a REST interface to try a classifier with.
+
+Photos are stored only where ``--feedback`` asks for it.
 
 Requests are read here and not by Starlette, which writes large forms to temporary files: the whole
 of a request stays in memory.
@@ -8,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -35,6 +38,8 @@ from verger.serve.feedback import Feedback
 from verger.serve.guard import Guard
 from verger.serve.limits import Limits, Refusal, Refused, photo_of, read_body
 from verger.serve.look import Look
+
+_Read = Callable[[Request], AbstractAsyncContextManager[bytes]]
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
@@ -194,16 +199,16 @@ def create_app(
     app = _bare_app()
     page = {"in_browser": browser is not None, "labels": feedback and feedback.labels}
     _add_page(app, look or Look(), page | {"max_bytes": limits.max_bytes})
+    read = partial(_read_photo, places=anyio.Semaphore(limits.max_waiting), limits=limits)
     decoding = Decoding(max_pixels=limits.max_pixels, timeout_s=limits.decode_timeout_s, apart=True)
     predictor = replace(predictor, decoding=decoding)
     if browser is None:
         predictor.predict([b""], ["none"])  # opens the model once, before threads would each
-        _add_predict(app, predictor, source, facts, limits)
+        _add_predict(app, predictor, source, facts, read, limits.n_threads)
     else:
         add_browser(app, browser, predictor, source, facts)
-    _add_refusals(app)
     if feedback is not None:
-        _add_feedback(app, feedback, decoding, limits)
+        _add_feedback(app, feedback, decoding, read)
     return _guarded(app, hosts, wasm=browser is not None)
 
 
@@ -214,13 +219,15 @@ def _guarded(app: FastAPI, hosts: tuple[str, ...], *, wasm: bool) -> FastAPI:
 
 
 def _bare_app() -> FastAPI:
-    return FastAPI(
+    app = FastAPI(
         title="Verger",
         version=version("verger"),
         telemetry=_NO_TELEMETRY,
         docs_url=None,
         redoc_url=None,  # these load scripts from another host
     )
+    _add_refusals(app)
+    return app
 
 
 def is_loopback(host: str) -> bool:
@@ -254,12 +261,33 @@ def _add_page(app: FastAPI, look: Look, values: Mapping[str, Any]) -> None:
         return {"status": "ok"}
 
 
+@asynccontextmanager
+async def _read_photo(
+    request: Request, *, places: anyio.Semaphore, limits: Limits
+) -> AsyncIterator[bytes]:
+    """Read the photo of a request, which has one of the places until it is answered."""
+    try:
+        places.acquire_nowait()
+    except anyio.WouldBlock as err:
+        raise _busy() from err
+    try:
+        headers = request.headers
+        body = await read_body(request.stream(), headers.get("content-length"), limits)
+        yield photo_of(body, headers.get("content-type"))
+    finally:
+        places.release()
+
+
 def _add_predict(
-    app: FastAPI, predictor: Predictor, source: str, facts: Mapping[str, str], limits: Limits
+    app: FastAPI,
+    predictor: Predictor,
+    source: str,
+    facts: Mapping[str, str],
+    read: _Read,
+    n_threads: int,
 ) -> None:
     answerer = Answerer(predictor=predictor, source=source, facts=facts)
-    threads = anyio.CapacityLimiter(limits.n_threads)
-    places = anyio.Semaphore(limits.max_waiting)
+    threads = anyio.CapacityLimiter(n_threads)
     responses: dict[int | str, dict[str, object]] = {
         status: {"description": text, "model": Answer if status == 422 else Refusal}
         for status, text in _REFUSALS.items()
@@ -268,31 +296,22 @@ def _add_predict(
     @app.post("/predict", openapi_extra=_BODY, responses=responses, response_model=Answer)
     async def predict(request: Request, response: Response) -> Answer:
         """Say what is on a photo, which is the body itself or the one part of a form."""
-        try:
-            places.acquire_nowait()
-        except anyio.WouldBlock as err:
-            raise _busy() from err
-        try:
-            headers = request.headers
-            body = await read_body(request.stream(), headers.get("content-length"), limits)
-            photo = photo_of(body, headers.get("content-type"))
+        async with read(request) as photo:
             ask = partial(answerer.answer, photo)
             answer = await anyio.to_thread.run_sync(ask, limiter=threads)
-        finally:
-            places.release()
         response.status_code = 422 if answer.error else 200
         return answer
 
 
-def _add_feedback(app: FastAPI, feedback: Feedback, decoding: Decoding, limits: Limits) -> None:
+def _add_feedback(app: FastAPI, feedback: Feedback, decoding: Decoding, read: _Read) -> None:
     threads = anyio.CapacityLimiter(1)
 
     @app.post("/feedback", status_code=204, response_class=Response)
     async def note(request: Request, label: str, prediction: str = "") -> None:
         """Note what a photo shows; its body is the photo, if it is to be kept."""
-        photo = await read_body(request.stream(), request.headers.get("content-length"), limits)
-        add = partial(feedback.add, label, prediction, photo, decoding)
-        await anyio.to_thread.run_sync(add, limiter=threads)
+        async with read(request) as photo:
+            add = partial(feedback.add, label, prediction, photo, decoding)
+            await anyio.to_thread.run_sync(add, limiter=threads)
 
 
 def _add_refusals(app: FastAPI) -> None:
