@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib import resources
 
 #: English is what the templates say; of each other language there is a catalogue.
 LANGUAGES = ("en", "fr")
@@ -19,6 +18,8 @@ def messages(part: str) -> dict[str, str]:
     part : str
         ``page`` for what ``verger serve`` shows, ``report`` for the report.
     """
+    from importlib import resources  # slow to import, and most commands need no message
+
     text = resources.files("verger").joinpath("language.fr.json").read_text("utf-8")
     found: dict[str, dict[str, str]] = json.loads(text)
     return found[part]
