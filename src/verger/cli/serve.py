@@ -79,7 +79,10 @@ def look_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def serve(
     out: str, host: str, title: str | None, logo: Path | None, lang: str | None, **options: Any
 ) -> None:
-    """Serve a page, and a REST interface, to try a classifier with; photos are never stored."""
+    """Serve a page, and a REST interface, to try a classifier with.
+
+    Photos are stored only where --feedback asks for it.
+    """
     # Requests are answered side by side: more threads in a product only wait for one another.
     # numpy reads this when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

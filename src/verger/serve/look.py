@@ -62,8 +62,9 @@ class Look:
     def manifest(self) -> dict[str, Any]:
         """Return what lets a browser install the page as an app."""
         sources = (("logo" if self.logo else "static/icon") + f"-{side}.png" for side in ICONS)
+        question = messages("page")[TITLE] if self.lang == "fr" else TITLE
         return {
-            "name": self.title or TITLE,
+            "name": self.title or question,
             "short_name": (self.title or "Verger")[:30],
             "start_url": "./",
             "display": "standalone",
