@@ -118,7 +118,7 @@ def _picture(content: bytes | Unread) -> bytes | None:
     if isinstance(content, Unread):
         return None
     try:
-        image = Image.fromarray(decode_full_size(content))
+        image = Image.fromarray(decode_full_size(content, least=PIXELS))
     except DecodeError:
         return None
     image.thumbnail((PIXELS, PIXELS))

@@ -176,7 +176,9 @@ def _load_whole(image: Image.Image, content: bytes, max_pixels: int) -> None:
     _check_pixels(image, max_pixels)  # the size of a HEIC file is known only here
 
 
-def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def decode_full_size(
+    content: bytes, *, max_pixels: int = MAX_PIXELS, least: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Decode and turn one photo in its full size, as a viewer shows it.
 
     Parameters
@@ -184,6 +186,9 @@ def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDA
     content : bytes
     max_pixels : int
         Largest width x height that is decoded.
+    least : int, optional
+        A JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as its shorter side has as many
+        pixels: for a picture that is made smaller anyway.
 
     Returns
     -------
@@ -197,7 +202,7 @@ def decode_full_size(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDA
     """
     content = _prepared(content)
     with pillow_settings(max_pixels, load_truncated=False):
-        image, layout = _open(content, max_pixels, None)
+        image, layout = _open(content, max_pixels, least)
         turn = turn_of(image)
         with decode_errors(is_photo=True):
             _load_whole(image, content, max_pixels)
