@@ -40,7 +40,7 @@ from verger.files.folder import Folder
 from verger.files.paths import normalize_source
 from verger.pca.fit import FittedPCA, fit_pca
 from verger.pca.moments import sum_moments
-from verger.pca.spark_models import to_spark_model, write_spark_model
+from verger.pca.spark_models import spark_parameters, to_spark_model, write_spark_model
 
 if TYPE_CHECKING:
     from pyspark import Broadcast
@@ -295,13 +295,12 @@ class NumpyPCAModel(FittedStage, HasInputCol, HasOutputCol):
     @property
     def pc(self) -> DenseMatrix:
         """The matrix, (n_features, k)."""
-        n_features, k = self.pca.projection.shape
-        return DenseMatrix(n_features, k, self.pca.projection.ravel(order="F"))
+        return spark_parameters(self.pca)[0]
 
     @property
     def explainedVariance(self) -> DenseVector:  # Spark's name
         """The share of variance of each component, (k,)."""
-        return DenseVector(self.pca.explained_variance_ratio[: self.pca.n_components])
+        return spark_parameters(self.pca)[1]
 
     def setInputCol(self, value: str) -> NumpyPCAModel:
         """Name the column of vectors or arrays."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from verger.errors import ContractError
-from verger.features.preprocess import CROPS, DCT_MARGIN, PREPROCESS_VERSION, Resizing
+from verger.features.preprocess import CROPS, DCT_MARGIN, PREPROCESS_VERSION, Resizing, n_views
 from verger.files.records import from_plain, to_plain
 
 #: The decoder, where the resized photo has a size of its own.
@@ -25,7 +25,8 @@ DECODER_OF_RESIZED = (
 
 def count_views(contract: Mapping[str, object]) -> int:
     """Return how many vectors a photo has by a contract's JSON values, whoever wrote them."""
-    return 1 + len(CROPS.get(str(contract.get("views")), CROPS["whole"])[-1])
+    views = str(contract.get("views"))
+    return n_views(views if views in CROPS else "whole")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class FeatureContract:
     @property
     def n_views(self) -> int:
         """Vectors of a photo: of the whole of it, and of each crop."""
-        return 1 + len(CROPS[self.views][-1])
+        return n_views(self.views)
 
     @property
     def resizing(self) -> Resizing:

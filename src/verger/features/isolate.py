@@ -32,7 +32,7 @@ from verger.config import MAX_PIXELS
 from verger.engine.limits import usable_cores
 from verger.errors import EnvironmentNotReadyError
 from verger.features.decoder import ANSWER, READY, REQUEST
-from verger.features.preprocess import CROPS, SQUARE, DecodeError, Photo, Resizing
+from verger.features.preprocess import CROPS, SQUARE, DecodeError, Photo, Resizing, n_views
 from verger.schema import Reason
 
 # Longest that a decoding process may take to start; it takes 0.2 s on an idle core.
@@ -158,7 +158,7 @@ class DecoderPool:
         timeout_s: float | None = None,
     ) -> Photo:
         """Decode one photo; see :func:`decode_apart`."""
-        place, shape = list(CROPS).index(views), (1 + len(CROPS[views][-1]), size, size, 3)
+        place, shape = list(CROPS).index(views), (n_views(views), size, size, 3)
         settings = size, max_pixels, accept_truncated, place, *resizing.numbers()
         request = REQUEST.pack(*settings, timeout_s or 0, len(content))
         with self._places:

@@ -212,8 +212,7 @@ def _outcomes(
     size, n_views = session.contract.input_size, session.contract.n_views
     pixels = np.empty((len(photos), n_views, size, size, 3), np.uint8)
     for target, decoded in zip(pixels, photos, strict=True):
-        target[0] = decoded.pixels
-        target[1:] = decoded.views[1:]
+        target[:] = decoded.views
     with clock.part("model"):
         vectors = session.predict(pixels.reshape(-1, size, size, 3))
         features = iter(vectors.reshape(len(photos), n_views, *vectors.shape[1:]))

@@ -49,7 +49,7 @@ def to_spark_model(pca: FittedPCA, kind: type[PCAModel] | None = None) -> PCAMod
     session = SparkSession.getActiveSession()
     if session is None or not hasattr(session, "_jvm"):
         raise EnvironmentNotReadyError("Spark's PCAModel needs an active session of classic Spark")
-    matrix, ratio = _parameters(pca)
+    matrix, ratio = spark_parameters(pca)
     context = session.sparkContext
     # The constructor is private to Scala's package and public in the class file.
     jvm: Any = context._jvm
@@ -60,7 +60,7 @@ def to_spark_model(pca: FittedPCA, kind: type[PCAModel] | None = None) -> PCAMod
     return model._set(k=pca.n_components, inputCol=INPUT, outputCol=OUTPUT)
 
 
-def _parameters(pca: FittedPCA) -> tuple[DenseMatrix, DenseVector]:
+def spark_parameters(pca: FittedPCA) -> tuple[DenseMatrix, DenseVector]:
     """Return the matrix (n_features, k) and the ratios (k,)."""
     from pyspark.ml.linalg import DenseMatrix, DenseVector
 

@@ -23,7 +23,7 @@ from verger.features.preprocess.pillow import FORMATS, register_formats
 from verger.features.preprocess.pixels import normalize, to_rgb
 from verger.features.preprocess.reasons import DecodeError
 from verger.features.preprocess.resizing import SQUARE, Resizing, resize_image
-from verger.features.preprocess.views import CROPS, cut_views
+from verger.features.preprocess.views import CROPS, cut_views, n_views
 
 __all__ = [
     "CROPS",
@@ -37,6 +37,7 @@ __all__ = [
     "cut_views",
     "decode_full_size",
     "decode_photo",
+    "n_views",
     "normalize",
     "register_formats",
     "resize_image",

@@ -21,6 +21,11 @@ CROPS: dict[str, tuple[int, int, tuple[tuple[int, int], ...]]] = {
 }
 
 
+def n_views(views: str) -> int:
+    """Return how many pictures a choice of views has: the whole photo, and each crop."""
+    return 1 + len(CROPS[views][-1])
+
+
 def crop_boxes(width: int, height: int, views: str) -> list[Box]:
     """Return what the crops of a photo cover: (left, top, right, bottom) in pixels.
 
