@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from verger.classify.classifier import Classifier
-from verger.errors import ConfigError, ContractError, OutputError, OutputExistsError
+from verger.errors import ConfigError, ContractError, OutputError
 from verger.features.contract import FeatureContract
 from verger.features.model import Model
-from verger.files.folder import Folder
+from verger.files.folder import Folder, check_target
 from verger.files.npz import MAX_NPZ_BYTES, UNREADABLE, read_npz
 
 _VERSION = 1
@@ -33,14 +33,10 @@ def write_bundle(
 
     Raises
     ------
-    OutputExistsError, ConfigError
-        If there is a file, or it can be none.
+    ConfigError, OutputExistsError, OutputError
+        As from :func:`verger.files.folder.check_target`.
     """
-    target = Path(path).expanduser().absolute()
-    if target.is_dir() or not target.parent.is_dir():
-        raise ConfigError(f"FILE={target}: must be a file in a folder that there is")
-    if target.exists() and not overwrite:
-        raise OutputExistsError(f"FILE={target}: exists; --overwrite replaces it")
+    target = check_target(path, "fruit.verger", overwrite=overwrite)
     about = asdict(model) | {"contract": model.contract.as_dict()}
     kept = {name: about[name] for name in ("contract", "published", "license")}
     arrays: dict[str, Any] = classifier.to_arrays() | {

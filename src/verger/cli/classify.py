@@ -216,7 +216,10 @@ def classify_save(
     """Write a classifier and its model into one file, which predict --model loads alone."""
     from verger.classify.bundle import write_bundle
     from verger.classify.predict import Predictor
+    from verger.files.folder import check_target
 
+    # Before weights are downloaded for nothing.
+    check_target(path, "fruit.verger", overwrite=overwrite)
     with download_bar() as on_progress:
         predictor = Predictor.load(out, weights, model, name=name, on_progress=on_progress)
     written = write_bundle(path, predictor.classifier, predictor.model, overwrite=overwrite)

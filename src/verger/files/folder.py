@@ -18,11 +18,42 @@ from typing import IO, NamedTuple
 import pyarrow as pa
 from pyarrow import fs
 
-from verger.errors import OutputError
+from verger.errors import ConfigError, OutputError, OutputExistsError
 from verger.files.paths import explain, filesystem_of
 
 #: Largest file that is read whole, unless a caller says otherwise.
 MAX_READ_BYTES = 1_000_000_000
+
+
+def check_target(path: str | Path, example: str, *, overwrite: bool) -> Path:
+    """Return where a file of this machine may be written, as an absolute path.
+
+    Parameters
+    ----------
+    path : path
+    example : str
+        Name of such a file, for the message about a folder.
+    overwrite : bool
+        Whether a file that is there may be replaced.
+
+    Raises
+    ------
+    ConfigError
+        If it is a folder.
+    OutputExistsError
+        If it is there.
+    OutputError
+        If its folder is not there.
+    """
+    target = Path(path).expanduser().absolute()
+    if target.is_dir():
+        raise ConfigError(f"{target}: is a folder; name a file, such as {example}")
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{target}: exists; --overwrite replaces it")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: cannot be written: there is no folder {target.parent}")
+    return target
+
 
 # Folders of files
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from verger.config import Config
 from verger.engine.tasks import run_pieces
-from verger.errors import ConfigError, OutputError, OutputExistsError
+from verger.errors import OutputError
 from verger.features.preprocess import DecodeError, decode_full_size
-from verger.files.folder import Folder
+from verger.files.folder import Folder, check_target
 from verger.files.paths import is_below
 from verger.files.reading import Unread, read_ahead
 from verger.files.tables import encode
@@ -42,14 +42,12 @@ def export_atlas(
 
     Raises
     ------
-    OutputError, OutputExistsError, ConfigError
-        If OUT has no PCA or too few photos, or the file is there, or its folder is not.
+    OutputError
+        If OUT has no PCA or too few photos.
+    ConfigError, OutputExistsError, OutputError
+        As from :func:`verger.files.folder.check_target`.
     """
-    target = Path(path).expanduser().absolute()
-    if target.exists() and not overwrite:
-        raise OutputExistsError(f"{target}: exists; --overwrite replaces it")
-    if not target.parent.is_dir():
-        raise ConfigError(f"{target}: there is no folder {target.parent}")
+    target = check_target(path, "atlas.parquet", overwrite=overwrite)
     run = Run(Output.at(out), Config(), watch)
     record = run.output.read_run()
     names = run.output.part_names("pca")

@@ -65,6 +65,14 @@ def test_a_name_is_one_of_a_file(name: str) -> None:
         ClassifierFiles(name)
 
 
+def test_where_a_bundle_cannot_be_written_is_told_first(output: Output, tmp_path: Path) -> None:
+    """Not after a download of weights: this model there is not at all."""
+    line = ["classify", "save", output.root, str(tmp_path / "none" / "fruit.verger")]
+    done = CliRunner().invoke(app, line)
+    assert isinstance(done.exception, OutputError)
+    assert "there is no folder" in str(done.exception)
+
+
 def test_a_bundle_predicts_alone(output: Output, tmp_path: Path) -> None:
     """It gives the same probabilities, and another file is refused."""
     model = load_model("efficientnet_lite0")
@@ -77,6 +85,8 @@ def test_a_bundle_predicts_alone(output: Output, tmp_path: Path) -> None:
     assert (extractor.contract, extractor.onnx) == (model.contract, model.onnx)
     with pytest.raises(OutputExistsError, match="--overwrite replaces it"):
         write_bundle(path, classifier, model)
+    with pytest.raises(ConfigError, match="is a folder; name a file, such as fruit.verger"):
+        write_bundle(tmp_path, classifier, model)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(OutputError, match="is no bundle that can be used"):
         read_bundle(path)

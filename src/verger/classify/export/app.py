@@ -19,12 +19,12 @@ import pyarrow.compute
 from verger.classify.export.check import ExportCheck, LabelledPhoto, check_app, promise_of
 from verger.classify.export.graph import in_half, write_app_graph
 from verger.classify.predict import Predictor
-from verger.errors import ConfigError, OutputError, OutputExistsError, ValidationError
+from verger.errors import ConfigError, ValidationError
 from verger.features.contract import FeatureContract
 from verger.features.model.int8 import N_CALIBRATION, graph_digest, quantize
 from verger.features.model.weights import OnProgress
 from verger.features.preprocess import DecodeError, decode_photo
-from verger.files.folder import Folder
+from verger.files.folder import Folder, check_target
 from verger.files.paths import is_below
 from verger.files.reading import Unread, read_ahead
 from verger.files.tables import read_part
@@ -103,7 +103,9 @@ def export_app(
     ValidationError
         If the file does not give what the pipeline gives.
     """
-    target = _check_target(path, precision, overwrite=overwrite)
+    if precision not in (None, *PRECISIONS):
+        raise ConfigError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
+    target = check_target(path, "app.onnx", overwrite=overwrite)
     predictor = Predictor.load(out, weights, model, on_progress=on_progress)
     graph, check = _write_checked(predictor, precision, _draw(Output.at(out)), target)
     Folder(str(target.parent)).write(target.name, graph)
@@ -129,19 +131,6 @@ def _write_checked(
             f"{target}: not written: on {check.n_photos} photos {broken}, against the pipeline"
         )
     return graph, check
-
-
-def _check_target(path: str | Path, precision: str | None, *, overwrite: bool) -> Path:
-    target = Path(path).expanduser().absolute()
-    if precision not in (None, *PRECISIONS):
-        raise ConfigError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
-    if target.is_dir():
-        raise ConfigError(f"{target}: is a folder; name a file, such as app.onnx")
-    if target.exists() and not overwrite:
-        raise OutputExistsError(f"{target}: exists; --overwrite replaces it")
-    if not target.parent.is_dir():
-        raise OutputError(f"{target}: cannot be written: there is no folder {target.parent}")
-    return target
 
 
 def _draw(output: Output) -> Iterator[LabelledPhoto]:
