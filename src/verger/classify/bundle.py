@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,14 @@ def write_bundle(
     Raises
     ------
     ConfigError, OutputExistsError, OutputError
-        As from :func:`verger.files.folder.check_target`.
+        As from :func:`verger.files.folder.check_target`; or if it would be too large to be read.
     """
     target = check_target(path, "fruit.verger", overwrite=overwrite)
-    about = asdict(model) | {"contract": model.contract.as_dict()}
-    kept = {name: about[name] for name in ("contract", "published", "license")}
+    kept = {
+        "contract": model.contract.as_dict(),
+        "published": model.published,
+        "license": model.license,
+    }
     arrays: dict[str, Any] = classifier.to_arrays() | {
         "references": classifier.references,
         "bundle": np.array(_VERSION),
@@ -48,7 +50,13 @@ def write_bundle(
     }
     with io.BytesIO() as stream:
         np.savez(stream, **arrays)
-        Folder(str(target.parent)).write(target.name, stream.getvalue())
+        content = stream.getvalue()
+    if len(content) > MAX_NPZ_BYTES:
+        raise OutputError(
+            f"{target}: not written: it would have {len(content):,} bytes, and bundles have at "
+            f"most {MAX_NPZ_BYTES:,}; take a smaller model, or predict with --model OUT"
+        )
+    Folder(str(target.parent)).write(target.name, content)
     return target
 
 

@@ -174,6 +174,8 @@ class Predictor:
 
         Raises
         ------
+        ConfigError
+            If a file is given with a name, weights or a model.
         OutputError
             If OUT is no result, or has no classifier.
         ContractError
@@ -181,6 +183,7 @@ class Predictor:
         """
         files = ClassifierFiles(name)
         if "://" not in str(out) and Path(out).is_file():
+            _refuse_with_bundle(out, name=name, weights=weights, extractor=model)
             bundled, extractor = read_bundle(out)
             return cls(classifier=bundled, model=extractor)
         output = Output.at(out)
@@ -270,6 +273,16 @@ class Predictor:
             )
             for row, far in zip(indices, distances.tolist(), strict=True)
         ]
+
+
+def _refuse_with_bundle(path: str | Path, **given: str | Path | None) -> None:
+    """Refuse what would do nothing: a bundle has one classifier, and its model."""
+    for name, value in given.items():
+        if value:
+            raise ConfigError(
+                f"{name}={value}: goes with a result; {path} is one file, with one classifier and "
+                "its model"
+            )
 
 
 def list_named(photos: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ from verger.classify.bundle import read_bundle, write_bundle
 from verger.classify.classifier import Classifier
 from verger.classify.compare import compare_classifiers
 from verger.classify.evaluation import evaluate_split
+from verger.classify.predict import Predictor
 from verger.classify.recipe import Recipe
 from verger.classify.stage import train_classifier
 from verger.cli import app
@@ -65,8 +66,18 @@ def test_a_name_is_one_of_a_file(name: str) -> None:
         ClassifierFiles(name)
 
 
+def test_a_bundle_too_large_to_be_read_is_not_written(
+    output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("verger.classify.bundle.MAX_NPZ_BYTES", 1_000_000)
+    path, model = tmp_path / "fruit.verger", load_model("efficientnet_lite0")
+    with pytest.raises(OutputError, match="not written: it would have"):
+        write_bundle(path, Classifier.load(output), model)
+    assert not path.exists()
+
+
 def test_where_a_bundle_cannot_be_written_is_told_first(output: Output, tmp_path: Path) -> None:
-    """Not after a download of weights: this model there is not at all."""
+    """Before the model is looked for: this result has none that could be loaded."""
     line = ["classify", "save", output.root, str(tmp_path / "none" / "fruit.verger")]
     done = CliRunner().invoke(app, line)
     assert isinstance(done.exception, OutputError)
@@ -85,8 +96,11 @@ def test_a_bundle_predicts_alone(output: Output, tmp_path: Path) -> None:
     assert (extractor.contract, extractor.onnx) == (model.contract, model.onnx)
     with pytest.raises(OutputExistsError, match="--overwrite replaces it"):
         write_bundle(path, classifier, model)
-    with pytest.raises(ConfigError, match="is a folder; name a file, such as fruit.verger"):
+    with pytest.raises(ConfigError, match="is a folder; name a file"):
         write_bundle(tmp_path, classifier, model)
+    for option in ("name", "weights", "model"):
+        with pytest.raises(ConfigError, match="goes with a result"):
+            Predictor.load(path, **{option: "coarse"})
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(OutputError, match="is no bundle that can be used"):
         read_bundle(path)
