@@ -22,7 +22,7 @@ from verger.classify.evaluation import (
 from verger.classify.label_map import merge_labels
 from verger.classify.recipe import Recipe, describe_recipe
 from verger.classify.scores import Scored
-from verger.classify.testing import find_unlike, score_rows
+from verger.classify.testing import score_rows
 from verger.classify.vectors import Labelled, LabelledVectors, read_labelled
 from verger.config import Config
 from verger.engine.choose import check_engine
@@ -69,8 +69,9 @@ def evaluate_against(
     with run, run.locked():
         vectors = LabelledVectors(run.engine, there, labelled)
         with run.stage("test", len(labelled)):
-            rows, scored = score_rows(vectors, classifier, np.arange(len(labelled)), merged)
-            alarm = judge_alarm(scored, find_unlike(vectors, classifier, rows), classifier)
+            every = np.arange(len(labelled))
+            rows, scored, unlike = score_rows(vectors, classifier, every, merged)
+        alarm = judge_alarm(scored, unlike, classifier)
         judged = _judged_against(there, labelled, rows, scored, classifier.threshold)
         method, on, names = classifier.method, classifier.on, dict(label_map or {})
         recipe = Recipe(method=method, on=on, label_map=names)

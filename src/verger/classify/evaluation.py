@@ -43,7 +43,6 @@ from verger.classify.testing import (
     NEAREST_ROWS,
     accuracy_by_k,
     find_nearest,
-    find_unlike,
     fit_whole_pca,
     score_rows,
 )
@@ -166,8 +165,7 @@ def _evaluate(
             on_fits=progress.on_fits,
         )
     with run.stage(f"test ({strategy})", len(test_rows)):
-        rows, scored = score_rows(vectors, trained.classifier, test_rows)
-        unlike = find_unlike(vectors, trained.classifier, rows)
+        rows, scored, unlike = score_rows(vectors, trained.classifier, test_rows)
         named = scored.true >= 0
         others = scored[~named].probability if recipe.other else trained.others
         judged = judge(scored[named], others, trained.classifier.threshold) | {

@@ -18,6 +18,7 @@ from verger.pca.fit import FittedPCA, fit_pca
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 #: Test photos whose nearest training photo is looked for.
 NEAREST_ROWS = 5_000
@@ -27,8 +28,8 @@ SOME_K = (1, 2, 5, 10, 20, 50, 100, 174, 328, 640, 1280)
 
 def score_rows(
     vectors: LabelledVectors, classifier: Classifier, rows: Ints, merged: Merged | None = None
-) -> tuple[Ints, Scored]:
-    """Score photos in the tasks.
+) -> tuple[Ints, Scored, Flags]:
+    """Score photos in the tasks, and find out which are unlike every known one.
 
     Parameters
     ----------
@@ -45,37 +46,24 @@ def score_rows(
         Rising.
     scored : Scored
         In their order.
+    unlike : ndarray of shape (n,), bool
+        Of the whole photos, in the same order.
     """
     carry = classifier, merged, vectors.labelled.targets
-    blocks = vectors.scan(rows, _score, carry, views=True)
-    row = np.concatenate([row for row, _ in blocks])
-    order = np.argsort(row)
-    return row[order], Scored.join([scored for _, scored in blocks])[order]
+    row, scored, unlike = zip(*vectors.scan(rows, _score, carry, views=True), strict=True)
+    rising = np.concatenate(row)
+    order = np.argsort(rising)
+    return rising[order], Scored.join(scored)[order], np.concatenate(unlike)[order]
 
 
 def _score(
     batches: VectorBatches, carry: tuple[Classifier, Merged | None, Ints]
-) -> Iterator[tuple[Ints, Scored]]:
+) -> Iterator[tuple[Ints, Scored, Flags]]:
     classifier, merged, targets = carry
     for row, x in batches:
-        probabilities = classifier.probabilities(x)
-        yield row, Scored.of(merged.sum(probabilities) if merged else probabilities, targets[row])
-
-
-def find_unlike(
-    vectors: LabelledVectors, classifier: Classifier, rows: Ints
-) -> npt.NDArray[np.bool_]:
-    """Find out in the tasks which photos are unlike every known one; rows must rise."""
-    blocks = vectors.scan(rows, _alarms, classifier)
-    order = np.argsort(np.concatenate([row for row, _ in blocks]))
-    return np.concatenate([unlike for _, unlike in blocks])[order]
-
-
-def _alarms(
-    batches: VectorBatches, classifier: Classifier
-) -> Iterator[tuple[Ints, npt.NDArray[np.bool_]]]:
-    for row, x in batches:
-        yield row, classifier.unlike(x)
+        probabilities, whole = classifier.probabilities(x), x[:, 0] if x.ndim == 3 else x
+        names = merged.sum(probabilities) if merged else probabilities
+        yield row, Scored.of(names, targets[row]), classifier.unlike(whole)
 
 
 def find_nearest(vectors: LabelledVectors, known: Ints, photos: Ints) -> Ints:

@@ -112,12 +112,13 @@ def test_rows_are_scored_in_tasks_as_in_this_process(
     vectors: LabelledVectors, x: np.ndarray, method: str
 ) -> None:
     trained = train(vectors, TRAINED, Recipe(method=method), "random", contract_hash="c0ffee")
-    rows, scored = score_rows(vectors, trained.classifier, TESTED)
+    rows, scored, unlike = score_rows(vectors, trained.classifier, TESTED)
     assert rows.tolist() == sorted(TESTED.tolist())
     probabilities = trained.classifier.probabilities(x[rows])
     assert (scored.predicted == probabilities.argmax(axis=1)).all()
     assert (scored.probability == probabilities.max(axis=1)).all()
     assert (scored.true == rows % 4).all()
+    assert (unlike == trained.classifier.unlike(x[rows])).all()
 
 
 def test_accuracy_by_components_is_that_of_the_nearest_mean_of_the_scores(
@@ -154,7 +155,7 @@ def test_photos_of_other_things_get_no_name(
     classifier = trained.classifier
     assert (classifier.labels, classifier.others) == (("a", "c", "d"), ("b",))
     assert (trained.others >= classifier.threshold).mean() <= 0.05
-    rows, scored = score_rows(vectors, classifier, ROWS)
+    rows, scored, _ = score_rows(vectors, classifier, ROWS)
     assert ((scored.true < 0) == (rows % 4 == 1)).all()
     assert classifier.probabilities(x[rows]).shape == (150, 3)
     assert 0 < classifier.alarm < 2
