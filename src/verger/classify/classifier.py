@@ -29,10 +29,11 @@ Array = npt.NDArray[np.float64]
 METHODS = ("logistic", "knn", "centroid")
 INPUTS = ("features", "pca")
 
+#: Known photos that a classifier keeps at most, of one result or of several; ``knn`` votes by them.
+MOST_REFERENCES = 20_000
+
 # Raised by one when the files change their meaning.
 _VERSION = 4
-# Known photos that a classifier keeps at most, of one result or of several.
-_MOST_REFERENCES = 20_000
 _REFERENCES = "models/references*.npy"
 # Rows whose distances to all references are in memory at once: 256 x 20,000 float32 are 20 MB.
 _ROWS_AT_ONCE = 256
@@ -357,7 +358,7 @@ def _most_shapes(record: RunRecord) -> dict[str, tuple[int, ...]]:
     There are no more labels and known photos than photos, of this result and of others that were
     learnt with it, and no more dimensions than features.
     """
-    n, d = max(record.counts.featurized, _MOST_REFERENCES), record.model.n_features
+    n, d = max(record.counts.featurized, MOST_REFERENCES), record.model.n_features
     return {
         "mean": (d,),
         "scale": (d,),

@@ -46,7 +46,7 @@ from verger.classify.testing import (
     fit_whole_pca,
     score_rows,
 )
-from verger.classify.training import REFERENCES, train
+from verger.classify.training import train
 from verger.classify.vectors import Labelled, LabelledVectors, only_labels
 from verger.config import Config
 from verger.files.records import as_json, to_plain
@@ -161,7 +161,6 @@ def _evaluate(
             recipe,
             strategy,
             contract_hash=record.contract_hash,
-            references=REFERENCES,
             on_fits=progress.on_fits,
         )
     with run.stage(f"test ({strategy})", len(test_rows)):

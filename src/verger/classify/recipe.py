@@ -136,7 +136,7 @@ def assign_roles(
         strategy,
         labelled.path_list,
         labelled.targets,
-        groups=labelled.groups if recipe.groups is None else recipe.groups,
+        groups=labelled.groups,
         frames=recipe.frames if labelled.films is None else labelled.films,
         seed=recipe.seed,
     )

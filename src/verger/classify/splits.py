@@ -16,14 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verger.errors import ConfigError
-from verger.source.films import (
-    FRAMES,
-    NEIGHBOUR_FRAMES,
-    SHORTEST_FILM,
-    Films,
-    find_films,
-    match_groups,
-)
+from verger.source.films import FRAMES, NEIGHBOUR_FRAMES, SHORTEST_FILM, Films, find_films
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -110,7 +103,7 @@ def make_cutter(
     paths: Sequence[str],
     targets: Ints,
     *,
-    groups: str | Ints | None = None,
+    groups: Ints | None = None,
     frames: str | Films = FRAMES,
     seed: int = 0,
 ) -> Cutter:
@@ -123,9 +116,8 @@ def make_cutter(
         gap between.
     paths : sequence of str
     targets : ndarray of shape (n,), int64
-    groups : str or ndarray of shape (n,), int64, optional
-        As for :func:`verger.source.films.match_groups`, or the groups themselves; needed by
-        "group" alone.
+    groups : ndarray of shape (n,), int64, optional
+        As from :func:`verger.source.films.match_groups`; needed by "group" alone.
     frames : str or Films
         As for :func:`verger.source.films.find_films`, or the films themselves.
     seed : int
@@ -142,8 +134,7 @@ def make_cutter(
                 "split=group needs groups: --groups REGEX, matched with each path, or a column "
                 "group in the list that the photos or their labels are from"
             )
-        numbers = match_groups(paths, groups) if isinstance(groups, str) else groups
-        return _by_group(np.unique(numbers, return_inverse=True)[1], targets, rng)
+        return _by_group(np.unique(groups, return_inverse=True)[1], targets, rng)
     if strategy == "contiguous":
         films = find_films(paths, frames) if isinstance(frames, str) else frames
         return _by_arc(films, rng)

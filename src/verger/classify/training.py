@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from verger.classify.classifier import Classifier
+from verger.classify.classifier import MOST_REFERENCES, Classifier
 from verger.classify.nearest import Euclidean, NearestRows, unit
 from verger.classify.probabilities import count_votes, softmax
 from verger.classify.recipe import Recipe
@@ -33,8 +33,6 @@ N_FOLDS = 3
 SAMPLE_ROWS = 2_400
 #: Iterations of L-BFGS, on the sample and on all photos.
 SAMPLE_ITERATIONS, ITERATIONS = 30, 100
-#: Known photos that a classifier keeps.
-REFERENCES = 20_000
 #: Share of the classes that play the part of other things.
 WITHHELD = 0.2
 #: Share of known photos that are no farther from the nearest other one than the alarm's distance.
@@ -70,7 +68,6 @@ def train(
     strategy: SplitStrategy,
     *,
     contract_hash: str,
-    references: int = REFERENCES,
     on_fits: OnFits | None = None,
 ) -> Trained:
     """Fit a classifier to some photos.
@@ -84,8 +81,6 @@ def train(
     strategy : {"random", "group", "contiguous"}
         How the folds are cut that choose penalty, temperature and threshold.
     contract_hash : str
-    references : int
-        Known photos to keep; ``knn`` keeps what it votes by.
     on_fits : callable, optional
         Called with the regressions that have been fitted, and those in all.
     """
@@ -96,12 +91,13 @@ def train(
         fits = Fits(vectors, len(REG_PARAMS) * sample.n_folds + 2, on_fits)
         tried = try_penalties(fits, sample)
         reg_param = min(tried, key=lambda penalty: penalty.log_loss).reg_param
-        held_rows, held_out, others = _held_out_photos(fits, rows, recipe, sample, reg_param)
+        held_rows, held_out, others = _held_out_photos(fits, rows, recipe.seed, sample, reg_param)
         regression = fits.one(rows, reg_param)
-    fitted = _fit_arrays(vectors, rows, recipe, contract_hash, references, regression)
+    kept = draw_stratified(vectors.labelled.targets[rows], MOST_REFERENCES, recipe.seed)
+    fitted = _fit_arrays(vectors, rows, recipe, contract_hash, rows[kept], regression)
     if regression is None:
         fitted, held_rows, held_out, others = _calibrate(fitted, sample)
-    alarm = _measure_alarm(fitted, vectors.labelled, rows, recipe, sample.strategy)
+    alarm = _measure_alarm(fitted, sample.cut[kept], recipe.seed)
     weights = vectors.labelled.weigh(held_rows)
     chosen = replace(fitted, threshold=choose_threshold(held_out, others, weights), alarm=alarm)
     fit = Fit(
@@ -146,6 +142,8 @@ class ValidationSample:
     withheld : ndarray of shape (n,), bool
         Photos of other things, or of the classes that play their part.
     strategy : {"random", "group", "contiguous"}
+    cut : ndarray of shape (m,), int8
+        The fold of every photo that is trained on, in the sample or not; -1 for none.
     """
 
     rows: Ints = field(repr=False)
@@ -154,6 +152,7 @@ class ValidationSample:
     x: Array = field(repr=False)
     withheld: npt.NDArray[np.bool_] = field(repr=False)
     strategy: SplitStrategy
+    cut: npt.NDArray[np.int8] = field(repr=False)
 
     @property
     def n_folds(self) -> int:
@@ -172,10 +171,10 @@ def draw_sample(
         If too few photos are left to hold any out.
     """
     targets = vectors.labelled.targets[rows]
-    strategy, fold = _cut_folds(vectors.labelled, rows, recipe, strategy)
-    usable = np.flatnonzero(fold >= 0)
+    strategy, cut = _cut_folds(vectors.labelled, rows, recipe, strategy)
+    usable = np.flatnonzero(cut >= 0)
     drawn = usable[draw_stratified(targets[usable], SAMPLE_ROWS, recipe.seed)]
-    fold = np.unique(fold[drawn], return_inverse=True)[1]
+    fold = np.unique(cut[drawn], return_inverse=True)[1]
     if len(drawn) == 0 or fold.max() == 0:
         raise ClassifierError(
             f"n_samples={len(rows)} photos of {len(set(targets.tolist()))} classes cannot be cut "
@@ -188,23 +187,22 @@ def draw_sample(
         others = present[present >= vectors.labelled.n_names]
     x = vectors.collect_views(rows[drawn]).astype(np.float64)
     withheld = np.isin(targets[drawn], others)
-    return ValidationSample(rows[drawn], targets[drawn], fold, x, withheld, strategy)
+    return ValidationSample(rows[drawn], targets[drawn], fold, x, withheld, strategy, cut)
 
 
 def _cut_folds(
     labelled: Labelled, rows: Ints, recipe: Recipe, strategy: SplitStrategy
-) -> tuple[SplitStrategy, npt.NDArray[Any]]:
+) -> tuple[SplitStrategy, npt.NDArray[np.int8]]:
     paths, targets = labelled.paths.take(pa.array(rows)).to_pylist(), labelled.targets[rows]
-    groups = labelled.groups if recipe.groups is None else recipe.groups
-    groups = groups[rows] if isinstance(groups, np.ndarray) else groups
+    groups = None if labelled.groups is None else labelled.groups[rows]
     frames = recipe.frames if labelled.films is None else labelled.films.take(rows)
     how = {"groups": groups, "frames": frames, "seed": recipe.seed + 1}
     try:
         cutter: Cutter | None = make_cutter(strategy, paths, targets, **how)  # type: ignore[arg-type]
     except ConfigError:  # too little is left of films or groups once the test is taken away
         cutter = None
-    fold = cutter.folds(N_FOLDS) if cutter else np.array([-1])
-    if len(np.unique(fold[fold >= 0])) > 1:
+    fold = cutter.folds(N_FOLDS) if cutter else None
+    if fold is not None and len(np.unique(fold[fold >= 0])) > 1:
         return strategy, fold
     return "random", make_cutter("random", paths, targets, seed=recipe.seed + 1).folds(N_FOLDS)
 
@@ -272,7 +270,7 @@ def try_penalties(fits: Fits, sample: ValidationSample) -> tuple[Penalty, ...]:
 
 
 def _held_out_photos(
-    fits: Fits, rows: Ints, recipe: Recipe, sample: ValidationSample, reg_param: float
+    fits: Fits, rows: Ints, seed: int, sample: ValidationSample, reg_param: float
 ) -> tuple[Ints, Scored, Array]:
     """Score folds, and other things, by regressions on the rest of all photos; return their rows.
 
@@ -282,9 +280,8 @@ def _held_out_photos(
     These regressions are nearly as sure of themselves as the final one, which models of the sample
     are not: their mistakes would ask for a threshold that lets hardly any photo pass.
     """
-    vectors = fits.vectors
+    vectors, fold = fits.vectors, sample.cut
     targets = vectors.labelled.targets[rows]
-    _, fold = _cut_folds(vectors.labelled, rows, recipe, sample.strategy)
     other = np.isin(targets, np.unique(sample.targets[sample.withheld]))
     if len(np.unique(fold[(fold >= 0) & ~other])) < 2:
         other[:] = False  # without these classes there would be nothing to hold out
@@ -296,10 +293,10 @@ def _held_out_photos(
         held = fold == one
         left_out = held if vectors.labelled.n_others else held | other
         regression = fits.one(rows[(fold >= 0) & ~left_out], reg_param)
-        asked.append(_score_drawn(vectors, rows[held & ~other], regression, recipe.seed))
+        asked.append(_score_drawn(vectors, rows[held & ~other], regression, seed))
         if (other & left_out).any():
             away = rows[other & left_out]
-            apart.append(_score_drawn(vectors, away, regression, recipe.seed)[1].probability)
+            apart.append(_score_drawn(vectors, away, regression, seed)[1].probability)
     drawn, scored = zip(*asked, strict=True)
     return np.concatenate(drawn), Scored.join(scored), np.concatenate(apart)
 
@@ -319,10 +316,10 @@ def _fit_arrays(
     rows: Ints,
     recipe: Recipe,
     contract_hash: str,
-    references: int,
+    kept: Ints,
     regression: Regression | None,
 ) -> Classifier:
-    """Return what all methods have: standardisation, linear parts, and known photos."""
+    """Return what all methods have: standardisation, linear parts, and the known photos kept."""
     labelled, projection, n_labels = (
         vectors.labelled,
         vectors.projection,
@@ -337,7 +334,6 @@ def _fit_arrays(
         coefficients, intercepts = np.zeros((n_labels, len(mean))), np.zeros(n_labels)
     if recipe.method == "centroid":
         coefficients = (vectors.class_means(rows) - mean) / scale
-    kept = rows[draw_stratified(labelled.targets[rows], references, recipe.seed)]
     known = unit(vectors.collect(kept)) if len(kept) else np.empty((0, len(mean)), np.float32)
     return Classifier(
         method=recipe.method,
@@ -360,14 +356,14 @@ def _fit_arrays(
     )
 
 
-def _measure_alarm(
-    fitted: Classifier, labelled: Labelled, rows: Ints, recipe: Recipe, strategy: SplitStrategy
-) -> float:
-    """Return the distance within which :data:`ALIKE` of held-out photos have a known one."""
-    kept = draw_stratified(labelled.targets[rows], len(fitted.references), recipe.seed)
-    fold = _cut_folds(labelled, rows, recipe, strategy)[1][kept]
-    named = np.flatnonzero((fold >= 0) & (labelled.targets[rows[kept]] < labelled.n_names))
-    drawn = named[draw_stratified(labelled.targets[rows[kept[named]]], SAMPLE_ROWS, recipe.seed)]
+def _measure_alarm(fitted: Classifier, fold: npt.NDArray[np.int8], seed: int) -> float:
+    """Return the distance within which :data:`ALIKE` of held-out photos have a known one.
+
+    ``fold`` is that of each known photo.
+    """
+    targets = fitted.reference_labels.astype(np.int64)
+    named = np.flatnonzero((fold >= 0) & (targets < len(fitted.labels)))
+    drawn = named[draw_stratified(targets[named], SAMPLE_ROWS, seed)]
     distances = [np.empty(0)]
     for one in np.unique(fold[drawn]):
         asked = fitted.references[drawn[fold[drawn] == one]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from verger.classify.splits import (
     LEFT_OUT,
     TEST,
     TRAIN,
+    Cutter,
     draw_stratified,
     make_cutter,
     measure_leakage,
@@ -33,6 +36,12 @@ def turntable(
     return paths, np.repeat(np.arange(n_classes), len(films) * FRAMES)
 
 
+def cut(kind: Any, paths: list[str], targets: np.ndarray, groups: str = "", **how: Any) -> Cutter:
+    """Make a cutter whose groups are read from the paths."""
+    numbers = match_groups(paths, groups) if groups else None
+    return make_cutter(kind, paths, targets, groups=numbers, **how)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
@@ -50,7 +59,7 @@ def test_a_split_that_cannot_be_meant_is_refused(
 ) -> None:
     paths, targets = turntable()
     with pytest.raises(ConfigError, match=message):
-        make_cutter(kind, paths, targets, **options)  # type: ignore[arg-type]
+        cut(kind, paths, targets, **options)
 
 
 # Splits
@@ -61,7 +70,7 @@ def test_a_split_that_cannot_be_meant_is_refused(
 def test_every_class_is_trained_and_tested(kind: str, seed: int) -> None:
     """Each class has photos on both sides, about a quarter held out of what is used."""
     paths, targets = turntable(films=("", "r_", "r2_", "r3_"))
-    cutter = make_cutter(kind, paths, targets, groups=r"(\w+ \d)/(.*?)\d+_100", seed=seed)  # type: ignore[arg-type]
+    cutter = cut(kind, paths, targets, groups=r"(\w+ \d)/(.*?)\d+_100", seed=seed)
     roles = cutter.split(targets)
     for role in (TRAIN, TEST):
         assert set(targets[roles == role].tolist()) == {0, 1, 2}
@@ -108,7 +117,7 @@ def test_groups_never_straddle(seed: int) -> None:
     who = rng.integers(0, 9, 600)
     targets = rng.integers(0, 4, 600)
     paths = [f"/p/{w}/{i}.jpg" for i, w in enumerate(who)]
-    roles = make_cutter("group", paths, targets, groups=r"/p/(\d+)/", seed=seed).split(targets)
+    roles = cut("group", paths, targets, groups=r"/p/(\d+)/", seed=seed).split(targets)
     for group in range(9):
         assert len(set(roles[who == group].tolist())) == 1
     assert {TRAIN, TEST} == set(roles.tolist())
@@ -127,7 +136,7 @@ def test_a_class_with_one_group_is_trained_on_and_never_tested() -> None:
     paths = [f"/{g}/{i}.jpg" for g in "abc" for i in range(5)]
     targets = np.repeat([0, 0, 1], 5)
     for seed in range(10):
-        roles = make_cutter("group", paths, targets, groups="^/(.)/", seed=seed).split(targets)
+        roles = cut("group", paths, targets, groups="^/(.)/", seed=seed).split(targets)
         assert (roles[10:] == TRAIN).all()
         assert (roles[:10] == TEST).sum() == 5
 
@@ -170,7 +179,7 @@ def test_group_folds_part_two_groups() -> None:
     """Two films of each class fall into two folds."""
     paths, targets = turntable()
     groups = match_groups(paths, r"(\w+ \d)/(.*?)\d+_100")
-    fold = make_cutter("group", paths, targets, groups=r"(\w+ \d)/(.*?)\d+_100").folds(3)
+    fold = make_cutter("group", paths, targets, groups=groups).folds(3)
     for target in range(3):
         of_class = targets == target
         assert len(set(fold[of_class].tolist())) == 2
