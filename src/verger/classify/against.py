@@ -69,8 +69,7 @@ def evaluate_against(
     with run, run.locked():
         vectors = LabelledVectors(run.engine, there, labelled)
         with run.stage("test", len(labelled)):
-            every = np.arange(len(labelled))
-            rows, scored, unlike = score_rows(vectors, classifier, every, merged)
+            rows, scored, unlike = score_rows(vectors, classifier, np.arange(len(labelled)), merged)
         alarm = judge_alarm(scored, unlike, classifier)
         judged = _judged_against(there, labelled, rows, scored, classifier.threshold)
         method, on, names = classifier.method, classifier.on, dict(label_map or {})

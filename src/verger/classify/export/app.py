@@ -103,9 +103,7 @@ def export_app(
     ValidationError
         If the file does not give what the pipeline gives.
     """
-    if precision not in (None, *PRECISIONS):
-        raise ConfigError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
-    target = check_target(path, "app.onnx", overwrite=overwrite)
+    target = _check_options(path, precision, overwrite=overwrite)
     predictor = Predictor.load(out, weights, model, on_progress=on_progress)
     graph, check = _write_checked(predictor, precision, _draw(Output.at(out)), target)
     Folder(str(target.parent)).write(target.name, graph)
@@ -131,6 +129,12 @@ def _write_checked(
             f"{target}: not written: on {check.n_photos} photos {broken}, against the pipeline"
         )
     return graph, check
+
+
+def _check_options(path: str | Path, precision: str | None, *, overwrite: bool) -> Path:
+    if precision not in (None, *PRECISIONS):
+        raise ConfigError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
+    return check_target(path, "app.onnx", overwrite=overwrite)
 
 
 def _draw(output: Output) -> Iterator[LabelledPhoto]:
