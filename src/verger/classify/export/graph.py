@@ -145,6 +145,10 @@ def _part(
         node.input[:] = ["" if name == "none" else name for name in node.input]
     tensors = (numpy_helper.from_array(value, name) for name, value in constants.items())
     part.graph.initializer.extend(tensors)
+    used = {name for node in part.graph.node for name in node.input}
+    for tensor in list(part.graph.initializer):
+        if tensor.name not in used:  # by this model's resize; onnxruntime would warn of it
+            part.graph.initializer.remove(tensor)
     return part
 
 
