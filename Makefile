@@ -102,6 +102,7 @@ check: $(VENV)/.ready ## Lint, types, import rules, licences and known vulnerabi
 	$(BIN)/lint-imports
 	$(BIN)/python tests/licenses.py
 	$(BIN)/python tests/audit.py constraints.txt
+	$(BIN)/python tests/audit.py requirements-docs.txt
 
 test-real: $(VENV)/.ready ## Run the tests on real photos and weights (SHARED=folder that holds them)
 	VERGER_SHARED=$(SHARED) $(BIN)/python -m pytest tests/real -m real
