@@ -1,4 +1,4 @@
-"""The messages of Verger's pages in other languages: one catalogue for the page and the report."""
+"""The messages of Verger's pages and plot in other languages: one catalogue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def messages(part: str) -> dict[str, str]:
     Parameters
     ----------
     part : str
-        ``page`` for what ``verger serve`` shows, ``report`` for the report.
+        ``page`` for what ``verger serve`` shows, ``report`` for the report, ``plot`` for its
+        scree plot.
     """
     from importlib import resources  # slow to import, and most commands need no message
 

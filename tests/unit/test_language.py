@@ -21,6 +21,11 @@ def test_the_page_says_nothing_that_the_catalogue_does_not_have() -> None:
 
 
 def test_what_is_filled_in_is_the_same_in_both_languages() -> None:
-    for part in ("page", "report"):
+    for part in ("page", "plot", "report"):
         for english, french in messages(part).items():
             assert set(re.findall(r"{\w*}", english)) == set(re.findall(r"{\w*}", french)), english
+
+
+def test_the_plot_says_nothing_that_the_catalogue_does_not_have() -> None:
+    plot = resources.files("verger.pca").joinpath("plots.py").read_text()
+    assert set(re.findall(r'say\(\s*"([^"]+)"', plot)) == set(messages("plot"))

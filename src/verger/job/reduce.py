@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from verger.engine.tasks import Engine
 from verger.errors import ReduceError
+from verger.files.npz import UNREADABLE, read_npz
 from verger.files.tables import Part
 from verger.job.context import Run
 from verger.job.record import REDUCE_OPTIONS, command_line, describe_pca, spectrum_csv
@@ -48,7 +49,7 @@ def reduce_features(run: Run) -> None:
         pca = fit_pca(
             moments.sums, config.components, standardize=config.standardize, center=config.center
         )
-        scree = pool.submit(plots.scree_plot, pca)
+        scree = pool.submit(plots.scree_plot, pca, config.lang)
         output.folder.remove_tree(STAGED)
         features = output.parts("features")
         parts = write_scores(engine, output.folder, features, pca, contract=contract, below=STAGED)
@@ -64,6 +65,29 @@ def reduce_features(run: Run) -> None:
             attempts=False,
         )
     run.save(record)
+
+
+def draw_scree(run: Run) -> None:
+    """Draw ``scree.png`` of a PCA that is already fitted again, in the language asked for.
+
+    Raises
+    ------
+    ReduceError
+        If ``models/pca.npz`` is damaged.
+    """
+    output = run.output
+    try:
+        kept = read_npz(output.folder.read(PCA_NPZ))
+        arrays = {
+            name: kept[name] for name in ("mean", "scale", "components", "explained_variance")
+        }
+        n = len(kept["components"])
+        pca = FittedPCA(n_samples=int(kept["n_samples"]), n_components=n, **arrays)
+    except UNREADABLE as err:
+        raise ReduceError(
+            f"{output.address(PCA_NPZ)}: cannot be read: {err}; verger reduce writes it again"
+        ) from err
+    output.folder.write(SCREE, plots.scree_plot(pca, run.config.lang))
 
 
 def _with_pca(record: RunRecord, parts: list[Part], pca: PCARecord, run: Run) -> RunRecord:
