@@ -93,7 +93,7 @@ class Answerer:
 
 @lru_cache(maxsize=_N_KEPT)
 def thumbnail_of(path: str, source: str, decoding: Decoding) -> bytes | None:
-    """Return a photo's picture as a small JPEG; None if it cannot be decoded, or is not below SRC.
+    """Return the picture of a known photo; None if it cannot be decoded, or is not below SRC.
 
     Parameters
     ----------
@@ -103,9 +103,11 @@ def thumbnail_of(path: str, source: str, decoding: Decoding) -> bytes | None:
         Where the known photos are.
     decoding : Decoding
     """
-    if not is_below(path, source):
-        return None
-    content = read_photo(path)
+    return draw_thumbnail(read_photo(path), decoding) if is_below(path, source) else None
+
+
+def draw_thumbnail(content: bytes | Unread, decoding: Decoding) -> bytes | None:
+    """Return a photo's picture as a small JPEG; None if it cannot be read or decoded."""
     if isinstance(content, Unread):
         return None
     try:

@@ -13,14 +13,16 @@ from typing import Any
 
 from verger.classify.predict import Predictor
 from verger.errors import OutputError, OutputExistsError
+from verger.files.paths import is_below
+from verger.files.reading import read_ahead
 from verger.result.output import Output
-from verger.serve.answers import thumbnail_of
+from verger.serve.answers import draw_thumbnail
 from verger.serve.browser import RUNTIME, Browser, check_runtime, describe_browser, export_browser
 from verger.serve.guard import page_policy
 from verger.serve.look import Look
 
-#: By this file a folder is known to be ours, and may be replaced.
-NAMES = "app.json"
+# How the script begins that keeps the files of a site for a visitor; it names all others.
+_KEEPER, _HEAD = "sw.js", "const { version, kept, pictures } = "
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def export_site(
     out : path
         The folder of a result with a classifier, or ``s3://bucket/prefix``.
     folder : path
-        Of the site; empty, or with ``overwrite`` a site that was written before.
+        Of the site; empty, or with ``overwrite`` a site that was written before and nothing else.
     ort_web : path
         The folder of onnxruntime-web's files.
     look : Look, optional
@@ -87,7 +89,7 @@ def export_site(
     source = Output.at(out).read_run().source
     written = _files(browser, predictor, look or Look(), facts or {})
     pictures = _pictures(browser, predictor, source)
-    written["sw.js"] = _service_worker(written, list(pictures))
+    written[_KEEPER] = _service_worker(written, list(pictures))
     _replace(target, written | pictures)
     sizes = [len(content) for content in (written | pictures).values()]
     return Site(str(target), sum(sizes), len(sizes), len(predictor.classifier.labels))
@@ -99,11 +101,24 @@ def _check_folder(folder: str | Path, *, overwrite: bool) -> Path:
         raise OutputExistsError(f"{target}: is a file; name a folder")
     if not target.exists() or not any(target.iterdir()):
         return target
-    if not (target / NAMES).is_file() or not (target / "sw.js").is_file():
-        raise OutputExistsError(f"{target}: is not empty, and holds no site of Verger's")
+    own = _own_files(target)
     if not overwrite:
         raise OutputExistsError(f"{target}: holds a site; --overwrite replaces it")
+    for path in sorted(target.rglob("*")):
+        is_folder = path.is_dir() and not path.is_symlink()
+        if not is_folder and path.relative_to(target).as_posix() not in own:
+            raise OutputExistsError(f"{path}: is not part of the site that --overwrite replaces")
     return target
+
+
+def _own_files(target: Path) -> set[str]:
+    """Return the names of a site's files, of which its ``sw.js`` has a list."""
+    try:
+        head = (target / _KEEPER).read_text("utf-8").partition(";\n")[0]
+        values = json.loads(head.removeprefix(_HEAD))
+        return {"index.html", _KEEPER, *values["kept"], *values["pictures"]}
+    except (OSError, ValueError, LookupError, TypeError) as err:
+        raise OutputExistsError(f"{target}: is not empty, and holds no site of Verger's") from err
 
 
 def _files(
@@ -116,7 +131,7 @@ def _files(
     files = {
         "index.html": page.encode(),
         "manifest.webmanifest": json.dumps(look.manifest()).encode(),
-        NAMES: json.dumps(describe_browser(browser, predictor, facts)).encode(),
+        "app.json": json.dumps(describe_browser(browser, predictor, facts)).encode(),
         "app.onnx": browser.graph,
     }
     if browser.references.paths:
@@ -128,11 +143,10 @@ def _files(
 
 def _pictures(browser: Browser, predictor: Predictor, source: str) -> dict[str, bytes]:
     """Return the pictures of the known photos that can still be read."""
-    drawn = (
-        (f"known/{number}.jpg", thumbnail_of(path, source, predictor.decoding))
-        for number, path in enumerate(browser.references.paths)
-    )
-    return {name: picture for name, picture in drawn if picture}
+    known = enumerate(browser.references.paths)
+    allowed = {f"known/{number}.jpg": path for number, path in known if is_below(path, source)}
+    drawn = (draw_thumbnail(each, predictor.decoding) for each in read_ahead(allowed.values()))
+    return {name: picture for name, picture in zip(allowed, drawn, strict=True) if picture}
 
 
 def _service_worker(files: Mapping[str, bytes], pictures: list[str]) -> bytes:
@@ -142,8 +156,8 @@ def _service_worker(files: Mapping[str, bytes], pictures: list[str]) -> bytes:
         digest.update(f"{name}\n{len(content)}\n".encode() + content)
     kept = ["./", *sorted(name for name in files if name != "index.html")]
     values = {"version": digest.hexdigest()[:16], "kept": kept, "pictures": pictures}
-    head = f"const {{ version, kept, pictures }} = {json.dumps(values)};\n"
-    return head.encode() + resources.files("verger.serve").joinpath("sw.js").read_bytes()
+    head = f"{_HEAD}{json.dumps(values)};\n"
+    return head.encode() + resources.files("verger.serve").joinpath(_KEEPER).read_bytes()
 
 
 def _replace(target: Path, files: Mapping[str, bytes]) -> None:

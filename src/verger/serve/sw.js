@@ -1,5 +1,7 @@
 // Keeps the page's files, so that it works without a network after the first visit.
-const cacheName = `verger-${version}`;
+// Caches belong to the origin, on which there may be other sites: ours begin with our address.
+const ours = `verger ${registration.scope} `;
+const cacheName = ours + version;
 
 async function keep() {
   const cache = await caches.open(cacheName);
@@ -15,7 +17,7 @@ async function keepPictures() {
 
 async function activate() {
   for (const name of await caches.keys()) {
-    if (name.startsWith("verger-") && name !== cacheName) await caches.delete(name);
+    if (name.startsWith(ours) && name !== cacheName) await caches.delete(name);
   }
   await clients.claim();
   keepPictures();

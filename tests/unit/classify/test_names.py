@@ -22,7 +22,7 @@ from verger.config import Config
 from verger.errors import ConfigError, OutputError, OutputExistsError
 from verger.features.model import load_model
 from verger.result.classifiers import ClassifierFiles, list_classifiers
-from verger.result.output import Output
+from verger.result.output import REPORT, Output
 
 
 @pytest.fixture
@@ -47,6 +47,13 @@ def test_a_named_classifier_leaves_the_others_as_they_are(output: Output) -> Non
     assert (row["method"], row["split"], row["accuracy"]) == ("centroid", None, None)
     with pytest.raises(OutputError, match="has no classifier of this name"):
         Classifier.load(output, npz=ClassifierFiles("other").npz)
+
+
+def test_an_evaluation_of_a_named_classifier_leaves_the_report(output: Output) -> None:
+    """It shows the one without a name."""
+    output.folder.write(REPORT, b"kept")
+    evaluate_split(output.root, Config(), Recipe(method="centroid", split="random"), name="means")
+    assert output.folder.read(REPORT) == b"kept"
 
 
 def test_a_test_of_another_recipe_is_told_beside_the_classifier(output: Output) -> None:
