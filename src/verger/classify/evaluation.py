@@ -172,7 +172,7 @@ def _evaluate(
             "others": list(recipe.other),
             "split": strategy,
             "n_train": len(train_rows),
-            "n_test": len(test_rows),
+            "n_test": int(named.sum()),
             "n_left_out": int((roles == LEFT_OUT).sum()),
             "training": to_plain(trained.fit),
             "untested": list_untested(all_photos, test_rows),

@@ -67,6 +67,14 @@ def test_a_test_of_another_recipe_is_told_beside_the_classifier(output: Output) 
     assert "by random, trained with method=knn" in table.stdout
 
 
+def test_photos_of_other_things_are_not_counted_as_tested(output: Output) -> None:
+    """The accuracy beside the count is of the others alone."""
+    recipe = Recipe(method="centroid", split="random", other=("pear",))
+    tested = evaluate_split(output.root, Config(), recipe)["evaluation"]
+    assert tested["n_others"] > 0
+    assert tested["n_test"] == tested["scores"]["n"]
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", "-x", "x" * 41, "a b"])
 def test_a_name_is_one_of_a_file(name: str) -> None:
     with pytest.raises(ConfigError, match="must be letters, digits"):
