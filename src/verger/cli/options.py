@@ -139,7 +139,7 @@ label_map_option = click.option(
     "--label-map",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Other names for labels, such as one for all apples: TOML or CSV (docs/classifier.md).",
+    help="Other names for labels, such as one for all apples: TOML or CSV (docs/labels.md).",
 )
 
 
