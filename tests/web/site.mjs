@@ -1,9 +1,9 @@
 // Visits a static site, then uses it without a network; prints what was seen as JSON.
-// usage: node site.mjs CHROMIUM ADDRESS PHOTO FOLDER
+// usage: node site.mjs CHROMIUM ADDRESS NEIGHBOUR PHOTO FOLDER, where another site is at NEIGHBOUR
 import { readFile } from "node:fs/promises";
 import puppeteer from "puppeteer-core";
 
-const [chromium, address, photo, folder] = process.argv.slice(2);
+const [chromium, address, neighbour, photo, folder] = process.argv.slice(2);
 const browser = await puppeteer.launch({ executablePath: chromium, args: ["--no-sandbox"] });
 const page = await browser.newPage();
 const seen = { requests: [], problems: [] };
@@ -13,16 +13,20 @@ page.on("console", (message) => {
   if (message.type() === "error") seen.problems.push(message.text());
 });
 await page.setViewport({ width: 390, height: 844 });
+await page.goto(neighbour);
+await page.evaluate(async () => { await navigator.serviceWorker.ready; });
 await page.goto(address);
 await page.evaluate(async () => {
   await navigator.serviceWorker.ready;
   const pictures = async () => {
-    const [name] = await caches.keys();
+    const name = (await caches.keys()).find((one) => one.includes(location.href));
+    if (!name) return 0;
     return (await (await caches.open(name)).keys()).filter((request) => request.url.includes("/known/")).length;
   };
   const { known } = await (await fetch("app.json")).json();
   for (let i = 0; i < 200 && (await pictures()) < known.length; i += 1) await new Promise((done) => setTimeout(done, 50));
 });
+seen.caches = await page.evaluate(() => caches.keys());
 await fetch(`${address}stop`).catch(() => {}); // the server ends
 seen.gone = await fetch(address).then(() => false, () => true);
 await page.reload();

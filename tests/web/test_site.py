@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -33,21 +34,28 @@ class Plain(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(scope="module")
+def site(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("www") / "fruit"  # below the root, as on GitHub Pages
+    export_site(trained, folder, RUNTIME, look=Look(title="Our orchard"))
+    return folder
+
+
 def test_a_site_names_a_photo_without_a_network(
-    trained: Path, photos: Path, tmp_path: Path
+    site: Path, trained: Path, photos: Path, tmp_path: Path
 ) -> None:
     photo = sorted(photos.rglob("*.jpg"))[7]
-    folder = tmp_path / "www" / "fruit"  # below the root, as on GitHub Pages
-    folder.parent.mkdir()
-    export_site(trained, folder, RUNTIME, look=Look(title="Our orchard"))
+    neighbour = shutil.copytree(site, site.with_name("other")) / "sw.js"
+    neighbour.write_text(neighbour.read_text().replace('"version": "', '"version": "other'))
     pictures = Path(os.environ.get("VERGER_SCREENSHOTS", tmp_path))
-    handler = partial(Plain, directory=str(folder.parent))
+    handler = partial(Plain, directory=str(site.parent))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever).start()
     root = f"http://127.0.0.1:{server.server_port}/"
-    seen = run_script("site.mjs", f"{root}fruit/", photo, pictures)
+    seen = run_script("site.mjs", f"{root}fruit/", f"{root}other/", photo, pictures)
     (expected,) = Predictor.load(trained).predict([photo.read_bytes()], ["photo"])
     assert seen["gone"]
+    assert len(seen["caches"]) == 2  # each site keeps its own
     assert seen["name"] == expected.prediction
     assert len(seen["similar"]) == 3
     assert all(seen["similar"])
@@ -60,3 +68,18 @@ def test_a_folder_of_other_files_is_not_replaced(trained: Path, tmp_path: Path) 
     with pytest.raises(OutputExistsError, match="holds no site of Verger's"):
         export_site(trained, tmp_path, RUNTIME, overwrite=True)
     assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_a_site_is_replaced_only_where_all_files_are_its_own(
+    site: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Such as the CNAME and the .git of a site on GitHub Pages."""
+    folder = shutil.copytree(site, tmp_path / "site")
+    name = folder / "CNAME"
+    name.write_text("fruit.example")
+    with pytest.raises(OutputExistsError, match="CNAME: is not part of the site"):
+        export_site(trained, folder, RUNTIME, overwrite=True)
+    assert name.read_text() == "fruit.example"
+    name.unlink()
+    export_site(trained, folder, RUNTIME, look=Look(title="Second"), overwrite=True)
+    assert "<title>Second</title>" in (folder / "index.html").read_text()
