@@ -83,7 +83,7 @@ def evaluate_against(
             "seconds": run.seconds,
         }
         write_evaluation(run, record, Tested(labelled, rows, scored, np.empty(0, np.int64)), files)
-    return update_report(run, record)
+    return update_report(run, record, files)
 
 
 def _judged_against(

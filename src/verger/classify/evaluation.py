@@ -114,7 +114,7 @@ def evaluate_split(
             "seconds": run.seconds,
         }
         write_evaluation(run, record, tested, files)
-    return update_report(run, record)
+    return update_report(run, record, files)
 
 
 def _beside(labelled: Labelled, recipe: Recipe, strategy: SplitStrategy) -> SplitStrategy | None:
@@ -294,8 +294,8 @@ def _pairs(confusion: Ints, tested: Tested) -> list[dict[str, Any]]:
     return pairs
 
 
-def update_report(run: Run, record: dict[str, Any]) -> dict[str, Any]:
-    """Update the report, if there is one."""
-    if run.output.folder.exists(REPORT):
+def update_report(run: Run, record: dict[str, Any], files: ClassifierFiles) -> dict[str, Any]:
+    """Update the report, if there is one and it shows this classifier; return the record."""
+    if not files.name and run.output.folder.exists(REPORT):
         run_report(run.output.root, run.config, watch=run.watch)
     return record
