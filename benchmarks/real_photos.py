@@ -16,7 +16,7 @@ import csv
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from sklearn.linear_model import LogisticRegression
 from photos import make_folder, source_folder
 from verger.classify.classifier import Classifier
 from verger.classify.evaluation import evaluate_split
+from verger.classify.label_map import merge_labels
 from verger.classify.recipe import Recipe
 from verger.classify.stage import train_classifier
 from verger.config import VIEWS, Config
@@ -55,7 +56,6 @@ WHITE_NAMES = {
     "Pomelo": "Red-Grapefruit",
 }
 
-Array = npt.NDArray[np.float64]
 Names = Mapping[str, str]
 
 
@@ -100,6 +100,7 @@ def main() -> None:
             write_page(lines, white, timed)
         if views == "five":
             timed = against_sklearn(read_asked(train), shop.cartons)
+            write_page(lines, white, timed)
     if arguments.white:
         photos = make_folder(PER_WHITE_CLASS * WHITE_CLASSES, arguments.white, work)
         for views in ("whole", "five"):
@@ -143,16 +144,6 @@ def read_asked(output: Output) -> Asked:
     return Asked(np.concatenate(vectors), np.array(labels))
 
 
-def sum_by(probabilities: Array, labels: Sequence[str], names: Names) -> tuple[Array, list[str]]:
-    """Sum probabilities by the names of their labels."""
-    named = [names.get(label, label) for label in labels]
-    columns = sorted(set(named))
-    total = np.zeros((len(probabilities), len(columns)))
-    for label, column in enumerate(named):
-        total[:, columns.index(column)] += probabilities[:, label]
-    return total, columns
-
-
 def share(hits: npt.NDArray[np.bool_]) -> str:
     """Return a share with its 95 % interval (Wilson 1927)."""
     n, p, z = len(hits), float(np.mean(hits)), 1.96
@@ -180,9 +171,9 @@ def shop_line(
     is_carton = np.isin(asked.labels, list(cartons))
     fruit, known = p[~is_carton], asked.labels[~is_carton]
     right = np.array(found.labels)[fruit.argmax(axis=1)] == known
-    sums, names = sum_by(fruit, found.labels, coarse)
+    merged = merge_labels(found.labels, coarse)
     truth = np.array([coarse.get(label, label) for label in known])
-    right_coarse = np.array(names)[sums.argmax(axis=1)] == truth
+    right_coarse = np.array(merged.names)[merged.sum(fruit).argmax(axis=1)] == truth
     named = fruit.max(axis=1) >= found.threshold
     cells = [
         str(val.read_run().option("views")),
@@ -204,11 +195,9 @@ def white_line(out: Output, val: Output, shop: Shop) -> str:
     asked, coarse, cartons = read_asked(val), shop.coarse, shop.cartons
     found = Classifier.load(out)
     words = {label: label.split()[0] for label in found.labels}
-    sums, names = sum_by(
-        found.probabilities(asked.x),
-        found.labels,
-        {label: WHITE_NAMES.get(word, word) for label, word in words.items()},
-    )
+    shop_names = {label: WHITE_NAMES.get(word, word) for label, word in words.items()}
+    merged = merge_labels(found.labels, shop_names)
+    sums, names = merged.sum(found.probabilities(asked.x)), merged.names
     truth = np.array([coarse.get(label, label) for label in asked.labels])
     known, is_carton = np.isin(truth, names), np.isin(asked.labels, list(cartons))
     right = np.array(names)[sums.argmax(axis=1)] == truth
