@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from verger.errors import missing_extra
 
 if TYPE_CHECKING:
     from verger.classify.export.app import Exported
+    from verger.classify.export.check import ExportCheck
     from verger.serve.site import Site
 
 
@@ -59,8 +61,8 @@ def export(
     if site is not None:
         _export_site(out, site, page, as_json, options)
         return
-    if given := [name for name, value in page.items() if value is not None]:
-        raise click.UsageError(f"--{given[0].replace('_', '-')} needs --site DIR")
+    if given := _first_given(page):
+        raise click.UsageError(f"{given} needs --site DIR")
     from verger.classify.export.app import export_app
 
     tell_source(out)
@@ -72,10 +74,17 @@ def export(
     print_rows(_app_lines(written))
 
 
+def _first_given(values: Mapping[str, Any]) -> str | None:
+    """Return the first option that has a value, as the user writes it."""
+    options = click.get_current_context().command.params
+    given = (each.opts[0] for each in options if values.get(each.name or "") is not None)
+    return next(given, None)
+
+
 def _export_atlas(out: str, path: Path | None, as_json: bool, options: dict[str, Any]) -> None:
     overwrite = options.pop("overwrite")
-    if given := [name for name, value in options.items() if value is not None]:
-        raise click.UsageError(f"--to atlas needs no --{given[0].replace('_', '-')}")
+    if given := _first_given(options):
+        raise click.UsageError(f"--to atlas needs no {given}")
     if path is None:
         raise click.UsageError("--to atlas needs FILE.parquet")
     from verger.similar.atlas import export_atlas
@@ -123,14 +132,21 @@ def _site_lines(written: Site) -> list[tuple[str, str]]:
     size = f"{written.n_files:,} files, {written.size_bytes / 1e6:.1f} MB"
     return [
         ("site", f"{written.path}, {size}, {written.n_labels} labels"),
+        *_check_lines(written.check),
         ("try it", f"python -m http.server --directory {written.path}"),
     ]
 
 
 def _app_lines(written: Exported) -> list[tuple[str, str]]:
-    check = written.check
+    size = f"{written.size_bytes / 1e6:.1f} MB"
+    return [
+        ("file", f"{written.path}, {size}, {written.n_labels} labels"),
+        *_check_lines(written.check),
+    ]
+
+
+def _check_lines(check: ExportCheck) -> list[tuple[str, str]]:
     lines = [
-        ("file", f"{written.path}, {written.size_bytes / 1e6:.1f} MB, {written.n_labels} labels"),
         (
             "check",
             f"{check.n_photos} photos: the same label for {check.agreement:.0%}, "

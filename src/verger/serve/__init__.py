@@ -146,7 +146,7 @@ def load_app(
     heard = Feedback(feedback, predictor.classifier.labels) if feedback else None
     browser = None
     if ort_web is not None:
-        browser = export_browser(predictor, out, ort_web, weights=weights, model=model)
+        browser = export_browser(predictor, out, ort_web)
     source = Output.at(out).read_run().source
     return create_app(
         predictor,

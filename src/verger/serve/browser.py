@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import numpy as np
@@ -16,9 +15,11 @@ from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from verger.classify.predict import Predictor
-from verger.engine.scratch import scratch_folder
 from verger.errors import ConfigError
 from verger.serve.answers import thumbnail_of
+
+if TYPE_CHECKING:
+    from verger.classify.export.check import ExportCheck
 
 #: Of onnxruntime-web's folder ``dist``: the smallest set that runs on any browser's processor.
 WASM = "ort-wasm-simd-threaded.wasm"
@@ -90,11 +91,14 @@ class Browser:
         Folder of :data:`RUNTIME`.
     references : References
         Photos that are like others.
+    check : ExportCheck
+        What the exported file gives on photos, beside the pipeline.
     """
 
     graph: bytes = field(repr=False)
     ort_web: Path
     references: References
+    check: ExportCheck
 
 
 def draw_references(predictor: Predictor) -> References:
@@ -120,7 +124,9 @@ def draw_references(predictor: Predictor) -> References:
     return References(graph.SerializeToString(), tuple(drawn.reference_labels.tolist()), paths)
 
 
-def export_browser(predictor: Predictor, out: str | Path, ort_web: Path, **options: Any) -> Browser:
+def export_browser(
+    predictor: Predictor, out: str | Path, ort_web: Path, precision: str | None = None
+) -> Browser:
     """Export a result's classifier, checked; nothing of it stays on the disk.
 
     Parameters
@@ -130,15 +136,14 @@ def export_browser(predictor: Predictor, out: str | Path, ort_web: Path, **optio
         Where it comes from.
     ort_web : path
         Folder of :data:`RUNTIME`.
-    **options
-        As for :func:`verger.classify.export.app.export_app`.
+    precision : str, optional
+        As for :func:`verger.classify.export.app.checked_graph`.
     """
-    from verger.classify.export.app import export_app  # and with it onnx, which else is not needed
+    # And with it onnx, which else is not needed.
+    from verger.classify.export.app import checked_graph
 
-    with TemporaryDirectory(dir=scratch_folder()) as folder:
-        path = Path(folder, "app.onnx")
-        export_app(out, path, **options)
-        return Browser(path.read_bytes(), ort_web, draw_references(predictor))
+    graph, check = checked_graph(predictor, out, precision)
+    return Browser(graph, ort_web, draw_references(predictor), check)
 
 
 def add_browser(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verger.classify.predict import Predictor
 from verger.errors import OutputError, OutputExistsError
@@ -20,6 +20,9 @@ from verger.serve.answers import draw_thumbnail
 from verger.serve.browser import RUNTIME, Browser, check_runtime, describe_browser, export_browser
 from verger.serve.guard import page_policy
 from verger.serve.look import Look
+
+if TYPE_CHECKING:
+    from verger.classify.export.check import ExportCheck
 
 # How the script begins that keeps the files of a site for a visitor; it names all others.
 _KEEPER, _HEAD = "sw.js", "const { version, kept, pictures } = "
@@ -35,12 +38,15 @@ class Site:
     size_bytes : int
     n_files : int
     n_labels : int
+    check : ExportCheck
+        What the exported file gives on photos, beside the pipeline.
     """
 
     path: str
     size_bytes: int
     n_files: int
     n_labels: int
+    check: ExportCheck
 
 
 def export_site(
@@ -50,6 +56,7 @@ def export_site(
     *,
     look: Look | None = None,
     facts: Mapping[str, str] | None = None,
+    precision: str | None = None,
     overwrite: bool = False,
     **options: Any,
 ) -> Site:
@@ -66,9 +73,11 @@ def export_site(
     look : Look, optional
     facts : mapping of str to str, optional
         Label to a line about it.
+    precision : str, optional
+        As for :func:`verger.classify.export.app.export_app`.
     overwrite : bool
     **options
-        As for :func:`verger.classify.export.app.export_app`.
+        As for :meth:`verger.classify.predict.Predictor.load`.
 
     Raises
     ------
@@ -81,18 +90,15 @@ def export_site(
     """
     target = _check_folder(folder, overwrite=overwrite)
     check_runtime(ort_web)
-    chosen: dict[str, Any] = {
-        name: options.get(name) for name in ("weights", "model", "on_progress")
-    }
-    predictor = Predictor.load(out, **chosen)
-    browser = export_browser(predictor, out, ort_web, **options)
-    source = Output.at(out).read_run().source
+    predictor = Predictor.load(out, **options)
+    browser = export_browser(predictor, out, ort_web, precision)
     written = _files(browser, predictor, look or Look(), facts or {})
-    pictures = _pictures(browser, predictor, source)
+    pictures = _pictures(browser, predictor, Output.at(out).read_run().source)
     written[_KEEPER] = _service_worker(written, list(pictures))
     _replace(target, written | pictures)
     sizes = [len(content) for content in (written | pictures).values()]
-    return Site(str(target), sum(sizes), len(sizes), len(predictor.classifier.labels))
+    n_labels = len(predictor.classifier.labels)
+    return Site(str(target), sum(sizes), len(sizes), n_labels, browser.check)
 
 
 def _check_folder(folder: str | Path, *, overwrite: bool) -> Path:

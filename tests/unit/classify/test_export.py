@@ -37,6 +37,7 @@ from verger.features.model import Model, import_onnxruntime
 from verger.features.precision import keep_model
 from verger.features.preprocess import decode_full_size, decode_photo, resize_image
 from verger.result.output import Output
+from verger.serve.browser import RUNTIME
 
 
 def start(graph: onnx.ModelProto | bytes) -> Any:
@@ -316,6 +317,23 @@ def test_people_are_told_size_and_accuracy(trained: Path, tmp_path: Path) -> Non
     assert "app.onnx, 13." in done.stdout
     assert "30 photos: the same label for 100%" in done.stdout
     assert "by the run itself" in done.stdout
+
+
+def test_people_are_told_what_a_site_of_less_precision_costs(trained: Path, tmp_path: Path) -> None:
+    for name in RUNTIME:
+        (tmp_path / name).touch()
+    options = ["--site", str(tmp_path / "site"), "--ort-web", str(tmp_path), "--precision", "fp16"]
+    done = CliRunner().invoke(cli.app, ["export", str(trained), *options])
+    assert done.exit_code == 0, done.exception
+    assert "30 photos: the same label for" in done.stdout
+    assert "by the run itself" in done.stdout
+
+
+def test_an_option_that_does_not_fit_is_named_as_it_was_given(tmp_path: Path) -> None:
+    options = ["--to", "atlas", "--extractor", "mobilenet_v2"]
+    done = CliRunner().invoke(cli.app, ["export", "out", str(tmp_path / "a.parquet"), *options])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--to atlas needs no --extractor" in done.stderr
 
 
 def test_an_int8_result_is_exported_as_it_is(photos: Path, model: Model, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ import verger
 from support.corpus import slow_jpeg
 from support.http import Exchange, Server
 from verger import cli, serve
+from verger.classify.export.check import ExportCheck
 from verger.classify.predict import Predictor
 from verger.errors import ConfigError, EnvironmentNotReadyError
 from verger.serve.answers import Answerer
@@ -39,6 +40,15 @@ from verger.serve.facts import load_facts
 from verger.serve.limits import Limits, Refused, photo_of, read_body
 
 ADDRESS = "http://localhost"
+CHECK = ExportCheck(
+    n_photos=1,
+    probability_difference=0,
+    features_difference=0,
+    agreement=1,
+    agreement_on_files=1,
+    accuracy=None,
+    accuracy_of_run=None,
+)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +171,7 @@ def test_only_photos_of_the_source_are_shown(
         if in_browser:
             for name in RUNTIME:
                 (tmp_path / name).write_text(name)
-            browser = Browser(b"", tmp_path, References(b"x", (0,) * 5, places))
+            browser = Browser(b"", tmp_path, References(b"x", (0,) * 5, places), CHECK)
             app = serve.create_app(known, source=str(source), browser=browser)
             client = TestClient(app, ADDRESS)
             shown = [client.get(f"/known/{n}.jpg").status_code == 200 for n in range(5)]
@@ -414,7 +424,7 @@ def test_a_page_that_does_the_work_has_no_address_for_photos(
 ) -> None:
     for name in RUNTIME:
         (tmp_path / name).write_text(name)
-    browser = Browser(b"graph", tmp_path, References())
+    browser = Browser(b"graph", tmp_path, References(), CHECK)
     app = serve.create_app(predictor, facts={"x": "y"}, browser=browser)
     client = TestClient(app, ADDRESS)
     assert client.post("/predict", content=b"").status_code in (404, 405)
@@ -448,7 +458,7 @@ def test_a_large_file_is_handed_to_the_connection_in_parts(
     for file in RUNTIME:
         (tmp_path / file).touch()
     references = References(graph, (0,), ("photo",))
-    app = serve.create_app(predictor, browser=Browser(graph, tmp_path, references))
+    app = serve.create_app(predictor, browser=Browser(graph, tmp_path, references, CHECK))
     parts: list[int] = []
 
     async def spy(scope: Any, receive: Any, send: Any) -> None:
@@ -475,9 +485,8 @@ def test_it_is_given_known_photos_of_every_class_and_their_pictures(
     assert sorted(classes) == sorted(predictor.classifier.labels * 2)
     assert [Path(path).parent.name for path in references.paths] == classes
     (tmp_path / WASM).touch()
-    browser = Browser(
-        b"", tmp_path, dataclasses.replace(references, paths=(*references.paths[:11], "gone"))
-    )
+    some = dataclasses.replace(references, paths=(*references.paths[:11], "gone"))
+    browser = Browser(b"", tmp_path, some, CHECK)
     app = serve.create_app(predictor, source=str(photos), browser=browser)
     client = TestClient(app, ADDRESS)
     names = client.get("/app.json").json()
@@ -498,7 +507,7 @@ def test_slow_pictures_keep_no_thread_from_the_page(
     go_on = threading.Event()
     monkeypatch.setattr("verger.serve.browser.thumbnail_of", lambda *_: go_on.wait(60) and None)
     (tmp_path / WASM).touch()
-    browser = Browser(b"", tmp_path, References(b"x", (0,), ("photo",)))
+    browser = Browser(b"", tmp_path, References(b"x", (0,), ("photo",)), CHECK)
     with (
         TestClient(serve.create_app(predictor, browser=browser), ADDRESS) as client,
         ThreadPoolExecutor(61) as pool,

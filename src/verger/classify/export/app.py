@@ -98,14 +98,14 @@ def export_app(
         If there is no such precision, or there is a file.
     OutputError, ContractError
         As from :meth:`verger.classify.predict.Predictor.load`.
-    SourceError
-        If no photo of the result can be read any more.
-    ValidationError
-        If the file does not give what the pipeline gives.
+    SourceError, ValidationError
+        If no photo of the result can be read any more, or the file does not give what the pipeline
+        gives.
     """
-    target = _check_options(path, precision, overwrite=overwrite)
+    _check_precision(precision)
+    target = check_target(path, "app.onnx", overwrite=overwrite)
     predictor = Predictor.load(out, weights, model, on_progress=on_progress)
-    graph, check = _write_checked(predictor, precision, _draw(Output.at(out)), target)
+    graph, check = checked_graph(predictor, out, precision)
     Folder(str(target.parent)).write(target.name, graph)
     return Exported(
         path=str(target),
@@ -116,25 +116,43 @@ def export_app(
     )
 
 
-def _write_checked(
-    predictor: Predictor, precision: str | None, photos: Iterator[LabelledPhoto], target: Path
+def checked_graph(
+    predictor: Predictor, out: str | Path, precision: str | None = None
 ) -> tuple[bytes, ExportCheck]:
-    """Write a file, and refuse one that breaks its promise to give what the pipeline gives."""
+    """Return a classifier as the bytes of one ONNX file, and how that file did on photos.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    out : path
+        The result that it comes from, on whose photos the file is checked.
+    precision : str, optional
+        One of :data:`PRECISIONS`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such precision.
+    SourceError, ValidationError
+        As from :func:`export_app`.
+    """
+    _check_precision(precision)
     if precision is not None and graph_digest(predictor.model.contract):
         raise ConfigError(f"precision={precision!r}: the model of OUT is in int8 already")
+    photos = _draw(Output.at(out))
     graph = _write(predictor, precision, photos)
     check = check_app(graph, predictor, list(islice(photos, N_CHECKED)))
     if broken := check.broken(promise_of(precision, predictor)):
         raise ValidationError(
-            f"{target}: not written: on {check.n_photos} photos {broken}, against the pipeline"
+            f"the exported file is not written: on {check.n_photos} photos {broken}, "
+            "against the pipeline"
         )
     return graph, check
 
 
-def _check_options(path: str | Path, precision: str | None, *, overwrite: bool) -> Path:
+def _check_precision(precision: str | None) -> None:
     if precision not in (None, *PRECISIONS):
         raise ConfigError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
-    return check_target(path, "app.onnx", overwrite=overwrite)
 
 
 def _draw(output: Output) -> Iterator[LabelledPhoto]:
