@@ -191,6 +191,16 @@ def _changed(values: Any, at: Path_, value: Any, *, remove: bool = False) -> Any
     return values
 
 
+def test_a_spectrum_that_a_spreadsheet_saved_again_gives_no_shares(output: Output) -> None:
+    run = json.loads(output.folder.read("run.json"))
+    shares = {"components": 1, "kept": 1.0, "first_ratios": [1.0], "k": {}}
+    run["model"]["n_features"] = 2
+    run["pca"] = shares | {"n_samples": 1, "n_components": 1, "standardize": False, "center": True}
+    output.folder.write("run.json", as_json(run))
+    output.folder.write("explained_variance.csv", b"component;variance;ratio\n1;2;1\n")
+    assert 'id="h-pca"' in _report(output)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_read_is_what_was_written(output: Output, name: str) -> None:
     """A record has every key of its file: read and written again it is the same."""

@@ -225,11 +225,14 @@ def _packed(scores: Scores) -> dict[str, Any]:
 
 
 def _ratios(output: Output, record: RunRecord) -> list[float]:
-    """Return the shares of the variance of the first components."""
+    """Return the shares of the variance of the first components; none if the file was edited."""
     if record.pca is None or not output.folder.exists(SPECTRUM):
         return []
-    lines = output.folder.read(SPECTRUM).decode().splitlines()[1 : MAP_COMPONENTS + 1]
-    return [round(float(line.split(",")[2]), 6) for line in lines]
+    try:
+        lines = output.folder.read(SPECTRUM).decode().splitlines()[1 : MAP_COMPONENTS + 1]
+        return [round(float(line.split(",")[2]), 6) for line in lines]
+    except (ValueError, IndexError):
+        return []
 
 
 def _with_thumbnails(evaluation: Evaluation, tiles: dict[str, int]) -> dict[str, Any]:
