@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 IMAGES = ("path", "modification_time", "length", "label")
+#: What :func:`verger.features.quality.measure_quality` measures on the pixels of the whole photo:
+#: mean and standard deviation of the luma, and the standard deviation of its Laplacian, in units of
+#: a luma of 0 to 1. Tables of before they were measured lack them, and read as null.
+MEASURES = ("brightness", "contrast", "sharpness")
 #: ``truncated`` is true only where ``--accept-truncated`` let a photo pass that was cut off.
 FEATURES = (
     "path",
@@ -28,6 +32,7 @@ FEATURES = (
     "length",
     "modification_time",
     "truncated",
+    *MEASURES,
 )
 #: Of a result whose contract names crops of every photo: their features, one after the other.
 VIEWS = "views"
@@ -80,6 +85,9 @@ _TYPES = {
     "width": "int32",
     "height": "int32",
     "truncated": "bool",
+    "brightness": "float",
+    "contrast": "float",
+    "sharpness": "float",
     "prediction": "string",
     "probability": "double",
     "group": "int32",
@@ -165,6 +173,7 @@ def arrow_schema(columns: tuple[str, ...]) -> pa.Schema:
         "int32": pa.int32(),
         "int64": pa.int64(),
         "bool": pa.bool_(),
+        "float": pa.float32(),
         "double": pa.float64(),
         "binary": pa.binary(),
         "timestamp": pa.timestamp("us", tz="UTC"),
@@ -275,6 +284,7 @@ def spark_schema(columns: tuple[str, ...]) -> StructType:
         "int32": t.IntegerType(),
         "int64": t.LongType(),
         "bool": t.BooleanType(),
+        "float": t.FloatType(),
         "double": t.DoubleType(),
         "binary": t.BinaryType(),
         "timestamp": t.TimestampType(),

@@ -174,7 +174,12 @@ def test_the_report_shows_what_was_found(inspected: Path) -> None:
     """Every picture of a gallery is on the page's sheet, and the record says how it was found."""
     page = (inspected / "report.html").read_text()
     found = json.loads((inspected / INSPECTION).read_text())
-    shown = json.loads((inspected / "report.json").read_text())["inspection"]
+    report = json.loads((inspected / "report.json").read_text())
+    shown = report["inspection"]
+    assert page.count("Quality of the photos</h2>") == 1
+    flaws = {entry["flaw"]: entry["n"] for entry in report["quality"]["flaws"]}
+    assert found["counts"]["quality"] == flaws
+    assert report["quality"]["n_measured"] == 64
     assert "Worth a second look" in page
     assert "misplaced.jpg" in page
     (doubt,) = shown["galleries"]["mislabelled"]
@@ -211,13 +216,14 @@ def test_an_index_gives_the_same_tables_and_says_so(inspected: Path, tmp_path: P
 def test_photos_that_are_gone_are_copies_by_length_and_features(
     inspected: Path, tmp_path: Path
 ) -> None:
-    """Nothing can be read again: there is no sum, but the groups are the same."""
+    """Nothing can be read again: there is no sum, but the groups and the quality are the same."""
     output = Output.at(shutil.copytree(inspected, tmp_path / "out"))
     (name,) = output.part_names("features")
     table = read_part(output.folder, name)
     paths = [path.replace("/planted", "/gone") for path in table["path"].to_pylist()]
     pq.write_table(table.set_column(0, "path", pa.array(paths)), output.address(name))
-    inspect_photos(output.root, CONFIG, Criteria())
+    found = inspect_photos(output.root, CONFIG, Criteria())
+    assert found["n_measured"] == found["n_photos"] == 64
     rows = [r for r in tables_of(Path(output.root))["duplicates"] if r["kind"] == "exact"]
     assert [row["sha256"] for row in rows] == [None] * 4
     assert set(names(rows)) == {"misplaced.jpg", "210_200.jpg", "copied.jpg", "150_200.jpg"}

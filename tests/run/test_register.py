@@ -7,15 +7,20 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
+from support.results import write_vectors
 from support.runs import rows
 from verger import Config
 from verger.errors import ConfigError, SchemaError
 from verger.files.folder import Folder
+from verger.files.tables import stored_schema
 from verger.job.pipeline import run_featurize
 from verger.result.iceberg import register
+from verger.result.output import Output
+from verger.schema import FEATURES, MEASURES
 
 catalogs = pytest.importorskip("pyiceberg.catalog", reason="PyIceberg is an extra")
 configs = pytest.importorskip("pyiceberg.utils.config")
+pyarrow_to_schema = pytest.importorskip("pyiceberg.io.pyarrow").pyarrow_to_schema
 
 CONFIG = Config(model="efficientnet_lite0", commit_every=4)
 NAME = "local.orchard.features"
@@ -75,6 +80,28 @@ def test_what_does_not_belong_there_is_refused(finished: Path, catalog: None) ->
     register(finished, NAME)
     with pytest.raises(SchemaError, match="has other columns or ids"):
         register(finished, NAME, table="pca")
+
+
+def test_measures_are_added_to_a_table_that_lacks_them(
+    finished: Path, tmp_path: Path, catalog: None
+) -> None:
+    """An older result's photos have none, and those of a table of before keep their numbers."""
+    older = tuple(name for name in FEATURES if name not in MEASURES)
+    contract = Output.at(finished).read_run().contract_hash
+    schema = pyarrow_to_schema(stored_schema(older, contract))
+    held = catalogs.load_catalog("local")
+    held.create_namespace("orchard")
+    held.create_table("orchard.features", schema=schema, properties={"verger.contract": contract})
+    register(finished, NAME)
+    found = held.load_table("orchard.features").scan().to_arrow().to_pylist()
+    columns = ("path", "features", *MEASURES)
+    expected = {path: [row[name] for name in columns] for path, row in rows(finished).items()}
+    assert {row["path"]: [row[name] for name in columns] for row in found} == expected
+    assert all(row["sharpness"] > 0 for row in found)
+    old = write_vectors(tmp_path / "old", [[1.0, 2.0]], columns=older)
+    register(old.root, "local.orchard.old")
+    (row,) = held.load_table("orchard.old").scan().to_arrow().to_pylist()
+    assert (row["features"], row["sharpness"]) == ([1.0, 2.0], None)
 
 
 def test_glue_has_a_table_for_athena(

@@ -82,8 +82,12 @@ def write_vectors(
     labels: Sequence[str | None] = (),
     paths: Sequence[str] = (),
     lengths: Sequence[int] = (),
+    columns: tuple[str, ...] = FEATURES,
 ) -> Output:
-    """Write features by hand, a file for each matrix; paths are numbered throughout."""
+    """Write features by hand, a file for each matrix; paths are numbered throughout.
+
+    Without :data:`verger.schema.MEASURES` among its columns it is an older result.
+    """
     output, vectors, files, first = Output.at(out), [v for part in parts for v in part], [], 0
     rows = [
         {
@@ -99,9 +103,9 @@ def write_vectors(
         for i, vector in enumerate(vectors)
     ]
     for part in parts:
-        table = pa.Table.from_pylist(rows[first : first + len(part)], arrow_schema(FEATURES))
+        table = pa.Table.from_pylist(rows[first : first + len(part)], arrow_schema(columns))
         first += len(part)
-        name, schema = part_name("features"), stored_schema(FEATURES, "c0ffee")
+        name, schema = part_name("features"), stored_schema(columns, "c0ffee")
         files.append(write_part(output.folder, name, table, schema))
     output.write_run(run_record(contract_hash="c0ffee", files={"features": tuple(files)}))
     return output

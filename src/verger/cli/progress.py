@@ -45,7 +45,6 @@ _TITLES = {
     "featurize": "Computing features",
     "write": "Writing tables",
     "validate": "Checking every count",
-    "measure": "Measuring photos",
     "reduce": "Fitting the PCA",
     "train": "Training",
     "report": "Writing the report",

@@ -147,8 +147,9 @@ def _inspection_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _quality_line(record: Mapping[str, Any]) -> str:
     flaws, n = record["counts"]["quality"], record["n_measured"]
     found = ", ".join(f"{count:,} {flaw}" for flaw, count in flaws.items()) or "no flaw"
-    measured = "" if n == record["n_photos"] else f"; {n:,} photos could be read again"
-    return found + measured
+    if not n:
+        return f"{found}; brightness and sharpness were not measured when this result was made"
+    return found if n >= record["n_photos"] else f"{found}; {n:,} photos were measured"
 
 
 def _groups_line(counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -18,9 +18,10 @@ from verger.config import MAX_PIXELS
 from verger.features.isolate import deadline, decode_apart
 from verger.features.model import ModelSession
 from verger.features.preprocess import SQUARE, DecodeError, Photo, Resizing, decode_photo
+from verger.features.quality import measure_quality
 from verger.files.reading import Unread, read_ahead
 from verger.result.clock import Clock
-from verger.schema import IMAGES, VIEWS, Reason, clamp_times
+from verger.schema import IMAGES, MEASURES, VIEWS, Reason, clamp_times
 
 #: Rejected photos that wait for the next call of the model, at most.
 _ROWS_WAITING = 64
@@ -145,9 +146,9 @@ def featurize_rows(
     ------
     dict
         One for each row, in their order: the row with ``features`` (ndarray of shape
-        (n_features,), float32), ``width``, ``height`` and ``truncated``, or with ``reason`` and
-        ``detail``. Where the contract names crops, with ``views`` besides: their features, one
-        after the other.
+        (n_features,), float32), ``width``, ``height``, ``truncated`` and the measures of
+        :mod:`verger.features.quality`, or with ``reason`` and ``detail``. Where the contract names
+        crops, with ``views`` besides: their features, one after the other.
     """
     clock = clock or Clock()
     contract = session.contract
@@ -213,6 +214,8 @@ def _outcomes(
     pixels = np.empty((len(photos), n_views, size, size, 3), np.uint8)
     for target, decoded in zip(pixels, photos, strict=True):
         target[:] = decoded.views
+    with clock.part("decode"):
+        measures = iter([_measure(photo) for photo in photos])
     with clock.part("model"):
         vectors = session.predict(pixels.reshape(-1, size, size, 3))
         features = iter(vectors.reshape(len(photos), n_views, *vectors.shape[1:]))
@@ -220,10 +223,17 @@ def _outcomes(
         if isinstance(photo, Unread):
             yield row | {"reason": photo.reason.value, "detail": photo.detail}
         else:
-            yield row | _vector_or_reason(next(features), photo, session)
+            yield row | _vector_or_reason(next(features), next(measures), photo, session)
 
 
-def _vector_or_reason(features: Any, photo: Photo, session: ModelSession) -> Outcome:
+def _measure(photo: Photo) -> Outcome:
+    measures = measure_quality(photo.pixels, min(photo.width, photo.height))
+    return dict(zip(MEASURES, measures, strict=True))
+
+
+def _vector_or_reason(
+    features: Any, measures: Outcome, photo: Photo, session: ModelSession
+) -> Outcome:
     """Say what the vectors (n_views, n_features) of a photo are worth."""
     n_views = session.contract.n_views
     shape = n_views, session.contract.n_features
@@ -236,4 +246,5 @@ def _vector_or_reason(features: Any, photo: Photo, session: ModelSession) -> Out
         "width": photo.width,
         "height": photo.height,
         "truncated": photo.truncated,
+        **measures,
     }

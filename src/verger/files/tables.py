@@ -25,7 +25,7 @@ from verger.errors import SchemaError
 from verger.files.folder import Folder
 from verger.files.footer import check_pages, read_chunks
 from verger.files.reading import READ_ATTEMPTS, READ_PAUSE_S
-from verger.schema import CONTRACT_KEY, arrow_schema, normal_labels, spark_json
+from verger.schema import CONTRACT_KEY, MEASURES, arrow_schema, normal_labels, spark_json
 
 #: Rows of features in one Parquet file: about 32 MB.
 ROWS_PER_FILE = 6_000
@@ -78,15 +78,21 @@ def stored_schema(columns: tuple[str, ...], contract: str) -> pa.Schema:
 def _with_ids(schema: pa.Schema) -> list[pa.Field]:
     """Give columns the numbers that Iceberg gives those of a new table: all of them, then elements.
 
-    A reader of a catalogue finds its columns by these numbers.
+    A reader of a catalogue finds its columns by these numbers. The measures of photos, which older
+    tables lack, are numbered last, as columns that were added.
     """
-    fields, following = [], len(schema) + 1
-    for number, column in enumerate(schema, start=1):
+    first = [column.name for column in schema if column.name not in MEASURES]
+    lists = [f"{name}.element" for name in first if pa.types.is_list(schema.field(name).type)]
+    number = {name: {_ID: str(i)} for i, name in enumerate([*first, *lists, *MEASURES], start=1)}
+    fields = []
+    for column in schema:
         kind = column.type
         if pa.types.is_list(kind):
-            kind = pa.list_(pa.field("element", kind.value_type, metadata={_ID: str(following)}))
-            following += 1
-        fields.append(pa.field(column.name, kind, metadata={_ID: str(number)}))
+            element = pa.field(
+                "element", kind.value_type, metadata=number[f"{column.name}.element"]
+            )
+            kind = pa.list_(element)
+        fields.append(pa.field(column.name, kind, metadata=number[column.name]))
     return fields
 
 
@@ -162,6 +168,8 @@ _WIDTHS = {
 def read_part(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns; a bucket that fails is asked again.
 
+    Of :data:`verger.schema.MEASURES`, those that an older file lacks are null.
+
     Raises
     ------
     SchemaError
@@ -172,7 +180,8 @@ def read_part(folder: Folder, name: str, columns: Sequence[str] | None = None) -
         try:
             with folder.open(name) as file:
                 parquet, bound = open_parquet(file, columns, is_near=folder.is_local)
-                return _decode_texts(parquet.read(columns=columns), bound)
+                rows = _decode_texts(parquet.read(columns=columns), bound)
+                return _with_measures(rows, columns or ())
         except (OSError, ValueError, pa.ArrowException) as err:
             may_pass = isinstance(err, OSError) and not isinstance(err, FileNotFoundError)
             if folder.is_local or not may_pass or attempt == READ_ATTEMPTS:
@@ -184,7 +193,7 @@ def read_part(folder: Folder, name: str, columns: Sequence[str] | None = None) -
 def iter_part(
     folder: Folder, name: str, columns: Sequence[str], *, rows: int = ROWS_PER_FILE
 ) -> Iterator[pa.RecordBatch]:
-    """Read some columns of a Parquet file, a few thousand rows at a time.
+    """Read some columns of a Parquet file, a few thousand rows at a time; see :func:`read_part`.
 
     Raises
     ------
@@ -197,7 +206,8 @@ def iter_part(
     try:
         with folder.open(name) as file:
             parquet, bound = open_parquet(file, columns, is_near=folder.is_local)
-            yield from iter_batches(parquet, bound, columns=list(columns), rows=rows)
+            for batch in iter_batches(parquet, bound, columns=list(columns), rows=rows):
+                yield _with_measures(batch, columns)
     except (OSError, ValueError, pa.ArrowException) as err:
         raise SchemaError(f"{folder.address(name)}: cannot be read: {err}") from err
 
@@ -298,6 +308,14 @@ def _decode_texts(rows: _Rows, bound: int) -> _Rows:
     return type(rows).from_arrays(columns, schema=schema)
 
 
+def _with_measures(rows: _Rows, columns: Sequence[str]) -> _Rows:
+    """Return rows with every measure that was asked for: null where their file has none."""
+    for name in columns:
+        if name in MEASURES and name not in rows.schema.names:
+            rows = rows.append_column(name, pa.nulls(len(rows), pa.float32()))
+    return rows
+
+
 def _text_size(texts: pa.DictionaryArray) -> int:
     lengths = pa.compute.binary_length(texts.dictionary).cast(pa.int64())
     return pa.compute.sum(lengths.take(texts.indices)).as_py() or 0
@@ -386,6 +404,8 @@ def join_pieces(folder: Folder, pieces: Sequence[Piece], name: str, schema: pa.S
 
 def _rows_of(folder: Folder, piece: Piece, columns: Sequence[str]) -> pa.Table:
     rows = read_part(folder, piece.name, columns).replace_schema_metadata(None)
+    # Columns that were filled in stand last.
+    rows = rows.select([name for name in columns if name in rows.schema.names])
     if "label" in columns:
         labels = normal_labels(rows["label"])
         rows = rows.set_column(rows.schema.get_field_index("label"), "label", labels)

@@ -80,7 +80,7 @@ def validate_output(engine: Engine, output: Output) -> Validation:
         for check in check_files(output, name, parts, files[name], columns[name])
     ]
     labels: dict[str | None, int] = {}  # the rows of a table that cannot be read prove nothing
-    if all(file.types == column_types(columns[name]) for name in tables for file in files[name]):
+    if all(file.types in column_types(columns[name]) for name in tables for file in files[name]):
         for name, column in (("features", "features"), ("pca", "features_pca")):
             if name in tables:
                 checks += check_vectors(name, files[name], dimensions[column])

@@ -18,7 +18,7 @@ from verger.errors import SchemaError
 from verger.files.tables import Part, contract_in, iter_batches, open_parquet
 from verger.files.vectors import VectorReader
 from verger.result.record import Check
-from verger.schema import arrow_schema, type_name
+from verger.schema import MEASURES, arrow_schema, type_name
 
 if TYPE_CHECKING:
     from verger.files.folder import Folder
@@ -109,9 +109,13 @@ def _as_text(schema: pa.Schema) -> str:
     return str([(field.name, type_name(field.type)) for field in schema])
 
 
-def column_types(columns: tuple[str, ...]) -> str:
-    """Return the columns and types that a table has to have, as text."""
-    return _as_text(arrow_schema(columns))
+def column_types(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns and types that a file of a table may have, as texts.
+
+    A file of before photos were measured lacks :data:`verger.schema.MEASURES`.
+    """
+    older = tuple(name for name in columns if name not in MEASURES)
+    return _as_text(arrow_schema(columns)), _as_text(arrow_schema(older))
 
 
 def _count(
@@ -173,7 +177,9 @@ def check_files(
     )
     broken = [f"{file.name}: {file.problem}" for file in files if file.problem]
     types = column_types(columns)
-    broken += [f"{file.name}: {file.types}, not {types}" for file in whole if file.types != types]
+    broken += [
+        f"{file.name}: {file.types}, not {types[0]}" for file in whole if file.types not in types
+    ]
     n_rows = sum(file.n for file in whole)
     return [
         Check(

@@ -16,7 +16,8 @@ from verger.files.records import OMIT_NONE
 
 T = TypeVar("T")
 
-#: The parts of a worker's time: waiting for bytes, bytes to pixels, pixels to features, features
+#: The parts of a worker's time: waiting for bytes, bytes to pixels and
+#: their quality, pixels to features, features
 #: to files. What is left is idle: starting, waiting for a task, handing rows about.
 PARTS = ("read", "decode", "model", "write")
 

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from verger.errors import ConfigError, OutputError, SchemaError, missing_extra
 from verger.files.tables import stored_schema
 from verger.result.output import Output
-from verger.schema import table_columns
+from verger.schema import MEASURES, table_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,10 @@ def register(out: str | Path, name: str, *, table: str = "features") -> Register
 
 
 def _load(name: str, schema: Any, contract: str) -> Any:
-    """Load a table from a catalogue, or create it with the ids that our files have."""
+    """Load a table from a catalogue, or create it with the ids that our files have.
+
+    The measures of photos are added to a table that lacks them, so that their ids are the last.
+    """
     try:
         from pyiceberg.catalog import load_catalog
         from pyiceberg.exceptions import NoSuchTableError
@@ -108,14 +113,20 @@ def _load(name: str, schema: Any, contract: str) -> Any:
             f"~/.pyiceberg.yaml or PYICEBERG_CATALOG__{catalog_name.upper()}__URI"
         ) from err
     wanted = pyarrow_to_schema(schema)
+    older = pyarrow_to_schema(
+        pa.schema([column for column in schema if column.name not in MEASURES])
+    )
     try:
         held = catalog.load_table(identifier)
     except NoSuchTableError:
         catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
         # Its files are OUT's: a catalogue that cleans up must not delete them.
         properties = {"gc.enabled": "false", "verger.contract": contract}
-        held = catalog.create_table(identifier, schema=wanted, properties=properties)
-    if held.schema().as_struct() != wanted.as_struct():
+        held = catalog.create_table(identifier, schema=older, properties=properties)
+    if held.schema().as_struct() == older.as_struct() != wanted.as_struct():
+        with held.update_schema() as update:
+            update.union_by_name(schema)
+    if sorted(held.schema().fields, key=str) != sorted(wanted.fields, key=str):
         raise SchemaError(f"--iceberg {name}: the table there has other columns or ids than OUT's")
     if held.properties.get("verger.contract", contract) != contract:
         raise SchemaError(f"--iceberg {name}: the table there has features of another contract")

@@ -78,31 +78,6 @@ class FarPhotos:
 
 
 @dataclass(frozen=True)
-class FlawedPhotos:
-    """Photos with one flaw, the worst first; see :class:`verger.similar.inspection.quality.Flaw`.
-
-    Attributes
-    ----------
-    flaw : str
-    n : int
-    limit : float
-        Which their ``values`` are below, or above.
-    photos : tuple of str
-    values : tuple of float
-    """
-
-    flaw: Literal["dark", "light", "uniform", "blurry", "small", "large", "long"]
-    n: int
-    limit: float
-    photos: tuple[str, ...]
-    values: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.photos) != len(self.values):
-            raise ValueError(f"n_photos={len(self.photos)} and n_values={len(self.values)} differ")
-
-
-@dataclass(frozen=True)
 class Galleries:
     """What a page shows of an inspection."""
 
@@ -111,7 +86,6 @@ class Galleries:
     film: tuple[AlikePhotos, ...]
     mislabelled: tuple[DoubtfulPhoto, ...]
     outliers: tuple[FarPhotos, ...]
-    quality: tuple[FlawedPhotos, ...] = ()
 
     def paths(self) -> Iterable[str]:
         """Return the paths of all photos, in the order of the page."""
@@ -121,8 +95,6 @@ class Galleries:
             yield from (*doubt.photos, *doubt.like, *doubt.typical)
         for far in self.outliers:
             yield from (*far.photos, *far.typical)
-        for flawed in self.quality:
-            yield from flawed.photos
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from support.results import run_record
 from verger.files.folder import Folder
 from verger.files.tables import open_parquet, part_of, read_part
 from verger.result.output import Output
-from verger.schema import FEATURES, REJECTED, arrow_schema
+from verger.schema import FEATURES, MEASURES, REJECTED, arrow_schema
 
 
 def _rows(n: int, path: pa.Array, features: pa.Array) -> pa.Table:
@@ -29,6 +29,7 @@ def _rows(n: int, path: pa.Array, features: pa.Array) -> pa.Table:
         "length": pa.array(np.ones(n, np.int64)),
         "modification_time": pa.array([datetime(2026, 1, 1, tzinfo=UTC)] * n),
         "truncated": pa.array([False] * n),
+        **dict.fromkeys(MEASURES, pa.array([0.5] * n, pa.float32())),
     }
     columns = plain | {"path": path, "features": features}
     schema = arrow_schema(FEATURES)

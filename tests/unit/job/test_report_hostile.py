@@ -142,9 +142,6 @@ _INSPECTION = {
         "outliers": [
             {"label": "apple", "n": 1, "score": 9.5, "photos": ["/a.jpg"], "typical": ["/b.jpg"]}
         ],
-        "quality": [
-            {"flaw": "dark", "n": 1, "limit": 0.15, "photos": ["/in/a/1.jpg"], "values": [0.1]}
-        ],
     },
     "seconds": {"search": 1.5},
     "files": {"duplicates": [_PART]},

@@ -12,7 +12,6 @@ from scipy.sparse.csgraph import connected_components
 from support.results import write_vectors
 from verger.errors import ConfigError, InspectionError
 from verger.files.folder import Folder
-from verger.schema import QUALITY, arrow_schema
 from verger.similar.inspection.gallery import make_galleries
 from verger.similar.inspection.groups import (
     Across,
@@ -31,8 +30,6 @@ from verger.similar.neighbors import Neighbors
 from verger.similar.rows import StoredRows
 from verger.source.films import find_films
 
-NO_FLAWS = arrow_schema(QUALITY).empty_table()
-
 
 def photos_of(paths: list[str], labels: list[str | None] | None = None, lengths=None) -> Photos:
     """Return photos by their paths; labels are folders unless they are given."""
@@ -44,7 +41,6 @@ def photos_of(paths: list[str], labels: list[str | None] | None = None, lengths=
         labels=tuple(known),
         targets=np.array([-1 if name is None else known.index(name) for name in names]),
         lengths=np.array(lengths if lengths is not None else range(len(paths))),
-        sides=np.full((len(paths), 2), 100.0),
         films=find_films(paths),
     )
 
@@ -252,7 +248,7 @@ def test_of_neighbouring_frames_one_is_shown() -> None:
     photos = photos_of(paths)
     distance = np.where(np.arange(50) < 16, 0.5 + np.arange(50) / 100, np.arange(50) / 1000)
     scores = np.where(np.arange(50) < 16, 4 + np.arange(50), 0.0)
-    (shown,) = make_galleries(photos, [], [], distance, scores, quality=NO_FLAWS)["outliers"]
+    (shown,) = make_galleries(photos, [], [], distance, scores)["outliers"]
     assert (shown["label"], shown["n"], shown["score"]) == ("a", 16, 19.0)
     assert shown["photos"] == [f"/p/a/{i:03}_100.jpg" for i in (60, 48, 36, 24, 12)]
     assert shown["typical"] == [f"/p/a/{i:03}_100.jpg" for i in (64, 76, 88)]
@@ -267,7 +263,7 @@ def test_a_large_group_is_shown_from_end_to_end() -> None:
         Group(DuplicateKind.NEAR, Across.FRAMES, np.array([0, 1])),
     ]
     nothing = np.full(20, np.nan)
-    shown = make_galleries(photos, groups, [], nothing, nothing, quality=NO_FLAWS)
+    shown = make_galleries(photos, groups, [], nothing, nothing)
     (near,) = shown["near"]
     assert (near["size"], near["labels"]) == (20, ["a", "b"])
     assert near["photos"] == [photos.paths[row] for row in (0, 4, 9, 14, 19)]

@@ -24,6 +24,7 @@ from verger.job.report.chosen import (
     choose_rejected,
     path_below,
 )
+from verger.job.report.flaws import Flaws, look_for_flaws
 from verger.job.report.neighbours import place_neighbours, read_neighbours
 from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
 from verger.result.clock import Spent
@@ -32,6 +33,8 @@ from verger.result.inspected import Inspection
 from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, SPECTRUM, Output
 from verger.result.record import RunRecord
 
+#: Photos that are shown of each flaw.
+SHOWN_FLAWED = 8
 #: Thumbnails on the page; the map's points have one as long as they last.
 TILES = 2400
 
@@ -103,8 +106,9 @@ def gather_report(
     most = NEIGHBOUR_POINTS if record.option("neighbour_map") else MAP_POINTS
     has_scores = record.pca and "pca" in record.files
     points = choose_points(engine, output, most) if has_scores else None
-    folder, rows = output.folder, stopped.rows if stopped else _published(output)
+    folder, rows = output.folder, stopped.rows if stopped else published_rows(output)
     lost, rejected = choose_rejected(folder, rows.rejected)
+    flaws = look_for_flaws(engine, folder, rows.features, SHOWN_FLAWED)
     classes, class_paths = _classes(choose_of_classes(engine, folder, rows.features), lost)
     evaluation = None if stopped else output.read_derived(Evaluation, EVALUATION)
     inspection = None if stopped else output.read_derived(Inspection, INSPECTION)
@@ -112,7 +116,8 @@ def gather_report(
     pairs = evaluation.pairs if evaluation else ()
     mistaken = [path for pair in pairs for path in (*pair.photos, *pair.known)]
     mapped = points[0] if points else ()
-    wanted = dict.fromkeys([*inspected, *mistaken, *class_paths, *mapped])
+    flawed = flaws.table["path"].to_pylist()
+    wanted = dict.fromkeys([*inspected, *mistaken, *flawed, *class_paths, *mapped])
     tiles, sprite = draw_sheet(engine, list(wanted)[:TILES], record.source)
     for entry in classes:
         entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
@@ -130,6 +135,7 @@ def gather_report(
         "map": drawn and drawn | {"neighbours": to_plain(neighbours)},
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
         "inspection": _illustrated(inspection, tiles) if inspection else None,
+        "quality": _gallery(flaws, tiles),
         "sprite": {"tile": TILE_PIXELS, "columns": TILE_COLUMNS, "paths": list(tiles)}
         if sprite
         else None,
@@ -140,7 +146,7 @@ def gather_report(
     }, sprite
 
 
-def _published(output: Output) -> Rows:
+def published_rows(output: Output) -> Rows:
     """Return the rows of a result: all of its files."""
     tables = (output.parts(table) for table in ("features", "rejected"))
     return Rows(*([Piece(part.name, part.rows) for part in parts] for parts in tables))
@@ -264,6 +270,28 @@ def _illustrated(inspection: Inspection, tiles: dict[str, int]) -> dict[str, Any
                 if key in entry
             }
     return plain
+
+
+def _gallery(flaws: Flaws, tiles: dict[str, int]) -> dict[str, Any]:
+    """Return the worst photos with each flaw."""
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for row in flaws.table.to_pylist():
+        shown.setdefault(row["flaw"], []).append(row)
+    return {
+        "n_photos": flaws.n_photos,
+        "n_measured": flaws.n_measured,
+        "flaws": [
+            {
+                "flaw": flaw,
+                "n": flaws.counts[flaw],
+                "limit": rows[0]["limit"],
+                "photos": [row["path"] for row in rows],
+                "values": [row["value"] for row in rows],
+                "tiles": [tiles[row["path"]] for row in rows if row["path"] in tiles],
+            }
+            for flaw, rows in shown.items()
+        ],
+    }
 
 
 def _stages(record: RunRecord) -> list[dict[str, Any]]:

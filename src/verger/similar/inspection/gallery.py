@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from verger.similar.inspection.groups import Across, DuplicateKind, Group
 from verger.similar.inspection.outliers import OUTLYING, Floats
@@ -17,20 +16,12 @@ from verger.source.films import NEIGHBOUR_FRAMES
 #: Groups, doubtful labels and classes with outliers that are shown, and photos of each.
 SHOWN, SHOWN_PHOTOS = 24, 5
 SHOWN_FILMS = 12
-#: Photos that are shown of each flaw.
-SHOWN_FLAWED = 8
 #: Photos that are shown of what a class usually looks like.
 TYPICAL = 3
 
 
 def make_galleries(
-    photos: Photos,
-    groups: list[Group],
-    doubts: list[Doubt],
-    distance: Floats,
-    scores: Floats,
-    *,
-    quality: pa.Table,
+    photos: Photos, groups: list[Group], doubts: list[Doubt], distance: Floats, scores: Floats
 ) -> dict[str, list[dict[str, Any]]]:
     """Choose what a page shows of an inspection.
 
@@ -38,8 +29,8 @@ def make_galleries(
     -------
     dict
         ``exact``, ``near``, ``film`` (near ones within one film, but for neighbouring frames),
-        ``mislabelled``, ``outliers`` and ``quality``: lists of plain JSON values, where
-        ``photos``, ``like`` and ``typical`` are lists of paths.
+        ``mislabelled`` and ``outliers``: lists of plain JSON values, where ``photos``, ``like`` and
+        ``typical`` are lists of paths.
     """
     exact = [group for group in groups if group.kind is DuplicateKind.EXACT]
     near = [group for group in groups if group.kind is DuplicateKind.NEAR]
@@ -51,25 +42,7 @@ def make_galleries(
         "film": [_group(photos, group) for group in film[:SHOWN_FILMS]],
         "mislabelled": _mislabelled(photos, doubts, distance),
         "outliers": _outliers(photos, distance, scores),
-        "quality": _flawed(quality),
     }
-
-
-def _flawed(quality: pa.Table) -> list[dict[str, Any]]:
-    """Show the worst photos with each flaw."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in quality.to_pylist():
-        rows.setdefault(row["flaw"], []).append(row)
-    return [
-        {
-            "flaw": flaw,
-            "n": len(those),
-            "limit": those[0]["limit"],
-            "photos": [row["path"] for row in those[:SHOWN_FLAWED]],
-            "values": [row["value"] for row in those[:SHOWN_FLAWED]],
-        }
-        for flaw, those in rows.items()
-    ]
 
 
 def _group(photos: Photos, group: Group) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The photos of a result as an inspection sees them: by path, with label, size and film."""
+"""The photos of a result as an inspection sees them: by path, with label, length and film."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ class Photos:
         Index into ``labels``; -1 of a photo without a label.
     lengths : ndarray of shape (n,), int64
         Bytes of the files.
-    sides : ndarray of shape (n, 2), float64
-        Width and height in pixels; NaN where the table does not say.
     films : Films
         Which are frames of one film, by their names.
     n_without_features : int
@@ -46,7 +44,6 @@ class Photos:
     labels: tuple[str, ...]
     targets: Ints = field(repr=False)
     lengths: Ints = field(repr=False)
-    sides: npt.NDArray[np.float64] = field(repr=False)
     films: Films
     n_without_features: int = 0
 
@@ -86,7 +83,7 @@ def read_photos(output: Output, frames: str | None = None) -> Photos:
     InspectionError
         If there are fewer than two.
     """
-    rows, table = read_stored_rows(output, ["label", "length", "width", "height"])
+    rows, table = read_stored_rows(output, ["label", "length"])
     if len(rows) < 2:
         raise InspectionError(
             f"OUT={output.root}: n_photos={len(rows)} with features must be at least 2 to compare"
@@ -101,12 +98,6 @@ def read_photos(output: Output, frames: str | None = None) -> Photos:
         labels=tuple(labels),
         targets=pc.fill_null(targets, -1).to_numpy().astype(np.int64),
         lengths=pc.fill_null(table["length"], -1).to_numpy().astype(np.int64),
-        sides=np.stack([_numbers(table["width"]), _numbers(table["height"])], axis=1),
         films=find_films(paths, frames or FRAMES),
         n_without_features=sum(part.rows for part in output.parts("features")) - len(rows),
     )
-
-
-def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    numbers: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
-    return numbers

@@ -5,7 +5,7 @@
     features/ -> neighbors -> groups    copies, and nearly the same picture
                            -> votes     neighbours that carry another label
               -> outliers               far from the rest of their class
-    photos    -> quality                dark, light, uniform, blurry, of an odd size or shape
+    the other columns -> quality        dark, light, uniform, blurry, of an odd size or shape
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from verger.files.records import as_json, to_plain
 from verger.files.tables import part_name, write_part
 from verger.job.context import Run, Watch, no_watch
 from verger.job.pipeline import run_report
+from verger.job.report.flaws import look_for_flaws
+from verger.job.report.stage import published_rows
 from verger.result.inspected import Index
 from verger.result.output import INSPECTION, REPORT, Output
 from verger.similar.index import ensure_index, find_neighbors_by_index, require_faiss
@@ -46,7 +48,6 @@ from verger.similar.inspection.outliers import (
     score_outliers,
 )
 from verger.similar.inspection.photos import Photos, read_photos
-from verger.similar.inspection.quality import find_flaws
 from verger.similar.inspection.tables import table_of_doubts, table_of_groups, table_of_outliers
 from verger.similar.inspection.votes import find_doubtful
 from verger.similar.neighbors import Neighbors, find_neighbors
@@ -92,7 +93,7 @@ MOST_NEIGHBORS = 100
 def inspect_photos(
     out: str | Path, config: Config, criteria: Criteria, *, watch: Watch = no_watch
 ) -> dict[str, Any]:
-    """Find copies, near copies, doubtful labels and outliers, and write them as tables.
+    """Find copies, near copies, doubtful labels, outliers and flaws, and write them as tables.
 
     Parameters
     ----------
@@ -160,20 +161,18 @@ def _compare(
         doubts = find_doubtful(photos, neighbors, content)
         distance = measure_distances(engine, photos)
         scores = score_outliers(distance, photos.targets)
-    with run.stage("measure", len(photos)):
-        quality, n_measured = find_flaws(engine, photos, source)
+        flaws = look_for_flaws(engine, run.output.folder, published_rows(run.output).features)
     tables = {
         "duplicates": table_of_groups(photos, neighbors, groups, sums),
         "mislabelled": table_of_doubts(photos, doubts),
         "outliers": table_of_outliers(photos, distance, scores),
-        "quality": quality,
+        "quality": flaws.table,
     }
     counts = _count_groups(groups) | {n: len(tables[n]) for n in ("mislabelled", "outliers")}
-    flaws = {e["values"]: e["counts"] for e in quality["flaw"].value_counts().to_pylist()}
     return tables, {
-        "n_measured": n_measured,
-        "counts": counts | {"quality": flaws},
-        "galleries": make_galleries(photos, groups, doubts, distance, scores, quality=quality),
+        "n_measured": flaws.n_measured,
+        "counts": counts | {"quality": flaws.counts},
+        "galleries": make_galleries(photos, groups, doubts, distance, scores),
     }
 
 
