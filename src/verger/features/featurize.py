@@ -63,10 +63,9 @@ def featurize(
     -------
     DataFrame
         One row a photo, columns :func:`verger.schema.outcome_columns`. Where ``reason`` is null the
-        row has ``features`` (array<float>, ``n_features`` long), ``width``, ``height`` and the
-        measures of the photo's quality, :data:`verger.schema.MEASURES`; elsewhere it has
-        ``reason`` and ``detail`` and no features. The metadata of the column ``features`` names
-        the contract.
+        row has ``features`` (array<float>, ``n_features`` long), ``width``, ``height`` and
+        :data:`verger.schema.MEASURES`; elsewhere it has ``reason`` and ``detail`` and no features.
+        The metadata of the column ``features`` names the contract.
 
     Raises
     ------

@@ -48,7 +48,7 @@ class Store:
         ]
         names = arrow_schema(columns).names
         content = pa.Table.from_pylist(
-            [{name: row[name] for name in names} for row in filled], arrow_schema(columns)
+            [{name: row.get(name) for name in names} for row in filled], arrow_schema(columns)
         )
         name = f"{table}/{len(self.files)}.parquet"
         part = write_part(self.folder, name, content, stored_schema(columns, "f00d"))
