@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 import verger
 from verger.errors import SchemaError
 from verger.features.model import Model
-from verger.schema import CONTRACT_KEY, FEATURES, OUTCOMES, REJECTED, spark_schema
+from verger.schema import CONTRACT_KEY, FEATURES, MEASURES, OUTCOMES, REJECTED, spark_schema
 
 HARD_NAMES = [
     "with space.jpg",
@@ -138,6 +138,8 @@ def test_tables_have_the_declared_columns_and_name_the_contract(
         expected = [(f.name, f.dataType) for f in spark_schema(columns)]
         assert [(f.name, f.dataType) for f in frame.schema] == expected
     assert features.schema["features"].metadata == {CONTRACT_KEY: model.contract.hash}
+    older, _ = verger.split_outcomes(outcomes.drop(*MEASURES))
+    assert set(older.columns) == set(FEATURES)
 
 
 def test_a_worker_that_computes_otherwise_stops_the_run(

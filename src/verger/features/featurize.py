@@ -21,6 +21,7 @@ from verger.schema import (
     CONTRACT_KEY,
     FEATURES,
     IMAGES,
+    MEASURES,
     OUTCOMES,
     REJECTED,
     VIEWS,
@@ -193,6 +194,11 @@ def split_outcomes(outcomes: DataFrame) -> tuple[DataFrame, DataFrame]:
     >>> rejected.columns
     ['path', 'label', 'length', 'modification_time', 'reason', 'detail']
     """
+    from pyspark.sql import functions as F
+
+    for name in MEASURES:
+        if name not in outcomes.columns:  # they are of before photos were measured
+            outcomes = outcomes.withColumn(name, F.lit(None).cast("float"))
     for name in OUTCOMES:
         find_column(outcomes, name, f"outcomes: column {name!r}")
     crops = [name for name in outcomes.columns if name == VIEWS]
