@@ -507,6 +507,7 @@ def test_a_saved_configuration_leaves_nothing_to_type(
     )
     words = ["emr", "submit", plan.job.reads[0], plan.job.writes[0], "--config", str(file)]
     file.write_text(file.read_text() + 'executor_size = "8x32"\ndisk = 30\nflex = true\n')
+    file.write_text('views = "five"\nlang = "fr"\n' + file.read_text())
     for more, minutes in ([], 77), (["--max-minutes", "33"], 33):
         done = CliRunner().invoke(app, [*words, "--no-wait", *more])
         assert done.exit_code == 0, done.output
@@ -514,6 +515,9 @@ def test_a_saved_configuration_leaves_nothing_to_type(
         assert request["executionTimeoutMinutes"] == minutes
         assert request["tags"] == {"project": "fruits"}
         assert request["flexExecution"] == {"enabled": True}
+        arguments = request["jobDriver"]["sparkSubmit"]["entryPointArguments"]
+        assert arguments[arguments.index("--views") + 1] == "five"
+        assert arguments[arguments.index("--lang") + 1] == "fr"
         settings = settings_of(request)
         assert settings["spark.executor.cores"] == "8"
         assert settings["spark.emr-serverless.executor.disk"] == "30g"

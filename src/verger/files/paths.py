@@ -95,7 +95,7 @@ def endpoint_and_region(
         If neither AWS nor a variable tells the region.
     """
     given = dict(variables)
-    endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL")
+    endpoint = given.get("AWS_ENDPOINT_URL_S3") or given.get("AWS_ENDPOINT_URL") or None
     region = given.get("AWS_REGION") or given.get("AWS_DEFAULT_REGION")
     if endpoint is None:  # AWS says itself where a bucket is, whatever region others are in
         try:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from verger.cli.options import FEATURES, PHOTOS, REDUCE
+from verger.cli.options import FEATURES, MODEL, PHOTOS, REDUCE
 
 if TYPE_CHECKING:
+    from verger.config import Config
     from verger.emr.aws import Cloud
     from verger.emr.jobs import Setup
     from verger.emr.price import Limit
@@ -22,13 +23,10 @@ _Group = TypeVar("_Group")
 #: Options of the configuration that a run on EMR takes.
 RUN_OPTIONS = (
     *PHOTOS,
-    "model",
-    "weights_sha256",
-    "input_size",
-    "precision",
-    "micro_batch",
+    *(name for name in MODEL if name != "weights"),  # the package has them
     *FEATURES,
     *REDUCE,
+    "lang",
     "partitions",
     "overwrite",
     "conf",
@@ -175,12 +173,12 @@ class BudgetOptions:
             executor = replace(executor, disk_gb=self.disk)
         return Limit(self.max_executors, self.max_minutes, executor)
 
-    @property
-    def speed_or_guess(self) -> float:
-        """Photos a second and virtual core, assumed where the options do not say it."""
+    def speed_of(self, config: Config) -> float:
+        """Return photos a second and virtual core, assumed where the options do not say it."""
         from verger.emr.price import ASSUMED_SPEED
+        from verger.features.preprocess import n_views
 
-        return ASSUMED_SPEED if self.speed is None else self.speed
+        return ASSUMED_SPEED / n_views(config.views) if self.speed is None else self.speed
 
 
 def given(group: type[_Group]) -> _Group:

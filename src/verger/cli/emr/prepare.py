@@ -168,7 +168,7 @@ def _print_package(made: Package, as_json: bool) -> None:
 @speed_options
 @click.option("--sample", default=64, show_default=True, help="Photos that are timed here.")
 @rates_option
-@config_options("glob", "exclude", "recursive", "model", "weights", "input_size")
+@config_options("glob", "exclude", "recursive", "model", "weights", "input_size", "views")
 def emr_estimate(
     source: str,
     region: str,
@@ -194,7 +194,9 @@ def emr_estimate(
         source, glob=config.glob, exclude=config.exclude, recursive=config.recursive
     )
     if timed := speed is None:
-        model = load_model(config.model, weights=config.weights, input_size=config.input_size)
+        model = load_model(
+            config.model, weights=config.weights, input_size=config.input_size, views=config.views
+        )
         speed = time_sample(listing, model, n=sample)
     expected = estimate_run(len(listing.photos), speed, prices, max_executors=max_executors)
     if as_json:

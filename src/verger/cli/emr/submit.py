@@ -135,7 +135,7 @@ def _submit_serverless(cloud: Cloud, order: Order) -> None:
         order.config,
         find_place(cloud, **order.place.for_serverless(order.out)),
         limit=budget.limit,
-        speed=budget.speed_or_guess,
+        speed=budget.speed_of(order.config),
         max_cost=budget.max_cost,
         rates=budget.rates,
     )
@@ -232,7 +232,7 @@ def _submit_to_cluster(cloud: Cloud, order: Order) -> None:
         limit=budget.limit,
         max_cost=budget.max_cost,
         rates=_node_rates(cloud.region, machines.instance_types, budget),
-        speed=budget.speed_or_guess,
+        speed=budget.speed_of(order.config),
     )
     _tell_cluster_plan(plan, assumed=budget.speed is None)
     cluster, started = start_cluster(cloud, replace(plan.job, tags=order.tags), machines)
