@@ -37,20 +37,17 @@ def measure_quality(pixels: npt.NDArray[np.uint8], shorter_side: int) -> tuple[f
     """
     seen = min(max(shorter_side, _LEAST_SIDE), _MOST_SIDE)
     step = max(1, round(len(pixels) / seen))
-    luma: npt.NDArray[np.float32] = pixels[::step, ::step].astype(np.float32) @ _LUMA
-    brightness = float(luma.mean())
+    luma: npt.NDArray[np.float32] = pixels[::step].astype(np.float32)[:, ::step] @ _LUMA
+    brightness = _mean(luma)
     luma -= np.float32(brightness)  # or float32 has too few digits for the squares
     laplacian: npt.NDArray[np.float32] = luma[:-2, 1:-1] + luma[2:, 1:-1]
     laplacian += luma[1:-1, :-2]
     laplacian += luma[1:-1, 2:]
     laplacian -= 4 * luma[1:-1, 1:-1]
-    return brightness, _deviation(luma), _deviation(laplacian)
+    # Deviations from a mean of 0: that of a Laplacian is, but for the rim of the photo.
+    return brightness, _mean(luma * luma) ** 0.5, _mean(laplacian * laplacian) ** 0.5
 
 
-def _deviation(values: npt.NDArray[np.float32]) -> float:
-    """Return the standard deviation of values whose mean is 0: ``std`` takes three times as long.
-
-    That of a Laplacian is, but for the rim of the photo.
-    """
-    flat = values.ravel()
-    return float(np.sqrt(np.einsum("i,i", flat, flat) / max(len(flat), 1)))
+def _mean(values: npt.NDArray[np.float32]) -> float:
+    """Return a mean; beside a model, ``mean`` and ``std`` take three times as long."""
+    return float(np.add.reduce(values.ravel())) / max(values.size, 1)
