@@ -34,7 +34,7 @@ from verger.files.shares import Shares
 from verger.files.tables import ROWS_PER_FILE, stored_schema, write_part
 from verger.job import pipeline
 from verger.result.ledger import RowsFile, compare, read_ledger
-from verger.schema import FEATURES, arrow_schema
+from verger.schema import FEATURES, MEASURES, arrow_schema
 from verger.source.cut import count_partitions, cut_listing, cut_partitions
 from verger.source.render import render_dataset
 from verger.source.spark_reader import read_images
@@ -82,6 +82,7 @@ def write_result(photos: pa.Table, folder: Folder) -> list[RowsFile]:
             "width": pa.array([9] * n),
             "height": pa.array([9] * n),
             "truncated": pa.array([False] * n),
+            **dict.fromkeys(MEASURES, pa.nulls(n, pa.float32())),
         }
         columns = [more[c] if c in more else rows[c] for c in FEATURES]
         table = pa.table(columns, names=list(FEATURES)).cast(arrow_schema(FEATURES))

@@ -460,6 +460,22 @@ def test_a_truncated_list_of_rejected_says_how_many_there_are():
     assert "The first 2 of 20,000" in _text(_render(report))
 
 
+def test_the_quality_of_photos_is_shown_as_far_as_it_was_measured():
+    """Names are text; of a result of before only sizes are judged, and the page says so."""
+    report, evil = _report(), HOSTILE[0]
+    flaw = {"flaw": "small", "n": 9, "limit": 87.0, "photos": [evil], "values": [60.0], "tiles": []}
+    report["quality"] = {"n_photos": 1000, "n_measured": 400, "flaws": [flaw]}
+    html = _render(report)
+    text = " ".join(_text(html).split())
+    assert "The other 600 photos are of runs that did not measure." in text
+    assert "Small: 9 photos, shorter side, in pixels, under 87 60" in text
+    assert evil in text
+    report["quality"] = {"n_photos": 1000, "n_measured": 0, "flaws": []}
+    text = _text(_render(report))
+    assert "not measured when this result was made" in text
+    assert "None is of an odd size or shape." in text
+
+
 def test_few_classes_are_all_in_sight_and_many_are_behind_a_search():
     """Five classes need no search box; of a thousand the first are shown, the rest are there."""
     few = Page(_render(_report()))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from verger.engine.tasks import Engine, run_pieces
+from verger.errors import SchemaError
 from verger.files.folder import Folder
 from verger.files.tables import Piece, iter_pieces
 from verger.schema import MEASURES, QUALITY, arrow_schema
@@ -79,6 +80,11 @@ def look_for_flaws(
         Of the table ``features``.
     most : int, optional
         Photos of each flaw that are returned.
+
+    Raises
+    ------
+    SchemaError
+        If a file cannot be read, or sizes or measures are no numbers.
     """
     n_tasks = engine.n_cores
     sides = run_pieces(engine, _count_sides, pieces, folder, n_tasks=n_tasks, light=True)
@@ -173,7 +179,10 @@ def find_flaws(photos: pa.Table | pa.RecordBatch, median_side: float) -> pa.Tabl
 
 def _numbers(photos: pa.Table | pa.RecordBatch, name: str) -> Floats:
     """Return a column of numbers; NaN for null, and for what is no number."""
-    numbers = np.asarray(photos[name].cast(pa.float64()))
+    try:
+        numbers = np.asarray(photos[name].cast(pa.float64()))
+    except (KeyError, pa.ArrowException) as err:
+        raise SchemaError(f"features: column {name!r} must hold numbers: {err}") from err
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
