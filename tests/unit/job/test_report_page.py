@@ -468,7 +468,7 @@ def test_the_quality_of_photos_is_shown_as_far_as_it_was_measured():
     html = _render(report)
     text = " ".join(_text(html).split())
     assert "The other 600 photos are of runs that did not measure." in text
-    assert "Small: 9 photos, shorter side, in pixels, under 87 60" in text
+    assert "9 photos, shorter side, in pixels, under 87 60" in text
     assert evil in text
     report["quality"] = {"n_photos": 1000, "n_measured": 0, "flaws": []}
     text = _text(_render(report))
