@@ -124,16 +124,16 @@ def _median(sides: Sequence[tuple[Floats, Counts]]) -> float:
 
 
 def _look_in_share(pieces: Iterator[Piece], wanted: _Wanted) -> Iterator[Flaws]:
-    table, n_photos, n_measured = arrow_schema(QUALITY).empty_table(), 0, 0
+    tables, n_photos, n_measured = [arrow_schema(QUALITY).empty_table()], 0, 0
     counts = dict.fromkeys(map(str, Flaw), 0)
     for batch in iter_pieces(wanted.folder, pieces, [*_SIDES, "label", *MEASURES]):
         found = find_flaws(batch, wanted.median_side)
         for flaw in found["flaw"].value_counts().to_pylist():
             counts[flaw["values"]] += flaw["counts"]
-        table = _worst(pa.concat_tables([table, found]), wanted.most)
+        tables.append(found if wanted.most is None else _worst(found, wanted.most))
         n_photos += len(batch)
         n_measured += len(batch) - batch.column("brightness").null_count
-    yield Flaws(table, counts, n_photos, n_measured)
+    yield Flaws(pa.concat_tables(tables), counts, n_photos, n_measured)
 
 
 def find_flaws(photos: pa.Table | pa.RecordBatch, median_side: float) -> pa.Table:
