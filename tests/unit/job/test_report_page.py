@@ -131,8 +131,7 @@ def _report(labels: tuple[str | None, ...] = HOSTILE, n_points: int = 20) -> Rep
         },
         "map": {
             "labels": [label or "" for label in labels],
-            "x": [i * 0.123456789 for i in range(n_points)],
-            "y": [i * -0.987654321 for i in range(n_points)],
+            "scores": {"low": [-1.5, -2.0], "high": [3.25, 4.0], "steps": "AAAA" * n_points},
             "label": [i % len(labels) for i in range(n_points)],
             "name": [
                 f"{labels[i % len(labels)]}/photo {i} of the orchard.jpg" for i in range(n_points)
@@ -315,7 +314,7 @@ def test_the_data_block_parses_back_to_the_same_data():
 def test_numbers_that_json_has_not_are_refused():
     """NaN would make the browser drop the whole map in silence; it is an error here."""
     report = _report()
-    report["map"]["x"][3] = float("nan")
+    report["map"]["scores"]["low"][1] = float("nan")
     with pytest.raises(ValueError, match="JSON"):
         _render(report)
 

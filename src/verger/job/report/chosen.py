@@ -28,8 +28,8 @@ Scores = npt.NDArray[np.float32]
 #: which t-SNE takes minutes for more.
 MAP_POINTS, NEIGHBOUR_POINTS = 100_000, 3_000
 #: Components that the map can show, and the scores of all points together that the page has: each
-#: costs it 2.7 bytes.
-MAP_COMPONENTS, MAP_SCORES = 50, 500_000
+#: costs it 2.7 bytes. 20,000 points have ten components, in a page of less than 4 MB.
+MAP_COMPONENTS, MAP_SCORES = 50, 200_000
 #: Thumbnails by class, in the class list.
 CLASS_PHOTOS = 8
 #: Rejected photos that the page lists; the table has all.

@@ -1,7 +1,7 @@
 // The map: photos by two components, or by their neighbours.
 function drawMap() {
   const { map, sprite } = data;
-  const n = map.x.length;
+  const n = map.label.length;
   const figure = $("map-figure"), canvas = $("plot"), tip = $("tip"), legend = $("legend");
   const ctx = canvas.getContext("2d");
   const margin = { left: 46, bottom: 28 };
@@ -14,21 +14,23 @@ function drawMap() {
   let box, home, view, width = 0, height = 0, unit = 1, colors = [], placed = [], focus = -1;
   figure.hidden = false;
 
+  // Any two components: their scores are 16-bit steps, component by component.
+  const packed = Uint8Array.from(atob(map.scores.steps), (character) => character.charCodeAt(0));
+  const steps = new Uint16Array(packed.buffer);
+  function scoresOf(k) {
+    const { low: lows, high: highs } = map.scores;
+    return Array.from(steps.subarray(k * n, (k + 1) * n), (at) => lows[k] + (at / 65535) * (highs[k] - lows[k]));
+  }
+
   /** Measure the points that are laid out, and show all of them. */
   function measure() {
     box = { x0: low(map.x), x1: high(map.x), y0: low(map.y), y1: high(map.y) };
     home = { x: (box.x0 + box.x1) / 2, y: (box.y0 + box.y1) / 2, zoom: 1 };
     view = { ...home };
   }
+  [map.x, map.y] = [scoresOf(0), scoresOf(1)];
   measure();
 
-  // Any two components: their scores are 16-bit steps, component by component.
-  const packed = Uint8Array.from(atob(map.scores?.steps ?? ""), (character) => character.charCodeAt(0));
-  const steps = new Uint16Array(packed.buffer);
-  function scoresOf(k) {
-    const { low: lows, high: highs } = map.scores;
-    return Array.from(steps.subarray(k * n, (k + 1) * n), (at) => lows[k] + (at / 65535) * (highs[k] - lows[k]));
-  }
   const byNeighbours = () => $("layout")?.value === "neighbours";
   function layOut() {
     for (const [axis, first] of [["x", 0], ["y", 1]]) {
@@ -371,4 +373,4 @@ function drawMap() {
   new ResizeObserver(resize).observe(canvas);
 }
 
-if (data.map?.x.length) drawMap();
+if (data.map?.label.length) drawMap();

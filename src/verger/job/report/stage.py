@@ -202,12 +202,9 @@ def _map(
     index = {label: i for i, label in enumerate(labels)}
     n_components = scores.shape[1]
     scores = np.pad(scores, ((0, 0), (0, max(0, 2 - n_components))))  # one component: a line
-    x, y = np.round(scores[:, :2].astype(float).T, 4).tolist()
     return {
         "labels": labels,
         "totals": [totals[label] for label in labels],
-        "x": x,
-        "y": y,
         "scores": _packed(scores),
         "label": [index[label or ""] for label in point_labels],
         "name": [path_below(path, record.source) for path in paths],
