@@ -22,12 +22,19 @@ from verger.files.packed import PACKED_SUFFIXES
 from verger.files.paths import normalize_source
 from verger.schema import IMAGES, TIMES_MS, arrow_schema, normal_labels
 from verger.source.lists import PhotoList, has_photos, is_list, read_list
-from verger.source.packed import rows_of_file
+from verger.source.packed import has_photo_column, rows_of_file
 from verger.source.patterns import excludes, hidden_as, matches, path_below, several
 from verger.source.stored import StoredFile, list_files, stat_file
 
 #: Files of photos that are read at once, to list their rows.
 _PACKED_AT_ONCE = 8
+#: Their suffixes, in any case.
+_PACKED_GLOB = tuple(
+    "*." + "".join(f"[{letter}{letter.upper()}]" for letter in suffix[1:])
+    for suffix in PACKED_SUFFIXES
+)
+#: What such a file is counted under that has none.
+_WITHOUT_PHOTOS = tuple(f"{suffix} without a column of bytes" for suffix in PACKED_SUFFIXES)
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,8 +152,12 @@ def _list_folder(
     """List a folder of photos, or of files that hold photos in their rows."""
     root = normalize_source(source)
     files = list(list_files(root, recursive, ignore))
-    if packed := _packed_files(files, root, how["glob"], several(how["exclude"]), ignore):
-        return list_packed(packed, root, source, label_from, labels=how["labels"])
+    packed, ignored = _packed_files(files, root, how["glob"], several(how["exclude"]), ignore)
+    if packed:
+        listing = list_packed(packed, root, source, label_from, labels=how["labels"])
+        return replace(listing, ignored=ignored)
+    if any(what in ignored for what in _WITHOUT_PHOTOS):
+        _check_any([], source, how["glob"], ignored, recursive)
     glob = how.pop("glob")
     how |= {"recursive": recursive, "ignore": ignore}
     return make_listing(files, root, source, glob, label_from, **how)
@@ -158,19 +169,32 @@ def _packed_files(
     glob: tuple[str, ...],
     exclude: tuple[str, ...],
     ignore: bool,
-) -> list[StoredFile]:
-    """Return the files that hold photos in their rows, where there is no photo beside them."""
-    packed: list[StoredFile] = []
-    suffixes = tuple(f"*{suffix}" for suffix in PACKED_SUFFIXES)
-    for file in files:
-        if file.path.lower().endswith(PACKED_SUFFIXES):
-            if _left_out(file, root, glob or suffixes, ignore, exclude) is None:
-                packed.append(file)
-        elif _left_out(file, root, glob, ignore, exclude) is None:
-            return []
+) -> tuple[list[StoredFile], dict[str, int]]:
+    """Return the files that hold photos in their rows, where there is no photo beside them.
+
+    Returns
+    -------
+    files : list of StoredFile
+    ignored : dict of str to int
+        What was left out; empty where photos are files of their own.
+
+    Raises
+    ------
+    SourceError
+        If such a file cannot be read: its photos would be lost without a word.
+    """
+    others = (file for file in files if not file.path.lower().endswith(PACKED_SUFFIXES))
+    if any(_left_out(file, root, glob, ignore, exclude) is None for file in others):
+        return [], {}
+    wanted, ignored = _by_glob(files, root, glob or _PACKED_GLOB, ignore, exclude)
     with ThreadPoolExecutor(_PACKED_AT_ONCE) as pool:
-        have_photos = pool.map(lambda file: has_photos(file.path), packed)
-        return list(compress(packed, have_photos))
+        have_photos = list(pool.map(lambda file: has_photo_column(file.path), wanted))
+    packed = list(compress(wanted, have_photos))
+    without = [file.path.lower() for file in set(wanted) - set(packed)]
+    for suffix, what in zip(PACKED_SUFFIXES, _WITHOUT_PHOTOS, strict=True):
+        if n := sum(path.endswith(suffix) for path in without):
+            ignored[what] = n
+    return packed, ignored
 
 
 def list_packed(
@@ -188,6 +212,8 @@ def list_packed(
     with ThreadPoolExecutor(_PACKED_AT_ONCE) as pool:
         found = list(pool.map(lambda file: rows_of_file(file.path, label_from), files))
     rows = [row for some in found for row in some]
+    if not rows:
+        raise EmptySourceError(f"source {source}: no photo in it: the file of photos has no row")
     stored = [
         StoredFile(row.path, row.length, file.modified_ns)
         for file, some in zip(files, found, strict=True)
@@ -263,7 +289,7 @@ def make_listing(
         raise ConfigError(f"label_from={label_from!r}: SRC={source} has no photos in Parquet")
     labelled = read_list(labels, root) if labels is not None else named
     wanted, ignored = _by_glob(files, root, glob, ignore, several(exclude))
-    _check_any(wanted, source, glob, ignored)
+    _check_any(wanted, source, glob, ignored, recursive)
     paths = [file.path for file in wanted]
     # Milliseconds are the finest that both readers give.
     times = [file.modified_ns // 1_000_000 for file in wanted]
@@ -317,11 +343,17 @@ def _with_list(listing: Listing, said: PhotoList, *, joined: bool) -> Listing:
 
 
 def _check_any(
-    photos: Sequence[Any], source: str, glob: tuple[str, ...], ignored: dict[str, int]
+    photos: Sequence[Any],
+    source: str,
+    glob: tuple[str, ...],
+    ignored: dict[str, int],
+    recursive: bool,
 ) -> None:
     if len(photos) == 0:
         what = f"no file matches {', '.join(glob)}" if glob else "no photo"
-        raise EmptySourceError(f"source {source}: {what} in it{_ignored_text(ignored)}")
+        where = "" if recursive else " itself, and --no-recursive looks into no subfolder"
+        left_out = _ignored_text(ignored) if recursive or ignored else ""
+        raise EmptySourceError(f"source {source}: {what} in it{where}{left_out}")
 
 
 def _by_glob(

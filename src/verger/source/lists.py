@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from verger.errors import ConfigError, SourceError, SourceNotFoundError
-from verger.files.packed import PACKED_SUFFIXES, find_columns, read_schema
+from verger.files.packed import PACKED_SUFFIXES
 from verger.files.paths import explain, filesystem_of, normalize_source
 from verger.schema import GROUPS, arrow_schema
+from verger.source.packed import has_photo_column
 
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 #: Columns of a list, in the order in which they stand where no line names them.
@@ -87,10 +88,8 @@ def has_photos(source: str) -> bool:
     if not path.startswith("s3://") and not Path(path).is_file():
         return False
     try:
-        return find_columns(read_schema(path)) is not None
-    except ConfigError:  # of several such columns it is not known which
-        return True
-    except (OSError, SourceError, pa.ArrowException):  # whoever reads it says what is wrong
+        return has_photo_column(path)
+    except SourceError:  # whoever reads it says what is wrong
         return path.lower().endswith(".arrow")
 
 

@@ -30,6 +30,29 @@ class PackedRow(NamedTuple):
     label: str | None
 
 
+def has_photo_column(path: str) -> bool:
+    """Whether a file has a column that may be its photos.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read, as where it was cut off.
+    """
+    try:
+        return find_columns(read_schema(path)) is not None
+    except ConfigError:  # of several such columns it is not known which
+        return True
+    except (OSError, pa.ArrowException) as err:
+        raise _unreadable(path, err) from err
+
+
+def _unreadable(path: str, err: Exception) -> SourceError:
+    return SourceError(
+        f"source {path}: cannot be read: {explain(err)}; restore the file, or remove it, or leave "
+        "it out with --exclude"
+    )
+
+
 def rows_of_file(path: str, label_from: str) -> list[PackedRow]:
     """List the rows of a file of photos.
 
@@ -56,7 +79,7 @@ def rows_of_file(path: str, label_from: str) -> list[PackedRow]:
     except (OSError, pa.ArrowException) as err:
         if isinstance(err, SourceError):
             raise
-        raise SourceError(f"source {path}: cannot be read: {explain(err)}") from err
+        raise _unreadable(path, err) from err
 
 
 def _rows(path: str, columns: Columns, label_from: str) -> list[PackedRow]:

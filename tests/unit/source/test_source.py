@@ -12,6 +12,8 @@ from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -441,7 +443,7 @@ def test_a_file_is_no_source(tmp_path: Path) -> None:
         ([], {}, r"no photo in it \(it is empty\)"),
         (["a.txt", "b.txt", "c.csv"], {}, r"no photo in it \(left out: 2 \.txt, 1 \.csv\); see --"),
         (["a.png"], {"glob": ("*.jpg", "*.gif")}, r"no file matches \*\.jpg, \*\.gif in it \(left"),
-        (["sub/a.jpg"], {"recursive": False}, r"no photo in it"),
+        (["sub/a.jpg"], {"recursive": False}, r"no photo in it itself, and --no-recursive looks"),
         ([".a.jpg"], {}, r"left out: 1 hidden"),
     ],
 )
@@ -451,6 +453,25 @@ def test_a_source_without_photos_is_refused(
     """A folder without one photo is refused, and the refusal names what was left out."""
     with pytest.raises(EmptySourceError, match=says):
         list_photos(str(fill(tmp_path, *names)), **options)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and cut off"])
+def test_a_damaged_file_of_photos_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    """Its photos would be lost without a word; a table of something else is counted."""
+    pq.write_table(pa.table({"image": [b"photo"]}), tmp_path / "PHOTOS.PARQUET")
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "numbers.parquet")
+    fill(tmp_path, "part.parquet", "state.json", content=content)
+    with pytest.raises(SourceError, match=r"part\.parquet: cannot be read.*--exclude"):
+        list_photos(str(tmp_path))
+    listing = list_photos(str(tmp_path), exclude=["part.*"])
+    assert len(listing.photos) == 1
+    assert listing.ignored == {".parquet without a column of bytes": 1, ".json": 1, "excluded": 1}
+
+
+def test_a_file_of_photos_without_a_row_is_said_to_have_none(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "no.parquet")
+    with pytest.raises(EmptySourceError, match="has no row"):
+        list_photos(str(tmp_path))
 
 
 @pytest.mark.parametrize("address", ["hdfs://node/photos", "gs://bucket/photos", "abfss://c@a/p"])
