@@ -26,8 +26,9 @@
     ├── JobError (RuntimeError)                 a run on EMR did not end well
     └── ValidationError (RuntimeError)          a stored result that does not hold
 
-Each leaf is also the builtin exception that a caller would expect. A photo that cannot be
-decoded is no exception but a row of the table ``rejected``.
+Each leaf is also the builtin exception that a caller would expect. In a run, a photo that cannot
+be decoded is no exception but a row of the table ``rejected``; for a photo alone it is
+:class:`verger.features.preprocess.DecodeError`, which is a VergerError and a ValueError too.
 """
 
 from __future__ import annotations

@@ -302,3 +302,29 @@ def test_a_secret_within_a_value_is_never_written_down() -> None:
     """Java's options may hold one."""
     config = Config(conf={"spark.driver.extraJavaOptions": "-Daws.secretKey=hunter2"})
     assert "hunter2" not in str(config.as_dict())
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"components": "5"}, "components='5' must be int or float"),
+        ({"workers": "2"}, "workers='2' must be int"),
+        ({"decode_timeout_s": "1"}, "decode_timeout_s='1' must be float"),
+        ({"center": 1}, "center=1 must be bool"),
+        ({"glob": [3]}, r"glob=\(3,\) must be a pattern"),
+        ({"conf": "a=1"}, "conf='a=1' must be dict"),
+        ({"reader": None}, "reader=None must be str"),
+    ],
+)
+def test_python_values_of_the_wrong_type_are_refused(values: dict[str, Any], says: str) -> None:
+    """An option of Python is refused by its name, as one of a file is."""
+    with pytest.raises(ConfigError, match=says):
+        Config(**values)
+
+
+def test_files_may_be_paths(tmp_path: Path) -> None:
+    """Options that are files may be paths, and so may the file of the options."""
+    assert Config(weights=Path("w.h5"), labels=Path("l.csv")) == Config(  # type: ignore[arg-type]
+        weights="w.h5", labels="l.csv"
+    )
+    assert load_config(str(write(tmp_path, "center = true"))) == {"center": True}

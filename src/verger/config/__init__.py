@@ -7,6 +7,7 @@ Every option is declared once, here; the command line and the configuration file
 from __future__ import annotations
 
 import numbers
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -189,13 +190,9 @@ class Config:
     ui: bool = _option(False, "Keep Spark's own web page up and print its address.")
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         for name in ("model", "weights", "master", "labels"):
             refuse_secret(name, getattr(self, name) or "")
-        for name in PATTERNS:
-            value = getattr(self, name)
-            patterns = (value,) if isinstance(value, str) else tuple(value)
-            object.__setattr__(self, name, patterns)
-        object.__setattr__(self, "conf", dict(self.conf))
         _check_choice("reader", self.reader, READERS)
         _check_choice("precision", self.precision, PRECISIONS)
         if self.lang is not None:
@@ -336,7 +333,7 @@ def check_label_rule(rule: str) -> None:
         )
 
 
-def load_config(path: Path) -> dict[str, Any]:
+def load_config(path: str | Path) -> dict[str, Any]:
     """Read options from a TOML file.
 
     Keys are the names of :class:`Config`'s fields, with dashes or underscores; ``conf`` is a
@@ -355,9 +352,10 @@ def load_config(path: Path) -> dict[str, Any]:
     Examples
     --------
     >>> _ = Path("run.toml").write_text("components = 0.95")
-    >>> verger.load_config(Path("run.toml"))
+    >>> verger.load_config("run.toml")
     {'components': 0.95}
     """
+    path = Path(path)
     values: dict[str, Any] = {}
     for key, value in read_toml(path, "--config").items():
         if key == "emr":
@@ -381,26 +379,45 @@ def _known_key(key: str, path: Path) -> str:
     raise ConfigError(f"--config {path}: unknown key {key!r}; {hint}")
 
 
-#: Types that a TOML file may have for the type of an option, as it is written above; else a text.
-_TOML_TYPES: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-    "int | float": (int, float),
-    "tuple[str, ...]": (str, list),
-    "Mapping[str, str]": (dict,),
+#: Types of a value, by the type of the option as it is written above; else a text.
+_KINDS: dict[str, dict[str, Any]] = {
+    "bool": {"bool": bool},
+    "int": {"int": numbers.Integral},
+    "float": {"float": numbers.Real},
+    "int | float": {"int": numbers.Integral, "float": numbers.Real},
+    "tuple[str, ...]": {"str": str, "list": (list, tuple)},
+    "Mapping[str, str]": {"dict": Mapping},
 }
-_ACCEPTED = {
-    option.name: _TOML_TYPES.get(str(option.type).removesuffix(" | None"), (str,))
+_TYPES = {
+    option.name: _KINDS.get(str(option.type).removesuffix(" | None"), {"str": str})
     for option in fields(Config)
 }
 
 
+def _make_plain(config: Config) -> None:
+    """Bring paths, patterns and settings into their one form, and refuse values of other types."""
+    for option in fields(config):
+        value = getattr(config, option.name)
+        if isinstance(value, os.PathLike) and option.name in ("model", "weights", "labels"):
+            value = os.fspath(value)
+        if value is not None or not str(option.type).endswith("| None"):
+            _check_type(f"{option.name}={value!r}", value, _TYPES[option.name])
+        if option.name in PATTERNS:
+            value = (value,) if isinstance(value, str) else tuple(value)
+            if not all(isinstance(pattern, str) for pattern in value):
+                raise ConfigError(f"{option.name}={value!r} must be a pattern, or several")
+        object.__setattr__(config, option.name, dict(value) if option.name == "conf" else value)
+
+
+def _check_type(told: str, value: Any, accepted: dict[str, Any]) -> None:
+    is_odd = isinstance(value, bool) and bool not in accepted.values()
+    if is_odd or not isinstance(value, tuple(accepted.values())):
+        raise ConfigError(f"{told} must be {' or '.join(accepted)}")
+
+
 def _typed(key: str, value: Any, path: Path) -> Any:
-    accepted = _ACCEPTED[key.replace("-", "_")]
-    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-        wanted = " or ".join(t.__name__ for t in accepted)
-        raise ConfigError(f"--config {path}: {key} = {value!r} must be {wanted}")
+    told = f"--config {path}: {key} = {value!r}"
+    _check_type(told, value, _TYPES[key.replace("-", "_")])
     if isinstance(value, list):
         return tuple(str(item) for item in value)
     if isinstance(value, dict):

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import unquote
 
 from pyarrow import fs
@@ -20,7 +21,7 @@ CONNECT_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 30
 
 
-def normalize_source(source: str) -> str:
+def normalize_source(source: str | Path) -> str:
     """Return the form in which paths of this source are stored.
 
     ``s3a://`` and ``s3n://`` become ``s3://``; ``file://`` and relative folders become absolute
@@ -32,6 +33,7 @@ def normalize_source(source: str) -> str:
         If the address has no folder, or no bucket, or holds a password or a key; or if no object
         below a prefix of its form can be read.
     """
+    source = os.fspath(source)
     refuse_secret("address", source)
     scheme, address, rest = source.partition("://")
     scheme = scheme.lower() if address else ""

@@ -9,6 +9,7 @@ Read this file from top to bottom to know what ``verger run`` does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,7 +40,7 @@ from verger.result.record import FAILED, RunRecord
 
 
 def run(
-    source: str,
+    source: str | Path,
     out: str | Path,
     config: Config,
     *,
@@ -50,7 +51,7 @@ def run(
 
     Parameters
     ----------
-    source : str
+    source : path
         Folder or bucket of photos.
     out : path
         Folder of the result, or ``s3://bucket/prefix``.
@@ -76,7 +77,7 @@ def run(
     run = Run(Output.at(out), config, watch, notices)
     _check_report(config)
     with run:
-        planned = plan(run, source, reduce=True)
+        planned = plan(run, os.fspath(source), reduce=True)
         if unchanged := up_to_date(run, planned, reduce=True):
             return unchanged
         check_engine(config)
@@ -90,12 +91,12 @@ def run(
 
 
 def run_featurize(
-    source: str, out: str | Path, config: Config, *, watch: Watch = no_watch
+    source: str | Path, out: str | Path, config: Config, *, watch: Watch = no_watch
 ) -> RunRecord:
     """Write ``features/`` and ``rejected/`` alone; see :func:`run`."""
     run = Run(Output.at(out), config, watch)
     with run:
-        planned = plan(run, source, reduce=False)
+        planned = plan(run, os.fspath(source), reduce=False)
         if unchanged := up_to_date(run, planned, reduce=False):
             return unchanged
         check_engine(config)

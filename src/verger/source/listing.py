@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import compress
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
 
@@ -96,20 +96,20 @@ class Listing:
 
 
 def list_photos(
-    source: str,
+    source: str | Path,
     *,
     glob: Sequence[str] = (),
     recursive: bool = True,
     label_from: str = "parent",
     ignore: bool = True,
     exclude: Sequence[str] = (),
-    labels: str | None = None,
+    labels: str | Path | None = None,
 ) -> Listing:
     """List the photos of a folder or a bucket, or those that a list names.
 
     Parameters
     ----------
-    source : str
+    source : path
         A folder, ``file://`` or ``s3://bucket/prefix``; or a list of photos below its own folder
         (:func:`verger.source.lists.read_list`), all of which are taken.
     glob : sequence of str
@@ -121,7 +121,7 @@ def list_photos(
         ``parent``, ``none``, or a regular expression on the path whose first group is the label.
     exclude : sequence of str
         Names of files and folders to leave out; with a slash, as for ``glob``.
-    labels : str, optional
+    labels : path, optional
         A list that has the labels, by path below the source; a photo without a line has none.
 
     Raises
@@ -137,10 +137,11 @@ def list_photos(
     Listing(source='.../photos', photos=30, labels=6, size=..., ignored=0)
     """
     check_label_rule(label_from)
-    how: Any = {"recursive": recursive, "exclude": exclude, "labels": labels}
+    source = os.fspath(source)
+    how: Any = {"recursive": recursive, "exclude": exclude, "labels": labels and os.fspath(labels)}
     if has_photos(source):  # asked first: it reads the file's footer, and a list is asked it too
         root = normalize_source(source)
-        return list_packed([stat_file(root)], root, source, label_from, labels=labels)
+        return list_packed([stat_file(root)], root, source, label_from, labels=how["labels"])
     if is_list(source):
         return _list_named(source, several(glob), label_from, **how)
     return _list_folder(source, label_from, glob=several(glob), ignore=ignore, **how)

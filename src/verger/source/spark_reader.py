@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
 def read_images(
     spark: SparkSession,
-    source: str | Listing,
+    source: str | Path | Listing,
     *,
     glob: Sequence[str] = (),
     recursive: bool = True,
     label_from: str = "parent",
     ignore: bool = True,
     exclude: Sequence[str] = (),
-    labels: str | None = None,
+    labels: str | Path | None = None,
     reader: str = "arrow",
     partitions: int | None = None,
 ) -> DataFrame:
@@ -43,7 +44,7 @@ def read_images(
     Parameters
     ----------
     spark : SparkSession
-    source : str or Listing
+    source : path or Listing
         What to list, or what was listed already.
     glob, recursive, label_from, ignore, exclude, labels
         As in :func:`list_photos`; ``glob`` also tells Spark's reader what not to open.
@@ -130,20 +131,22 @@ def _binary_files(spark: SparkSession, root: str, **options: str) -> DataFrame:
 
 def list_with_spark(
     spark: SparkSession,
-    source: str,
+    source: str | Path,
     *,
     glob: Sequence[str] = (),
     recursive: bool = True,
     label_from: str = "parent",
     ignore: bool = True,
     exclude: Sequence[str] = (),
-    labels: str | None = None,
+    labels: str | Path | None = None,
 ) -> Listing:
     """List the photos of a source that only Hadoop may reach; see :func:`list_photos`.
 
     Hadoop itself leaves out what begins with a dot or an underscore.
     """
     check_label_rule(label_from)
+    source = os.fspath(source)
+    labels = None if labels is None else os.fspath(labels)
     root = normalize_source(source)
     files = _binary_files(spark, root, recursiveFileLookup=str(recursive).lower())
     listed = _local_files(files) if root.startswith("/") else _hadoop_files(files)

@@ -25,6 +25,7 @@ from verger.errors import (
     ContractError,
     EnvironmentNotReadyError,
     UnknownModelError,
+    VergerError,
     WeightsError,
     WeightsNotFoundError,
 )
@@ -262,7 +263,26 @@ def test_photo_that_cannot_be_decoded_is_an_error_here(random_model: Model) -> N
     """Without Spark there is no table of rejects: the DecodeError reaches the caller."""
     with pytest.raises(DecodeError, match="not an image") as caught:
         random_model.predict([jpeg(0), b"no photo"])
+    assert isinstance(caught.value, VergerError)
     assert caught.value.reason is Reason.NOT_AN_IMAGE
+
+
+def test_pixels_are_photos_too(random_model: Model) -> None:
+    """An image of Pillow and an array give the vector of a file with these pixels."""
+    file = io.BytesIO()
+    image = Image.open(io.BytesIO(jpeg(3))).convert("RGB")
+    image.save(file, "PNG")
+    expected = random_model.predict(file.getvalue())
+    np.testing.assert_array_equal(random_model.predict(image), expected)
+    two = random_model.predict(np.stack([np.asarray(image)] * 2))
+    np.testing.assert_array_equal(two, np.stack([expected] * 2))
+
+
+@pytest.mark.parametrize("odd", [3, [None], np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3))])
+def test_what_is_no_photo_is_named(random_model: Model, odd: Any) -> None:
+    """The error says what a photo may be."""
+    with pytest.raises(TypeError, match="is no photo: must be a path, bytes, a PIL image"):
+        random_model.predict(odd)
 
 
 def test_missing_photo_is_an_error(random_model: Model, tmp_path: Path) -> None:

@@ -133,6 +133,15 @@ def test_a_glob_that_is_one_string_is_one_pattern(tmp_path: Path) -> None:
     assert listed(tmp_path, glob="*.jpg") == ["1.jpg"]
 
 
+def test_a_source_and_its_labels_may_be_paths(tmp_path: Path) -> None:
+    """A Path lists what its text does."""
+    fill(tmp_path / "photos", "a.jpg")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("a.jpg,apple\n")
+    photos = list_photos(tmp_path / "photos", labels=labels).photos
+    assert photos.equals(list_photos(str(tmp_path / "photos"), labels=str(labels)).photos)
+
+
 def test_without_recursion_only_the_folder_itself(tmp_path: Path) -> None:
     """With recursive off, subfolders are neither listed nor counted."""
     fill(tmp_path, "1.jpg", "sub/2.jpg", "sub/notes.txt")

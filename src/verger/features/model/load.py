@@ -6,6 +6,7 @@ writer, the golden vector. Of a user's ONNX file: :func:`read_custom`, the golde
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -32,7 +33,7 @@ GRAPH_VERSION = 1
 
 
 def load_model(
-    name: str = "mobilenet_v2",
+    name: str | Path = "mobilenet_v2",
     *,
     weights: str | Path | None = None,
     weights_sha256: str | None = None,
@@ -44,7 +45,7 @@ def load_model(
 
     Parameters
     ----------
-    name : str
+    name : str or Path
         A key of :data:`CARDS`, the path of an ONNX file with a card beside it, or its address
         in a bucket
         (:mod:`verger.features.model.custom`), or ``hf:ORG/NAME[@REV][:FILE]``
@@ -75,7 +76,7 @@ def load_model(
     >>> verger.load_model("efficientnet_lite0").contract.n_features
     1280
     """
-    model = _load_whole(name, weights, weights_sha256, input_size, on_progress)
+    model = _load_whole(os.fspath(name), weights, weights_sha256, input_size, on_progress)
     return replace(model, contract=replace(model.contract, views=views))
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
 
 from verger.errors import ContractError
 from verger.features.contract import FeatureContract
@@ -23,8 +27,11 @@ from verger.features.preprocess import decode_photo
 N_SESSIONS = 2
 
 
-#: A photo: where it is, or its bytes.
-AnyPhoto = str | Path | bytes | bytearray | memoryview
+#: A photo: where it is, its bytes, or its pixels.
+AnyPhoto = str | Path | bytes | bytearray | memoryview | Image.Image | npt.NDArray[np.uint8]
+_ONE_PHOTO = (str, Path, bytes, bytearray, memoryview, Image.Image)
+#: Modes of Pillow whose pixels a PNG holds as they are.
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -87,8 +94,11 @@ class Model:
 
         Parameters
         ----------
-        photos : path or bytes, or a sequence of them
-            Photos in any format that Pillow reads; Spark's rows hold bytes as ``bytearray``.
+        photos : path, bytes, image or array, or a sequence of them
+            Files in any format that Pillow reads, or their bytes; Spark's rows hold these as
+            ``bytearray``. Pixels may be a ``PIL.Image.Image``, or an ndarray of shape
+            (height, width, 3), uint8, RGB: of a large JPEG these differ a little from its file's,
+            which is decoded at a reduced scale.
 
         Returns
         -------
@@ -100,19 +110,20 @@ class Model:
             If a photo cannot be decoded.
         FileNotFoundError
             If a path does not exist.
+        TypeError
+            If something is none of these.
         """
-        if isinstance(photos, AnyPhoto):
-            one: Vector = self.predict([photos])[0]
+        is_array = isinstance(photos, np.ndarray) and photos.ndim == 3
+        if is_array or isinstance(photos, _ONE_PHOTO):
+            one: Vector = self.predict([cast("AnyPhoto", photos)])[0]
             return one
+        if not isinstance(photos, Iterable):
+            raise _no_photo(photos)
         size, resizing = self.contract.input_size, self.contract.resizing
         session = open_cached(self)
-        contents = (
-            bytes(p) if isinstance(p, bytes | bytearray | memoryview) else Path(p).read_bytes()
-            for p in photos
-        )
         rows = [
             session.predict(decode_photo(content, size=size, resizing=resizing).pixels[None])[0]
-            for content in contents
+            for content in map(_content_of, photos)
         ]
         return np.array(rows, np.float32).reshape(len(rows), self.contract.n_features)
 
@@ -136,6 +147,35 @@ class Model:
             "weights": weights[self.published],
             "graph": f"{len(self.onnx) / 1e6:.1f} MB",
         }
+
+
+def _content_of(photo: Any) -> bytes:
+    """Return the bytes of a photo; pixels become a PNG, so that they are decoded as files are."""
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return bytes(photo)
+    if isinstance(photo, str | Path):
+        return Path(photo).read_bytes()
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+            raise _no_photo(photo)
+        photo = Image.fromarray(photo)
+    if not isinstance(photo, Image.Image):
+        raise _no_photo(photo)
+    image = ImageOps.exif_transpose(photo)
+    image = image if image.mode in _PNG_MODES else image.convert("RGB")
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
+def _no_photo(given: object) -> TypeError:
+    kind = type(given).__name__
+    if isinstance(given, np.ndarray):
+        kind = f"ndarray of shape {given.shape}, {given.dtype}"
+    return TypeError(
+        f"{kind} is no photo: must be a path, bytes, a PIL image, an ndarray of shape "
+        "(height, width, 3), uint8, or a sequence of these"
+    )
 
 
 class _Sessions:

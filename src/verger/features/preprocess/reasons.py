@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 from PIL import Image
 
+from verger.errors import VergerError
 from verger.features.preprocess.jpeg import is_unsupported_jpeg
 from verger.features.preprocess.pillow import register_formats
 from verger.schema import Reason
 
 
-class DecodeError(Exception):
+class DecodeError(VergerError, ValueError):
     """A photo gives no pixels; it becomes a row of ``rejected`` and does not end a run.
 
     Attributes
