@@ -54,6 +54,11 @@ SURE = 0.99
 #: Of what the threshold lets through, at most this share may be wrong, and at most this share of
 #: photos of other things may pass.
 MAX_ERROR, MAX_OTHERS = 0.01, 0.05
+#: No name for less than this, the probability that all other names have together: few photos held
+#: out may all be right, whatever their probability, and would let anything pass.
+LEAST_THRESHOLD = 0.5
+#: Photos from which one that breaks the promise is no more than the promise allows.
+ENOUGH_NAMED, ENOUGH_OTHERS = round(1 / MAX_ERROR), round(1 / MAX_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -237,7 +242,7 @@ def choose_threshold(
     max_error: float = MAX_ERROR,
     max_others: float = MAX_OTHERS,
 ) -> float:
-    """Choose the lowest threshold that keeps two promises on held-out photos.
+    """Choose the lowest threshold that keeps two promises on held-out photos, one half at least.
 
     Parameters
     ----------
@@ -254,7 +259,7 @@ def choose_threshold(
     Returns
     -------
     float
-        From 0 to 1; 1 where no other keeps them.
+        From :data:`LEAST_THRESHOLD` to 1; 1 where no other keeps them.
     """
     order = np.argsort(-scored.probability, kind="stable")
     falling = scored.probability[order]
@@ -265,6 +270,7 @@ def choose_threshold(
     keeps = np.flatnonzero(last & (error <= max_error))
     everything = len(keeps) > 0 and keeps[-1] == len(order) - 1
     threshold = 0.0 if everything else float(falling[keeps[-1]]) if len(keeps) else 1.0
+    threshold = max(threshold, LEAST_THRESHOLD)
     if len(others):
         highest = np.sort(others)[::-1]
         first_refused = float(highest[min(int(max_others * len(others)), len(others) - 1)])

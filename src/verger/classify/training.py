@@ -106,6 +106,7 @@ def train(
         n_trained=len(rows),
         n_sample=len(sample.rows),
         folds=sample.strategy,
+        n_held_out=round(float(weights.sum())),
         **_choices(chosen, others),
     )
     return Trained(chosen, regression, fit, others)

@@ -329,6 +329,7 @@ def _training_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("photos", photos),
         ("trained", f"{recipe['method']} on {recipe['on']}{chosen}"),
         ("unknown", f"below {record['threshold']:.3f}{_of_others(recipe['other'])}"),
+        *_few_lines(record),
         (
             "time",
             f"{sum(record['seconds'].values()):.1f} s in all; "
@@ -343,6 +344,17 @@ _TOLD_THRESHOLDS = (0.5, 0.9)
 
 def _of_others(labels: Sequence[str]) -> str:
     return f", and photos of {' and '.join(map(repr, labels))}" if labels else ""
+
+
+def _few_lines(fit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say if the threshold rests on too few photos to show what it promises."""
+    from verger.classify.scores import ENOUGH_NAMED, ENOUGH_OTHERS
+
+    n, n_others = fit["n_held_out"], fit["n_others"]
+    if n >= ENOUGH_NAMED and n_others >= ENOUGH_OTHERS:
+        return []
+    text = f"rests on {n:,} photos held out and {n_others:,} of other things, too few to show"
+    return [("", f"{text} what it promises: {ENOUGH_NAMED} and {ENOUGH_OTHERS} would")]
 
 
 def _others_of(one: Mapping[str, Any]) -> str:
@@ -388,6 +400,7 @@ def _evaluation_lines(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("  unknown", f"below {_threshold_words(one['threshold'], others)}"))
         told = [at for at in one["curve"] if at["threshold"] in _TOLD_THRESHOLDS]
         lines += [("", f"at {_threshold_words(at, others)}") for at in told]
+        lines += _few_lines(one["training"]) if "training" in one else []
         lines += [*_other_lines(one), *_alarm_lines(one["alarm"], others)]
         leak = one.get("leakage", {})
         if "neighbouring_frame" in leak:

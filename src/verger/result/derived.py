@@ -81,6 +81,9 @@ class Fit:
         Photos that it was fitted to.
     n_sample : int
         Photos that choices were made on, held out by ``folds``.
+    n_held_out : int or None
+        Photos with a name that the threshold was chosen on, each group as one; None in older
+        results.
     n_others : int
         Photos that played the part of other things when the threshold was chosen.
     alarm : float or None
@@ -92,6 +95,7 @@ class Fit:
     n_trained: int
     n_sample: int
     folds: Literal["random", "contiguous", "group"]
+    n_held_out: int | None = field(default=None, metadata=OMIT_NONE)
     n_others: int
     threshold: float
     temperature: float

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics
 
 from verger.classify.scores import (
+    LEAST_THRESHOLD,
     Scored,
     at_threshold,
     by_class,
@@ -164,8 +165,11 @@ def test_photos_of_one_probability_pass_together() -> None:
     assert choose_threshold(found, NONE, max_error=0.1) == 0.9
 
 
-def test_where_all_is_right_nothing_is_refused() -> None:
-    assert choose_threshold(scored([0.9, 0.2], [True, True]), NONE) == 0.0
+@pytest.mark.parametrize("others", [[], [0.3, 0.2]])
+def test_where_all_is_right_a_name_still_needs_half_of_the_probability(others: list[float]) -> None:
+    """Few photos, all of them right, say nothing of photos that are like none of them."""
+    found = scored([0.9, 0.2], [True, True])
+    assert choose_threshold(found, np.array(others)) == LEAST_THRESHOLD == 0.5
 
 
 def test_where_nothing_keeps_the_promise_only_certainty_passes() -> None:
