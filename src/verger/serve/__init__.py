@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from http import HTTPStatus
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,9 +22,11 @@ from typing import Any
 
 import anyio
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from verger.classify.predict import Predictor
 from verger.errors import ConfigError, EnvironmentNotReadyError
@@ -58,6 +61,12 @@ _REFUSALS = {
     415: "a body that is called something else than a photo",
     422: "a photo that cannot be decoded; error says why",
     503: "too many photos at a time",
+}
+
+#: What to do about a request that has no answer.
+_DETAILS = {
+    404: "nothing has this address; GET /openapi.json lists what has",
+    405: "this address does not take this method; the header Allow names those that it takes",
 }
 
 
@@ -318,6 +327,20 @@ def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     async def refuse(_: Request, err: Refused) -> JSONResponse:
         return _refusal(err)
+
+    @app.exception_handler(HTTPException)
+    async def refuse_request(_: Request, err: HTTPException) -> JSONResponse:
+        """Say what the framework refuses in the form of all refusals."""
+        detail = _DETAILS.get(err.status_code, str(err.detail))
+        phrase = HTTPStatus(err.status_code).phrase.lower()
+        answer = _refusal(Refused(err.status_code, phrase, detail))
+        answer.headers.update(err.headers or {})
+        return answer
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_values(_: Request, err: RequestValidationError) -> JSONResponse:
+        told = (f"{each['loc'][-1]}: {each['msg'].lower()}" for each in err.errors())
+        return _refusal(Refused(422, "wrong parameters", "; ".join(told)))
 
     @app.exception_handler(OSError)
     @app.exception_handler(EnvironmentNotReadyError)

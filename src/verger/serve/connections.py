@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from socket import socket
+from types import FrameType
 from typing import Any
 
 import h11
@@ -175,7 +176,15 @@ class BoundedProtocol(H11Protocol):
 
 
 class QuietServer(uvicorn.Server):
-    """A server that says in one line a minute that it has no file descriptors left."""
+    """A server that says in one line a minute that it has no file descriptors left.
+
+    A second Ctrl-C changes nothing: running requests have :data:`STOP_TIMEOUT_S` either way.
+    """
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop at the first signal."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Start to listen."""

@@ -29,6 +29,8 @@ def page_policy(*, wasm: bool) -> str:
 class Guard:
     """Middleware that refuses requests of other sites' pages and adds headers to all answers.
 
+    HEAD is answered as GET is, which FastAPI alone refuses; the server sends no body for it.
+
     Parameters
     ----------
     app : ASGI application
@@ -50,6 +52,8 @@ class Guard:
                 answer = JSONResponse(refusal, 403, headers={"Connection": "close"})
                 await answer(scope, receive, send)
                 return
+            if scope["method"] == "HEAD":
+                scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
 

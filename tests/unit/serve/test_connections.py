@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from support.server import Server, read_all, started
+from verger.serve.connections import QuietServer
 
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 PROGRAM = """
@@ -192,3 +195,11 @@ def test_malformed_requests_leave_no_traceback(serve: Any, path: bytes) -> None:
                 assert read_all(connection).startswith(b"HTTP/1.1 400")
     assert server.ask().startswith("HTTP/1.1 200")
     assert server.log.read_text() == ""
+
+
+def test_a_second_ctrl_c_is_the_first() -> None:
+    """It cuts no request off, so that nothing prints a traceback of it."""
+    server = QuietServer(uvicorn.Config(lambda: None))
+    for _ in range(2):
+        server.handle_exit(signal.SIGINT, None)
+    assert (server.should_exit, server.force_exit) == (True, False)

@@ -37,6 +37,7 @@ from verger.errors import ConfigError, EnvironmentNotReadyError
 from verger.serve.answers import Answerer
 from verger.serve.browser import RUNTIME, WASM, Browser, References, draw_references
 from verger.serve.facts import load_facts
+from verger.serve.feedback import Feedback
 from verger.serve.limits import Limits, Refused, photo_of, read_body
 
 ADDRESS = "http://localhost"
@@ -80,6 +81,28 @@ def picture_of(address: str) -> Image.Image:
 
 
 # Answers
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "status", "error"),
+    [
+        ("GET", "/predict", 405, "method not allowed"),
+        ("PUT", "/", 405, "method not allowed"),
+        ("GET", "/none", 404, "not found"),
+        ("POST", "/feedback", 422, "wrong parameters"),
+    ],
+)
+def test_what_the_framework_refuses_has_the_form_of_all_refusals(
+    predictor: Predictor, tmp_path: Path, method: str, address: str, status: int, error: str
+) -> None:
+    """A client finds ``error`` and ``detail`` whoever refuses, and HEAD is answered as GET is."""
+    feedback = Feedback(tmp_path / "said.csv", predictor.classifier.labels)
+    client = TestClient(serve.create_app(predictor, feedback=feedback), ADDRESS)
+    response = client.request(method, address)
+    assert (response.status_code, response.json()["error"]) == (status, error)
+    assert set(response.json()) == {"error", "detail"}
+    assert ("allow" in response.headers) == (status == 405)
+    assert client.head("/").status_code == 200
 
 
 def test_an_answer_is_the_prediction_with_a_fact_and_pictures(
