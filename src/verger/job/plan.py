@@ -25,7 +25,7 @@ from verger.source.cut import count_partitions
 from verger.source.listing import Listing, list_photos
 from verger.source.lists import has_photos, is_list
 from verger.source.notes import describe_source
-from verger.source.stored import check_folder
+from verger.source.stored import check_circles, check_folder
 
 if TYPE_CHECKING:
     from verger.result.journal import Batch
@@ -84,6 +84,8 @@ def check_and_list(run: Run, source: str, *, reduce: bool) -> Listing | None:
         if has_photos(source) or is_list(source):
             raise ConfigError(f"SRC={source}: is a file, which needs --reader arrow")
         check_folder(normalize_source(source))
+        if config.recursive:
+            check_circles(normalize_source(source))
         check_hadoop_reads(source, config)
         return None
     listing = list_source(run, source)

@@ -92,10 +92,24 @@ def read_ledger(folder: Folder, files: Sequence[RowsFile]) -> Ledger:
     with ThreadPoolExecutor(_READERS) as pool:
         tables = list(pool.map(lambda pair: _keys(folder, *pair), enumerate(files)))
     rows = pa.concat_tables([_KEYS.empty_table(), *tables]).to_pandas()
-    old = rows["path"].duplicated(keep="last")
+    again = _rejected_as_before(rows)
+    old = again | rows["path"].where(~again).duplicated(keep="last")
     renamed = frozenset(rows.loc[rows["renamed"], "file"])
     rows = rows.drop(columns="renamed")
     return Ledger(list(files), rows[~old], rows.loc[old, ["path", "file"]], renamed)
+
+
+def _rejected_as_before(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Find rows that say the same as the row before them of one path: the older one stays.
+
+    So a photo that is tried again, and rejected again for the same reason, changes no file.
+    """
+    columns = ["length", "modification_time", "label", "reason"]
+    several = rows[rows["path"].duplicated(keep=False)]
+    before = several.groupby("path")[columns].shift()
+    same = (several[columns] == before) | (several[columns].isna() & before.isna())
+    again = same.all(axis=1) & several["reason"].notna()
+    return again.reindex(rows.index, fill_value=False)
 
 
 _KEYS = pa.schema(
@@ -179,7 +193,9 @@ def compare(photos: pa.Table, ledger: Ledger, *, accept_truncated: bool) -> Work
     same = (both["length"] == both["length_known"]) & (
         both["modification_time"] == both["modification_time_known"]
     )
-    again = both["reason"].isin(_PASSING)
+    # What has neither length nor time is not there: it is tried once it has them.
+    is_there = (both["length"] != 0) | (both["modification_time"] != 0)
+    again = both["reason"].isin(_PASSING) & is_there
     if accept_truncated:
         again |= both["reason"] == Reason.TRUNCATED.value
     else:

@@ -19,7 +19,7 @@ from verger.schema import IMAGES
 from verger.source.cut import cut_listing
 from verger.source.listing import Listing, list_photos, make_listing
 from verger.source.patterns import several
-from verger.source.stored import StoredFile, check_folder
+from verger.source.stored import StoredFile, check_circles, check_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,6 +148,8 @@ def list_with_spark(
     source = os.fspath(source)
     labels = None if labels is None else os.fspath(labels)
     root = normalize_source(source)
+    if recursive:
+        check_circles(root)
     files = _binary_files(spark, root, recursiveFileLookup=str(recursive).lower())
     listed = _local_files(files) if root.startswith("/") else _hadoop_files(files)
     how: dict[str, Any] = {"recursive": recursive, "ignore": ignore}

@@ -60,10 +60,34 @@ def check_folder(root: str) -> None:
     raise SourceNotFoundError(f"source {root}: {what}")
 
 
-def _list_local(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile]:
+def check_circles(root: str) -> None:
+    """Refuse a folder with a link to a folder above itself; another place is not looked at.
+
+    Hadoop follows such a link until the system stops it, and lists every photo 41 times.
+
+    Raises
+    ------
+    SourceError
+    """
+    if not root.startswith("/"):
+        return
+    circles: list[str] = []
+    for _ in _list_local(root, recursive=True, ignore=True, circles=circles):
+        pass
+    if circles:
+        raise SourceError(
+            f"source {root}: the link {circles[0]} leads to a folder above itself, and Spark would "
+            "list its photos many times; remove the link, or use --reader arrow"
+        )
+
+
+def _list_local(
+    root: str, recursive: bool, ignore: bool, circles: list[str] | None = None
+) -> Iterator[StoredFile]:
     """Walk a folder, through links to folders too, but never in a circle.
 
     One that is left out may be closed to this user, as ``lost+found`` is; it counts as one file.
+    Links to a folder above are added to ``circles``.
     """
     check_folder(root)
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(root, frozenset())]
@@ -73,6 +97,8 @@ def _list_local(root: str, recursive: bool, ignore: bool) -> Iterator[StoredFile
             found = Path(place).stat()
             identity = (found.st_dev, found.st_ino)
             if identity in above:  # a link to a folder above: a circle
+                if circles is not None:
+                    circles.append(place)
                 continue
             with os.scandir(place) as entries:
                 for entry in entries:

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from support.runs import CONFIG
-from verger.job.plan import describe_plan
+from verger.config import Config
+from verger.errors import SourceError
+from verger.job.context import Run
+from verger.job.plan import check_and_list, describe_plan
+from verger.result.output import Output
 
 
 def write_files(folder: Path, *names: str) -> Path:
@@ -43,3 +47,15 @@ def test_a_plan_tells_what_looks_like_a_mistake(tmp_path: Path) -> None:
     plan = describe_plan(str(source), tmp_path / "out", CONFIG, reduce=False)
     (note,) = plan["notes"]
     assert "--label-from none" in note
+
+
+def test_a_link_to_a_folder_above_is_refused_for_spark(tmp_path: Path) -> None:
+    """Hadoop would list its photos 41 times; a link to a folder beside it is none."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "to b").symlink_to("../b")
+    run = Run(Output.at(tmp_path.parent / "out"), Config(reader="spark"))
+    assert check_and_list(run, str(tmp_path), reduce=False) is None
+    (tmp_path / "a" / "loop").symlink_to("..")
+    with pytest.raises(SourceError, match=r"a/loop leads to a folder above.*--reader arrow"):
+        check_and_list(run, str(tmp_path), reduce=False)

@@ -154,6 +154,24 @@ def test_what_may_pass_is_tried_again(store: Store, reason: Reason) -> None:
     assert todo(listing(photo("a")), store.known()) == (["a"] if reason in passing else [])
 
 
+def test_a_link_to_nowhere_is_tried_again_once_it_leads_somewhere(store: Store) -> None:
+    """Such a photo is listed without a length and a time: to read it again is no use."""
+    nowhere = photo("a", length=0, modification_time=datetime(1970, 1, 1, tzinfo=UTC))
+    store.add(nowhere | {"reason": "vanished before reading"}, published=True)
+    assert todo(listing(nowhere), store.known()) == []
+    assert todo(listing(photo("a", length=0)), store.known()) == ["a"]
+
+
+def test_a_photo_that_is_rejected_again_as_before_changes_nothing(store: Store) -> None:
+    """No file of the result is written again, and the PCA is that of the same features."""
+    closed = photo("a", reason="permission denied", label=None)
+    store.add(photo("b"), published=True).add(closed, published=True).add(closed).add(closed)
+    photos = listing(photo("a", label=None), photo("b"))
+    assert not compose(photos, store.known(), prune=False).changes
+    store.add(closed | {"reason": "read error"})
+    assert compose(photos, store.known(), prune=False).removed == ["rejected/1.parquet"]
+
+
 def test_accepting_truncated_photos_tries_them_again_and_no_others(store: Store) -> None:
     """--accept-truncated redoes the photos that were cut off; without it they leave again."""
     store.add(photo("cut", reason="truncated"), photo("empty", reason="empty"))
