@@ -93,6 +93,8 @@ def test_every_option_has_a_help_text() -> None:
         ({"label_from": "photos/.*"}, r"label_from='photos/\.\*' needs a group \(\.\.\.\)"),
         ({"label_from": ""}, r"label_from='' needs a group.*'parent'.*'none'"),
         ({"reader": "spark", "label_from": "column:x"}, "needs reader='arrow'"),
+        ({"master": "foo"}, r"master='foo' must be local\[N\], local\[\*\], yarn, or an address"),
+        ({"conf": {"spark.master": "local[0]"}}, r"master='local\[0\]' must be local"),
         ({"reader": "hadoop"}, r"reader='hadoop' must be one of arrow, spark"),
     ],
 )
@@ -120,6 +122,10 @@ def test_a_value_out_of_bounds_is_refused(values: dict[str, Any], says: str) -> 
         {"label_from": "none"},
         {"label_from": r"photos/([^/]+)/"},
         {"reader": "spark"},
+        {"master": "local"},
+        {"master": "local[*, 4]"},
+        {"master": "local-cluster[2,1,1024]"},
+        {"master": "k8s://https://host:443"},
     ],
 )
 def test_a_value_on_its_bound_is_accepted(values: dict[str, Any]) -> None:

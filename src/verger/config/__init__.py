@@ -226,6 +226,7 @@ class Config:
             raise ConfigError(f"max_error_rate={self.max_error_rate} must be between 0 and 1")
         check_components(self.components, n_features=N_FEATURES if self.built_in_model else None)
         check_label_rule(self.label_from)
+        _check_master(self.master or self.conf.get("spark.master"))
 
     @property
     def built_in_model(self) -> bool:
@@ -253,6 +254,18 @@ def _check_at_least(name: str, value: int, bound: int) -> None:
 def _check_between(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{name}={value} must be from {low} to {high}")
+
+
+#: The masters that Spark knows by name; a cluster's is an address.
+_MASTER = re.compile(r"yarn|local|local(-cluster)?\[[1-9*][\d, ]*\]|\w+://.+")
+
+
+def _check_master(master: str | None) -> None:
+    if master and not _MASTER.fullmatch(master):
+        raise ConfigError(
+            f"master={master!r} must be local[N], local[*], yarn, or an address such as "
+            "spark://host:7077 or k8s://https://host:443"
+        )
 
 
 def is_built_in(model: str) -> bool:
