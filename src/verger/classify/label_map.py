@@ -6,7 +6,6 @@ the probability of a name is the sum of its labels'.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from verger.config.toml import read_toml
 from verger.errors import ConfigError
+from verger.source.lists import read_cells
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def read_label_map(path: Path) -> dict[str, str]:
     Parameters
     ----------
     path : Path
-        TOML with ``label = "name"`` or ``name = ["label", ...]``, or CSV with ``label,name`` lines.
+        TOML with ``label = "name"`` or ``name = ["label", ...]``, or CSV with lines of
+        ``label,name`` or ``label;name``.
 
     Returns
     -------
@@ -109,14 +110,14 @@ def _read_toml(path: Path) -> list[tuple[str, str]]:
 
 def _read_csv(path: Path) -> list[tuple[str, str]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
+        cells = read_cells(path.read_bytes().decode("utf-8-sig"))
+        rows = [[cell.strip() for cell in row] for row in cells]
     except OSError as err:
         raise ConfigError(f"label_map={path}: cannot be read: {err.strerror}") from err
-    except (UnicodeDecodeError, csv.Error) as err:
+    except ValueError as err:
         raise ConfigError(f"label_map={path}: is no CSV in UTF-8: {err}") from err
     odd = next((row for row in rows if len(row) != 2 or not all(row)), None)
     if odd is not None:
-        raise ConfigError(f"label_map={path}: {odd} must be label,name")
+        raise ConfigError(f"label_map={path}: {','.join(odd)} must be label,name")
     pairs = [(row[0], row[1]) for row in rows]
     return pairs[1:] if pairs and pairs[0] in (("label", "name"), ("label", "coarse")) else pairs

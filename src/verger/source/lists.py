@@ -26,6 +26,8 @@ from verger.source.packed import has_photo_column
 LIST_SUFFIXES = (".txt", ".csv", ".parquet")
 #: Columns of a list, in the order in which they stand where no line names them.
 COLUMNS = ("path", "label", "group")
+#: What stands between the cells of a .csv file: spreadsheets write ; in France.
+SIGNS = ",;\t"
 
 
 @dataclass(frozen=True)
@@ -169,14 +171,10 @@ def _read_text(content: bytes, stored: str) -> tuple[Sequence[str], Iterator[_Ro
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         raise ConfigError(f"list {stored}: is not UTF-8: save it as CSV UTF-8") from err
-    first = text.partition("\n")[0]
-    signs = ",;\t" if stored.lower().endswith(".csv") else ","  # spreadsheets write ; in France
-    delimiter = max(signs, key=first.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        lines = [line for line in reader if any(line)]
-    except csv.Error as err:
-        raise ConfigError(f"list {stored}: line {reader.line_num}: {err}") from err
+        lines = read_cells(text, SIGNS if stored.lower().endswith(".csv") else ",")
+    except ValueError as err:
+        raise ConfigError(f"list {stored}: {err}") from err
     names = [cell.strip().lower() for cell in lines[0]] if lines else []
     if "path" in names:
         lines = lines[1:]
@@ -190,6 +188,29 @@ def _read_text(content: bytes, stored: str) -> tuple[Sequence[str], Iterator[_Ro
         )
     place = {name: names.index(name) for name in COLUMNS if name in names}
     return list(place), (_row(_cells(line, place)) for line in lines)
+
+
+def read_cells(text: str, signs: str = SIGNS) -> list[list[str]]:
+    """Return the cells of CSV, without its blank lines.
+
+    Parameters
+    ----------
+    text : str
+    signs : str
+        What may stand between the cells: whichever the first line has most of.
+
+    Raises
+    ------
+    ValueError
+        If it is no CSV; the text names the line.
+    """
+    delimiter = max(signs, key=text.partition("\n")[0].count)
+    file = io.StringIO(text, newline="")
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        return [line for line in reader if any(line)]
+    except csv.Error as err:
+        raise ValueError(f"line {reader.line_num}: {err}") from err
 
 
 def _cells(line: Sequence[str], place: Mapping[str, int]) -> list[str | None]:

@@ -19,6 +19,7 @@ APPLES = {"Apple Red": "apple", "Apple Golden": "apple"}
         ("map.toml", '"Apple Red" = "apple"\n"Apple Golden" = "apple"\n'),
         ("map.toml", 'apple = ["Apple Red", "Apple Golden"]\n'),
         ("map.csv", "label,name\nApple Red,apple\nApple Golden, apple\n"),
+        ("map.csv", "\ufefflabel;name\r\nApple Red;apple\r\nApple Golden;apple\r\n"),
     ],
 )
 def test_a_map_is_toml_or_csv(tmp_path: Path, name: str, text: str) -> None:
