@@ -19,7 +19,7 @@ What `verger COMMAND --help` prints, for every command.
 This page is generated: `make commands` writes it.
 
 Results go to standard output, everything else to standard error.
-Exit codes: 0 done, 1 failed, 2 used wrongly.
+Exit codes: 0 done, 1 failed, 2 used wrongly, 130 ended by Ctrl-C, 143 ended by SIGTERM.
 """
 
 

@@ -33,6 +33,9 @@ be decoded is no exception but a row of the table ``rejected``; for a photo alon
 
 from __future__ import annotations
 
+#: Note on whatever ends a run of which something is committed, Ctrl-C too.
+KEPT = "what is committed is kept; run the same command again, and it resumes"
+
 
 class VergerError(Exception):
     """Root of all errors that Verger raises on purpose.

@@ -12,7 +12,7 @@ import socketserver
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -21,9 +21,7 @@ import click
 
 from verger.cli.terminal import clean, tell
 from verger.engine.causes import cause_of
-from verger.errors import UsageError, VergerError
-
-_KEPT = "what is committed is kept; run the same command again, and it resumes"
+from verger.errors import KEPT, UsageError, VergerError
 
 
 class Terminated(KeyboardInterrupt):
@@ -49,12 +47,12 @@ def end(err: BaseException) -> int:
         return err.exit_code
     if isinstance(err, click.Abort | KeyboardInterrupt):
         if _is_caused_by(err, Terminated):
-            return _tell(f"terminated; {_KEPT}", 143)
-        return _tell(f"interrupted; {_KEPT}", 130)
+            return _tell(f"terminated{_kept(err)}", 143)
+        return _tell(f"interrupted{_kept(err)}", 130)
     if isinstance(err, VergerError):
         return _tell(str(err), 2 if isinstance(err, UsageError) else 1)
     if _java_is_gone(err):
-        return _tell(f"Spark's Java has ended: killed, or out of memory; {_KEPT}", 1)
+        return _tell(f"Spark's Java has ended: killed, or out of memory{_kept(err)}", 1)
     if type(err).__module__.startswith(("pyspark", "py4j")):
         return _tell(_spark_message(err), 1)
     _tell_traceback(err)  # a bug of ours
@@ -74,12 +72,20 @@ def _tell(message: str, code: int) -> int:
     return code
 
 
-def _is_caused_by(err: BaseException | None, kind: type[BaseException]) -> bool:
+def _is_caused_by(err: BaseException, kind: type[BaseException]) -> bool:
+    return any(isinstance(cause, kind) for cause in _causes(err))
+
+
+def _kept(err: BaseException) -> str:
+    """Return what a run has noted on the error that ended it, as a clause."""
+    is_kept = any(KEPT in getattr(cause, "__notes__", ()) for cause in _causes(err))
+    return f"; {KEPT}" if is_kept else ""
+
+
+def _causes(err: BaseException | None) -> Iterator[BaseException]:
     while err is not None:
-        if isinstance(err, kind):
-            return True
+        yield err
         err = err.__cause__ or err.__context__
-    return False
 
 
 def _java_is_gone(err: BaseException | None) -> bool:

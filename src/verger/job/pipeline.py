@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 from verger.config import Config
 from verger.engine.choose import check_engine
 from verger.errors import (
+    KEPT,
     ErrorRateError,
     OutputExistsError,
     ReduceError,
@@ -28,7 +29,7 @@ from verger.errors import (
 from verger.job import validate
 from verger.job.compute import featurize
 from verger.job.context import Run, Watch, no_watch
-from verger.job.plan import plan
+from verger.job.plan import committed_batches, plan
 from verger.job.record import REPORT_OPTIONS
 from verger.job.reduce import draw_scree, pca_is_stale, reduce_features
 from verger.job.unchanged import up_to_date
@@ -150,6 +151,8 @@ def run_report(out: str | Path, config: Config, *, watch: Watch = no_watch) -> R
 def _ended(run: Run) -> Iterator[None]:
     """Write down that a run has come to its end, though it may be a bad one.
 
+    What ends it before has the note :data:`verger.errors.KEPT`, if something is committed.
+
     A run that was killed never says so, and goes on if it is started again, with ``--overwrite``
     too. A run that fails with a result leaves a report of it.
     """
@@ -161,7 +164,17 @@ def _ended(run: Run) -> Iterator[None]:
         told = _report_failure(run, err)
         _write_end(run)
         raise type(err)(f"{err}; {told}") from err
+    except BaseException as err:
+        if _has_committed(run):
+            err.add_note(KEPT)
+        raise
     _write_end(run)
+
+
+def _has_committed(run: Run) -> bool:
+    with suppress(VergerError, OSError):
+        return run.saved or bool(committed_batches(run.output))
+    return False
 
 
 def _report_failure(run: Run, err: VergerError) -> str:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from verger import Config
+from verger.cli.endings import end
+from verger.job import pipeline
+
 RUN = """
 import sys, tempfile, time
 from verger import cli
@@ -28,7 +32,7 @@ cli.main()
 
 @pytest.mark.parametrize(
     ("number", "code", "says"),
-    [(signal.SIGINT, 130, "verger: interrupted; "), (signal.SIGTERM, 143, "verger: terminated; ")],
+    [(signal.SIGINT, 130, "verger: interrupted"), (signal.SIGTERM, 143, "verger: terminated")],
 )
 def test_a_signal_ends_a_command_in_one_line_and_leaves_nothing(
     tmp_path: Path, number: int, code: int, says: str
@@ -51,3 +55,26 @@ def test_a_signal_ends_a_command_in_one_line_and_leaves_nothing(
     assert err.strip().startswith(says)
     assert err.strip().count("\n") == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_only_what_resumes_is_said_to_resume(
+    is_committed: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run that has committed nothing begins again, and so does any other command."""
+
+    def featurize(run: pipeline.Run, *_: object, **__: object) -> None:
+        run.saved = is_committed
+        raise KeyboardInterrupt
+
+    for name in ("plan", "up_to_date", "check_engine"):
+        monkeypatch.setattr(pipeline, name, lambda *_, **__: None)
+    monkeypatch.setattr(pipeline, "featurize", featurize)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pipeline.run_featurize("photos", tmp_path / "out", Config())
+    assert end(caught.value) == 130
+    said = "; what is committed is kept; run the same command again, and it resumes"
+    assert capsys.readouterr().err == f"verger: interrupted{said * is_committed}\n"
