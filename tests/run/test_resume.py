@@ -191,6 +191,9 @@ def test_a_run_with_nothing_to_do_starts_no_engine_and_writes_nothing(
     found = pipeline.run(str(photos), result, dataclasses.replace(CONFIG, **options))
     assert found.up_to_date
     assert (found.counts.computed, found.pca.n_components) == (0, 5)
+    other = pipeline.run(str(photos), result, dataclasses.replace(CONFIG, exclude=("Nope",)))
+    assert other.up_to_date
+    assert len(other.notices) == len(found.notices) + 1  # of this listing, not of the last run's
     assert before == {path: path.read_bytes() for path in result.rglob("*") if path.is_file()}
 
 

@@ -41,7 +41,7 @@ def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
         lines.append(("", f"{counts.clamped:,} {when}"))
     if counts.gone:
         rows = "1 row is of a photo" if counts.gone == 1 else f"{counts.gone:,} rows are of photos"
-        lines.append(("", f"{rows} that disappeared; --prune drops them"))
+        lines.append(("", f"{rows} no longer listed; --prune drops them"))
     if counts.ignored:
         left_out = ", ".join(f"{n:,} {suffix}" for suffix, n in counts.ignored.items())
         lines.append(("", f"left out: {left_out}"))
@@ -67,7 +67,7 @@ def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
 
 
 def _ledger(counts: Counts) -> str:
-    gone = f" + {counts.gone:,} disappeared" if counts.gone else ""
+    gone = f" + {counts.gone:,} no longer listed" if counts.gone else ""
     return (
         f"{counts.listed:,} listed{gone} = {counts.featurized:,} with features "
         f"+ {counts.rejected:,} rejected"

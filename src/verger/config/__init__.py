@@ -25,6 +25,7 @@ IMAGE_SUFFIXES = (
     ".jpeg",
     ".jpe",
     ".jfif",
+    ".mpo",
     ".png",
     ".webp",
     ".gif",

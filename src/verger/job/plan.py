@@ -252,7 +252,7 @@ def _output_steps(run: Run, listing: Listing | None, model: Model | None) -> lis
         steps.append(f"change the labels of {work.relabelled:,} photos, and compute nothing again")
     if work.gone:
         what = "drop" if config.prune else "keep"
-        steps.append(f"{what} the rows of {len(work.gone):,} photos that have disappeared")
+        steps.append(f"{what} the rows of {len(work.gone):,} photos that are no longer listed")
     return steps
 
 

@@ -11,10 +11,11 @@ from verger.files.folder import Entry
 from verger.job.context import Run
 from verger.job.plan import Plan, list_source
 from verger.job.record import REDUCE_OPTIONS, REPORT_OPTIONS, with_listing
-from verger.result.ledger import compare, compose, read_ledger, rows_files
+from verger.result.ledger import Composition, compare, compose, read_ledger, rows_files
 from verger.result.output import JOURNAL, PUBLISH, REPORT, RUN, STOPPED, Output
 from verger.result.record import RunRecord
 from verger.source.listing import Listing
+from verger.source.notes import describe_source
 
 
 def up_to_date(run: Run, planned: Plan, *, reduce: bool) -> RunRecord | None:
@@ -34,10 +35,18 @@ def up_to_date(run: Run, planned: Plan, *, reduce: bool) -> RunRecord | None:
     if record is None:
         return None
     listing = planned.listing or _without_spark(run, planned.source)
-    if listing is None or not _is_composed_of(run, record, listing):
+    composition = None if listing is None else _same_composition(run, record, listing)
+    if listing is None or composition is None:
         return None
-    counts = replace(record.counts, computed=0, relabelled=0)
-    return replace(record, counts=counts, seconds=dict(run.seconds), spent=None, up_to_date=True)
+    notes = describe_source(listing, run.config.label_from, composition.labels)
+    return replace(
+        record,
+        counts=replace(record.counts, computed=0, relabelled=0),
+        notices=(*run.notices, *notes),  # of this listing: its labels may be from another list
+        seconds=dict(run.seconds),
+        spent=None,
+        up_to_date=True,
+    )
 
 
 def _finished_result(run: Run, planned: Plan, *, reduce: bool) -> RunRecord | None:
@@ -85,18 +94,18 @@ def _without_spark(run: Run, source: str) -> Listing | None:
         return None
 
 
-def _is_composed_of(run: Run, record: RunRecord, listing: Listing) -> bool:
-    """Whether every listed photo has its row and its group, and no row would come or go."""
+def _same_composition(run: Run, record: RunRecord, listing: Listing) -> Composition | None:
+    """Return the rows of a result if every listed photo has its own, and its group; else None."""
     config, before = run.config, replace(record.counts, computed=0, relabelled=0)
     if with_listing(before, listing) != before:  # as after most changes: no file is read
-        return False
+        return None
     try:
         ledger = read_ledger(run.output.folder, rows_files(record.files, []))
     except VergerError:  # the run itself says what is wrong
-        return False
+        return None
     work = compare(listing.photos, ledger, accept_truncated=config.accept_truncated)
     if len(work.todo) or len(work.rejected) > config.max_error_rate * len(listing.photos):
-        return False
+        return None
     composition = compose(listing.photos, ledger, prune=config.prune)
-    same = with_listing(composition.counts, listing) == before
-    return same and not composition.changes and listing.groups == run.output.read_groups()
+    same = with_listing(composition.counts, listing) == before and not composition.changes
+    return composition if same and listing.groups == run.output.read_groups() else None

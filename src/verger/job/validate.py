@@ -134,7 +134,7 @@ def _check_counts(counts: Counts, n_features: int, reasons: dict[str | None, int
     n_rejected = sum(reasons.values())
     unknown = sorted(str(r) for r in reasons if r not in {reason.value for reason in Reason})
     listed, gone = counts.listed, counts.gone
-    kept = f" and {gone} kept of photos that disappeared" if gone else ""
+    kept = f" and {gone} kept of photos no longer listed" if gone else ""
     return [
         Check(
             "listed = featurized + rejected",

@@ -23,7 +23,14 @@ from verger.files.paths import normalize_source
 from verger.schema import IMAGES, TIMES_MS, arrow_schema, normal_labels
 from verger.source.lists import PhotoList, has_photos, is_list, read_list
 from verger.source.packed import has_photo_column, rows_of_file
-from verger.source.patterns import excludes, hidden_as, matches, path_below, several
+from verger.source.patterns import (
+    excludes,
+    hidden_as,
+    matches,
+    path_below,
+    several_excludes,
+    several_globs,
+)
 from verger.source.stored import StoredFile, list_files, stat_file
 
 #: Files of photos that are read at once, to list their rows.
@@ -143,8 +150,8 @@ def list_photos(
         root = normalize_source(source)
         return list_packed([stat_file(root)], root, source, label_from, labels=how["labels"])
     if is_list(source):
-        return _list_named(source, several(glob), label_from, **how)
-    return _list_folder(source, label_from, glob=several(glob), ignore=ignore, **how)
+        return _list_named(source, several_globs(glob), label_from, **how)
+    return _list_folder(source, label_from, glob=several_globs(glob), ignore=ignore, **how)
 
 
 def _list_folder(
@@ -153,10 +160,10 @@ def _list_folder(
     """List a folder of photos, or of files that hold photos in their rows."""
     root = normalize_source(source)
     files = list(list_files(root, recursive, ignore))
-    packed, ignored = _packed_files(files, root, how["glob"], several(how["exclude"]), ignore)
+    packed, ignored = _packed_files(files, root, how["glob"], how["exclude"], ignore)
     if packed:
         listing = list_packed(packed, root, source, label_from, labels=how["labels"])
-        return replace(listing, ignored=ignored)
+        return replace(listing, ignored=ignored, notes=_idle(files, root, how["exclude"]))
     if any(what in ignored for what in _WITHOUT_PHOTOS):
         _check_any([], source, how["glob"], ignored, recursive)
     glob = how.pop("glob")
@@ -289,7 +296,8 @@ def make_listing(
     if label_from.startswith(COLUMN):
         raise ConfigError(f"label_from={label_from!r}: SRC={source} has no photos in Parquet")
     labelled = read_list(labels, root) if labels is not None else named
-    wanted, ignored = _by_glob(files, root, glob, ignore, several(exclude))
+    files, exclude = list(files), several_excludes(exclude)
+    wanted, ignored = _by_glob(files, root, glob, ignore, exclude)
     _check_any(wanted, source, glob, ignored, recursive)
     paths = [file.path for file in wanted]
     # Milliseconds are the finest that both readers give.
@@ -308,7 +316,8 @@ def make_listing(
     }
     table = pa.table(columns).cast(arrow_schema(IMAGES)).sort_by("path")
     n_clamped = sum(time != kept for time, kept in zip(times, held, strict=True))
-    listing = Listing(root, table, ignored, recursive, n_clamped)
+    idle = _idle(files, root, exclude)
+    listing = Listing(root, table, ignored, recursive, n_clamped, notes=idle)
     return listing if labelled is None else _with_list(listing, labelled, joined=labels is not None)
 
 
@@ -322,7 +331,6 @@ def _with_list(listing: Listing, said: PhotoList, *, joined: bool) -> Listing:
     """
     paths: list[str] = listing.photos["path"].to_pylist()
     n_named = sum(normalize("NFC", path) in said.photos for path in paths)
-    notes = []
     if joined and not said.has_labels:
         raise ConfigError(f"labels={said.address}: has no labels; a line is path,label[,group]")
     if joined and not n_named:
@@ -330,17 +338,11 @@ def _with_list(listing: Listing, said: PhotoList, *, joined: bool) -> Listing:
             f"labels={said.address}: names not one of the {len(paths):,} photos; the first of its "
             f"paths is {next(iter(said.photos))}; they are relative to {listing.source}"
         )
-    if joined and n_named < len(paths):
-        notes.append(f"{len(paths) - n_named:,} photos have no line in {said.address}, so no label")
-    if joined and n_named < len(said.photos):
-        away = len(said.photos) - n_named
-        notes.append(f"{away:,} paths of {said.address} are no photos of {listing.source}")
-    if said.n_twice:
-        notes.append(f"{said.n_twice:,} lines of {said.address} repeat another one")
-    if said.n_blank:
-        notes.append(f"{said.n_blank:,} lines of {said.address} have no path")
+    notes = said.describe(len(paths), n_named, listing.source, joined=joined)
     by = said.address if said.has_labels else None
-    return replace(listing, labelled_by=by, groups=said.groups(paths), notes=tuple(notes))
+    return replace(
+        listing, labelled_by=by, groups=said.groups(paths), notes=(*listing.notes, *notes)
+    )
 
 
 def _check_any(
@@ -373,6 +375,15 @@ def _by_glob(
         else:
             ignored[why] += 1
     return wanted, dict(ignored.most_common())
+
+
+def _idle(files: list[StoredFile], root: str, exclude: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a note for each pattern that no file, and no folder, is left out by."""
+    return tuple(
+        f"--exclude {pattern!r} leaves nothing out; a name or path is matched as a whole, * is any"
+        for pattern in exclude
+        if not any(excludes(pattern, path_below(file.path, root)) for file in files)
+    )
 
 
 def _left_out(

@@ -57,6 +57,35 @@ class PhotoList:
         """Return the label of each path; None for one that the list does not name."""
         return [self.photos.get(normalize("NFC", path), (None, None))[0] for path in paths]
 
+    def describe(self, n_photos: int, n_named: int, source: str, *, joined: bool) -> list[str]:
+        """Return what looks like a mistake in the list.
+
+        Parameters
+        ----------
+        n_photos, n_named : int
+            Photos of the source, and those that the list names.
+        source : str
+        joined : bool
+            Whether the list labels the photos of a source that it is not itself.
+        """
+        n_away = len(self.photos) - n_named
+        n_bare = sum(not label for label, _ in self.photos.values()) if self.has_labels else 0
+        notes = []
+        if joined and n_named < n_photos:
+            photos = _count(n_photos - n_named, "photo has", "photos have")
+            notes.append(f"{photos} no line in {self.address}, so no label")
+        if joined and n_away:
+            are = "path of {} is no photo" if n_away == 1 else "paths of {} are no photos"
+            notes.append(f"{n_away:,} {are.format(self.address)} of {source}")
+        if self.n_twice:
+            lines = _count(self.n_twice, "line repeats", "lines repeat")
+            notes.append(f"{lines} another one in {self.address}")
+        for n, what in ((n_bare, "label"), (self.n_blank, "path")):
+            if n:
+                lines = _count(n, "line has", "lines have")
+                notes.append(f"{lines} no {what} in {self.address}")
+        return notes
+
     def groups(self, paths: Sequence[str]) -> pa.Table | None:
         """Return ``path`` and ``group`` of those of some paths that have a group, numbered.
 
@@ -72,6 +101,10 @@ class PhotoList:
         numbers = {group: i for i, group in enumerate(sorted({group for _, group in pairs}))}
         columns = [[path for path, _ in pairs], [numbers[group] for _, group in pairs]]
         return pa.table(columns, schema=arrow_schema(GROUPS)).sort_by("path")
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n:,} {one if n == 1 else many}"
 
 
 def is_list(source: str) -> bool:
@@ -130,11 +163,18 @@ def read_list(address: str, root: str | None = None) -> PhotoList:
         n_twice += key in photos
         if photos.setdefault(key, said) != said:
             raise ConfigError(
-                f"list {stored}: names {path} twice, as {photos[key]} and as {said}; keep one line"
+                f"list {stored}: names {path} twice, with {_said(photos[key])} and with "
+                f"{_said(said)}; keep one line"
             )
     if not photos:
         raise ConfigError(f"list {stored}: names no photo")
     return PhotoList(stored, photos, "label" in names, "group" in names, n_twice, n_blank)
+
+
+def _said(said: tuple[str | None, str | None]) -> str:
+    label, group = said
+    named = f"label {label!r}" if label else "no label"
+    return f"{named}, group {group!r}" if group else named
 
 
 def _read(stored: str) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from verger.config import IMAGE_SUFFIXES
+from verger.errors import ConfigError
 from verger.source.system_folders import is_system_folder
 
 
@@ -38,12 +39,36 @@ def matches(path: str, glob: tuple[str, ...]) -> bool:
 
 
 def excludes(pattern: str, parts: list[str]) -> bool:
-    """Whether a pattern leaves out a file, by its path or the name of any of its parts."""
+    """Whether a pattern leaves out a file, by its name or path or those of a folder it is in."""
     if "/" in pattern:
-        return fnmatchcase("/".join(parts), pattern)
+        paths = ("/".join(parts[:n]) for n in range(1, len(parts) + 1))
+        return any(fnmatchcase(path, pattern) for path in paths)
     return any(fnmatchcase(part, pattern) for part in parts)
 
 
 def several(patterns: str | Sequence[str]) -> tuple[str, ...]:
-    """Return patterns as a tuple; one may be given alone."""
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    """Return patterns as a tuple; one may be given alone, and ``./x`` is ``x``.
+
+    Raises
+    ------
+    ConfigError
+        If one begins with a slash, or is an address: none of the paths below a source does.
+    """
+    found = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    for pattern in found:
+        if pattern.startswith("/") or "://" in pattern:
+            raise ConfigError(
+                f"pattern {pattern!r}: is a whole path; patterns are names, such as '*.jpg', or "
+                "paths below SRC, such as 'train/*.jpg'"
+            )
+    return tuple(pattern.removeprefix("./") for pattern in found)
+
+
+def several_excludes(patterns: str | Sequence[str]) -> tuple[str, ...]:
+    """Return patterns of what is left out: ``folder/`` is ``folder``; see :func:`several`."""
+    return tuple(pattern.rstrip("/") for pattern in several(patterns))
+
+
+def several_globs(patterns: str | Sequence[str]) -> tuple[str, ...]:
+    """Return patterns of what is taken: ``folder/`` is all below it; see :func:`several`."""
+    return tuple(f"{p}*" if p.endswith("/") else p for p in several(patterns))

@@ -18,7 +18,7 @@ from verger.files.reading import MAX_FILE_BYTES
 from verger.schema import IMAGES
 from verger.source.cut import cut_listing
 from verger.source.listing import Listing, list_photos, make_listing
-from verger.source.patterns import several
+from verger.source.patterns import several_globs
 from verger.source.stored import StoredFile, check_circles, check_folder
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_images(
     >>> verger.read_images(verger.get_session(), "photos/").columns
     ['path', 'modification_time', 'length', 'label']
     """
-    patterns = several(glob)
+    patterns = several_globs(glob)
     if not isinstance(source, Listing):
         how: Any = {"glob": patterns, "recursive": recursive, "label_from": label_from}
         how |= {"ignore": ignore, "exclude": exclude, "labels": labels}
@@ -154,7 +154,7 @@ def list_with_spark(
     listed = _local_files(files) if root.startswith("/") else _hadoop_files(files)
     how: dict[str, Any] = {"recursive": recursive, "ignore": ignore}
     how |= {"exclude": exclude, "labels": labels}
-    return make_listing(listed, root, source, several(glob), label_from, **how)
+    return make_listing(listed, root, source, several_globs(glob), label_from, **how)
 
 
 def _local_files(files: DataFrame) -> Iterator[StoredFile]:

@@ -697,11 +697,11 @@ def test_a_summary_says_what_was_done_before(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: replace(RECORD, counts=counts))
     result = CliRunner().invoke(cli.app, ["run", "a", "b"])
     for text in (
-        "1,234 listed + 2 disappeared = ",
+        "1,234 listed + 2 no longer listed = ",
         "1,200 were done before, 34 now",
         "3.4 images/s",
         "1 accepted though truncated",
-        "2 rows are of photos that disappeared; --prune",
+        "2 rows are of photos no longer listed; --prune",
         "3 with a modification time outside the years 1678 to 2261, stored as the nearest",
     ):
         assert text in result.stdout

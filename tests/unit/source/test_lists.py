@@ -76,7 +76,7 @@ def test_a_photo_that_is_not_there_stays_listed(folder: Path) -> None:
     ("text", "match"),
     [
         ("../out.jpg\n", "is no path below"),
-        ("plain,x\nplain,y\n", r"names plain twice, as \('x', None\) and as \('y', None\)"),
+        ("plain,x\nplain,y\n", "names plain twice, with label 'x' and with label 'y'; keep"),
         ("plain,x,g,more\n", "path,label,group"),
         ("path,label\n", "names no photo"),
         ("pl\udcffain\n", "is not UTF-8"),
@@ -102,8 +102,11 @@ def test_labels_are_joined_to_a_folder(folder: Path, tmp_path: Path) -> None:
     notes = describe_source(listing, "parent")
     assert [note.split(" of ")[0].split(" in ")[0] for note in notes[:2]] == [
         "2 photos have no line",
-        "1 paths",
+        "1 path",
     ]
+    labels.write_text("path,label\nplain,\ntrain/a/1.jpg,x\n")
+    (note,) = list_photos(str(folder), labels=str(labels), glob=["plain", "1.jpg"]).notes
+    assert note == f"1 line has no label in {labels}"
     labels.write_text("1.jpg,x\n")
     with pytest.raises(ConfigError, match="names not one of the 4 photos"):
         list_photos(str(folder), labels=str(labels))
@@ -119,10 +122,21 @@ def test_patterns_with_a_slash_are_of_the_path_below_the_source(folder: Path) ->
     assert rows(kept) == [("train/a/1.jpg", "a")]
 
 
+def test_patterns_are_taken_as_people_write_folders(folder: Path) -> None:
+    """A slash at the end, a dot before; what is no such path is refused or noted."""
+    assert rows(list_photos(str(folder), glob=["./train/a/"])) == [("train/a/1.jpg", "a")]
+    kept = list_photos(str(folder), glob=["*.jpg"], exclude=["b/", "./train/b", "val/", "Nope"])
+    assert rows(kept) == [("train/a/1.jpg", "a")]
+    assert [note.split(";")[0] for note in kept.notes] == ["--exclude 'Nope' leaves nothing out"]
+    for pattern in (f"{folder}/train/*", "s3://bucket/*"):
+        with pytest.raises(ConfigError, match="is a whole path; patterns are names"):
+            list_photos(str(folder), glob=[pattern])
+
+
 def test_feedback_of_a_page_is_a_list(folder: Path) -> None:
     """Its kept photos are; answers without a photo are counted."""
     lines = ["path,label,prediction,time", f"{folder}/plain,apple,pear,2026-01-01", ",kiwi,,2026"]
     (folder / "said.csv").write_text("\n".join(lines))
     listing = list_photos(str(folder / "said.csv"))
     assert rows(listing) == [("plain", "apple")]
-    assert listing.notes == (f"1 lines of {folder}/said.csv have no path",)
+    assert listing.notes == (f"1 line has no path in {folder}/said.csv",)
