@@ -180,7 +180,9 @@ class Config:
         "Spark master, for instance local[*] or yarn. Default: the active or configured one; "
         "without one, processes of this machine compute, and Spark is not needed.",
     )
-    conf: Mapping[str, str] = _option({}, "KEY=VALUE for Spark; several allowed.")
+    conf: Mapping[str, str] = _option(
+        {}, "KEY=VALUE for Spark, which then runs the tasks; several allowed."
+    )
     app_name: str = _option("verger", "Name of the Spark application.")
     lang: Literal["en", "fr"] | None = _option(
         None, "Language of the report: en or fr. Default: that of its reader's browser."
