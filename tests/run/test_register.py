@@ -99,7 +99,10 @@ def test_measures_are_added_to_a_table_that_lacks_them(
     assert {row["path"]: [row[name] for name in columns] for row in found} == expected
     assert all(row["sharpness"] > 0 for row in found)
     old = write_vectors(tmp_path / "old", [[1.0, 2.0]], columns=older)
-    register(old.root, "local.orchard.old")
+    assert register(old.root, "local.orchard.old").rows_elsewhere == 0
+    other = write_vectors(tmp_path / "other", [[3.0, 4.0], [5.0, 6.0]], columns=older)
+    assert register(other.root, "local.orchard.two").rows_elsewhere == 0
+    assert register(old.root, "local.orchard.two").rows_elsewhere == 2
     (row,) = held.load_table("orchard.old").scan().to_arrow().to_pylist()
     assert (row["features"], row["sharpness"]) == ([1.0, 2.0], None)
 

@@ -33,9 +33,10 @@ def register(out: str, name: str, table: str, as_json: bool) -> None:
     if as_json:
         print_json(done.as_dict())
         return
+    others = f", beside {done.rows_elsewhere:,} of other results" if done.rows_elsewhere else ""
     print_rows(
         [
-            ("table", f"{done.table}: the {done.rows:,} rows of {out}"),
+            ("table", f"{done.table}: the {done.rows:,} rows of {out}{others}"),
             ("files", f"{done.added:,} added, {done.removed:,} removed"),
         ]
     )

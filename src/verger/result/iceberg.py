@@ -24,8 +24,8 @@ class Registered:
         Its full name.
     added, removed : int
         Files of OUT that the table has now, and has no more.
-    rows : int
-        Of OUT's table.
+    rows, rows_elsewhere : int
+        Of OUT's table, and of files from elsewhere that the table has too.
     snapshot : int or None
         That the table is at.
     """
@@ -34,6 +34,7 @@ class Registered:
     added: int
     removed: int
     rows: int
+    rows_elsewhere: int
     snapshot: int | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,11 +73,8 @@ def register(out: str | Path, name: str, *, table: str = "features") -> Register
     root = output.root if output.root.startswith("s3://") else f"file://{output.root}"
     addresses = dict.fromkeys(f"{root}/{part.name}" for part in parts)
     held = _load(name, stored_schema(columns[table], record.contract_hash), record.contract_hash)
-    ours = {
-        task.file.file_path: task.file
-        for task in held.scan().plan_files()
-        if task.file.file_path.startswith(f"{root}/")
-    }
+    files = {task.file.file_path: task.file for task in held.scan().plan_files()}
+    ours = {path: file for path, file in files.items() if path.startswith(f"{root}/")}
     new = [address for address in addresses if address not in ours]
     gone = [file for path, file in ours.items() if path not in addresses]
     if new or gone:
@@ -87,6 +85,7 @@ def register(out: str | Path, name: str, *, table: str = "features") -> Register
         added=len(new),
         removed=len(gone),
         rows=sum(part.rows for part in parts),
+        rows_elsewhere=sum(files[path].record_count for path in files.keys() - ours.keys()),
         snapshot=snapshot.snapshot_id if snapshot else None,
     )
 
