@@ -327,7 +327,10 @@ def test_features_of_two_contracts_never_mix(
 
 def test_another_source_is_not_added_to_a_result(result: Path, source: Path) -> None:
     """A result is of one source; another one is refused with both names."""
-    with pytest.raises(OutputExistsError, match=r"holds the result of SRC=.*, and this is SRC="):
+    with pytest.raises(
+        OutputExistsError,
+        match=r"holds the result of SRC=.*, and this is SRC=.*by their full paths",
+    ):
         pipeline.run(str(source), result, CONFIG)
 
 

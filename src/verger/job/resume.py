@@ -107,5 +107,6 @@ def _check_same(
     if held.source != root:
         raise OutputExistsError(
             f"OUT={output.root}: holds the {what} of SRC={held.source}, and this is "
-            f"SRC={root}; choose another folder, or --overwrite"
+            f"SRC={root}. Rows name photos by their full paths, so that photos which were "
+            "moved are others: choose another folder, or --overwrite"
         )
