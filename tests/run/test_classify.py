@@ -335,6 +335,7 @@ def test_classes_of_one_photo_cannot_be_tested(output: Output) -> None:
     [
         ({"method": "forest"}, "method='forest' must be one of logistic"),
         ({"on": "pixels"}, "on='pixels' must be one of features, pca"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
         ({"n_neighbors": 0}, "n_neighbors=0 must be at least 1"),
         ({"test_share": 1.0}, "test_share=1.0 must be above 0 and below 1"),
     ],

@@ -62,6 +62,8 @@ class Recipe:
                 raise ConfigError(f"{name}={value!r} must be one of {', '.join(allowed)}")
         if self.n_neighbors < 1:
             raise ConfigError(f"n_neighbors={self.n_neighbors} must be at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} must be at least 0")
         if not 0 < self.test_share < 1:
             raise ConfigError(f"test_share={self.test_share} must be above 0 and below 1")
 

@@ -19,6 +19,7 @@ from verger.cli.options import (
     label_map_option,
     name_option,
     resolve_config,
+    seed_option,
     weights_option,
 )
 from verger.cli.terminal import (
@@ -82,7 +83,7 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--test-share", default=0.25, show_default=True, help="Share that is held out."
         ),
-        click.option("--seed", default=0, show_default=True, help="Seed of all that is drawn."),
+        seed_option("Seed of all that is drawn."),
         label_map_option,
     ]
     for option in reversed(options):

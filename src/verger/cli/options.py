@@ -77,6 +77,13 @@ class _Components(click.ParamType[int | float]):
             self.fail(f"{value!r} is neither a number such as 50 nor a share such as 0.90")
 
 
+def seed_option(text: str) -> Callable[..., Any]:
+    """Make the option of a seed: a generator takes any number from 0 on."""
+    return click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help=text
+    )
+
+
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Print the configuration and what would be done; do nothing."
 )
@@ -152,7 +159,7 @@ def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
                 "--config",
                 "config_file",
                 type=click.Path(path_type=Path, dir_okay=False),
-                help="TOML file of options; flags win.",
+                help="TOML file of options of verger run; flags win.",
             ),
             json_option("Print the summary as JSON."),
         ]

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from verger.cli.options import MODEL, REDUCE, SPARK, config_options, json_option, resolve_config
+from verger.cli.options import (
+    MODEL,
+    REDUCE,
+    SPARK,
+    config_options,
+    json_option,
+    resolve_config,
+    seed_option,
+)
 from verger.cli.summary import print_summary
 from verger.cli.terminal import keep_page_up, print_json, say, watch_for
 
@@ -18,7 +26,7 @@ from verger.cli.terminal import keep_page_up, print_json, say, watch_for
 )
 @click.option("--classes", default=30, show_default=True, help="Classes to render.")
 @click.option("--per-class", default=10, show_default=True, help="Photos of each class.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the renderer.")
+@seed_option("Seed of the renderer.")
 @config_options(*MODEL, *REDUCE, *SPARK, "overwrite")
 def demo(directory: Path, classes: int, per_class: int, seed: int, as_json: bool, **_: Any) -> None:
     """Render photos and run everything on them."""
@@ -37,7 +45,7 @@ def demo(directory: Path, classes: int, per_class: int, seed: int, as_json: bool
 @click.argument("target", metavar="DST")
 @click.option("--classes", default=30, show_default=True, help="Classes to draw.")
 @click.option("--per-class", default=10, show_default=True, help="Photos of each class.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the draw.")
+@seed_option("Seed of the draw.")
 @json_option("Print what was copied as JSON.")
 def sample(
     source: str, target: str, classes: int, per_class: int, seed: int, as_json: bool

@@ -54,7 +54,7 @@ def sample_dataset(
         target is not empty or cannot be written. Nothing is copied then.
     """
     source, target = Path(source), Path(target)
-    chosen = _draw(source, classes, per_class, random.Random(seed))  # noqa: S311 - no secret
+    chosen = _draw(source, classes, per_class, seed)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputExistsError(f"DST={target}: is not empty; choose another folder")
     _check_apart(source, target)
@@ -84,10 +84,13 @@ def _is_photo(path: Path) -> bool:
     return name.endswith(IMAGE_SUFFIXES) and not name.startswith(".") and path.is_file()
 
 
-def _draw(source: Path, classes: int, per_class: int, rng: random.Random) -> dict[str, list[Path]]:
+def _draw(source: Path, classes: int, per_class: int, seed: int) -> dict[str, list[Path]]:
     for name, value in (("classes", classes), ("per_class", per_class)):
         if value < 1:
             raise ConfigError(f"{name}={value} must be at least 1")
+    if seed < 0:
+        raise ConfigError(f"seed={seed} must be at least 0")
+    rng = random.Random(seed)  # noqa: S311 - no secret
     if not source.is_dir():
         raise SourceNotFoundError(f"SRC={source}: does not exist, or is no folder")
     try:
@@ -103,8 +106,8 @@ def _draw(source: Path, classes: int, per_class: int, rng: random.Random) -> dic
     large = [name for name, found in photos.items() if len(found) >= per_class]
     if len(large) < classes:
         raise ConfigError(
-            f"classes={classes}: SRC={source} has {len(large)} of {len(photos)} subfolders with "
-            f"at least per_class={per_class} photos"
+            f"classes={classes}: SRC={source} has {len(large)} subfolders with at least "
+            f"per_class={per_class} photos, and {len(photos) - len(large)} with fewer"
         )
     names = sorted(rng.sample(large, classes))
     return {name: sorted(rng.sample(photos[name], per_class)) for name in names}
