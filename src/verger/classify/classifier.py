@@ -21,6 +21,7 @@ from verger.classify.probabilities import count_votes, softmax, squared_distance
 from verger.errors import ConfigError, OutputError
 from verger.files.folder import Folder
 from verger.files.npz import UNREADABLE, read_npz
+from verger.result.classifiers import no_classifier
 from verger.result.output import CLASSIFIER_NPZ, Output
 from verger.result.record import RunRecord
 
@@ -301,10 +302,7 @@ class Classifier:
             arrays = read_npz(output.folder.read(npz), most)
             references = references_named(arrays)
         except FileNotFoundError as err:
-            which = "" if npz == CLASSIFIER_NPZ else f" of this name ({npz})"
-            raise OutputError(
-                f"OUT={output.root}: has no classifier{which}; verger classify trains one"
-            ) from err
+            raise no_classifier(output, npz) from err
         except UNREADABLE as err:
             raise _damaged(output, npz, err) from err
         arrays.pop("references_file", None)

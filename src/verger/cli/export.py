@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verger.cli.options import extractor_option, json_option, weights_option
+from verger.cli.options import extractor_option, json_option, name_option, weights_option
 from verger.cli.serve import facts_option, look_options, ort_web_option
 from verger.cli.terminal import print_json, print_rows, tell_source, watch_for
 from verger.errors import missing_extra
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     type=click.Choice(["fp16", "int8"]),
     help="A smaller file that is less exact; what it costs is printed.",
 )
+@name_option
 @weights_option
 @extractor_option
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
@@ -52,41 +53,50 @@ def export(
     out: str, path: Path | None, site: Path | None, kind: str, as_json: bool, **options: Any
 ) -> None:
     """Write one ONNX file for apps (pixels in, probabilities and features out), a site, a table."""
-    if (path is None) == (site is None):
-        raise click.UsageError("name either FILE or --site DIR")
     if kind == "atlas":
-        _export_atlas(out, path, as_json, options)
+        if site is not None:
+            raise click.UsageError("--to atlas needs no --site")
+        _export_atlas(out, _file_of(path, ".parquet"), as_json, options)
         return
+    if (path is None) == (site is None):
+        raise click.UsageError("name either FILE.onnx or --site DIR")
     page = {name: options.pop(name) for name in ("ort_web", "title", "logo", "lang", "facts")}
     if site is not None:
         _export_site(out, site, page, as_json, options)
         return
     if given := _first_given(page):
         raise click.UsageError(f"{given} needs --site DIR")
+    path = _file_of(path, ".onnx")
     from verger.classify.export.app import export_app
 
     tell_source(out)
     with watch_for()("export", None) as progress:
-        written = export_app(out, str(path), on_progress=progress.on_bytes, **options)
+        written = export_app(out, path, on_progress=progress.on_bytes, **options)
     if as_json:
         print_json(written.as_dict())
         return
     print_rows(_app_lines(written))
 
 
+def _file_of(path: Path | None, suffix: str) -> Path:
+    """Return FILE, whose suffix must say what is written: apps and embedding-atlas go by it."""
+    if path is None or path.suffix.lower() != suffix:
+        named = "" if path is None else f", not {path}"
+        raise click.UsageError(f"name FILE{suffix}{named}; --to atlas writes .parquet, app .onnx")
+    return path
+
+
 def _first_given(values: Mapping[str, Any]) -> str | None:
     """Return the first option that has a value, as the user writes it."""
     options = click.get_current_context().command.params
-    given = (each.opts[0] for each in options if values.get(each.name or "") is not None)
+    given = (each.opts[0] for each in options if values.get(each.name or ""))
     return next(given, None)
 
 
-def _export_atlas(out: str, path: Path | None, as_json: bool, options: dict[str, Any]) -> None:
+def _export_atlas(out: str, path: Path, as_json: bool, options: dict[str, Any]) -> None:
     overwrite = options.pop("overwrite")
     if given := _first_given(options):
         raise click.UsageError(f"--to atlas needs no {given}")
-    if path is None:
-        raise click.UsageError("--to atlas needs FILE.parquet")
     from verger.similar.atlas import export_atlas
 
     tell_source(out)

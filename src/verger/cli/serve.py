@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from verger.cli.options import extractor_option, weights_option
+from verger.cli.options import extractor_option, name_option, weights_option
 from verger.cli.terminal import download_bar, say, tell, tell_source
 from verger.errors import missing_extra
 from verger.language import LANGUAGES
@@ -74,6 +74,7 @@ def look_options(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Ask whether the answer was right, and write it there; a photo only if that is ticked.",
 )
+@name_option
 @weights_option
 @extractor_option
 def serve(

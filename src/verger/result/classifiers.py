@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from verger.errors import ConfigError
+from verger.errors import ConfigError, OutputError
 from verger.result.output import (
     CLASSIFIER_NPZ,
     EVALUATION,
@@ -79,6 +79,20 @@ def list_classifiers(output: Output) -> list[ClassifierFiles]:
     found = [ClassifierFiles()] if CLASSIFIER_NPZ in names else []
     matches = (_NAMED_NPZ.fullmatch(name) for name in names)
     return found + [ClassifierFiles(match[1]) for match in matches if match]
+
+
+def no_classifier(output: Output, npz: str) -> OutputError:
+    """Return the error of a classifier's file that is not there: it says which OUT has."""
+    which = "" if npz == CLASSIFIER_NPZ else f" of this name ({npz})"
+    names = [files.name or "one without a name" for files in list_classifiers(output)]
+    if not names:
+        return OutputError(
+            f"OUT={output.root}: has no classifier{which}; verger classify trains one"
+        )
+    return OutputError(
+        f"OUT={output.root}: has no classifier{which or ' without a name'}, but "
+        f"{' and '.join(names)}; --name NAME chooses one with a name"
+    )
 
 
 def list_described(output: Output) -> list[ClassifierFiles]:

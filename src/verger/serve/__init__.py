@@ -127,6 +127,7 @@ def load_app(
     ort_web: Path | None = None,
     weights: str | Path | None = None,
     model: str | Path | None = None,
+    name: str = "",
     on_progress: OnProgress | None = None,
     limits: Limits | None = None,
     hosts: tuple[str, ...] = _LOCAL_NAMES,
@@ -143,15 +144,15 @@ def load_app(
         A file for :func:`verger.serve.facts.load_facts`.
     ort_web : path, optional
         The folder of onnxruntime-web's files; then the page does the work.
-    weights, model, on_progress
-        As for :func:`verger.features.extractor.load_extractor`.
+    weights, model, name, on_progress
+        As for :meth:`verger.classify.predict.Predictor.load`.
     limits, hosts, look
         As for :func:`create_app`.
     feedback : path, optional
         A file for :class:`verger.serve.feedback.Feedback`.
     """
     told = load_facts(facts) if facts else {}
-    predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+    predictor = Predictor.load(out, weights, model, name=name, on_progress=on_progress)
     heard = Feedback(feedback, predictor.classifier.labels) if feedback else None
     browser = None
     if ort_web is not None:

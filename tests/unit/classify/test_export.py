@@ -336,6 +336,14 @@ def test_an_option_that_does_not_fit_is_named_as_it_was_given(tmp_path: Path) ->
     assert "--to atlas needs no --extractor" in done.stderr
 
 
+@pytest.mark.parametrize("options", [["c.onnx", "--to", "atlas"], ["a.txt"], ["--to", "atlas"]])
+def test_the_suffix_says_what_is_written(options: list[str]) -> None:
+    """Parquet named .onnx would be refused by an app, and the other way round."""
+    done = CliRunner().invoke(cli.app, ["export", "out", *options])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "name FILE." in done.stderr
+
+
 def test_an_int8_result_is_exported_as_it_is(photos: Path, model: Model, tmp_path: Path) -> None:
     known = photos_of(photos, 30)
     int8 = quantize(model, [photo.views[0] for photo in known[::6]])

@@ -22,7 +22,7 @@ from verger.config import Config
 from verger.errors import ConfigError, OutputError, OutputExistsError
 from verger.features.model import load_model
 from verger.result.classifiers import ClassifierFiles, list_classifiers
-from verger.result.output import REPORT, Output
+from verger.result.output import CLASSIFIER_NPZ, REPORT, Output
 
 
 @pytest.fixture
@@ -45,8 +45,11 @@ def test_a_named_classifier_leaves_the_others_as_they_are(output: Output) -> Non
     assert named.method == "centroid"
     (row,) = [row for row in compare_classifiers(output.root) if row["name"] == "means"]
     assert (row["method"], row["split"], row["accuracy"]) == ("centroid", None, None)
-    with pytest.raises(OutputError, match="has no classifier of this name"):
+    with pytest.raises(OutputError, match=r"classifier of this name .* one without a name and"):
         Classifier.load(output, npz=ClassifierFiles("other").npz)
+    output.folder.remove(CLASSIFIER_NPZ)
+    with pytest.raises(OutputError, match="no classifier without a name, but means; --name NAME "):
+        Classifier.load(output)
 
 
 def test_an_evaluation_of_a_named_classifier_leaves_the_report(output: Output) -> None:

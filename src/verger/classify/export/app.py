@@ -71,6 +71,7 @@ def export_app(
     precision: str | None = None,
     weights: str | Path | None = None,
     model: str | Path | None = None,
+    name: str = "",
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Exported:
@@ -87,8 +88,8 @@ def export_app(
         Of the new file.
     precision : str, optional
         One of :data:`PRECISIONS`.
-    weights, model, on_progress
-        As for :func:`verger.features.extractor.load_extractor`.
+    weights, model, name, on_progress
+        As for :meth:`verger.classify.predict.Predictor.load`.
     overwrite : bool
         Replace a file that is there.
 
@@ -104,15 +105,12 @@ def export_app(
     """
     _check_precision(precision)
     target = check_target(path, "app.onnx", overwrite=overwrite)
-    predictor = Predictor.load(out, weights, model, on_progress=on_progress)
+    predictor = Predictor.load(out, weights, model, name=name, on_progress=on_progress)
     graph, check = checked_graph(predictor, out, precision)
     Folder(str(target.parent)).write(target.name, graph)
+    n_labels, size = len(predictor.classifier.labels), len(graph)
     return Exported(
-        path=str(target),
-        size_bytes=len(graph),
-        precision=precision,
-        n_labels=len(predictor.classifier.labels),
-        check=check,
+        path=str(target), size_bytes=size, precision=precision, n_labels=n_labels, check=check
     )
 
 
