@@ -55,8 +55,8 @@ def merge_labels(
     """
     if label_map and not {*labels, *others} & {*label_map, *label_map.values()}:
         raise ConfigError(
-            f"label_map: has none of the {len(labels)} labels; the first is {labels[0]!r}, and the "
-            f"first of the map {next(iter(label_map))!r}"
+            f"label_map: has none of the labels; the first of {len(labels)} is {labels[0]!r}, and "
+            f"the first of the map {next(iter(label_map))!r}"
         )
     named = [label_map.get(label, label) for label in labels]
     names = sorted(set(named))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,10 @@ from verger.cli.terminal import clean, print_json, print_rows, tell
 if TYPE_CHECKING:
     from verger.result.clock import Spent
     from verger.result.record import Counts, PCARecord, RunRecord
+
+
+#: A label in quotes that begins or ends with a blank, at which no line may be broken.
+_BLANK_AT_END = re.compile(r"""(?<![^\s(])(['"])( [^'"]*|[^'"]* )\1(?![^\s,;)])""")
 
 
 def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
@@ -62,8 +67,9 @@ def print_summary(record: RunRecord, out: str | Path, as_json: bool) -> None:
     print_rows([*lines, where])
     width = min(shutil.get_terminal_size().columns, 100)  # a longer line is hard to read
     for notice in _warnings(record):
-        for line in click.wrap_text(clean(f"note: {notice}"), width, "", "      ").splitlines():
-            tell(line)
+        text = _BLANK_AT_END.sub(lambda label: label[0].replace(" ", "\xa0"), clean(notice))
+        for line in click.wrap_text(f"note: {text}", width, "", "      ").splitlines():
+            tell(line.replace("\xa0", " "))
 
 
 def _ledger(counts: Counts) -> str:

@@ -182,9 +182,10 @@ def describe_plan(
     listing = check_and_list(run, source, reduce=reduce)
     if listing:
         n_labels = len(listing.photos["label"].unique())
+        labels = "1 label" if n_labels == 1 else f"{n_labels:,} labels"
         listed = (
-            f"read {len(listing.photos):,} photos ({listing.n_bytes / 1e6:,.1f} MB, "
-            f"{n_labels:,} labels) of {listing.named_by or listing.source}"
+            f"read {_photos(len(listing.photos))} ({listing.n_bytes / 1e6:,.1f} MB, "
+            f"{labels}) of {listing.named_by or listing.source}"
         )
     else:
         listed = f"let Spark list and read {source}"
@@ -247,13 +248,17 @@ def _output_steps(run: Run, listing: Listing | None, model: Model | None) -> lis
     work = compare(listing.photos, ledger, accept_truncated=config.accept_truncated)
     n_done = len(listing.photos) - len(work.todo)
     done = f" ({n_done:,} are done already)" if n_done else ""
-    steps = [f"compute the features of {len(work.todo):,} photos{done}", f"{verb} {output.root}"]
+    steps = [f"compute the features of {_photos(len(work.todo))}{done}", f"{verb} {output.root}"]
     if work.relabelled:
-        steps.append(f"change the labels of {work.relabelled:,} photos, and compute nothing again")
+        steps.append(f"change the labels of {_photos(work.relabelled)}, and compute nothing again")
     if work.gone:
         what = "drop" if config.prune else "keep"
-        steps.append(f"{what} the rows of {len(work.gone):,} photos that are no longer listed")
+        steps.append(f"{what} the rows of {_photos(len(work.gone))} no longer listed")
     return steps
+
+
+def _photos(n: int) -> str:
+    return "1 photo" if n == 1 else f"{n:,} photos"
 
 
 def committed_batches(output: Output) -> list[Batch]:

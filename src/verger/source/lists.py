@@ -200,7 +200,10 @@ def _read_parquet(content: bytes, stored: str) -> tuple[Sequence[str], Iterator[
     except (OSError, ValueError, pa.ArrowException) as err:
         raise ConfigError(f"list {stored}: cannot be read: {err}") from err
     if "path" not in columns:
-        raise ConfigError(f"list {stored}: must have a column path; optional: label, group")
+        raise ConfigError(
+            f"list {stored}: must have a column path; optional: label, group; or, to hold photos, "
+            "a column of bytes"
+        )
     nothing = [None] * len(table)
     rows = zip(*(columns.get(name, nothing) for name in COLUMNS), strict=True)
     return names, (_row(list(row)) for row in rows)

@@ -74,8 +74,10 @@ def rows_of_file(path: str, label_from: str) -> list[PackedRow]:
     try:
         columns = find_columns(read_schema(path), named)
         if columns is None:
-            raise ConfigError(f"source {path}: has no column of bytes")
+            raise ConfigError("has no column of bytes")
         return _rows(path, columns, label_from)
+    except ConfigError as err:
+        raise ConfigError(f"source {path}: {err}") from err
     except (OSError, pa.ArrowException) as err:
         if isinstance(err, SourceError):
             raise

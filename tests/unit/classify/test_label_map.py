@@ -49,5 +49,5 @@ def test_probabilities_are_summed_by_name() -> None:
     assert merged.names == ("Pear", "apple")
     np.testing.assert_allclose(merged.sum(np.array([[0.4, 0.35, 0.25]])), [[0.25, 0.75]])
     assert merge_labels(("apple", "Pear"), APPLES).names == ("Pear", "apple")
-    with pytest.raises(ConfigError, match="has none of the 1 labels; the first is 'kiwi'"):
+    with pytest.raises(ConfigError, match="has none of the labels; the first of 1 is 'kiwi'"):
         merge_labels(("kiwi",), APPLES)

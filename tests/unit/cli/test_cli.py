@@ -707,6 +707,14 @@ def test_a_summary_says_what_was_done_before(monkeypatch: pytest.MonkeyPatch) ->
         assert text in result.stdout
 
 
+def test_a_label_with_a_blank_at_its_end_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line may end between the words of a note, not within the quotes."""
+    record = replace(RECORD, notices=(f"{'x' * 70} ' Kiwi' (2 photos) and 'Kiwi'",))
+    monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: record)
+    result = CliRunner().invoke(cli.app, ["run", "a", "b"])
+    assert "      ' Kiwi' (2 photos) and 'Kiwi'" in result.stderr.splitlines()
+
+
 def test_a_summary_as_json_is_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --json a finished run prints its record, and nothing else, on stdout."""
     monkeypatch.setattr(pipeline, "run", lambda *args, **kwargs: RECORD)
