@@ -14,6 +14,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from verger.config.bounds import (
+    check_at_least,
+    check_between,
+    check_choice,
+    check_master,
+    check_type,
+)
 from verger.config.toml import read_toml
 from verger.errors import ConfigError
 from verger.language import LANGUAGES
@@ -196,28 +203,28 @@ class Config:
         _make_plain(self)
         for name in ("model", "weights", "master", "labels"):
             refuse_secret(name, getattr(self, name) or "")
-        _check_choice("reader", self.reader, READERS)
-        _check_choice("precision", self.precision, PRECISIONS)
+        check_choice("reader", self.reader, READERS)
+        check_choice("precision", self.precision, PRECISIONS)
         if self.lang is not None:
-            _check_choice("lang", self.lang, LANGUAGES)
-        _check_choice("views", self.views, VIEWS)
+            check_choice("lang", self.lang, LANGUAGES)
+        check_choice("views", self.views, VIEWS)
         if self.precision == "int8" and self.reader == "spark":
             raise ConfigError("precision='int8' needs reader='arrow', to calibrate before Spark")
         if self.label_from.startswith(COLUMN) and self.reader == "spark":
             raise ConfigError(f"label_from={self.label_from!r} needs reader='arrow'")
         if self.precision == "int8":
             check_quantizable(self.model)
-        _check_at_least("micro_batch", self.micro_batch, 1)
-        _check_at_least("commit_every", self.commit_every, 1)
+        check_at_least("micro_batch", self.micro_batch, 1)
+        check_at_least("commit_every", self.commit_every, 1)
         if not 0 < self.decode_timeout_s <= MAX_TIMEOUT_S:
             raise ConfigError(
                 f"decode_timeout_s={self.decode_timeout_s} must be above 0, and at most "
                 f"{MAX_TIMEOUT_S}"
             )
         if self.partitions is not None:
-            _check_between("partitions", self.partitions, 1, MAX_PARTITIONS)
+            check_between("partitions", self.partitions, 1, MAX_PARTITIONS)
         if self.workers is not None:
-            _check_between("workers", self.workers, 1, MAX_WORKERS)
+            check_between("workers", self.workers, 1, MAX_WORKERS)
             if self.master:
                 raise ConfigError(
                     f"workers={self.workers} with master={self.master!r}: Spark has its own; "
@@ -229,7 +236,7 @@ class Config:
             raise ConfigError(f"max_error_rate={self.max_error_rate} must be between 0 and 1")
         check_components(self.components, n_features=N_FEATURES if self.built_in_model else None)
         check_label_rule(self.label_from)
-        _check_master(self.master or self.conf.get("spark.master"))
+        check_master(self.master or self.conf.get("spark.master"))
 
     @property
     def built_in_model(self) -> bool:
@@ -242,33 +249,6 @@ class Config:
         conf = {key: redact_setting(key, value) for key, value in self.conf.items()}
         plain |= {name: redact_json(plain[name]) for name in _TYPED_TEXTS}
         return plain | {"conf": conf}
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r} must be one of {', '.join(allowed)}")
-
-
-def _check_at_least(name: str, value: int, bound: int) -> None:
-    if value < bound:
-        raise ConfigError(f"{name}={value} must be at least {bound}")
-
-
-def _check_between(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name}={value} must be from {low} to {high}")
-
-
-#: The masters that Spark knows by name; a cluster's is an address.
-_MASTER = re.compile(r"yarn|local|local(-cluster)?\[[1-9*][\d, ]*\]|\w+://.+")
-
-
-def _check_master(master: str | None) -> None:
-    if master and not _MASTER.fullmatch(master):
-        raise ConfigError(
-            f"master={master!r} must be local[N], local[*], yarn, or an address such as "
-            "spark://host:7077 or k8s://https://host:443"
-        )
 
 
 def is_built_in(model: str) -> bool:
@@ -417,7 +397,7 @@ def _make_plain(config: Config) -> None:
         if isinstance(value, os.PathLike) and option.name in ("model", "weights", "labels"):
             value = os.fspath(value)
         if value is not None or not str(option.type).endswith("| None"):
-            _check_type(f"{option.name}={value!r}", value, _TYPES[option.name])
+            check_type(f"{option.name}={value!r}", value, _TYPES[option.name])
         if option.name in PATTERNS:
             value = (value,) if isinstance(value, str) else tuple(value)
             if not all(isinstance(pattern, str) for pattern in value):
@@ -425,15 +405,9 @@ def _make_plain(config: Config) -> None:
         object.__setattr__(config, option.name, dict(value) if option.name == "conf" else value)
 
 
-def _check_type(told: str, value: Any, accepted: dict[str, Any]) -> None:
-    is_odd = isinstance(value, bool) and bool not in accepted.values()
-    if is_odd or not isinstance(value, tuple(accepted.values())):
-        raise ConfigError(f"{told} must be {' or '.join(accepted)}")
-
-
 def _typed(key: str, value: Any, path: Path) -> Any:
     told = f"--config {path}: {key} = {value!r}"
-    _check_type(told, value, _TYPES[key.replace("-", "_")])
+    check_type(told, value, _TYPES[key.replace("-", "_")])
     if isinstance(value, list):
         return tuple(str(item) for item in value)
     if isinstance(value, dict):
