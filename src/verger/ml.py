@@ -5,6 +5,7 @@ Everything here is a face on :mod:`verger.features.outcomes` and :mod:`verger.pc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,11 @@ if TYPE_CHECKING:
 HANDLE_INVALID = ("error", "skip", "keep")
 
 
+def _to_text(value: Any) -> str:
+    """Return the text of a parameter that names a file, which may be given as a path."""
+    return TypeConverters.toString(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
 class ImageFeaturizer(
     Transformer, HasInputCol, HasOutputCol, DefaultParamsReadable, DefaultParamsWritable
 ):
@@ -64,7 +70,7 @@ class ImageFeaturizer(
         table is never overwritten.
     modelName : str
         As ``name`` of :func:`verger.load_model`.
-    weights : str
+    weights : path
         File of weights, or empty for the published ones.
     microBatch : int
         Photos per call of the model.
@@ -83,12 +89,8 @@ class ImageFeaturizer(
     1280
     """
 
-    modelName: Param[str] = Param(
-        Params._dummy(), "modelName", "name of the model", TypeConverters.toString
-    )
-    weights: Param[str] = Param(
-        Params._dummy(), "weights", "file of weights, or empty", TypeConverters.toString
-    )
+    modelName: Param[str] = Param(Params._dummy(), "modelName", "name of the model", _to_text)
+    weights: Param[str] = Param(Params._dummy(), "weights", "file of weights, or empty", _to_text)
     microBatch: Param[int] = Param(
         Params._dummy(), "microBatch", "photos per call of the model", TypeConverters.toInt
     )

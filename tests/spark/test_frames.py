@@ -218,6 +218,11 @@ def test_the_model_of_connect_gives_sparks_scores_and_is_saved_as_sparks_own(
 # Names
 
 
+def test_files_of_a_stage_may_be_paths() -> None:
+    stage = verger.ImageFeaturizer(modelName=Path("a.onnx"), weights=Path("w.h5"))
+    assert [stage.getOrDefault(name) for name in ("modelName", "weights")] == ["a.onnx", "w.h5"]
+
+
 @pytest.mark.parametrize("name", ["photo.bytes", "pho`to", "with space", "CONTENT"])
 def test_any_name_of_a_column_will_do(binary: DataFrame, name: str) -> None:
     """Dots and backticks in it are a part of the name, if there is such a column."""
