@@ -114,7 +114,9 @@ def test_validate_says_what_does_not_hold_and_exits_1(result: Path) -> None:
     assert done.returncode == 1
     assert "FAILED  rejected/ has every file that run.json names" in done.stdout
     _, line = done.stderr.splitlines()  # the first names the stage
-    assert line.startswith("verger: rejected/ has every file that run.json names does not hold")
+    assert line.startswith(
+        "verger: it does not hold that rejected/ has every file that run.json names"
+    )
 
 
 def test_sparks_page_stays_up_until_it_is_ended(finished: Path) -> None:

@@ -26,7 +26,7 @@ from verger.classify.testing import score_rows
 from verger.classify.vectors import Labelled, LabelledVectors, read_labelled
 from verger.config import Config
 from verger.engine.choose import check_engine
-from verger.errors import ClassifierError, ConfigError, ContractError
+from verger.errors import ClassifierError, ConfigError, ContractError, OutputError
 from verger.job.context import Run, Watch, no_watch
 from verger.result.classifiers import ClassifierFiles
 from verger.result.output import Output
@@ -143,7 +143,11 @@ def _read_known(there: Output, names: tuple[str, ...], label_map: Mapping[str, s
 
 
 def _check_contracts(output: Output, there: Output, classifier: Classifier) -> None:
-    ours, theirs = output.read_run(), there.read_run()
+    ours = output.read_run()
+    try:
+        theirs = there.read_run()
+    except OutputError as err:  # which says OUT
+        raise OutputError(str(err).replace("OUT=", "against=", 1)) from err
     for place, record in ((output, ours), (there, theirs)):
         if record.contract_hash != classifier.contract_hash:
             raise ContractError(

@@ -178,8 +178,9 @@ def draw_sample(
     fold = np.unique(cut[drawn], return_inverse=True)[1]
     if len(drawn) == 0 or fold.max() == 0:
         raise ClassifierError(
-            f"n_samples={len(rows)} photos of {len(set(targets.tolist()))} classes cannot be cut "
-            f"into {N_FOLDS} folds: classes need at least 2 photos each"
+            f"n_samples={len(rows)} photos of {len(set(targets.tolist()))} classes are there to "
+            "train on, beside those that a test holds out, and no class has 2 of them; a class "
+            "needs 2 photos to train, 3 to evaluate, better 20"
         )
     present = np.unique(targets[drawn])
     n_withheld = int(WITHHELD * len(present))

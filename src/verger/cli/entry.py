@@ -20,7 +20,7 @@ from verger.cli.table import show
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="verger")
+@click.version_option(package_name="verger", prog_name="verger")
 def app() -> None:
     """Turn folders and buckets of photos into feature tables that people can trust."""
 

@@ -39,7 +39,7 @@ _TITLES = {
     "render": "Rendering photos",
     "list": "Listing photos",
     "load model": "Loading the model",
-    "calibrate": "Calibrating to int8",
+    "calibrate": "Preparing the int8 model",
     "start Spark": "Starting Spark",
     "lock": "Checking for another run",
     "featurize": "Computing features",

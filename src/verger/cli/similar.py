@@ -148,6 +148,7 @@ def _quality_line(record: Mapping[str, Any]) -> str:
     flaws, n = record["counts"]["quality"], record["n_measured"]
     found = ", ".join(f"{count:,} {flaw}" for flaw, count in flaws.items()) or "no flaw"
     if not n:
+        found = "no odd size or shape" if not flaws else found
         return f"{found}; brightness and sharpness were not measured when this result was made"
     return found if n >= record["n_photos"] else f"{found}; {n:,} photos were measured"
 

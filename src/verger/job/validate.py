@@ -47,7 +47,7 @@ class Validation:
         """Raise a :class:`ValidationError` that names the first check that does not hold."""
         for check in self.checks:
             if not check.holds:
-                raise ValidationError(f"{check.name} does not hold: {check.detail}")
+                raise ValidationError(f"it does not hold that {check.name}: {check.detail}")
 
 
 def validate_output(engine: Engine, output: Output) -> Validation:

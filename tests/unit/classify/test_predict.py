@@ -415,3 +415,10 @@ def test_a_classifier_that_cannot_be_the_results_is_not_unpacked(
         Predictor.load(out)
     with pytest.raises(OutputError, match=says):
         evaluate_against(out, out / "other", Config())
+
+
+def test_another_result_that_is_not_there_is_named_as_it_was_given(
+    trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match=r"^against=.*nope: has no run\.json"):
+        evaluate_against(trained, tmp_path / "nope", Config())
