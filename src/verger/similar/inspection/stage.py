@@ -23,11 +23,10 @@ from verger.config import Config
 from verger.engine.choose import check_engine
 from verger.errors import ConfigError
 from verger.files.records import as_json, to_plain
-from verger.files.tables import part_name, write_part
+from verger.files.tables import Piece, part_name, write_part
 from verger.job.context import Run, Watch, no_watch
 from verger.job.pipeline import run_report
 from verger.job.report.flaws import look_for_flaws
-from verger.job.report.stage import published_rows
 from verger.result.inspected import Index
 from verger.result.output import INSPECTION, REPORT, Output
 from verger.similar.index import ensure_index, find_neighbors_by_index, require_faiss
@@ -161,7 +160,8 @@ def _compare(
         doubts = find_doubtful(photos, neighbors, content)
         distance = measure_distances(engine, photos)
         scores = score_outliers(distance, photos.targets)
-        flaws = look_for_flaws(engine, run.output.folder, published_rows(run.output).features)
+        pieces = [Piece(part.name, part.rows) for part in run.output.parts("features")]
+        flaws = look_for_flaws(engine, run.output.folder, pieces)
     tables = {
         "duplicates": table_of_groups(photos, neighbors, groups, sums),
         "mislabelled": table_of_doubts(photos, doubts),
