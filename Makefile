@@ -88,11 +88,11 @@ lint-images: $(VENV)/.ready ## Read both Dockerfiles with hadolint, which needs 
 demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the report's path
 	$(BIN)/verger demo demo --overwrite
 
-# Two for each of two cores: while one test waits for a process that it has started, others work. A file stays in one
+# While one test waits for a process that it has started, another has the core. A file stays in one
 # process, so that what its tests share is made once.
-TEST_WORKERS ?= 4
+TEST_WORKERS ?= 2
 
-test: $(VENV)/.ready ## Run the tests in TEST_WORKERS=4 processes
+test: $(VENV)/.ready ## Run the tests in TEST_WORKERS=2 processes
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready ## Lint, types, import rules, licences and known vulnerabilities of the pins
