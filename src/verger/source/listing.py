@@ -144,8 +144,8 @@ def list_photos(
     Listing(source='.../photos', photos=30, labels=6, size=..., ignored=0)
     """
     check_label_rule(label_from)
-    source = os.fspath(source)
-    how: Any = {"recursive": recursive, "exclude": exclude, "labels": labels and os.fspath(labels)}
+    source, labels = os.fspath(source), labels and os.fspath(labels)
+    how: Any = {"recursive": recursive, "exclude": several_excludes(exclude), "labels": labels}
     if has_photos(source):  # asked first: it reads the file's footer, and a list is asked it too
         root = normalize_source(source)
         return list_packed([stat_file(root)], root, source, label_from, labels=how["labels"])
@@ -163,7 +163,8 @@ def _list_folder(
     packed, ignored = _packed_files(files, root, how["glob"], how["exclude"], ignore)
     if packed:
         listing = list_packed(packed, root, source, label_from, labels=how["labels"])
-        return replace(listing, ignored=ignored, notes=_idle(files, root, how["exclude"]))
+        idle = _idle(files, root, how["exclude"])
+        return replace(listing, ignored=ignored, notes=(*idle, *listing.notes))
     if any(what in ignored for what in _WITHOUT_PHOTOS):
         _check_any([], source, how["glob"], ignored, recursive)
     glob = how.pop("glob")
@@ -288,7 +289,7 @@ def make_listing(
     *,
     recursive: bool,
     ignore: bool = True,
-    exclude: Sequence[str] = (),
+    exclude: tuple[str, ...] = (),
     labels: str | None = None,
     named: PhotoList | None = None,
 ) -> Listing:
@@ -296,7 +297,7 @@ def make_listing(
     if label_from.startswith(COLUMN):
         raise ConfigError(f"label_from={label_from!r}: SRC={source} has no photos in Parquet")
     labelled = read_list(labels, root) if labels is not None else named
-    files, exclude = list(files), several_excludes(exclude)
+    files = list(files)
     wanted, ignored = _by_glob(files, root, glob, ignore, exclude)
     _check_any(wanted, source, glob, ignored, recursive)
     paths = [file.path for file in wanted]

@@ -18,7 +18,7 @@ from verger.files.reading import MAX_FILE_BYTES
 from verger.schema import IMAGES
 from verger.source.cut import cut_listing
 from verger.source.listing import Listing, list_photos, make_listing
-from verger.source.patterns import several_globs
+from verger.source.patterns import several_excludes, several_globs
 from verger.source.stored import StoredFile, check_circles, check_folder
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def list_with_spark(
     files = _binary_files(spark, root, recursiveFileLookup=str(recursive).lower())
     listed = _local_files(files) if root.startswith("/") else _hadoop_files(files)
     how: dict[str, Any] = {"recursive": recursive, "ignore": ignore}
-    how |= {"exclude": exclude, "labels": labels}
+    how |= {"exclude": several_excludes(exclude), "labels": labels}
     return make_listing(listed, root, source, several_globs(glob), label_from, **how)
 
 

@@ -472,9 +472,22 @@ def test_a_damaged_file_of_photos_is_refused_by_name(tmp_path: Path, content: by
     fill(tmp_path, "part.parquet", "state.json", content=content)
     with pytest.raises(SourceError, match=r"part\.parquet: cannot be read.*--exclude"):
         list_photos(str(tmp_path))
-    listing = list_photos(str(tmp_path), exclude=["part.*"])
-    assert len(listing.photos) == 1
-    assert listing.ignored == {".parquet without a column of bytes": 1, ".json": 1, "excluded": 1}
+    for exclude in ["part.*"], "./part.parquet":
+        listing = list_photos(str(tmp_path), exclude=exclude)
+        assert len(listing.photos) == 1
+        left_out = {".parquet without a column of bytes": 1, ".json": 1, "excluded": 1}
+        assert listing.ignored == left_out
+
+
+def test_what_a_list_of_labels_lacks_is_told_of_packed_photos_too(tmp_path: Path) -> None:
+    """A folder of Parquet has the notes of its labels, and of patterns that leave nothing out."""
+    photos = pa.table({"image": [b"photo", b"other"]})
+    pq.write_table(photos, tmp_path / "photos.parquet")
+    first = list_photos(str(tmp_path), label_from="none").photos["path"][0].as_py()
+    (labels := tmp_path / "labels.csv").write_text(f"path,label\n{first},kiwi\n")
+    listing = list_photos(str(tmp_path), labels=str(labels), exclude=["nope"])
+    assert [note.partition(" ")[0] for note in listing.notes] == ["--exclude", "1"]
+    assert "1 photo has no line in" in listing.notes[1]
 
 
 def test_a_file_of_photos_without_a_row_is_said_to_have_none(tmp_path: Path) -> None:
