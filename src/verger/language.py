@@ -1,4 +1,4 @@
-"""The messages of Verger's pages and plot in other languages: one catalogue."""
+"""How texts are written: a number with its noun, and the messages of pages and plot in French."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from functools import cache
 
 #: English is what the templates say; of each other language there is a catalogue.
 LANGUAGES = ("en", "fr")
+
+
+def counted(n: int, one: str, many: str) -> str:
+    """Return a number with what is counted, in English: ``1 photo``, ``2,000 photos``."""
+    return f"{n:,} {one if n == 1 else many}"
 
 
 @cache

@@ -18,6 +18,7 @@ from verger.files.paths import normalize_source
 from verger.job.context import Run
 from verger.job.losses import list_losses
 from verger.job.resume import State, find_state
+from verger.language import counted
 from verger.result.journal import latest_attempt
 from verger.result.ledger import Ledger, compare, read_ledger, rows_files
 from verger.result.output import RUN, Output
@@ -182,7 +183,7 @@ def describe_plan(
     listing = check_and_list(run, source, reduce=reduce)
     if listing:
         n_labels = len(listing.photos["label"].unique())
-        labels = "1 label" if n_labels == 1 else f"{n_labels:,} labels"
+        labels = counted(n_labels, "label", "labels")
         listed = (
             f"read {_photos(len(listing.photos))} ({listing.n_bytes / 1e6:,.1f} MB, "
             f"{labels}) of {listing.named_by or listing.source}"
@@ -233,7 +234,7 @@ def _left_out_steps(listing: Listing | None) -> list[str]:
         return []
     counts = ", ".join(f"{n:,} {what}" for what, n in listing.ignored.items())
     n_files = sum(listing.ignored.values())
-    return [f"leave out {n_files:,} {'file' if n_files == 1 else 'files'}: {counts} (see --glob)"]
+    return [f"leave out {counted(n_files, 'file', 'files')}: {counts} (see --glob)"]
 
 
 def _output_steps(run: Run, listing: Listing | None, model: Model | None) -> list[str]:
@@ -258,7 +259,7 @@ def _output_steps(run: Run, listing: Listing | None, model: Model | None) -> lis
 
 
 def _photos(n: int) -> str:
-    return "1 photo" if n == 1 else f"{n:,} photos"
+    return counted(n, "photo", "photos")
 
 
 def committed_batches(output: Output) -> list[Batch]:

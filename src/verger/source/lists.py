@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from verger.errors import ConfigError, SourceError, SourceNotFoundError
 from verger.files.packed import PACKED_SUFFIXES
 from verger.files.paths import explain, filesystem_of, normalize_source
+from verger.language import counted
 from verger.schema import GROUPS, arrow_schema
 from verger.source.packed import has_photo_column
 
@@ -72,17 +73,17 @@ class PhotoList:
         n_bare = sum(not label for label, _ in self.photos.values()) if self.has_labels else 0
         notes = []
         if joined and n_named < n_photos:
-            photos = _count(n_photos - n_named, "photo has", "photos have")
+            photos = counted(n_photos - n_named, "photo has", "photos have")
             notes.append(f"{photos} no line in {self.address}, so no label")
         if joined and n_away:
             are = "path of {} is no photo" if n_away == 1 else "paths of {} are no photos"
             notes.append(f"{n_away:,} {are.format(self.address)} of {source}")
         if self.n_twice:
-            lines = _count(self.n_twice, "line repeats", "lines repeat")
+            lines = counted(self.n_twice, "line repeats", "lines repeat")
             notes.append(f"{lines} another one in {self.address}")
         for n, what in ((n_bare, "label"), (self.n_blank, "path")):
             if n:
-                lines = _count(n, "line has", "lines have")
+                lines = counted(n, "line has", "lines have")
                 notes.append(f"{lines} no {what} in {self.address}")
         return notes
 
@@ -101,10 +102,6 @@ class PhotoList:
         numbers = {group: i for i, group in enumerate(sorted({group for _, group in pairs}))}
         columns = [[path for path, _ in pairs], [numbers[group] for _, group in pairs]]
         return pa.table(columns, schema=arrow_schema(GROUPS)).sort_by("path")
-
-
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n:,} {one if n == 1 else many}"
 
 
 def is_list(source: str) -> bool:

@@ -11,6 +11,7 @@ from unicodedata import category, normalize
 
 import pyarrow.compute as pc
 
+from verger.language import counted
 from verger.source.listing import Listing
 
 #: Labels, or groups of them, that a note names.
@@ -60,7 +61,7 @@ def describe_labels(counts: Mapping[str, int]) -> list[str]:
         notes.append(f"labels that look like names of files, as folders of thumbnails do: {named}")
     if single := [label for label in sorted(counts) if counts[label] == 1]:
         named = _listed([_quoted(label) for label in single])
-        what = "1 label has" if len(single) == 1 else f"{len(single):,} labels have"
+        what = counted(len(single), "label has", "labels have")
         notes.append(f"{what} only one photo, which cannot be both learned and tested: {named}")
     return notes
 
@@ -87,7 +88,7 @@ def describe_folders(listing: Listing, label_from: str) -> list[str]:
             "--label-from none gives them none, an expression reads it from their names"
         ]
     if n_flat:
-        what = "1 photo lies" if n_flat == 1 else f"{n_flat:,} photos lie"
+        what = counted(n_flat, "photo lies", "photos lie")
         return [f"{what} in the source itself, beside its folders, and its name {label} is a label"]
     if len(labels) == 1:
         return [f"all photos have one label, {_quoted(labels[0])}, the name of their folder"]
@@ -109,8 +110,7 @@ def _as_read(label: str) -> str:
 
 
 def _counted(label: str, counts: Mapping[str, int]) -> str:
-    n = counts[label]
-    return f"{_quoted(label)} ({n:,} {'photo' if n == 1 else 'photos'})"
+    return f"{_quoted(label)} ({counted(counts[label], 'photo', 'photos')})"
 
 
 def _quoted(label: str) -> str:

@@ -106,7 +106,7 @@ def gather_report(
     most = NEIGHBOUR_POINTS if record.option("neighbour_map") else MAP_POINTS
     has_scores = record.pca and "pca" in record.files
     points = choose_points(engine, output, most) if has_scores else None
-    folder, rows = output.folder, stopped.rows if stopped else published_rows(output)
+    folder, rows = output.folder, stopped.rows if stopped else _published(output)
     lost, rejected = choose_rejected(folder, rows.rejected)
     flaws = look_for_flaws(engine, folder, rows.features, SHOWN_FLAWED)
     classes, class_paths = _classes(choose_of_classes(engine, folder, rows.features), lost)
@@ -146,7 +146,7 @@ def gather_report(
     }, sprite
 
 
-def published_rows(output: Output) -> Rows:
+def _published(output: Output) -> Rows:
     """Return the rows of a result: all of its files."""
     tables = (output.parts(table) for table in ("features", "rejected"))
     return Rows(*([Piece(part.name, part.rows) for part in parts] for parts in tables))
