@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,7 @@ def orchard(
     s3: str, photos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, dict[str, Any]]:
     """Return a bucket with photos and weights, and the features that the local engine gives."""
-    bucket = f"orchard-{os.getpid()}"
-    fill_bucket(s3, bucket, photos)
+    bucket, _ = fill_bucket(s3, photos)
     weights = find_card("efficientnet_lite0").weights.find()
     assert weights is not None
     Folder(f"s3://{bucket}").write("lite0.pth", weights.read_bytes())

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from pyarrow import fs
 from sklearn.decomposition import PCA as SklearnPCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from support.engines import BOTH_ENGINES
 from support.results import vectors_and_labels
+from support.runs import new_bucket
 from verger import Config
 from verger.classify.against import evaluate_against
 from verger.classify.classifier import Classifier
@@ -180,13 +180,11 @@ def test_an_evaluation_is_kept_and_shown(output: Output) -> None:
 
 def test_a_regression_by_groups_is_judged_in_a_bucket(s3: str, output: Output) -> None:
     """The whole command on s3://: what it writes there is what it says, and no group straddles."""
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("pantry")
-    fs.copy_files(output.root, "pantry/out", destination_filesystem=bucket)
-    line = ["classify", "evaluate", "s3://pantry/out", "--groups", r"(\d+)_100\.jpg$", "--json"]
+    bucket = new_bucket(s3, output.root)
+    line = ["classify", "evaluate", f"s3://{bucket}/out", "--groups", r"(\d+)_100\.jpg$", "--json"]
     done = CliRunner().invoke(app, line, catch_exceptions=False)
     found = json.loads(done.stdout)
-    there = Output.at("s3://pantry/out")
+    there = Output.at(f"s3://{bucket}/out")
     assert json.loads(there.folder.read("classifier/evaluation.json")) == found
     assert (found["evaluation"]["split"], found["beside"]["split"]) == ("group", "random")
     table = read_part(there.folder, *there.own_files("predictions"))
@@ -199,11 +197,9 @@ def test_a_regression_by_groups_is_judged_in_a_bucket(s3: str, output: Output) -
 
 def test_a_classifier_of_a_bucket_is_written_there_whole(s3: str, output: Output) -> None:
     """Spark's pipeline too, which needed libraries of Hadoop's when Spark wrote it."""
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("shed")
-    fs.copy_files(output.root, "shed/out", destination_filesystem=bucket)
-    train_classifier("s3://shed/out", CONFIG, Recipe())
-    there = Output.at("s3://shed/out")
+    bucket = new_bucket(s3, output.root)
+    train_classifier(f"s3://{bucket}/out", CONFIG, Recipe())
+    there = Output.at(f"s3://{bucket}/out")
     assert Classifier.load(there).method == "logistic"
     files = {name.rpartition("/")[2] for name in there.own_files("models/classifier")}
     assert files == {"part-00000", "_SUCCESS", "part-00000.snappy.parquet"}

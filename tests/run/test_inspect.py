@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from pyarrow import fs
 
 from support.engines import BOTH_ENGINES
 from support.results import write_vectors
+from support.runs import new_bucket
 from verger import Config
 from verger.classify.nearest import Cosine, NearestRows
 from verger.cli import app
@@ -80,9 +80,8 @@ def test_the_tasks_find_what_one_process_finds(
 def test_the_index_of_a_bucket_is_searched_in_the_tasks(
     s3: str, started: Engine, vectors: np.ndarray
 ) -> None:
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("cellar")
-    output = write_vectors("s3://cellar/out", vectors[:200], vectors[200:])
+    bucket = new_bucket(s3)
+    output = write_vectors(f"s3://{bucket}/out", vectors[:200], vectors[200:])
     rows, _ = read_stored_rows(output, [])
     exact = find_neighbors(started, rows, 5)
     found = find_neighbors_by_index(started, rows, ensure_index(output), 5)

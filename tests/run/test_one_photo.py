@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyarrow import fs
 
 from support.results import train, write_result
+from support.runs import new_bucket
 from verger.classify.predict import Predictor
 from verger.features.model import Model
 from verger.files.tables import read_part
@@ -43,11 +43,10 @@ def test_stored_features_are_searched(result: Path) -> None:
 
 
 def test_a_result_in_a_bucket_predicts(s3: str, photos: Path, model: Model) -> None:
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("larder")
-    train(write_result("s3://larder/out", photos, model))
+    bucket = new_bucket(s3)
+    train(write_result(f"s3://{bucket}/out", photos, model))
     file = sorted(photos.rglob("*.jpg"))[7]
-    (found,) = Predictor.load("s3://larder/out").predict([file.read_bytes()], ["x"])
+    (found,) = Predictor.load(f"s3://{bucket}/out").predict([file.read_bytes()], ["x"])
     assert found.prediction == file.parent.name
     assert found.nearest[0].path == str(file)
-    assert find_similar(file.read_bytes(), "s3a://larder/out", k=1)[0].path == str(file)
+    assert find_similar(file.read_bytes(), f"s3a://{bucket}/out", k=1)[0].path == str(file)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pyarrow import fs
 
 from support.encoder import N_FEATURES, write_encoder
 from support.hub import NAME, SECOND, open_hub
+from support.runs import new_bucket
 from verger import Config
 from verger.classify.export.app import export_app
 from verger.classify.export.check import EXACT
@@ -93,10 +93,8 @@ def test_a_model_of_ones_own_goes_into_a_bucket_and_comes_back(tmp_path: Path, s
     path.with_suffix(".toml").write_text(f"{CARD}[sha256]\n{sums}")
     graph, beside = model_files(str(path), None)
     assert [file.name for file in beside] == ["encoder.toml", "encoder.onnx_data"]
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("encoders")
-    fs.copy_files(str(tmp_path), "encoders", destination_filesystem=bucket)
-    there = load_model("s3://encoders/encoder.onnx")
+    bucket = new_bucket(s3, tmp_path)
+    there = load_model(f"s3://{bucket}/out/encoder.onnx")
     assert there.contract == load_model(str(graph)).contract
     assert Path(there.weights_path) != path
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import fs, ipc
+from pyarrow import ipc
 
-from support.runs import rows
+from support.runs import new_bucket, rows
 from verger import Config
 from verger.errors import ConfigError, EmptySourceError
 from verger.files.packed import path_of_row, read_row
@@ -87,13 +87,13 @@ def test_files_of_arrow_and_in_buckets_are_read(
     assert listing.photos["label"].to_pylist() == [label for label, _ in contents]
     found = list(read_ahead(listing.photos["path"].to_pylist()))
     assert found == [content for _, content in contents]
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("packed")
-    pq.write_table(table, "packed/train.parquet", filesystem=bucket, row_group_size=4)
-    remote = list_photos("s3://packed/train.parquet")
-    assert remote.source == "s3://packed/train.parquet"
+    (tmp_path / "packed").mkdir()
+    pq.write_table(table, tmp_path / "packed" / "train.parquet", row_group_size=4)
+    bucket = new_bucket(s3, tmp_path / "packed")
+    remote = list_photos(f"s3://{bucket}/out/train.parquet")
+    assert remote.source == f"s3://{bucket}/out/train.parquet"
     assert list(read_ahead(remote.photos["path"].to_pylist()[5:])) == found[5:]
-    assert read_row("s3://packed/train.parquet", 1) == found[1]
+    assert read_row(f"s3://{bucket}/out/train.parquet", 1) == found[1]
 
 
 def test_labels_come_from_a_named_column_or_the_name_inside(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
 from support.results import write_vectors
-from support.runs import rows
+from support.runs import new_bucket, rows
 from verger import Config
 from verger.errors import ConfigError, SchemaError
 from verger.files.folder import Folder
@@ -111,12 +110,10 @@ def test_glue_has_a_table_for_athena(
     finished: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The catalogue of AWS, played by moto, with OUT in a bucket."""
-    settings = {"TYPE": "glue", "WAREHOUSE": "s3://lake/warehouse", "S3__ENDPOINT": s3}
+    bucket = new_bucket(s3, finished)
+    settings = {"TYPE": "glue", "WAREHOUSE": f"s3://{bucket}/warehouse", "S3__ENDPOINT": s3}
     settings |= {"GLUE__ENDPOINT": s3, "GLUE__REGION": "eu-west-3", "S3__REGION": "eu-west-3"}
     name_catalog(monkeypatch, "LAKE", settings)
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("lake")
-    fs.copy_files(str(finished), "lake/out", destination_filesystem=bucket)
-    assert Folder("s3://lake/out").exists("run.json")
-    assert register("s3://lake/out", "lake.orchard.features").added
+    assert Folder(f"s3://{bucket}/out").exists("run.json")
+    assert register(f"s3://{bucket}/out", "lake.orchard.features").added
     assert paths_in("lake.orchard.features") == sorted(rows(finished))

@@ -15,11 +15,10 @@ import boto3
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import fs
 from pyspark.ml.feature import PCAModel
 
 from support.engines import ON_SPARK
-from support.runs import CONFIG, fill_bucket, rows
+from support.runs import CONFIG, fill_bucket, new_bucket, rows
 from support.store import Store, Weather
 from verger.errors import BusyError, ConfigError, ValidationError
 from verger.files.folder import Folder
@@ -33,15 +32,15 @@ def test_a_bucket_gives_the_features_of_the_folder(
     s3: str, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
     """s3a://bucket/prefix is listed, read in the workers, labelled and reported like a folder."""
-    names = fill_bucket(s3, "grove", photos)
-    record = pipeline.run("s3a://grove/raw/", tmp_path / "out", CONFIG)
-    assert record.source == "s3://grove/raw"
+    bucket, names = fill_bucket(s3, photos)
+    record = pipeline.run(f"s3a://{bucket}/raw/", tmp_path / "out", CONFIG)
+    assert record.source == f"s3://{bucket}/raw"
     assert record.counts.featurized == 30
     local = {
         row["path"]: row["features"] for row in pq.read_table(finished / "features").to_pylist()
     }
     for row in pq.read_table(tmp_path / "out" / "features").to_pylist():
-        name = row["path"].removeprefix("s3://grove/raw/")
+        name = row["path"].removeprefix(f"s3://{bucket}/raw/")
         assert row["label"] == name.split("/")[0]
         np.testing.assert_allclose(row["features"], local[str(names[name])], rtol=0, atol=1e-5)
     assert "data:image/jpeg" in (tmp_path / "out" / "report.html").read_text()
@@ -63,9 +62,8 @@ def test_a_result_in_a_bucket_is_the_result_on_a_disk(
     s3: str, finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OUT may be s3://: killed before it is published, resumed, added to, and read by anybody."""
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("barn")
-    out = Output.at("s3a://barn/results/fruit")
+    bucket = new_bucket(s3)
+    out = Output.at(f"s3a://{bucket}/results/fruit")
 
     def killed(*_: object, **__: object) -> None:
         raise ValidationError("killed here")
@@ -73,11 +71,11 @@ def test_a_result_in_a_bucket_is_the_result_on_a_disk(
     with monkeypatch.context() as patched:
         patched.setattr("verger.job.compute.compose", killed)
         with pytest.raises(ValidationError, match="killed here"):
-            pipeline.run(str(photos), "s3://barn/results/fruit", CONFIG)
+            pipeline.run(str(photos), f"s3://{bucket}/results/fruit", CONFIG)
     attempt = latest_attempt(out)
     assert attempt is not None
     assert sum(batch.n_photos for batch in attempt.batches()) == 30
-    record = pipeline.run(str(photos), "s3://barn/results/fruit/", CONFIG)
+    record = pipeline.run(str(photos), f"s3://{bucket}/results/fruit/", CONFIG)
     assert record.counts.computed == 0
     assert all(check.holds for check in record.checks)
     names = {entry.name.split("/")[0] for entry in out.folder.files(recursive=True)}
@@ -90,17 +88,16 @@ def test_a_result_in_a_bucket_is_the_result_on_a_disk(
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(out.folder.read(entry.name))
     assert PCAModel.load(model.as_uri()).pc.numCols == 5
-    again = pipeline.run(str(photos), "s3://barn/results/fruit", CONFIG)
+    again = pipeline.run(str(photos), f"s3://{bucket}/results/fruit", CONFIG)
     assert again.counts.computed == 0
     assert not out.folder.files(JOURNAL, recursive=True)
 
 
 def test_one_run_at_a_time_writes_to_a_bucket(s3: str, photos: Path) -> None:
     """The lock holds in a bucket too."""
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("shed")
-    with locked(Output.at("s3://shed/out")), pytest.raises(BusyError, match="another run is"):
-        pipeline.run_featurize(str(photos), "s3://shed/out", CONFIG)
+    bucket = new_bucket(s3)
+    with locked(Output.at(f"s3://{bucket}/out")), pytest.raises(BusyError, match="another run is"):
+        pipeline.run_featurize(str(photos), f"s3://{bucket}/out", CONFIG)
 
 
 class Throttling(Weather):
@@ -211,25 +208,23 @@ def test_keys_that_are_read_as_others_are_rejected_once(
 
     ``up/../plain/1.jpg`` and ``plain/1.jpg`` have the same size, so that only the key tells them.
     """
-    client = boto3.client("s3", endpoint_url=s3)
-    place = {"LocationConstraint": "eu-west-3"}
-    client.create_bucket(Bucket="thicket", CreateBucketConfiguration=place)
+    client, bucket = boto3.client("s3", endpoint_url=s3), new_bucket(s3)
     first, *others = sorted(photos.rglob("*.jpg"))
     good = [f"raw/plain/{i}.jpg" for i in range(9)]
     good += ["raw/a//1.jpg", "raw//2.jpg"]
     odd = ["raw/up/../plain/1.jpg", "raw/./3.jpg", "raw/end/."]
     for key, photo in zip([*good, *odd], [first, first, *others], strict=False):
-        client.put_object(Bucket="thicket", Key=key, Body=photo.read_bytes())
-    client.put_object(Bucket="thicket", Key=odd[0], Body=first.read_bytes())
+        client.put_object(Bucket=bucket, Key=key, Body=photo.read_bytes())
+    client.put_object(Bucket=bucket, Key=odd[0], Body=first.read_bytes())
     for marker in ("raw/", "raw/plain/", "raw/empty/", "raw/4.jpg/"):
-        client.put_object(Bucket="thicket", Key=marker, Body=b"")
+        client.put_object(Bucket=bucket, Key=marker, Body=b"")
     config = dataclasses.replace(CONFIG, max_error_rate=1.0)
-    found = pipeline.run("s3://thicket/raw", tmp_path / "out", config)
+    found = pipeline.run(f"s3://{bucket}/raw", tmp_path / "out", config)
     assert found.counts.reasons == {"unreadable key": 2}
     assert found.counts.ignored == {"with a key that ends in /": 2, "no suffix": 1}
-    assert set(rows(tmp_path / "out")) == {f"s3://thicket/{key}" for key in good}
-    assert set(rows(tmp_path / "out", "rejected")) == {f"s3://thicket/{key}" for key in odd[:2]}
-    assert pipeline.run("s3://thicket/raw", tmp_path / "out", config).counts.computed == 0
+    assert set(rows(tmp_path / "out")) == {f"s3://{bucket}/{key}" for key in good}
+    assert set(rows(tmp_path / "out", "rejected")) == {f"s3://{bucket}/{key}" for key in odd[:2]}
+    assert pipeline.run(f"s3://{bucket}/raw", tmp_path / "out", config).counts.computed == 0
 
 
 def test_a_source_with_two_slashes_says_what_is_wrong_with_it(s3: str, tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
 from support import processes
 from support.cluster import Cluster, bare_environment, run_cluster
-from support.runs import rows, stored_rows
+from support.runs import new_bucket, rows, stored_rows
 from verger.files.folder import Folder
 
 #: Small batches, so that a worker can be killed between them.
@@ -80,11 +79,10 @@ def test_a_cluster_writes_the_tables_of_a_laptop_into_a_bucket(
     Spark's model is written too, though neither driver nor workers have a library of Hadoop's for
     S3. One executor is enough for it: each unpacks the archive of the environment.
     """
-    bucket = fs.S3FileSystem(endpoint_override=s3, region="eu-west-3", allow_bucket_creation=True)
-    bucket.create_dir("silo")
-    record = finish(start(cluster, photos, "s3://silo/out", "--conf", "spark.cores.max=1"))
+    bucket = new_bucket(s3)
+    record = finish(start(cluster, photos, f"s3://{bucket}/out", "--conf", "spark.cores.max=1"))
     assert record["counts"]["computed"] == 30
-    folder = Folder("s3://silo/out")
+    folder = Folder(f"s3://{bucket}/out")
     assert stored_rows(folder) == rows(finished)
     assert stored_rows(folder, "pca").keys() == rows(finished, "pca").keys()
     assert [e.name for e in folder.files("models/pca/data")]

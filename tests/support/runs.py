@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,39 @@ def stored_rows(folder: Folder, table: str = "features") -> dict[str, Any]:
     return found
 
 
-def fill_bucket(address: str, bucket: str, photos: Path) -> dict[str, Path]:
-    """Copy photos to ``raw/`` of a new bucket, by names that are hard to handle; return the names.
+def new_bucket(address: str, out: str | Path | None = None) -> str:
+    """Return the name of a bucket that no other test has, with a copy of a folder as ``out``.
 
-    Its name must be none of the unit tests': moto keeps one memory for all servers of a process.
+    moto keeps one memory for all servers of a process, so a name of one's own choice is taken as
+    soon as another test chooses it too, in an order that only some runs of the suite have.
     """
-    s3 = fs.S3FileSystem(endpoint_override=address, region="eu-west-3", allow_bucket_creation=True)
+    s3 = _open(address)
+    bucket = f"bucket-{uuid.uuid4().hex}"
     s3.create_dir(bucket)
+    if out is not None:
+        fs.copy_files(str(out), f"{bucket}/out", destination_filesystem=s3)
+    return bucket
+
+
+def fill_bucket(address: str, photos: Path) -> tuple[str, dict[str, Path]]:
+    """Copy photos to ``raw/`` of a new bucket, by names that are hard to handle.
+
+    Returns
+    -------
+    str
+        The name of the bucket.
+    dict
+        Photos by their names below ``raw/``.
+    """
+    bucket, s3 = new_bucket(address), _open(address)
     names = {f"{p.parent.name} é+#%/{p.name}": p for p in photos.rglob("*.jpg")}
     for name, photo in names.items():
         with s3.open_output_stream(f"{bucket}/raw/{name}") as stream:
             stream.write(photo.read_bytes())
-    return names
+    return bucket, names
+
+
+def _open(address: str) -> fs.S3FileSystem:
+    return fs.S3FileSystem(
+        endpoint_override=address, region="eu-west-3", allow_bucket_creation=True
+    )
