@@ -71,7 +71,7 @@ def test_a_map_of_one_component_can_be_laid_out_again(
     run_report(out, config)
     report = json.loads((out / "report.json").read_text())
     report["map"]["totals"][0] = 1234
-    page = render_page(report, scree_png=None, sprite_jpeg=None, lang="fr")
+    page = render_page(report, sprite_jpeg=None, lang="fr")
     (tmp_path / "page.html").write_text(page)
     seen = run_script("map.mjs", tmp_path / "page.html")
     assert seen["problems"] == []

@@ -31,7 +31,7 @@ from verger.job.compute import featurize
 from verger.job.context import Run, Watch, no_watch
 from verger.job.plan import committed_batches, plan
 from verger.job.record import REPORT_OPTIONS
-from verger.job.reduce import draw_scree, pca_is_stale, reduce_features
+from verger.job.reduce import pca_is_stale, reduce_features
 from verger.job.unchanged import up_to_date
 from verger.redaction import redact
 from verger.result.output import REPORT, Output
@@ -219,7 +219,5 @@ def _report(run: Run) -> None:
     engine = run.engine
     run.check_lock()
     with run.stage("report"):
-        if run.config.lang and record.pca and "reduce" not in run.seconds:
-            draw_scree(run)
         write_report(engine, run.output, record)
     run.save(record)

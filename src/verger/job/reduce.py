@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from verger.engine.tasks import Engine
 from verger.errors import ReduceError
-from verger.files.npz import UNREADABLE, read_npz
 from verger.files.tables import Part
 from verger.job.context import Run
 from verger.job.record import REDUCE_OPTIONS, command_line, describe_pca, spectrum_csv
@@ -19,9 +17,6 @@ from verger.pca.scores import write_scores
 from verger.pca.spark_models import write_spark_model
 from verger.result.output import MOMENTS_NPZ, PCA_NPZ, SCREE, SPARK_PCA, SPECTRUM, STAGED, Output
 from verger.result.record import FAILED, PCARecord, RunRecord
-
-if TYPE_CHECKING:
-    pass
 
 
 def pca_is_stale(run: Run) -> bool:
@@ -65,29 +60,6 @@ def reduce_features(run: Run) -> None:
             attempts=False,
         )
     run.save(record)
-
-
-def draw_scree(run: Run) -> None:
-    """Draw ``scree.png`` of a PCA that is already fitted again, in the language asked for.
-
-    Raises
-    ------
-    ReduceError
-        If ``models/pca.npz`` is damaged.
-    """
-    output = run.output
-    try:
-        kept = read_npz(output.folder.read(PCA_NPZ))
-        arrays = {
-            name: kept[name] for name in ("mean", "scale", "components", "explained_variance")
-        }
-        n = len(kept["components"])
-        pca = FittedPCA(n_samples=int(kept["n_samples"]), n_components=n, **arrays)
-    except UNREADABLE as err:
-        raise ReduceError(
-            f"{output.address(PCA_NPZ)}: cannot be read: {err}; verger reduce writes it again"
-        ) from err
-    output.folder.write(SCREE, plots.scree_plot(pca, run.config.lang))
 
 
 def _with_pca(record: RunRecord, parts: list[Part], pca: PCARecord, run: Run) -> RunRecord:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from verger.pca.fit import FittedPCA
 
 #: Components that the scree plot shows; later ones are too small to see.
-SHOWN = 100
+SHOWN_COMPONENTS = 100
 #: How French writes an English number: 1 234,5 %.
 _FRENCH = str.maketrans({",": "\u202f", ".": ",", "%": "\u00a0%"})
 
@@ -44,7 +44,7 @@ def scree_plot(pca: FittedPCA, lang: str | None = None) -> bytes:
     from matplotlib.figure import Figure
 
     say = partial(_say, lang)
-    n = min(SHOWN, len(pca.mean), max(pca.n_samples - 1, 1))
+    n = min(SHOWN_COMPONENTS, len(pca.mean), max(pca.n_samples - 1, 1))
     component = range(1, n + 1)
     ratio, total_ratio = pca.explained_variance_ratio[:n], pca.cumulative_ratio
     figure = Figure(figsize=(8, 4.4), dpi=180, layout="constrained")

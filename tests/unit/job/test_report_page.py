@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from verger.job.report.charts import scree_chart
 from verger.job.report.chosen import path_below
 from verger.job.report.page import (
     format_moment,
@@ -129,6 +130,7 @@ def _report(labels: tuple[str | None, ...] = HOSTILE, n_points: int = 20) -> Rep
             "center": False,
             "k": {"0.8": 74, "0.9": 174, "0.95": 328},
         },
+        "spectrum": [0.1, 0.08, 0.05],
         "map": {
             "labels": [label or "" for label in labels],
             "scores": {"low": [-1.5, -2.0], "high": [3.25, 4.0], "steps": "AAAA" * n_points},
@@ -249,7 +251,7 @@ def _bare() -> Report:
 
 
 def _render(report: Report) -> str:
-    return render_page(report, scree_png=b"png", sprite_jpeg=SPRITE)
+    return render_page(report, sprite_jpeg=SPRITE)
 
 
 def _text(html: str) -> str:
@@ -323,7 +325,7 @@ def test_3000_points_stay_below_4_mb_beside_the_sprite():
     """A page of the largest map is small enough to be mailed."""
     labels = tuple(f"Class number {i} リンゴ" for i in range(1000))
     sprite = b"\0" * 3_000_000
-    html = render_page(_report(labels, N_POINTS), scree_png=b"", sprite_jpeg=sprite)
+    html = render_page(_report(labels, N_POINTS), sprite_jpeg=sprite)
     assert len(html.encode("utf-8")) < 4_000_000 + 4 * len(sprite) / 3 + 4
     assert len(html) > 4 * len(sprite) / 3
 
@@ -391,7 +393,7 @@ def test_every_section_has_its_heading():
 
 def test_a_bare_run_renders_and_says_what_is_missing():
     """Without PCA, map, sprite, checks and times the page says so in words."""
-    html = render_page(_bare(), scree_png=None, sprite_jpeg=None)
+    html = render_page(_bare(), sprite_jpeg=None)
     text = _text(html)
     found = re.findall(r'<h2 id="[\w-]+">(.*?)</h2>', html)
     assert tuple(found) == tuple(h for h in HEADINGS if h != "Notices")
@@ -410,7 +412,7 @@ def test_a_bare_run_renders_and_says_what_is_missing():
 
 def test_thumbnails_without_their_picture_are_left_out():
     """A report that names a sprite renders without its bytes."""
-    html = render_page(_report(), scree_png=None, sprite_jpeg=None)
+    html = render_page(_report(), sprite_jpeg=None)
     assert json.loads(Page(html).scripts[0][1])["sprite"] is None
     assert "data:image/jpeg" not in html
 
@@ -516,9 +518,39 @@ def test_times_name_the_cores_they_were_taken_on(machine: dict[str, int], words:
 def test_pictures_have_a_text_instead():
     """The scree plot's text says what the plot shows; the thumbnails are counted and named."""
     page = Page(_render(_report()))
-    assert "174 components reach 90\u00a0%" in (page.all("img")[0]["alt"] or "")
+    (scree,) = [a for a in page.all("svg") if "Scree plot" in (a.get("aria-label") or "")]
+    assert "174 components reach 90\u00a0%" in (scree["aria-label"] or "")
     assert any((a.get("aria-label") or "").startswith("2 sample photos of") for _, a in page.tags)
     assert unescape(HOSTILE[0]) in " ".join(a.get("aria-label") or "" for _, a in page.tags)
+
+
+@pytest.mark.parametrize(("n_components", "chosen"), [(2, True), (174, False)])
+def test_the_scree_plot_has_a_bar_a_component_and_its_sums(n_components: int, chosen: bool):
+    """Each bar says its numbers; the chosen k has a line where it is on the plot."""
+    pca = _report()["pca"] | {"n_components": n_components}
+    html = _render(_report() | {"pca": pca, "spectrum": [0.1, 0.08, 0.05]})
+    titles = re.findall(r"<title>(Component .+?)</title>", html)
+    assert titles == [
+        "Component 1: 10.00\u00a0%, with those before 10.0\u00a0%",
+        "Component 2: 8.00\u00a0%, with those before 18.0\u00a0%",
+        "Component 3: 5.00\u00a0%, with those before 23.0\u00a0%",
+    ]
+    assert ('class="chosen"' in html) == chosen
+    assert ("(beyond this plot)<" in html) != chosen
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("first", [1 / 1280, 0.1, 1.0])
+def test_the_bars_of_a_scree_plot_stay_in_it(n: int, first: float):
+    """Whatever the spectrum: the first bar is the highest, and the numbers below end at n."""
+    ratios = [first / (i + 1) for i in range(n)]
+    chart = scree_chart(ratios, {"n_components": 1, "k": {"0.8": 5, "0.9": 9}})
+    heights = [chart["bottom"] - bar["y"] for bar in chart["bars"]]
+    assert heights == sorted(heights, reverse=True)
+    assert 0.3 * 230 < heights[0] <= 230
+    assert chart["bars"][-1]["x"] + chart["bar_width"] <= chart["right"]
+    assert [text for _, text in chart["x_ticks"]][-1] in {str(n), str(n - 1)}
+    assert [share for _, share, _ in chart["levels"]] == [0.8, 0.9]
 
 
 # The classifier

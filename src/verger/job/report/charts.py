@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 #: Size of a line chart's drawing area and its margins, in units of the SVG.
 _WIDTH, _HEIGHT = 420, 230
 _LEFT, _TOP, _RIGHT, _BOTTOM = 46, 10, 14, 40
+#: More on the right, where an axis is written on both sides.
+_RIGHT_LABELS = 28
 
 #: Classes that a matrix shows: more could not be read.
 MATRIX_CLASSES = 130
@@ -21,6 +24,7 @@ def line_chart(
     *,
     x_label: str,
     x_ticks: Sequence[float],
+    ends: tuple[float, float] | None = None,
     logarithmic: bool = False,
     x_percent: bool = False,
 ) -> dict[str, Any]:
@@ -32,14 +36,15 @@ def line_chart(
         Name, and points with y from 0 to 1.
     x_label : str
     x_ticks : sequence of float
-        The first and the last are the ends of the axis.
+    ends : (float, float), optional
+        Of the x axis; by default the first and the last tick.
     logarithmic : bool
         Whether x is.
     x_percent : bool
         Whether x is a share as well.
     """
     scale = math.log if logarithmic else float
-    low, high = scale(x_ticks[0]), scale(x_ticks[-1])
+    low, high = map(scale, ends or (x_ticks[0], x_ticks[-1]))
 
     def place(x: float, y: float) -> Point:
         across = (scale(x) - low) / (high - low)
@@ -59,6 +64,58 @@ def line_chart(
             {"name": name, "points": [place(*point) for point in points], "values": list(points)}
             for name, points in lines.items()
         ],
+    }
+
+
+#: Shares of the variance that a scree plot says the number of components for.
+_LEVELS = (0.8, 0.9)
+#: Highest shares that the axis of a scree plot's bars may end at: four steps of it are round.
+_TOPS = (0.002, 0.004, 0.01, 0.02, 0.04, 0.08, 0.12, 0.2, 0.4, 0.6, 0.8, 1)
+
+
+def scree_chart(ratios: Sequence[float], pca: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out a spectrum: bars on an axis of their own, the running sum, the chosen k.
+
+    Parameters
+    ----------
+    ratios : sequence of float
+        Shares of the variance of the first components, at least one.
+    pca : mapping
+        ``n_components``, and ``k``: to a share the number of components that reach it.
+    """
+    n, sums = len(ratios), [min(total, 1.0) for total in accumulate(ratios)]
+    step = next(step for step in (1, 2, 5, 10, 20, 25, 50, 100) if n <= 6 * step)
+    chart = line_chart(
+        {"running sum": list(enumerate(sums, start=1))},
+        x_label="principal component",
+        x_ticks=[1, *range(step, n + 1, step)] if step > 1 else range(1, n + 1),
+        ends=(0, n + 1),
+    )
+    top = next(top for top in _TOPS if ratios[0] <= top + 1e-6)
+    wide = _WIDTH / (n + 1)
+    bars = [
+        {
+            "x": round(_LEFT + (number - 0.4) * wide, 1),
+            "y": round(_TOP + (1 - ratio / top) * _HEIGHT, 1),
+            "number": number,
+            "ratio": ratio,
+            "sum": total,
+        }
+        for number, (ratio, total) in enumerate(zip(ratios, sums, strict=True), start=1)
+    ]
+    k = pca["n_components"]
+    reached = {float(share): number for share, number in pca["k"].items()}
+    return chart | {
+        "width": chart["width"] + _RIGHT_LABELS,
+        "bars": bars,
+        "bar_width": round(0.8 * wide, 1),
+        "bar_ticks": [(y, f"{100 * top * i / 4:g} %") for i, (y, _) in enumerate(chart["y_ticks"])],
+        "levels": [
+            (round(_TOP + (1 - share) * _HEIGHT, 1), share, reached[share])
+            for share in _LEVELS
+            if share in reached
+        ],
+        "chosen": round(_LEFT + k * wide, 1) if k <= n else None,
     }
 
 

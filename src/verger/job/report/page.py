@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from verger.job.report.charts import evaluation_charts
+from verger.job.report.charts import evaluation_charts, scree_chart
 from verger.job.report.chosen import path_below
 from verger.language import messages
 
@@ -26,11 +26,7 @@ _SHOWN_CLASSES = 24
 
 
 def render_page(
-    report: Mapping[str, Any],
-    *,
-    scree_png: bytes | None,
-    sprite_jpeg: bytes | None,
-    lang: str | None = None,
+    report: Mapping[str, Any], *, sprite_jpeg: bytes | None, lang: str | None = None
 ) -> str:
     """Render the report of a run as one HTML page that makes no request.
 
@@ -39,8 +35,6 @@ def render_page(
     report : mapping
         What ``report.json`` holds: plain JSON values, no NaN. Any text in it may come from a
         file name and is shown as text.
-    scree_png : bytes or None
-        Picture of the spectrum.
     sprite_jpeg : bytes or None
         The thumbnails that ``report["sprite"]`` describes, row by row, ``columns * tile`` pixels
         wide.
@@ -61,13 +55,13 @@ def render_page(
             lang=lang,
             sprite=sprite,
             sprite_uri=_data_uri("image/jpeg", sprite_jpeg) if sprite else None,
-            scree_uri=_data_uri("image/png", scree_png),
             data=_data(report, sprite),
             run=_overview(report),
             classes=_class_overview(report),
             shown_classes=_SHOWN_CLASSES,
             found=report.get("classifier"),
             inspected=report.get("inspection"),
+            scree=_scree(report),
             charts=evaluation_charts(report["classifier"]) if report.get("classifier") else None,
         )
     )
@@ -127,6 +121,12 @@ def _csp_hash(script: str) -> str:
     """Return the source expression that lets exactly this inline script run."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+def _scree(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Lay out the spectrum, where there is a PCA and nobody has edited its file."""
+    pca, ratios = report.get("pca"), report.get("spectrum")
+    return scree_chart(ratios, pca) if pca and ratios else None
 
 
 # What the page says that the report does not say in so many words

@@ -15,7 +15,6 @@ from verger.files.records import as_json, to_plain
 from verger.files.tables import Piece
 from verger.job.report.chosen import (
     CLASS_PHOTOS,
-    MAP_COMPONENTS,
     MAP_POINTS,
     NEIGHBOUR_POINTS,
     Scores,
@@ -27,10 +26,11 @@ from verger.job.report.chosen import (
 from verger.job.report.flaws import Flaws, look_for_flaws
 from verger.job.report.neighbours import place_neighbours, read_neighbours
 from verger.job.report.thumbnails import TILE_COLUMNS, TILE_PIXELS, draw_sheet
+from verger.pca.plots import SHOWN_COMPONENTS
 from verger.result.clock import Spent
 from verger.result.derived import Evaluation
 from verger.result.inspected import Inspection
-from verger.result.output import EVALUATION, INSPECTION, REPORT, SCREE, SPECTRUM, Output
+from verger.result.output import EVALUATION, INSPECTION, REPORT, SPECTRUM, Output
 from verger.result.record import RunRecord
 
 #: Photos that are shown of each flaw.
@@ -87,12 +87,8 @@ def write_report(
     from verger.job.report.page import render_page
 
     report, sprite = gather_report(engine, output, record, stopped)
-    has_scree = stopped is None and output.folder.exists(SCREE)
-    scree = output.folder.read(SCREE) if has_scree else None
     lang = record.option("lang")
-    page = render_page(
-        report, scree_png=scree, sprite_jpeg=sprite, lang=str(lang) if lang else None
-    )
+    page = render_page(report, sprite_jpeg=sprite, lang=str(lang) if lang else None)
     below = stopped.below if stopped else ""
     output.folder.write(f"{below}{REPORT}", page.encode())
     output.folder.write(f"{below}report.json", as_json(report))
@@ -121,7 +117,8 @@ def gather_report(
     tiles, sprite = draw_sheet(engine, list(wanted)[:TILES], record.source)
     for entry in classes:
         entry["thumbnails"] = [tiles[p] for p in entry.pop("paths") if p in tiles]
-    drawn, neighbours = _map(points, tiles, record, classes, _ratios(output, record)), None
+    ratios = _ratios(output, record)
+    drawn, neighbours = _map(points, tiles, record, classes, ratios), None
     if points and record.option("neighbour_map"):
         neighbours = place_neighbours(points[2], read_neighbours(output))
     plain = to_plain(record)
@@ -132,6 +129,7 @@ def gather_report(
         "reasons": plain["counts"]["reasons"],
         "rejected": rejected,
         "classes": classes,
+        "spectrum": ratios,
         "map": drawn and drawn | {"neighbours": to_plain(neighbours)},
         "classifier": _with_thumbnails(evaluation, tiles) if evaluation else None,
         "inspection": _illustrated(inspection, tiles) if inspection else None,
@@ -232,7 +230,7 @@ def _ratios(output: Output, record: RunRecord) -> list[float]:
     if record.pca is None or not output.folder.exists(SPECTRUM):
         return []
     try:
-        lines = output.folder.read(SPECTRUM).decode().splitlines()[1 : MAP_COMPONENTS + 1]
+        lines = output.folder.read(SPECTRUM).decode().splitlines()[1 : SHOWN_COMPONENTS + 1]
         return [round(float(line.split(",")[2]), 6) for line in lines]
     except (ValueError, IndexError):
         return []
