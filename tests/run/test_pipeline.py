@@ -39,6 +39,15 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
     assert (finished / "scree.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_no_task_of_a_sound_run_is_tried_again(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another attempt hides what went wrong in the first, and decodes slowly."""
+    record = pipeline.run(str(photos), tmp_path / "out", CONFIG)
+    assert record.counts.computed == 30
+    assert caplog.messages == []
+
+
 @pytest.fixture
 def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every job end before its rejected photos are counted."""

@@ -28,6 +28,12 @@ def is_safe_path(task: Task, _: None) -> bool:
     return sys.flags.safe_path
 
 
+def lists_of_arrow(task: Task, values: list[int]) -> tuple[list[int], int, bool]:
+    import pyarrow as pa
+
+    return pa.array(values).to_pylist(), task.attempt, "pandas" in sys.modules
+
+
 def die_once(task: Task, how: tuple[int, int, str]) -> int:
     number, signal, mark = how
     if task.number == number and not Path(mark).exists():

@@ -6,6 +6,7 @@ not say whose task it was; here a dead worker costs one attempt of one task.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import subprocess
@@ -20,6 +21,8 @@ from verger.engine.limits import default_workers
 from verger.engine.tasks import TASK_ATTEMPTS, OnProgress, Task
 from verger.engine.worker import DONE, IMPORT, TASK, WORK
 from verger.errors import TasksLostError
+
+_LOG = logging.getLogger("verger")
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -179,7 +182,7 @@ class _Job:
         if task.attempt + 1 >= TASK_ATTEMPTS:
             err.add_note(f"in task {task.number} of a worker process:\n{text}")
             raise err
-        self.waiting.appendleft(Task(task.number, task.attempt + 1))
+        self._try_again(task, f"raised {type(err).__name__}: {err}")
 
     def lost(self, task: Task | None, how: str) -> None:
         """Have a task tried again whose worker has died."""
@@ -190,4 +193,8 @@ class _Job:
                 f"task {task.number}: its worker process died {TASK_ATTEMPTS} times, the last "
                 f"time by {how}"
             )
+        self._try_again(task, f"lost its worker process by {how}")
+
+    def _try_again(self, task: Task, why: str) -> None:
+        _LOG.warning("task %d is tried again: it %s", task.number, why)
         self.waiting.appendleft(Task(task.number, task.attempt + 1))

@@ -24,8 +24,7 @@ DONE, FAILED = b"d", b"f"
 def main(descriptor: int) -> None:
     """Serve the engine at the other end of an inherited socket until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine answers Ctrl-C
-    # Arrow imports pandas for every list it is given: a fifth of a second. No task needs it.
-    sys.modules["pandas"] = None  # type: ignore[assignment]
+    sys.meta_path.insert(0, _WithoutPandas())
     connection = Connection(descriptor)
     messages: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, messages), daemon=True).start()
@@ -47,6 +46,18 @@ def main(descriptor: int) -> None:
         except Exception as err:  # noqa: BLE001 - the engine raises it
             answer = FAILED + _describe(err)
         connection.send_bytes(answer)
+
+
+class _WithoutPandas:
+    """Keeps pandas out: Arrow imports it for the first list, a quarter of a second; no task does.
+
+    Arrow expects an ImportError. A None in ``sys.modules`` is none to it: it takes that for pandas.
+    """
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Refuse pandas, and find nothing else."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name=name)
 
 
 def _receive(connection: Connection, messages: SimpleQueue[bytes]) -> None:

@@ -60,13 +60,20 @@ def test_a_worker_imports_nothing_from_the_current_folder(
     assert not (tmp_path / "was-run").exists()
 
 
+def test_a_workers_first_list_for_arrow_is_taken_without_pandas(engine: LocalEngine) -> None:
+    """At the first attempt: it once failed each worker's first task, and nobody was told."""
+    assert engine.run(tasks.lists_of_arrow, 1, [1, 2]) == [([1, 2], 0, False)]
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGALRM])
 def test_a_worker_that_dies_costs_an_attempt_of_one_task(
-    engine: LocalEngine, tmp_path: Path, how: int
+    engine: LocalEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: int
 ) -> None:
     """The task is tried again in a new process, and knows it; no other task does."""
     attempts = engine.run(tasks.die_once, 6, (3, int(how), str(tmp_path / "died")))
     assert attempts == [0, 0, 0, 1, 0, 0]
+    (told,) = caplog.messages
+    assert told == f"task 3 is tried again: it lost its worker process by signal {int(how)}"
 
 
 def test_a_task_that_kills_its_workers_is_given_up(engine: LocalEngine) -> None:
