@@ -28,6 +28,10 @@ def is_safe_path(task: Task, _: None) -> bool:
     return sys.flags.safe_path
 
 
+def has_loaded(task: Task, module: str) -> bool:
+    return module in sys.modules
+
+
 def lists_of_arrow(task: Task, values: list[int]) -> tuple[list[int], int, bool]:
     import pyarrow as pa
 

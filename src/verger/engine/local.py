@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import subprocess
-import sys
+import signal
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Pipe, wait
 from typing import Any, TypeVar
 
+from verger.engine.forkserver import ForkServer
 from verger.engine.limits import default_workers
 from verger.engine.tasks import TASK_ATTEMPTS, OnProgress, Task
-from verger.engine.worker import DONE, IMPORT, TASK, WORK
-from verger.errors import TasksLostError
+from verger.engine.worker import DONE, TASK, WORK
+from verger.errors import EnvironmentNotReadyError, TasksLostError
 
 _LOG = logging.getLogger("verger")
 
@@ -38,41 +38,30 @@ WORKER_ENVIRONMENT = {
 #: Longest that ``run`` waits before it calls ``on_progress`` again, in seconds.
 _POLL_S = 0.25
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from verger.engine.worker import main; main({fd})"
-
 
 class _Worker:
     """A worker process, its connection, and the task that it has."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: ForkServer) -> None:
         self.connection, theirs = Pipe()
-        descriptor = theirs.fileno()
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM.format(path=sys.path, fd=descriptor)],
-            env=os.environ | WORKER_ENVIRONMENT,
-            pass_fds=(descriptor,),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # decoders written in C warn there
-        )
-        theirs.close()
+        with theirs:
+            self._pid = server.fork(theirs.fileno())
+        self._server = server
         self.task: Task | None = None
 
     def send(self, kind: bytes, content: bytes) -> None:
         with suppress(OSError):  # it has died: reading its answer says so
             self.connection.send_bytes(kind + content)
 
-    def kill(self) -> int:
-        """End the process; return its exit code, or minus the signal that it died by."""
+    def end(self) -> str:
+        """End the process; say how it died, if it is the one that has closed the connection."""
         self.connection.close()
-        self.process.kill()
-        return self.process.wait()
-
-    def death(self) -> str:
-        """Say how a process died that has closed its connection."""
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=5)
-        code = self.kill()
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        try:
+            code = self._server.wait(self._pid)
+        except OSError:  # the server has died too
+            return "an unknown cause"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
@@ -91,21 +80,33 @@ class LocalEngine:
 
     def __init__(self, n_workers: int | None = None) -> None:
         self.n_cores = n_workers or default_workers()
+        self._server: ForkServer | None = None
         self._workers: list[_Worker] = []
 
-    def start(self, n_workers: int, *, module: str = "") -> None:
-        """Start worker processes ahead of the first task.
+    def start(self, module: str) -> None:
+        """Start what workers are forked from, ahead of the first task.
 
         Parameters
         ----------
-        n_workers : int
-        module : str, optional
-            What they import meanwhile.
+        module : str
+            What it imports meanwhile.
         """
-        while len(self._workers) < min(n_workers, self.n_cores):
-            self._workers.append(_Worker())
-            if module:
-                self._workers[-1].send(IMPORT, module.encode())
+        if self._server is None:
+            self._server = ForkServer(module, os.environ | WORKER_ENVIRONMENT)
+
+    def _start_worker(self, module: str) -> _Worker:
+        """Fork a worker, from another server if the one that there was has died."""
+        for _ in range(2):
+            self.start(module)
+            assert self._server is not None  # noqa: S101 - started just now
+            try:
+                return _Worker(self._server)
+            except OSError:
+                self._server.stop()
+                self._server = None
+        raise EnvironmentNotReadyError(
+            "worker processes cannot be started; verger doctor looks for the cause"
+        )
 
     def run(
         self,
@@ -116,9 +117,10 @@ class LocalEngine:
         on_progress: OnProgress | None = None,
     ) -> list[R]:
         """Call a function once for every task; see :meth:`verger.engine.tasks.Engine.run`."""
-        job = _Job(pickle.dumps((function, carry), protocol=5), n_tasks)
+        job = _Job(pickle.dumps((function, carry), protocol=5), n_tasks, module=function.__module__)
         try:
-            self.start(n_tasks)
+            while len(self._workers) < min(n_tasks, self.n_cores):
+                self._workers.append(self._start_worker(job.module))
             for worker in self._workers:
                 worker.send(WORK, job.work)
             while job.n_done < n_tasks:
@@ -134,7 +136,10 @@ class LocalEngine:
     def stop(self) -> None:
         """Kill all workers; the next ``run`` starts new ones."""
         while self._workers:
-            self._workers.pop().kill()
+            self._workers.pop().end()
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
 
     def _hand_out(self, job: _Job) -> None:
         for worker in self._workers:
@@ -151,22 +156,24 @@ class LocalEngine:
             try:
                 answer = worker.connection.recv_bytes()
             except (EOFError, OSError):
-                job.lost(task, worker.death())
+                job.lost(task, worker.end())
                 self._replace(worker, job)
                 continue
             if task is not None:
                 job.answered(task, answer)
 
     def _replace(self, worker: _Worker, job: _Job) -> None:
-        self._workers[self._workers.index(worker)] = fresh = _Worker()
+        fresh = self._start_worker(job.module)
+        self._workers[self._workers.index(worker)] = fresh
         fresh.send(WORK, job.work)
 
 
 class _Job:
     """The tasks of one call of ``run``: what is still to be done, and the results."""
 
-    def __init__(self, work: bytes, n_tasks: int) -> None:
+    def __init__(self, work: bytes, n_tasks: int, *, module: str) -> None:
         self.work = work
+        self.module = module
         self.waiting = deque(Task(number, 0) for number in range(n_tasks))
         self.results: list[Any] = [None] * n_tasks
         self.n_done = 0

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
 import threading
 import traceback
-from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 #: Kinds of messages: to the worker, and from it.
-IMPORT, WORK, TASK = b"i", b"w", b"t"
+WORK, TASK = b"w", b"t"
 DONE, FAILED = b"d", b"f"
 
 
 def main(descriptor: int) -> None:
     """Serve the engine at the other end of an inherited socket until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine answers Ctrl-C
-    sys.meta_path.insert(0, _WithoutPandas())
     connection = Connection(descriptor)
     messages: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, messages), daemon=True).start()
@@ -33,9 +29,6 @@ def main(descriptor: int) -> None:
         message = messages.get()
         if message[:1] == WORK:
             pickled, work = message[1:], None
-            continue
-        if message[:1] == IMPORT:
-            import_module(message[1:].decode())
             continue
         try:
             if work is None:
@@ -48,11 +41,13 @@ def main(descriptor: int) -> None:
         connection.send_bytes(answer)
 
 
-class _WithoutPandas:
-    """Keeps pandas out: Arrow imports it for the first list, a quarter of a second; no task does.
+def keep_pandas_out() -> None:
+    """Let this process import no pandas: Arrow does for its first list, and no task needs it."""
+    sys.meta_path.insert(0, _WithoutPandas())
 
-    Arrow expects an ImportError. A None in ``sys.modules`` is none to it: it takes that for pandas.
-    """
+
+class _WithoutPandas:
+    """Raises what Arrow expects; it takes a None in ``sys.modules`` for pandas itself."""
 
     def find_spec(self, name: str, *_: object) -> None:
         """Refuse pandas, and find nothing else."""

@@ -12,6 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ from verger.schema import CONTRACT_KEY, MEASURES, arrow_schema, normal_labels, s
 
 #: Rows of features in one Parquet file: about 32 MB.
 ROWS_PER_FILE = 6_000
+#: Files that are read at the same time to be joined.
+_READS_AT_ONCE = 8
 #: Columns of vectors, which name the contract.
 VECTORS = ("features", "features_pca")
 
@@ -396,7 +399,8 @@ def join_pieces(folder: Folder, pieces: Sequence[Piece], name: str, schema: pa.S
     schema : pyarrow.Schema
         As :func:`stored_schema` returns it.
     """
-    tables = [_rows_of(folder, piece, schema.names) for piece in pieces]
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        tables = list(pool.map(lambda piece: _rows_of(folder, piece, schema.names), pieces))
     return write_part(
         folder, name, pa.concat_tables(tables) if tables else schema.empty_table(), schema
     )

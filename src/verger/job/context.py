@@ -109,10 +109,10 @@ class Run:
                 self._engine = start_engine(self.config, progress.on_wait)
         return self._engine
 
-    def start_workers(self, n_tasks: int, module: str) -> None:
+    def start_workers(self, module: str) -> None:
         """Let processes of this machine load what their tasks need, while this one goes on."""
         if not wants_spark(self.config) and isinstance(self.engine, LocalEngine):
-            self.engine.start(n_tasks, module=module)
+            self.engine.start(module)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -22,7 +22,6 @@ from verger.language import counted
 from verger.result.journal import latest_attempt
 from verger.result.ledger import Ledger, compare, read_ledger, rows_files
 from verger.result.output import RUN, Output
-from verger.source.cut import count_partitions
 from verger.source.listing import Listing, list_photos
 from verger.source.lists import has_photos, is_list
 from verger.source.notes import describe_source
@@ -57,9 +56,9 @@ class Plan:
 def plan(run: Run, source: str, *, reduce: bool) -> Plan:
     """Find every mistake that can be found before a photo is read; write nothing."""
     check_session()
+    if not run.output.folder.exists(RUN):  # else there may be nothing to compute
+        run.start_workers(TASK_MODULE)
     listing = check_and_list(run, source, reduce=reduce)
-    if listing and not run.output.folder.exists(RUN):  # else there may be nothing to compute
-        run.start_workers(count_partitions(len(listing.photos), 1), TASK_MODULE)
     model = _find_model(run, listing)
     root = listing.source if listing else normalize_source(source)
     find_state(run.output, root, model.contract, overwrite=run.config.overwrite)

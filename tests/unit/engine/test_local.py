@@ -17,7 +17,7 @@ import pytest
 from support import tasks
 from verger.engine.local import LocalEngine
 from verger.engine.tasks import TASK_ATTEMPTS, run_pieces
-from verger.errors import OutputError, TasksLostError
+from verger.errors import EnvironmentNotReadyError, OutputError, TasksLostError
 
 
 @pytest.fixture
@@ -25,6 +25,12 @@ def engine() -> Iterator[LocalEngine]:
     engine = LocalEngine(2)
     yield engine
     engine.stop()
+
+
+def _of_engines() -> list[psutil.Process]:
+    """Return fork servers and workers: they have the same command line."""
+    below = psutil.Process().children(recursive=True)
+    return [p for p in below if "engine.forkserver" in str(p.cmdline())]
 
 
 def test_results_come_by_task_whoever_is_done_first(engine: LocalEngine) -> None:
@@ -42,6 +48,39 @@ def test_workers_serve_one_run_after_the_other(engine: LocalEngine) -> None:
     first = set(engine.run(tasks.process, 8, None))
     assert set(engine.run(tasks.process, 8, None)) <= first
     assert os.getpid() not in first
+
+
+def test_workers_are_forked_from_what_was_loaded_ahead(engine: LocalEngine) -> None:
+    """The module is there before the task asks for it; its process is no fork of this one."""
+    engine.start("verger.features.task")
+    assert engine.run(tasks.has_loaded, 1, "verger.features.task") == [True]
+    server, worker = _of_engines()
+    assert worker.ppid() == server.pid
+    assert server.ppid() == os.getpid()
+    engine.stop()
+    assert _of_engines() == []
+
+
+def test_a_fork_server_that_dies_is_replaced(engine: LocalEngine) -> None:
+    """Before a run, and below workers that go on; a task whose end nobody saw is tried again."""
+    engine.start("no_such_module")
+    assert engine.run(tasks.add, 3, 1) == [1, 2, 3]
+    server = next(p for p in _of_engines() if p.ppid() == os.getpid())
+    server.kill()
+    server.wait()
+    workers = set(engine.run(tasks.process, 8, None))
+    assert len(_of_engines()) <= 3
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    assert engine.run(tasks.add, 3, 1) == [1, 2, 3]
+
+
+def test_where_no_process_can_be_started_the_error_says_so(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(EnvironmentNotReadyError, match="worker processes cannot be started"):
+        engine.run(tasks.add, 3, 1)
 
 
 def test_a_worker_computes_on_one_thread(engine: LocalEngine) -> None:
@@ -115,7 +154,7 @@ def test_what_progress_raises_ends_the_tasks(engine: LocalEngine) -> None:
 
     with pytest.raises(OutputError, match="enough"):
         engine.run(tasks.sleep, 4, [0.0, 600.0, 600.0, 600.0], on_progress=stop)
-    assert [p for p in psutil.Process().children() if "engine.worker" in str(p.cmdline())] == []
+    assert _of_engines() == []
 
 
 def test_progress_ends_with_all_tasks(engine: LocalEngine) -> None:
