@@ -50,7 +50,7 @@ def _kind(pid: int) -> str:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return "gone"
-    if any(name in command for name in ("pyspark.daemon", "pyspark.worker", "engine.worker")):
+    if any(name in command for name in ("pyspark.daemon", "pyspark.worker", "engine.forkserver")):
         return "worker"
     return "jvm" if "java" in command.split(" ")[0] else "other"
 

@@ -160,9 +160,9 @@ def test_a_worker_that_dies_of_a_photo_costs_that_photo_alone(source: Path, tmp_
 
 
 def test_tasks_that_are_lost_are_followed_by_others(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If the engine gives up on a task, the driver tries once more, decoding apart."""
+    """If the engine gives up on a task, the driver says so and tries once more, decoding apart."""
     apart: list[bool] = []
     real = LocalEngine.run
 
@@ -176,6 +176,10 @@ def test_tasks_that_are_lost_are_followed_by_others(
     monkeypatch.setattr(LocalEngine, "run", lose)
     pipeline.run_featurize(str(photos), tmp_path / "out", CONFIG)
     assert apart == [False, True]
+    assert caplog.messages == [
+        "task 0: its worker process died 4 times; going on from what is committed, with decoding "
+        "apart"
+    ]
     assert len(rows(tmp_path / "out")) == 30
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from verger.features.model import Model
     from verger.result.ledger import Ledger, Work
 
+
+_LOG = logging.getLogger("verger")
 
 #: Jobs that are tried for one run: the second and third go on from what the one before has
 #: committed, and decode apart.
@@ -157,9 +160,10 @@ def _compute(run: Run, planned: Plan, listing: Listing, state: State) -> int:
         try:
             _commit(run, planned, listing, work, attempt, careful=number > 1)
             break
-        except TasksLostError:
+        except TasksLostError as err:
             if number == ROUNDS:
                 raise
+            _LOG.warning("%s; going on from what is committed, with decoding apart", err)
             markers = attempt.markers()
     return n_todo[0]
 
