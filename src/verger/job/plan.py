@@ -56,7 +56,8 @@ class Plan:
 def plan(run: Run, source: str, *, reduce: bool) -> Plan:
     """Find every mistake that can be found before a photo is read; write nothing."""
     check_session()
-    if not run.output.folder.exists(RUN):  # else there may be nothing to compute
+    # A result that is there may be up to date; where a bucket refuses, the listing says it better.
+    if run.output.folder.is_local and not run.output.folder.exists(RUN):
         run.start_workers(TASK_MODULE)
     listing = check_and_list(run, source, reduce=reduce)
     model = _find_model(run, listing)

@@ -30,7 +30,8 @@ def engine() -> Iterator[LocalEngine]:
 def _of_engines() -> list[psutil.Process]:
     """Return fork servers and workers: they have the same command line."""
     below = psutil.Process().children(recursive=True)
-    return [p for p in below if "engine.forkserver" in str(p.cmdline())]
+    alive = [p for p in below if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in alive if "engine.forkserver" in str(p.cmdline())]
 
 
 def test_results_come_by_task_whoever_is_done_first(engine: LocalEngine) -> None:
