@@ -50,9 +50,21 @@ def _kind(pid: int) -> str:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return "gone"
-    if any(name in command for name in ("pyspark.daemon", "pyspark.worker", "engine.forkserver")):
+    if "engine.forkserver" in command:  # the server has the command line of its workers
+        return "worker" if _is_forked(pid) else "other"
+    if any(name in command for name in ("pyspark.daemon", "pyspark.worker")):
         return "worker"
     return "jvm" if "java" in command.split(" ")[0] else "other"
+
+
+def _is_forked(pid: int) -> bool:
+    """Whether a process has the command line of its parent."""
+    try:
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        lines = [Path(f"/proc/{one}/cmdline").read_bytes() for one in (pid, parent)]
+    except OSError:
+        return False
+    return lines[0] == lines[1]
 
 
 def _rss_bytes(pid: int) -> int:

@@ -21,8 +21,8 @@ def messages(part: str) -> dict[str, str]:
     Parameters
     ----------
     part : str
-        ``page`` for what ``verger serve`` shows, ``report`` for the report, ``plot`` for its
-        scree plot.
+        ``page`` for what ``verger serve`` shows, ``report`` for the report, ``plot`` for
+        ``scree.png``.
     """
     from importlib import resources  # slow to import, and most commands need no message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
@@ -26,6 +27,10 @@ def variable(task: Task, name: str) -> str | None:
 
 def is_safe_path(task: Task, _: None) -> bool:
     return sys.flags.safe_path
+
+
+def import_module(task: Task, name: str) -> None:
+    importlib.import_module(name)
 
 
 def has_loaded(task: Task, module: str) -> bool:

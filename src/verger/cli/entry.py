@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -17,6 +18,7 @@ from verger.cli.serve import serve
 from verger.cli.similar import inspect, similar
 from verger.cli.stages import featurize, reduce, report, run, validate
 from verger.cli.table import show
+from verger.cli.terminal import TellingHandler
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -50,6 +52,7 @@ for command in (
 
 def main() -> None:
     """Run the command line; the entry point of ``verger``."""
+    logging.getLogger("verger").addHandler(TellingHandler(logging.WARNING))
     hush_a_dead_java()
     catch_sigterm()
     try:

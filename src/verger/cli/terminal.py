@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 import threading
@@ -58,6 +59,14 @@ def say(text: str = "") -> None:
 def tell(text: str) -> None:
     """Print one line on stderr."""
     click.echo(clean(text), err=True)
+
+
+class TellingHandler(logging.Handler):
+    """Prints what the library warns of, as all lines are printed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line on stderr."""
+        tell(record.getMessage())
 
 
 def tell_source(out: str) -> None:

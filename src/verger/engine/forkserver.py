@@ -42,26 +42,35 @@ class ForkServer:
     def __init__(self, module: str, environment: Mapping[str, str]) -> None:
         self._socket, theirs = socket.socketpair()
         program = _PROGRAM.format(path=sys.path, fd=theirs.fileno(), module=module)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", program],
-            env=environment,
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # decoders written in C warn there
-        )
-        theirs.close()
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", program],
+                    env=environment,
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # decoders written in C warn there
+                )
+        except OSError:
+            self._socket.close()
+            raise
 
     def fork(self, descriptor: int) -> int:
         """Start a worker at the other end of a connection; return the number of its process.
 
         Raises
         ------
-        OSError
+        ConnectionError
             If the server has died.
+        OSError
+            If the system gives no process.
         """
         socket.send_fds(self._socket, [bytes(_BYTES)], [descriptor])
-        return self._answer()
+        answer = self._answer()
+        if answer < 0:
+            raise OSError(-answer, os.strerror(-answer))
+        return answer
 
     def wait(self, pid: int) -> int:
         """Return the exit code of a worker that ends, or minus the signal that it died by.
@@ -75,7 +84,11 @@ class ForkServer:
         return self._answer()
 
     def _answer(self) -> int:
-        answer = self._socket.recv(_BYTES, socket.MSG_WAITALL)
+        try:
+            answer = self._socket.recv(_BYTES, socket.MSG_WAITALL)
+        except BaseException:  # Ctrl-C: what comes now would be taken for the next answer
+            self._socket.close()
+            raise
         if len(answer) < _BYTES:
             raise ConnectionResetError("the fork server has died")
         return int.from_bytes(answer, signed=True)
@@ -90,27 +103,38 @@ class ForkServer:
 def main(descriptor: int, module: str) -> None:
     """Fork workers until the driver's end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine answers Ctrl-C
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the driver may ignore it, and its children then
     warnings.simplefilter("ignore")  # Arrow's allocator has a thread, which it ends for a fork
     worker.keep_pandas_out()
-    if module:
+    with suppress(Exception):  # a task that needs it says why it cannot be imported
         import_module(module)
     with socket.socket(fileno=descriptor) as server:
         while True:
             message, descriptors, *_ = socket.recv_fds(server, _BYTES, 1)
             if not message:
                 return
-            if not descriptors:
+            if descriptors:
+                answer = _fork(server, descriptors[0])
+            else:
                 _, status = os.waitpid(int.from_bytes(message, signed=True), 0)
-                server.sendall(_as_bytes(os.waitstatus_to_exitcode(status)))
-                continue
-            pid = os.fork()
-            if not pid:
-                server.close()
-                with suppress(BaseException):
-                    worker.main(descriptors[0])
-                os._exit(1)
-            os.close(descriptors[0])
-            server.sendall(_as_bytes(pid))
+                answer = os.waitstatus_to_exitcode(status)
+            server.sendall(_as_bytes(answer))
+
+
+def _fork(server: socket.socket, descriptor: int) -> int:
+    """Return the number of a new worker, or of the error, negative."""
+    os.set_inheritable(descriptor, False)  # a decoder that outlives its worker must not hold it
+    try:
+        pid = os.fork()
+    except OSError as err:
+        pid = -(err.errno or 1)
+    if not pid:
+        server.close()
+        with suppress(BaseException):
+            worker.main(descriptor)
+        os._exit(1)
+    os.close(descriptor)
+    return pid
 
 
 def _as_bytes(number: int) -> bytes:

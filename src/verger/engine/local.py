@@ -21,6 +21,7 @@ from verger.engine.limits import default_workers
 from verger.engine.tasks import TASK_ATTEMPTS, OnProgress, Task
 from verger.engine.worker import DONE, TASK, WORK
 from verger.errors import EnvironmentNotReadyError, TasksLostError
+from verger.redaction import redact
 
 _LOG = logging.getLogger("verger")
 
@@ -44,8 +45,12 @@ class _Worker:
 
     def __init__(self, server: ForkServer) -> None:
         self.connection, theirs = Pipe()
-        with theirs:
-            self._pid = server.fork(theirs.fileno())
+        try:
+            with theirs:
+                self._pid = server.fork(theirs.fileno())
+        except BaseException:
+            self.connection.close()  # ends a worker that nobody knows of
+            raise
         self._server = server
         self.task: Task | None = None
 
@@ -56,9 +61,8 @@ class _Worker:
     def end(self) -> str:
         """End the process; say how it died, if it is the one that has closed the connection."""
         self.connection.close()
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
         try:
+            os.kill(self._pid, signal.SIGKILL)
             code = self._server.wait(self._pid)
         except OSError:  # the server has died too
             return "an unknown cause"
@@ -96,17 +100,20 @@ class LocalEngine:
 
     def _start_worker(self, module: str) -> _Worker:
         """Fork a worker, from another server if the one that there was has died."""
+        cause = "the process that they are forked from dies"
         for _ in range(2):
-            self.start(module)
-            assert self._server is not None  # noqa: S101 - started just now
             try:
+                self.start(module)
+                assert self._server is not None  # noqa: S101 - started just now
                 return _Worker(self._server)
-            except OSError:
+            except ConnectionError:
+                assert self._server is not None  # noqa: S101 - it has died
                 self._server.stop()
                 self._server = None
-        raise EnvironmentNotReadyError(
-            "worker processes cannot be started; verger doctor looks for the cause"
-        )
+            except OSError as err:
+                cause = err.strerror or str(err)
+                break
+        raise EnvironmentNotReadyError(f"worker processes cannot be started: {cause}")
 
     def run(
         self,
@@ -156,16 +163,13 @@ class LocalEngine:
             try:
                 answer = worker.connection.recv_bytes()
             except (EOFError, OSError):
+                self._workers.remove(worker)
                 job.lost(task, worker.end())
-                self._replace(worker, job)
+                self._workers.append(self._start_worker(job.module))
+                self._workers[-1].send(WORK, job.work)
                 continue
             if task is not None:
                 job.answered(task, answer)
-
-    def _replace(self, worker: _Worker, job: _Job) -> None:
-        fresh = self._start_worker(job.module)
-        self._workers[self._workers.index(worker)] = fresh
-        fresh.send(WORK, job.work)
 
 
 class _Job:
@@ -189,7 +193,8 @@ class _Job:
         if task.attempt + 1 >= TASK_ATTEMPTS:
             err.add_note(f"in task {task.number} of a worker process:\n{text}")
             raise err
-        self._try_again(task, f"raised {type(err).__name__}: {err}")
+        words = redact(str(err).partition("\n")[0])
+        self._try_again(task, f"raised {type(err).__name__}: {words}")
 
     def lost(self, task: Task | None, how: str) -> None:
         """Have a task tried again whose worker has died."""

@@ -109,8 +109,8 @@ class Run:
                 self._engine = start_engine(self.config, progress.on_wait)
         return self._engine
 
-    def start_workers(self, module: str) -> None:
-        """Let processes of this machine load what their tasks need, while this one goes on."""
+    def load_ahead(self, module: str) -> None:
+        """Let a process of this machine load what tasks there need, while this one goes on."""
         if not wants_spark(self.config) and isinstance(self.engine, LocalEngine):
             self.engine.start(module)
 

@@ -58,7 +58,7 @@ def plan(run: Run, source: str, *, reduce: bool) -> Plan:
     check_session()
     # A result that is there may be up to date; where a bucket refuses, the listing says it better.
     if run.output.folder.is_local and not run.output.folder.exists(RUN):
-        run.start_workers(TASK_MODULE)
+        run.load_ahead(TASK_MODULE)
     listing = check_and_list(run, source, reduce=reduce)
     model = _find_model(run, listing)
     root = listing.source if listing else normalize_source(source)

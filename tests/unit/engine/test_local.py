@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -62,9 +63,53 @@ def test_workers_are_forked_from_what_was_loaded_ahead(engine: LocalEngine) -> N
     assert _of_engines() == []
 
 
-def test_a_fork_server_that_dies_is_replaced(engine: LocalEngine) -> None:
-    """Before a run, and below workers that go on; a task whose end nobody saw is tried again."""
+def test_a_task_that_is_tried_again_says_why_without_secrets(
+    engine: LocalEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line: it may come from a bucket's address."""
+    told = OSError("https://me:hunter2@host/x\nforged line")
+    with pytest.raises(OSError, match="forged"):
+        engine.run(tasks.fail, 1, told)
+    assert caplog.messages == [
+        "task 0 is tried again: it raised OSError: https://(hidden)@host/x"
+    ] * (TASK_ATTEMPTS - 1)
+
+
+def test_what_cannot_be_imported_ahead_is_told_by_the_task(engine: LocalEngine) -> None:
+    """The fork server goes on, and keeps no error to itself."""
     engine.start("no_such_module")
+    assert engine.run(tasks.add, 3, 1) == [1, 2, 3]
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        engine.run(tasks.import_module, 1, "no_such_module")
+
+
+def test_where_the_system_gives_no_process_the_error_says_so(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether for the fork server or for a worker."""
+
+    def refuse(*_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("verger.engine.forkserver.ForkServer.fork", refuse)
+        with pytest.raises(EnvironmentNotReadyError, match="cannot be started: Resource temporar"):
+            engine.run(tasks.add, 3, 1)
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(EnvironmentNotReadyError, match="cannot be started: No such file"):
+        engine.run(tasks.add, 3, 1)
+
+
+def test_a_worker_that_died_is_waited_for_once(engine: LocalEngine) -> None:
+    """Its number may be another process' by then; the others are ended and waited for too."""
+    with pytest.raises(TasksLostError):
+        engine.run(tasks.die, 3, 1)
+    assert _of_engines() == []
+    assert engine.run(tasks.add, 3, 1) == [1, 2, 3]
+
+
+def test_a_fork_server_that_dies_is_replaced(engine: LocalEngine) -> None:
+    """Below workers that go on; a task whose end nobody saw is tried again."""
     assert engine.run(tasks.add, 3, 1) == [1, 2, 3]
     server = next(p for p in _of_engines() if p.ppid() == os.getpid())
     server.kill()
@@ -80,7 +125,7 @@ def test_where_no_process_can_be_started_the_error_says_so(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(EnvironmentNotReadyError, match="worker processes cannot be started"):
+    with pytest.raises(EnvironmentNotReadyError, match="they are forked from dies"):
         engine.run(tasks.add, 3, 1)
 
 

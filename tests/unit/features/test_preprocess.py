@@ -241,6 +241,8 @@ def test_normalize_takes_the_channels_apart() -> None:
     found = normalize(pixels, mean=mean, std=std)
     assert found.shape == pixels.shape
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    elsewhere = np.asfortranarray(pixels)
+    np.testing.assert_array_equal(normalize(elsewhere, mean=mean, std=std), found)
 
 
 def test_normalize_leaves_its_input_alone() -> None:

@@ -542,7 +542,7 @@ def test_the_scree_plot_has_a_bar_a_component_and_its_sums(n_components: int, ch
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 100])
 @pytest.mark.parametrize("first", [1 / 1280, 0.1, 1.0])
 def test_the_bars_of_a_scree_plot_stay_in_it(n: int, first: float):
-    """Whatever the spectrum: the first bar is the highest, and the numbers below end at n."""
+    """Whatever the spectrum: the first bar is the highest, and the last number is near n."""
     ratios = [first / (i + 1) for i in range(n)]
     chart = scree_chart(ratios, {"n_components": 1, "k": {"0.8": 5, "0.9": 9}})
     heights = [chart["bottom"] - bar["y"] for bar in chart["bars"]]

@@ -123,7 +123,7 @@ def normalize(
     """
     spread = np.asarray(std, dtype=np.float32)
     shift = np.asarray(mean, dtype=np.float32) / spread
-    scaled = pixels.astype(np.float32)
+    scaled = pixels.astype(np.float32, order="C")  # or rows would be a copy
     n, height, width, _ = pixels.shape
     rows = scaled.reshape(n, height, 3 * width)
     # Three numbers are repeated along a row: numpy would take eight times as long for each pixel.

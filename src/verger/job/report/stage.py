@@ -229,11 +229,13 @@ def _ratios(output: Output, record: RunRecord) -> list[float]:
     """Return the shares of the variance of the first components; none if the file was edited."""
     if record.pca is None or not output.folder.exists(SPECTRUM):
         return []
+    n = min(SHOWN_COMPONENTS, max(record.pca.n_samples - 1, 1))  # the others are 0
     try:
-        lines = output.folder.read(SPECTRUM).decode().splitlines()[1 : SHOWN_COMPONENTS + 1]
-        return [round(float(line.split(",")[2]), 6) for line in lines]
+        lines = output.folder.read(SPECTRUM).decode().splitlines()[1 : n + 1]
+        ratios = [round(float(line.split(",")[2]), 6) for line in lines]
     except (ValueError, IndexError):
         return []
+    return ratios if all(0 <= ratio <= 1 for ratio in ratios) else []
 
 
 def _with_thumbnails(evaluation: Evaluation, tiles: dict[str, int]) -> dict[str, Any]:
