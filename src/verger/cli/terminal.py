@@ -65,8 +65,8 @@ class TellingHandler(logging.Handler):
     """Prints what the library warns of, as all lines are printed."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one line on stderr."""
-        tell(record.getMessage())
+        """Print one line on stderr, above the bars if there are any; click prints into them."""
+        sys.stderr.write(f"{clean(record.getMessage())}\n")
 
 
 def tell_source(out: str) -> None:

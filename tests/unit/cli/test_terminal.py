@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from verger import cli
 from verger.classify.predict import Neighbor, Prediction, Score
 from verger.cli.doctor import Finding
 from verger.cli.show import TableView
-from verger.cli.terminal import clean, print_json, say, say_lines, tell
+from verger.cli.terminal import TellingHandler, clean, print_json, say, say_lines, tell
 from verger.errors import ErrorRateError, SourceError
 from verger.job.validate import Validation
 from verger.result.record import Check, Counts, ModelRecord
@@ -217,6 +218,17 @@ def test_lines_of_a_log_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
     say("three\nfour")
     tell("five\u202e")
     assert capsys.readouterr() == ("one\\x1b[1m\ntwo\nthree\\nfour\n", "five\\u202e\n")
+
+
+def test_what_the_library_warns_of_is_a_line_without_secrets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It may quote an error of a bucket's client."""
+    log = logging.Logger("verger")
+    log.addHandler(TellingHandler(logging.WARNING))
+    log.warning("it raised %s", "https://me:hunter2@host/x\x1b[2J\nforged")
+    log.info("nothing")
+    assert capsys.readouterr() == ("", "it raised https://(hidden)@host/x\\x1b[2J\\nforged\n")
 
 
 @given(st.text())
