@@ -87,7 +87,7 @@ class LocalEngine:
         self._server: ForkServer | None = None
         self._workers: list[_Worker] = []
 
-    def start(self, module: str) -> None:
+    def start(self, module: str) -> ForkServer:
         """Start what workers are forked from, ahead of the first task.
 
         Parameters
@@ -97,19 +97,16 @@ class LocalEngine:
         """
         if self._server is None:
             self._server = ForkServer(module, os.environ | WORKER_ENVIRONMENT)
+        return self._server
 
     def _start_worker(self, module: str) -> _Worker:
         """Fork a worker, from another server if the one that there was has died."""
         cause = "the process that they are forked from dies"
         for _ in range(2):
             try:
-                self.start(module)
-                assert self._server is not None  # noqa: S101 - started just now
-                return _Worker(self._server)
+                return _Worker(self.start(module))
             except ConnectionError:
-                assert self._server is not None  # noqa: S101 - it has died
-                self._server.stop()
-                self._server = None
+                self._stop_server()
             except OSError as err:
                 cause = err.strerror or str(err)
                 break
@@ -144,6 +141,9 @@ class LocalEngine:
         """Kill all workers; the next ``run`` starts new ones."""
         while self._workers:
             self._workers.pop().end()
+        self._stop_server()
+
+    def _stop_server(self) -> None:
         if self._server is not None:
             self._server.stop()
             self._server = None

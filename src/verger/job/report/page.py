@@ -54,7 +54,7 @@ def render_page(
             report=report,
             lang=lang,
             sprite=sprite,
-            sprite_uri=_data_uri("image/jpeg", sprite_jpeg) if sprite else None,
+            sprite_uri=_data_uri("image/jpeg", sprite_jpeg) if sprite and sprite_jpeg else None,
             data=_data(report, sprite),
             run=_overview(report),
             classes=_class_overview(report),
@@ -111,9 +111,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _data_uri(media_type: str, content: bytes | None) -> str | None:
-    if content is None:
-        return None
+def _data_uri(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
