@@ -29,6 +29,11 @@ $(VENV)/.ready: pyproject.toml requirements-test.txt | $(VENV)/bin/python
 
 setup: $(VENV)/.ready ## Make the project's virtual environment, every package checked by its hash
 
+# What the demo needs, which is there where the tests' packages are.
+$(VENV)/.runs: pyproject.toml requirements.txt | $(VENV)/bin/python
+	$(if $(wildcard $(VENV)/.ready),,$(call checked_install,requirements.txt,--editable .))
+	@touch $@
+
 install: | $(VENV)/bin/python ## Install Verger with what it needs to run and no tests, every package checked by its hash
 	$(call checked_install,requirements.txt,.)
 
@@ -85,7 +90,7 @@ lint-images: $(VENV)/.ready ## Read both Dockerfiles with hadolint, which needs 
 	$(BIN)/python -c "from verger.emr.package import dockerfile as d; print(d('emr-7.10.0', 'X86_64'))" | \
 		build/hadolint/bin/hadolint --failure-threshold warning -
 
-demo: $(VENV)/.ready ## Render photos, run the whole job on them, print the report's path
+demo: $(VENV)/.runs ## Render photos, run the whole job on them, print the report's path
 	$(BIN)/verger demo demo --overwrite
 
 # While one test waits for a process that it has started, another has the core. A file stays in one
